@@ -1,0 +1,3 @@
+//! Typed remote procedure calls over AMQP 0-9-1.
+
+pub mod routing;

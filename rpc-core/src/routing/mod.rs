@@ -1,0 +1,1 @@
+//! The routing engine: which queues does a message reach?
