@@ -1,0 +1,373 @@
+//! A client's session: its channel, its exclusive reply queue, and the calls waiting on it.
+//!
+//! ```text
+//!  call ──insert──► Pending ◄──complete── replies task ◄── consumer (no_ack)
+//!    │                 ▲
+//!    └─publish         └──returned, expired── driver task (one timer for all calls)
+//! ```
+//!
+//! A session ends with its channel and never comes back: the next call opens another one, whose reply queue has
+//! another name, so no reply can reach the wrong session.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, oneshot},
+    task::AbortHandle,
+    time::{Instant, sleep_until},
+};
+use tracing::Instrument;
+use uuid::Uuid;
+
+use super::pending::Pending;
+use crate::{
+    connection::{
+        Channel, Connection, Consumer, Delivery,
+        transport::{Publish, QueueDeclaration, Returned},
+    },
+    error::Error,
+    topology,
+};
+
+/// How a call's wait ended.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Reply(Box<Delivery>),
+    Returned { reply_text: String },
+    Expired,
+    Disconnected,
+    Shutdown,
+}
+
+/// Why a call was not taken in.
+#[derive(Debug)]
+pub(super) enum NotSent {
+    /// `max_in_flight` calls wait already.
+    Full,
+    /// The session has ended: open another one.
+    Ended,
+    /// The request cannot be expressed in AMQP.
+    Refused(Error),
+}
+
+/// An open session; dropping it stops its tasks and closes its channel.
+#[derive(Debug)]
+pub(super) struct Session {
+    shared: Arc<Shared>,
+    tasks: [AbortHandle; 2],
+}
+
+#[derive(Debug)]
+struct Shared {
+    channel: Channel,
+    reply_queue: String,
+    calls: Mutex<Calls>,
+    /// Wakes the driver: an earlier deadline, or the first publish after a quiet time.
+    driver: Notify,
+    /// One permit for each call that ended while others waited for a place.
+    freed: Notify,
+    returns: AtomicU8,
+}
+
+#[derive(Debug)]
+struct Calls {
+    pending: Pending<oneshot::Sender<Outcome>>,
+    has_ended: bool,
+    /// Callers waiting for a place.
+    waiting: usize,
+}
+
+/// The states of `Shared::returns`: may the channel hold returned messages?
+mod returns {
+    /// No: nothing was published since the last look, and no call is in flight.
+    pub(super) const QUIET: u8 = 0;
+    /// The driver looks from time to time.
+    pub(super) const WATCHED: u8 = 1;
+    /// Something was published since the driver looked.
+    pub(super) const PUBLISHED: u8 = 2;
+}
+
+impl Session {
+    /// Declares the exchange and the reply queue, and starts consuming.
+    pub(super) async fn open(
+        connection: &Connection,
+        client: Uuid,
+        epoch: u64,
+        max_in_flight: usize,
+    ) -> Result<Self, Error> {
+        let channel = connection.channel().await?;
+        channel.declare_topic_exchange(topology::EXCHANGE).await?;
+        let reply_queue = topology::reply_queue(client, epoch);
+        let queue =
+            QueueDeclaration { name: &reply_queue, durable: false, exclusive: true, auto_delete: true, arguments: &[] };
+        channel.declare_queue(queue).await?;
+        let consumer = channel.consume(&reply_queue, "", true).await?;
+        tracing::debug!(reply_queue, "reply queue ready");
+        let shared = Arc::new(Shared {
+            channel,
+            calls: Mutex::new(Calls { pending: Pending::new(max_in_flight), has_ended: false, waiting: 0 }),
+            driver: Notify::new(),
+            freed: Notify::new(),
+            returns: AtomicU8::new(returns::QUIET),
+            reply_queue,
+        });
+        let span = tracing::debug_span!("client", reply_queue = shared.reply_queue);
+        let replies = tokio::spawn(take_replies(Arc::clone(&shared), consumer).instrument(span.clone()));
+        let driver = tokio::spawn(drive(Arc::clone(&shared)).instrument(span));
+        Ok(Self { shared, tasks: [replies.abort_handle(), driver.abort_handle()] })
+    }
+
+    pub(super) fn reply_queue(&self) -> &str {
+        &self.shared.reply_queue
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.shared.calls().has_ended
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.shared.calls().pending.len()
+    }
+
+    /// Takes a call in. Its waiter exists from here on, so no answer can come too early.
+    pub(super) fn begin(&self, deadline: Instant) -> Result<Waiter, NotSent> {
+        let (sender, outcome) = oneshot::channel();
+        let inserted = {
+            let mut calls = self.shared.calls();
+            if calls.has_ended {
+                return Err(NotSent::Ended);
+            }
+            calls.pending.insert(deadline.into_std(), sender).map_err(|_| NotSent::Full)?
+        };
+        if inserted.is_earliest {
+            self.shared.driver.notify_one();
+        }
+        Ok(Waiter { shared: Arc::clone(&self.shared), id: inserted.id, outcome, is_over: false })
+    }
+
+    /// Waits until a call ends while `max_in_flight` are waiting.
+    ///
+    /// # Cancel safety
+    /// A place that was offered to a dropped future is offered to the next caller.
+    pub(super) async fn freed(&self) {
+        struct Leave<'a>(&'a Shared);
+        impl Drop for Leave<'_> {
+            fn drop(&mut self) {
+                self.0.calls().waiting -= 1;
+            }
+        }
+        let freed = self.shared.freed.notified();
+        self.shared.calls().waiting += 1;
+        let _leave = Leave(&self.shared);
+        // A call may have ended between the refusal and the line above.
+        {
+            let calls = self.shared.calls();
+            if calls.has_ended || !calls.pending.is_full() {
+                return;
+            }
+        }
+        freed.await;
+    }
+
+    /// Ends the session: every call in flight gets `Shutdown`.
+    pub(super) fn shut_down(&self) {
+        self.shared.end(|| Outcome::Shutdown);
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// The caller's end of one call in flight. Dropping it takes the call out.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    shared: Arc<Shared>,
+    id: u64,
+    outcome: oneshot::Receiver<Outcome>,
+    is_over: bool,
+}
+
+impl Waiter {
+    /// The correlation_id.
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Sends the request.
+    pub(super) fn publish(&self, publish: Publish<'_>) -> Result<(), NotSent> {
+        match self.shared.channel.publish(publish) {
+            Ok(()) => {}
+            Err(Error::Disconnected { .. }) => return Err(NotSent::Ended),
+            Err(error) => return Err(NotSent::Refused(error)),
+        }
+        if self.shared.returns.swap(returns::PUBLISHED, Ordering::AcqRel) == returns::QUIET {
+            self.shared.driver.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Waits for the end. There always is one: the driver expires the call at its deadline.
+    pub(super) async fn outcome(mut self) -> Outcome {
+        let outcome = (&mut self.outcome).await;
+        self.is_over = true;
+        // The sender is dropped unused only when the session's tasks are.
+        outcome.unwrap_or(Outcome::Disconnected)
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.shared.complete(self.id);
+        }
+    }
+}
+
+impl Shared {
+    fn calls(&self) -> MutexGuard<'_, Calls> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a call out and offers its place to a waiting caller.
+    fn complete(&self, id: u64) -> Option<oneshot::Sender<Outcome>> {
+        let mut calls = self.calls();
+        let waiter = calls.pending.complete(id);
+        let is_wanted = waiter.is_some() && calls.waiting > 0;
+        drop(calls);
+        if is_wanted {
+            self.freed.notify_one();
+        }
+        waiter
+    }
+
+    fn answer(&self, correlation_id: Option<&str>, outcome: Outcome) {
+        let waiter = correlation_id.and_then(|id| id.parse().ok()).and_then(|id| self.complete(id));
+        match waiter {
+            // The caller may have just gone; then nobody wants it.
+            Some(waiter) => drop(waiter.send(outcome)),
+            None => tracing::debug!(correlation_id, "dropped a late, duplicate or foreign reply"),
+        }
+    }
+
+    fn take_returned(&self) {
+        for Returned { correlation_id, reply_text } in self.channel.drain_returned() {
+            self.answer(correlation_id.as_deref(), Outcome::Returned { reply_text });
+        }
+    }
+
+    /// Ends the calls whose deadline has come; says when the next one must.
+    fn expire(&self, now: Instant) -> Option<Instant> {
+        loop {
+            let mut calls = self.calls();
+            let Some(waiter) = calls.pending.expire(now.into_std()) else {
+                return calls.pending.next_deadline().map(Instant::from_std);
+            };
+            let is_wanted = calls.waiting > 0;
+            drop(calls);
+            if is_wanted {
+                self.freed.notify_one();
+            }
+            drop(waiter.send(Outcome::Expired));
+        }
+    }
+
+    fn end(&self, outcome: impl Fn() -> Outcome) {
+        let waiters = {
+            let mut calls = self.calls();
+            calls.has_ended = true;
+            calls.pending.drain()
+        };
+        for waiter in waiters {
+            drop(waiter.send(outcome()));
+        }
+        self.freed.notify_waiters();
+        self.driver.notify_one();
+    }
+}
+
+/// Hands replies to their callers until the consumer ends.
+async fn take_replies(shared: Arc<Shared>, mut consumer: Consumer) {
+    loop {
+        match consumer.next().await {
+            Ok(Some(delivery)) => {
+                let waiter = delivery.correlation_id().and_then(|id| id.parse().ok());
+                match waiter.and_then(|id| shared.complete(id)) {
+                    Some(waiter) => drop(waiter.send(Outcome::Reply(Box::new(delivery)))),
+                    None => tracing::debug!(
+                        correlation_id = delivery.correlation_id(),
+                        "dropped a late, duplicate or foreign reply"
+                    ),
+                }
+            }
+            Ok(None) => {
+                tracing::warn!("the broker cancelled the reply consumer");
+                return shared.end(|| Outcome::Disconnected);
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the reply consumer ended");
+                return shared.end(|| Outcome::Disconnected);
+            }
+        }
+    }
+}
+
+/// Looks for returned messages and expires calls, with one timer for all of them.
+///
+/// Outside confirm mode the client library queues returns without a word. A call answered before the first look
+/// costs nothing; while calls wait the looks grow rarer, and every new publish makes them frequent again.
+async fn drive(shared: Arc<Shared>) {
+    let mut pause = RETURNS_FIRST_LOOK;
+    let mut next_look: Option<Instant> = None;
+    loop {
+        let now = Instant::now();
+        if next_look.is_some_and(|at| at <= now) {
+            shared.take_returned();
+            let published = shared.returns.swap(returns::WATCHED, Ordering::AcqRel) == returns::PUBLISHED;
+            pause = if published { RETURNS_FIRST_LOOK } else { (pause * 2).min(RETURNS_LAST_LOOK) };
+            next_look = Some(now + pause);
+        }
+        let next_deadline = shared.expire(now);
+        {
+            let calls = shared.calls();
+            if calls.has_ended {
+                return;
+            }
+            if calls.pending.len() == 0
+                && shared
+                    .returns
+                    .compare_exchange(returns::WATCHED, returns::QUIET, Ordering::AcqRel, Ordering::Acquire)
+                    .is_ok()
+            {
+                next_look = None;
+                pause = RETURNS_FIRST_LOOK;
+            }
+        }
+        if next_look.is_none() && shared.returns.load(Ordering::Acquire) != returns::QUIET {
+            next_look = Some(now + pause);
+        }
+        let wake = [next_deadline, next_look].into_iter().flatten().min();
+        match wake {
+            None => shared.driver.notified().await,
+            Some(at) => tokio::select! {
+                () = shared.driver.notified() => {}
+                () = sleep_until(at) => {}
+            },
+        }
+    }
+}
+
+/// Most calls are answered within this time, and then nobody need look for their return.
+const RETURNS_FIRST_LOOK: Duration = Duration::from_millis(2);
+/// A return that took longer than all looks before it is found at most this late.
+const RETURNS_LAST_LOOK: Duration = Duration::from_millis(250);

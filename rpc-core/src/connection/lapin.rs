@@ -1,0 +1,498 @@
+//! lapin, and the only place that names it: its traps are contained here.
+//!
+//! - `basic_publish(..).await` and `basic_ack(..).await` resolve after the socket write, two thread round trips a
+//!   call. Their frames are queued by the first poll already, so [`start`] polls once and lets go.
+//! - Outside confirm mode returned messages pile up silently: [`Channel::drain_returned`] fetches them.
+//! - In confirm mode a return arrives inside the confirm of any publish: [`Confirm::wait`] hands it over as it is,
+//!   to be matched by correlation_id.
+//! - `ShortString::from` panics above 255 bytes: every name goes through [`short`].
+
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    task::{self, Poll, Waker},
+};
+
+use futures_core::Stream;
+use lapin::{
+    BasicProperties, ConnectionProperties, ErrorKind,
+    options::{
+        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicPublishOptions,
+        BasicQosOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+    },
+    protocol::{AMQPErrorKind, AMQPHardError},
+    types::{AMQPValue, FieldTable, ShortString},
+    uri::AMQPUri,
+};
+
+use super::transport::{HeaderValue, Properties, Publish, QueueDeclaration, Returned, Settlement};
+use crate::error::Error;
+
+/// Checks a URI and says whom it addresses.
+pub(super) fn parse_uri(uri: &str) -> Result<Endpoint, Error> {
+    let parsed: AMQPUri = uri.parse().map_err(|reason: String| Error::InvalidUri { reason })?;
+    Ok(Endpoint {
+        address: format!("{}:{}", parsed.authority.host, parsed.authority.port),
+        user: parsed.authority.userinfo.username.clone(),
+        vhost: parsed.vhost.clone(),
+        uri: parsed,
+    })
+}
+
+/// A parsed URI. Its `Debug` shows no password.
+#[derive(Clone)]
+pub(super) struct Endpoint {
+    pub(super) address: String,
+    pub(super) user: String,
+    pub(super) vhost: String,
+    uri: AMQPUri,
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "amqp://{}@{}/{}", self.user, self.address, self.vhost)
+    }
+}
+
+/// What a connection tells of itself.
+#[derive(Debug)]
+pub(super) enum Event {
+    Blocked(String),
+    Unblocked,
+    Lost(String),
+}
+
+/// One AMQP connection: a socket and lapin's io thread.
+#[derive(Debug)]
+pub(super) struct Link {
+    connection: lapin::Connection,
+}
+
+impl Link {
+    pub(super) async fn open(endpoint: &Endpoint, name: &str) -> Result<Self, Error> {
+        let properties = ConnectionProperties::default().with_connection_name(name.into());
+        match lapin::Connection::connect_uri(endpoint.uri.clone(), properties).await {
+            Ok(connection) => Ok(Self { connection }),
+            Err(error) => Err(opening_error(&error, endpoint)),
+        }
+    }
+
+    /// The one stream of events; a second one would compete with it.
+    pub(super) fn events(&self) -> impl Stream<Item = Event> + Send + Unpin + use<> {
+        Events(Box::pin(self.connection.events_listener()))
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.connection.status().connected()
+    }
+
+    pub(super) async fn channel(&self) -> Result<Channel, Error> {
+        match self.connection.create_channel().await {
+            Ok(channel) => Ok(Channel { channel }),
+            Err(error) => Err(operation_error(&error, "open a channel")),
+        }
+    }
+
+    pub(super) async fn close(&self) -> Result<(), Error> {
+        self.connection
+            .close(REPLY_SUCCESS, short("closed by the application")?)
+            .await
+            .map_err(|error| operation_error(&error, "close the connection"))
+    }
+}
+
+struct Events(Pin<Box<dyn Stream<Item = lapin::Event> + Send>>);
+
+impl Stream for Events {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<Event>> {
+        loop {
+            return match self.0.as_mut().poll_next(cx) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(None) => Poll::Ready(None),
+                Poll::Ready(Some(lapin::Event::ConnectionBlocked(reason))) => Poll::Ready(Some(Event::Blocked(reason))),
+                Poll::Ready(Some(lapin::Event::ConnectionUnblocked)) => Poll::Ready(Some(Event::Unblocked)),
+                Poll::Ready(Some(lapin::Event::Error(error))) => Poll::Ready(Some(Event::Lost(error.to_string()))),
+                Poll::Ready(Some(_)) => continue,
+            };
+        }
+    }
+}
+
+/// One AMQP channel.
+#[derive(Debug, Clone)]
+pub(crate) struct Channel {
+    channel: lapin::Channel,
+}
+
+impl Channel {
+    /// Queues the message for sending; nobody waits for the socket.
+    ///
+    /// An error says that it was certainly not sent.
+    pub(crate) fn publish(&self, publish: Publish<'_>) -> Result<(), Error> {
+        match start(self.start_publish(publish)?) {
+            Some(Err(error)) => Err(operation_error(&error, "publish")),
+            Some(Ok(_)) | None => Ok(()),
+        }
+    }
+
+    /// Publishes on a channel in confirm mode; resolves when the message is on the socket.
+    pub(crate) async fn publish_for_confirm(&self, publish: Publish<'_>) -> Result<Confirm, Error> {
+        match self.start_publish(publish)?.await {
+            Ok(confirm) => Ok(Confirm { confirm }),
+            Err(error) => Err(operation_error(&error, "publish")),
+        }
+    }
+
+    fn start_publish<'a>(
+        &'a self,
+        publish: Publish<'a>,
+    ) -> Result<impl Future<Output = lapin::Result<lapin::PublisherConfirm>> + 'a, Error> {
+        let Publish { exchange, routing_key, mandatory, properties, body } = publish;
+        let options = BasicPublishOptions { mandatory, immediate: false };
+        let properties = to_lapin(properties)?;
+        Ok(self.channel.basic_publish(short(exchange)?, short(routing_key)?, options, body, properties))
+    }
+
+    /// Queues an ack, a requeue or a discard for sending.
+    pub(crate) fn settle(&self, settlement: Settlement) -> Result<(), Error> {
+        let outcome = match settlement {
+            Settlement::Ack { delivery_tag, multiple } => {
+                start(self.channel.basic_ack(delivery_tag, BasicAckOptions { multiple }))
+            }
+            Settlement::Requeue { delivery_tag } => {
+                let options = BasicNackOptions { multiple: false, requeue: true };
+                start(self.channel.basic_nack(delivery_tag, options))
+            }
+        };
+        match outcome {
+            Some(Err(error)) => Err(operation_error(&error, "settle a delivery")),
+            Some(Ok(())) | None => Ok(()),
+        }
+    }
+
+    /// The messages returned so far on this channel outside confirm mode.
+    pub(crate) fn drain_returned(&self) -> Vec<Returned> {
+        match start(self.channel.wait_for_confirms()) {
+            Some(Ok(messages)) => messages.iter().map(returned).collect(),
+            // Only a channel in confirm mode waits, and a failed one has nothing more to tell.
+            Some(Err(_)) | None => Vec::new(),
+        }
+    }
+
+    pub(crate) async fn confirm_select(&self) -> Result<(), Error> {
+        self.channel
+            .confirm_select(ConfirmSelectOptions::default())
+            .await
+            .map_err(|error| operation_error(&error, "switch to confirm mode"))
+    }
+
+    pub(crate) async fn declare_topic_exchange(&self, name: &str) -> Result<(), Error> {
+        let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
+        self.channel
+            .exchange_declare(short(name)?, lapin::ExchangeKind::Topic, options, FieldTable::default())
+            .await
+            .map_err(|error| operation_error(&error, &format!("declare exchange '{name}'")))
+    }
+
+    pub(crate) async fn declare_queue(&self, queue: QueueDeclaration<'_>) -> Result<(), Error> {
+        let options = QueueDeclareOptions {
+            passive: false,
+            durable: queue.durable,
+            exclusive: queue.exclusive,
+            auto_delete: queue.auto_delete,
+            nowait: false,
+        };
+        let mut arguments = FieldTable::default();
+        for (name, value) in queue.arguments {
+            arguments.insert(short(*name)?, value_to_lapin(value.clone()));
+        }
+        self.channel
+            .queue_declare(short(queue.name)?, options, arguments)
+            .await
+            .map(drop)
+            .map_err(|error| operation_error(&error, &format!("declare queue '{}'", queue.name)))
+    }
+
+    pub(crate) async fn bind_queue(&self, queue: &str, exchange: &str, routing_key: &str) -> Result<(), Error> {
+        self.channel
+            .queue_bind(
+                short(queue)?,
+                short(exchange)?,
+                short(routing_key)?,
+                QueueBindOptions::default(),
+                FieldTable::default(),
+            )
+            .await
+            .map_err(|error| operation_error(&error, &format!("bind queue '{queue}' to exchange '{exchange}'")))
+    }
+
+    /// Bounds the unacknowledged deliveries of consumers started afterwards.
+    pub(crate) async fn qos(&self, prefetch_count: u16) -> Result<(), Error> {
+        self.channel
+            .basic_qos(prefetch_count, BasicQosOptions { global: false })
+            .await
+            .map_err(|error| operation_error(&error, "set the prefetch count"))
+    }
+
+    pub(crate) async fn consume(&self, queue: &str, consumer_tag: &str, no_ack: bool) -> Result<Consumer, Error> {
+        let options = BasicConsumeOptions { no_ack, ..Default::default() };
+        self.channel
+            .basic_consume(short(queue)?, short(consumer_tag)?, options, FieldTable::default())
+            .await
+            .map(|consumer| Consumer { consumer })
+            .map_err(|error| operation_error(&error, &format!("consume from queue '{queue}'")))
+    }
+
+    pub(crate) async fn cancel(&self, consumer_tag: &str) -> Result<(), Error> {
+        self.channel
+            .basic_cancel(short(consumer_tag)?, BasicCancelOptions::default())
+            .await
+            .map_err(|error| operation_error(&error, "cancel the consumer"))
+    }
+
+    /// Closes the channel. The broker answers after it handled everything sent on it before.
+    pub(crate) async fn close(&self) -> Result<(), Error> {
+        self.channel
+            .close(REPLY_SUCCESS, short("done")?)
+            .await
+            .map_err(|error| operation_error(&error, "close the channel"))
+    }
+}
+
+/// A publish that waits for the broker's word.
+#[derive(Debug)]
+pub(crate) struct Confirm {
+    confirm: lapin::PublisherConfirm,
+}
+
+impl Confirm {
+    /// Acked or not, and the returned message that came inside this confirm, which may be another publish's.
+    pub(crate) async fn wait(self) -> Result<(bool, Option<Returned>), Error> {
+        match self.confirm.await {
+            Ok(confirmation) => Ok((confirmation.is_ack(), confirmation.take_message().as_ref().map(returned))),
+            Err(error) => Err(operation_error(&error, "publish")),
+        }
+    }
+}
+
+/// The deliveries of one consumer. Bounded by the prefetch count; unbounded without acks.
+#[derive(Debug)]
+pub(crate) struct Consumer {
+    consumer: lapin::Consumer,
+}
+
+impl Consumer {
+    /// The next delivery; `Ok(None)` when the broker cancelled the consumer.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses no delivery.
+    pub(crate) async fn next(&mut self) -> Result<Option<Delivery>, Error> {
+        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    fn poll_next(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<Option<Delivery>, Error>> {
+        Pin::new(&mut self.consumer).poll_next(cx).map(|delivery| match delivery {
+            Some(Ok(delivery)) => Ok(Some(Delivery { delivery })),
+            Some(Err(error)) => Err(operation_error(&error, "consume")),
+            None => Ok(None),
+        })
+    }
+
+    /// A delivery that has arrived already.
+    pub(crate) fn next_ready(&mut self) -> Option<Delivery> {
+        match self.poll_next(&mut task::Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(delivery)) => delivery,
+            Poll::Ready(Err(_)) | Poll::Pending => None,
+        }
+    }
+}
+
+/// One received message. Properties are read where they lie.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    delivery: lapin::message::Delivery,
+}
+
+impl Delivery {
+    pub(crate) fn delivery_tag(&self) -> u64 {
+        self.delivery.delivery_tag
+    }
+
+    pub(crate) fn redelivered(&self) -> bool {
+        self.delivery.redelivered
+    }
+
+    pub(crate) fn routing_key(&self) -> &str {
+        self.delivery.routing_key.as_str()
+    }
+
+    pub(crate) fn body(&self) -> &[u8] {
+        &self.delivery.data
+    }
+
+    pub(crate) fn content_type(&self) -> Option<&str> {
+        self.delivery.properties.content_type().as_ref().map(ShortString::as_str)
+    }
+
+    pub(crate) fn kind(&self) -> Option<&str> {
+        self.delivery.properties.kind().as_ref().map(ShortString::as_str)
+    }
+
+    pub(crate) fn correlation_id(&self) -> Option<&str> {
+        self.delivery.properties.correlation_id().as_ref().map(ShortString::as_str)
+    }
+
+    pub(crate) fn reply_to(&self) -> Option<&str> {
+        self.delivery.properties.reply_to().as_ref().map(ShortString::as_str)
+    }
+
+    pub(crate) fn message_id(&self) -> Option<&str> {
+        self.delivery.properties.message_id().as_ref().map(ShortString::as_str)
+    }
+
+    pub(crate) fn app_id(&self) -> Option<&str> {
+        self.delivery.properties.app_id().as_ref().map(ShortString::as_str)
+    }
+
+    pub(crate) fn priority(&self) -> Option<u8> {
+        *self.delivery.properties.priority()
+    }
+
+    /// `expiration` in milliseconds; `None` when absent or not a number.
+    pub(crate) fn expiration_ms(&self) -> Option<u64> {
+        self.delivery.properties.expiration().as_ref()?.as_str().parse().ok()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<HeaderValue> {
+        let headers = self.delivery.properties.headers().as_ref()?;
+        value_from_lapin(headers.inner().get(name)?)
+    }
+}
+
+/// Polls a future once, for its effect, and drops it.
+fn start<F: Future>(future: F) -> Option<F::Output> {
+    match pin!(future).poll(&mut task::Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
+}
+
+fn to_lapin(properties: Properties) -> Result<BasicProperties, Error> {
+    let mut out = BasicProperties::default();
+    if let Some(content_type) = properties.content_type {
+        out = out.with_content_type(short(content_type)?);
+    }
+    if let Some(kind) = properties.kind {
+        out = out.with_type(short(kind)?);
+    }
+    if let Some(correlation_id) = properties.correlation_id {
+        out = out.with_correlation_id(short(correlation_id)?);
+    }
+    if let Some(reply_to) = properties.reply_to {
+        out = out.with_reply_to(short(reply_to)?);
+    }
+    if let Some(message_id) = properties.message_id {
+        out = out.with_message_id(short(message_id)?);
+    }
+    if let Some(expiration_ms) = properties.expiration_ms {
+        out = out.with_expiration(short(expiration_ms.to_string())?);
+    }
+    if let Some(delivery_mode) = properties.delivery_mode {
+        out = out.with_delivery_mode(delivery_mode);
+    }
+    if let Some(priority) = properties.priority {
+        out = out.with_priority(priority);
+    }
+    if !properties.headers.is_empty() {
+        let mut headers = FieldTable::default();
+        for (name, value) in properties.headers {
+            headers.insert(short(name)?, value_to_lapin(value));
+        }
+        out = out.with_headers(headers);
+    }
+    Ok(out)
+}
+
+fn value_to_lapin(value: HeaderValue) -> AMQPValue {
+    match value {
+        HeaderValue::Bool(value) => AMQPValue::Boolean(value),
+        HeaderValue::Integer(value) => AMQPValue::LongLongInt(value),
+        HeaderValue::Float(value) => AMQPValue::Double(value),
+        HeaderValue::Text(value) => AMQPValue::LongString(value.into()),
+        HeaderValue::Bytes(value) => AMQPValue::ByteArray(value.into()),
+    }
+}
+
+fn value_from_lapin(value: &AMQPValue) -> Option<HeaderValue> {
+    Some(match value {
+        AMQPValue::Boolean(value) => HeaderValue::Bool(*value),
+        AMQPValue::ShortShortInt(value) => HeaderValue::Integer((*value).into()),
+        AMQPValue::ShortShortUInt(value) => HeaderValue::Integer((*value).into()),
+        AMQPValue::ShortInt(value) => HeaderValue::Integer((*value).into()),
+        AMQPValue::ShortUInt(value) => HeaderValue::Integer((*value).into()),
+        AMQPValue::LongInt(value) => HeaderValue::Integer((*value).into()),
+        AMQPValue::LongUInt(value) => HeaderValue::Integer((*value).into()),
+        AMQPValue::LongLongInt(value) => HeaderValue::Integer(*value),
+        AMQPValue::Timestamp(value) => HeaderValue::Integer(i64::try_from(*value).ok()?),
+        AMQPValue::Float(value) => HeaderValue::Float((*value).into()),
+        AMQPValue::Double(value) => HeaderValue::Float(*value),
+        AMQPValue::ShortString(value) => HeaderValue::Text(value.as_str().to_owned()),
+        AMQPValue::LongString(value) => match std::str::from_utf8(value.as_bytes()) {
+            Ok(text) => HeaderValue::Text(text.to_owned()),
+            Err(_) => HeaderValue::Bytes(value.as_bytes().to_vec()),
+        },
+        AMQPValue::ByteArray(value) => HeaderValue::Bytes(value.as_slice().to_vec()),
+        _ => return None,
+    })
+}
+
+fn returned(message: &lapin::message::BasicReturnMessage) -> Returned {
+    Returned {
+        correlation_id: message.delivery.properties.correlation_id().as_ref().map(|id| id.as_str().to_owned()),
+        reply_text: message.reply_text.as_str().to_owned(),
+    }
+}
+
+fn short(text: impl Into<String>) -> Result<ShortString, Error> {
+    let text = text.into();
+    let bytes = text.len();
+    ShortString::try_new(text)
+        .map_err(|_| Error::Configuration(format!("a name of {bytes} bytes does not fit AMQP's short string of 255")))
+}
+
+/// Why a connection could not be opened, told apart as far as AMQP does.
+fn opening_error(error: &lapin::Error, endpoint: &Endpoint) -> Error {
+    if let ErrorKind::ProtocolError(amqp) = error.kind() {
+        let reply_text = amqp.get_message().as_str().to_owned();
+        return match amqp.get_id() {
+            ACCESS_REFUSED => Error::AuthenticationRefused { user: endpoint.user.clone(), reply_text },
+            NOT_ALLOWED => Error::VhostRefused { vhost: endpoint.vhost.clone(), reply_text },
+            reply_code => Error::Refused { operation: "open the connection".to_owned(), reply_code, reply_text },
+        };
+    }
+    Error::Unreachable { address: endpoint.address.clone(), reason: error.to_string() }
+}
+
+fn operation_error(error: &lapin::Error, operation: &str) -> Error {
+    match error.kind() {
+        ErrorKind::ProtocolError(amqp)
+            if !matches!(amqp.kind(), AMQPErrorKind::Hard(AMQPHardError::CONNECTIONFORCED)) =>
+        {
+            Error::Refused {
+                operation: operation.to_owned(),
+                reply_code: amqp.get_id(),
+                reply_text: amqp.get_message().as_str().to_owned(),
+            }
+        }
+        _ => Error::Disconnected { reason: error.to_string() },
+    }
+}
+
+/// AMQP 0-9-1 §1.2: reply-success.
+const REPLY_SUCCESS: u16 = 200;
+/// AMQP 0-9-1 §1.2: access-refused.
+const ACCESS_REFUSED: u16 = 403;
+/// AMQP 0-9-1 §1.2: not-allowed.
+const NOT_ALLOWED: u16 = 530;

@@ -1,0 +1,285 @@
+//! Requests and replies <-> AMQP properties, both ways. Pure.
+//!
+//! The wire contract, version 1. Status is in `type` and headers, data is in the body.
+//!
+//! ```text
+//!  request  content_type, correlation_id, reply_to, type = rpc.call | rpc.oneway, expiration
+//!           headers only when they say something: rpc-attempt (> 1), rpc-version (≠ 1), the caller's own
+//!  reply    content_type, correlation_id (copied), type = rpc.ok | rpc.error
+//!           rpc.error adds the headers rpc-code, rpc-message, rpc-retryable
+//! ```
+//!
+//! Service and method are the routing key's words. A foreign request needs only a body, `reply_to` and
+//! `correlation_id`; a foreign reply without `type` is an `rpc.ok`.
+
+use std::{borrow::Cow, time::Duration};
+
+use crate::{
+    codec::Codec,
+    connection::transport::{HeaderValue, Properties},
+    error::CallError,
+    service::{MethodDescriptor, ServiceDescriptor},
+};
+
+/// `type` of a request whose caller waits.
+pub(crate) const CALL: &str = "rpc.call";
+/// `type` of a request whose caller does not.
+pub(crate) const ONEWAY: &str = "rpc.oneway";
+/// `type` of a reply that carries the result.
+pub(crate) const OK: &str = "rpc.ok";
+/// `type` of a reply that carries an error.
+pub(crate) const ERROR: &str = "rpc.error";
+
+/// The version of this contract; absent on the wire means 1.
+pub(crate) const WIRE_VERSION_HEADER: &str = "rpc-v";
+/// The service's version the caller was built with; absent means 1.
+pub(crate) const SERVICE_VERSION_HEADER: &str = "rpc-version";
+/// Counts sends of the same logical call; absent means 1.
+pub(crate) const ATTEMPT_HEADER: &str = "rpc-attempt";
+/// The error's [`Code`].
+pub(crate) const CODE_HEADER: &str = "rpc-code";
+/// Words for a person.
+pub(crate) const MESSAGE_HEADER: &str = "rpc-message";
+/// Whether trying again can help.
+pub(crate) const RETRYABLE_HEADER: &str = "rpc-retryable";
+
+/// What a caller may set on one call.
+#[derive(Debug, Default)]
+pub(crate) struct CallHeaders {
+    pub(crate) priority: Option<u8>,
+    pub(crate) message_id: Option<String>,
+    pub(crate) headers: Vec<(Cow<'static, str>, HeaderValue)>,
+}
+
+/// The properties of a request whose caller waits for `correlation_id` in `reply_to`.
+pub(crate) fn call_properties(
+    service: &ServiceDescriptor,
+    method: &MethodDescriptor,
+    correlation_id: u64,
+    reply_to: &str,
+    budget: Option<Duration>,
+    call: CallHeaders,
+) -> Properties {
+    Properties {
+        kind: Some(CALL),
+        correlation_id: Some(correlation_id.to_string()),
+        reply_to: Some(reply_to.to_owned()),
+        expiration_ms: budget.map(whole_milliseconds),
+        ..request_properties(service, method, call)
+    }
+}
+
+/// The properties of a persistent request nobody waits for.
+pub(crate) fn oneway_properties(
+    service: &ServiceDescriptor,
+    method: &MethodDescriptor,
+    message_id: String,
+    call: CallHeaders,
+) -> Properties {
+    let call = CallHeaders { message_id: Some(call.message_id.unwrap_or(message_id)), ..call };
+    Properties { kind: Some(ONEWAY), delivery_mode: Some(PERSISTENT), ..request_properties(service, method, call) }
+}
+
+fn request_properties(service: &ServiceDescriptor, method: &MethodDescriptor, call: CallHeaders) -> Properties {
+    let mut headers = call.headers;
+    if service.version != 1 {
+        headers.push((SERVICE_VERSION_HEADER.into(), service.version.into()));
+    }
+    Properties {
+        content_type: Some(service.codec.content_type()),
+        message_id: call.message_id,
+        priority: call.priority.or(method.priority),
+        headers,
+        ..Properties::default()
+    }
+}
+
+/// Rounded up, at least 1: `expiration` "0" means "now or never".
+fn whole_milliseconds(budget: Duration) -> u64 {
+    u64::try_from(budget.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX).max(1)
+}
+
+/// AMQP 0-9-1 §4.6: delivery_mode 2 survives a restart of the broker in a durable queue.
+const PERSISTENT: u8 = 2;
+
+/// Why a server answers without a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Code {
+    /// The handler returned `Err`; the body is its error.
+    Service,
+    NoSuchMethod,
+    BadRequest,
+    BadVersion,
+    Overloaded,
+    Timeout,
+    Internal,
+}
+
+impl Code {
+    const ALL: [Self; 7] = [
+        Self::Service,
+        Self::NoSuchMethod,
+        Self::BadRequest,
+        Self::BadVersion,
+        Self::Overloaded,
+        Self::Timeout,
+        Self::Internal,
+    ];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Service => "service",
+            Self::NoSuchMethod => "no_such_method",
+            Self::BadRequest => "bad_request",
+            Self::BadVersion => "bad_version",
+            Self::Overloaded => "overloaded",
+            Self::Timeout => "timeout",
+            Self::Internal => "internal",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.name() == name)
+    }
+
+    const fn is_retryable(self) -> bool {
+        matches!(self, Self::Overloaded | Self::Timeout)
+    }
+}
+
+/// The properties of a reply that carries a result.
+pub(crate) fn ok_properties(codec: Codec, correlation_id: Option<&str>) -> Properties {
+    Properties {
+        content_type: Some(codec.content_type()),
+        kind: Some(OK),
+        correlation_id: correlation_id.map(str::to_owned),
+        ..Properties::default()
+    }
+}
+
+/// The properties of a reply that carries an error.
+pub(crate) fn error_properties(codec: Codec, correlation_id: Option<&str>, code: Code, message: &str) -> Properties {
+    let mut headers = vec![
+        (Cow::Borrowed(CODE_HEADER), code.name().into()),
+        (Cow::Borrowed(RETRYABLE_HEADER), code.is_retryable().into()),
+    ];
+    if !message.is_empty() {
+        headers.push((Cow::Borrowed(MESSAGE_HEADER), message.into()));
+    }
+    Properties { kind: Some(ERROR), headers, ..ok_properties(codec, correlation_id) }
+}
+
+/// What a reply's properties say about its body.
+#[derive(Debug)]
+pub(crate) enum ReplyStatus {
+    /// The body is the result.
+    Ok,
+    /// The body is the service's error.
+    Service,
+    /// The body says nothing.
+    Failed(CallError),
+}
+
+/// Reads a reply's status; `header` looks a header up, `budget` is the call's whole one.
+pub(crate) fn reply_status(
+    kind: Option<&str>,
+    header: impl Fn(&str) -> Option<HeaderValue>,
+    budget: Duration,
+) -> ReplyStatus {
+    match kind {
+        None | Some(OK) => return ReplyStatus::Ok,
+        Some(ERROR) => {}
+        Some(other) => {
+            let message = format!("its type is '{other}', neither '{OK}' nor '{ERROR}'");
+            return ReplyStatus::Failed(CallError::BadReply { message });
+        }
+    }
+    let name = header(CODE_HEADER);
+    let name = name.as_ref().and_then(HeaderValue::as_str).unwrap_or_default();
+    let message = match header(MESSAGE_HEADER) {
+        Some(HeaderValue::Text(message)) => message,
+        _ => String::new(),
+    };
+    ReplyStatus::Failed(match Code::from_name(name) {
+        Some(Code::Service) => return ReplyStatus::Service,
+        Some(Code::NoSuchMethod) => CallError::NoSuchMethod { message },
+        Some(Code::BadRequest) => CallError::BadRequest { message },
+        Some(Code::BadVersion) => CallError::BadVersion { message },
+        Some(Code::Overloaded) => CallError::Overloaded { message },
+        Some(Code::Timeout) => CallError::Timeout { stage: crate::error::TimeoutStage::Running, after: budget },
+        Some(Code::Internal) => CallError::Internal { message },
+        None => CallError::BadReply { message: format!("unknown {CODE_HEADER} '{name}': {message}") },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const METHOD: MethodDescriptor = MethodDescriptor::new("fib", "fibonacci.fib");
+    const SERVICE: ServiceDescriptor =
+        ServiceDescriptor { name: "fibonacci", version: 1, queue: None, codec: Codec::MessagePack, methods: &[METHOD] };
+
+    fn status_of(properties: &Properties) -> ReplyStatus {
+        reply_status(
+            properties.kind,
+            |name| properties.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone()),
+            Duration::from_secs(1),
+        )
+    }
+
+    #[test]
+    fn a_plain_request_has_no_headers() {
+        let budget = Some(Duration::from_micros(1_500));
+        let properties = call_properties(&SERVICE, &METHOD, 7, "rpc.reply.x.1", budget, CallHeaders::default());
+        let expected = Properties {
+            content_type: Some("application/msgpack"),
+            kind: Some(CALL),
+            correlation_id: Some("7".to_owned()),
+            reply_to: Some("rpc.reply.x.1".to_owned()),
+            expiration_ms: Some(2),
+            ..Properties::default()
+        };
+        assert_eq!(properties, expected);
+    }
+
+    #[test]
+    fn a_spent_budget_still_asks_for_one_millisecond() {
+        assert_eq!(whole_milliseconds(Duration::ZERO), 1);
+        assert_eq!(whole_milliseconds(Duration::from_nanos(1)), 1);
+        assert_eq!(whole_milliseconds(Duration::from_millis(1_000)), 1_000);
+    }
+
+    #[test]
+    fn a_oneway_request_is_persistent_and_keeps_the_callers_message_id() {
+        let call = CallHeaders { message_id: Some("mine".to_owned()), priority: Some(3), ..CallHeaders::default() };
+        let properties = oneway_properties(&SERVICE, &METHOD, "generated".to_owned(), call);
+        assert_eq!(properties.message_id.as_deref(), Some("mine"));
+        assert_eq!((properties.delivery_mode, properties.priority, properties.reply_to), (Some(2), Some(3), None));
+    }
+
+    #[test]
+    fn every_error_code_survives_the_round_trip() {
+        for code in Code::ALL {
+            let properties = error_properties(Codec::Json, Some("9"), code, "why");
+            assert_eq!(properties.correlation_id.as_deref(), Some("9"));
+            match status_of(&properties) {
+                ReplyStatus::Service => assert_eq!(code, Code::Service),
+                ReplyStatus::Failed(error) => {
+                    assert_eq!(error.code(), code.name());
+                    assert_eq!(error.is_retryable(), code.is_retryable());
+                }
+                ReplyStatus::Ok => panic!("{code:?} became a result"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_foreign_reply_without_type_is_a_result_and_an_unknown_type_is_not() {
+        assert!(matches!(status_of(&Properties::default()), ReplyStatus::Ok));
+        let strange = Properties { kind: Some("celery"), ..Properties::default() };
+        assert!(matches!(status_of(&strange), ReplyStatus::Failed(CallError::BadReply { .. })));
+        let codeless = Properties { kind: Some(ERROR), ..Properties::default() };
+        assert!(matches!(status_of(&codeless), ReplyStatus::Failed(CallError::BadReply { .. })));
+    }
+}

@@ -1,0 +1,112 @@
+//! What `#[service]` says about a trait, as constants: shared by the client and the server it generates.
+
+use std::time::Duration;
+
+use crate::codec::Codec;
+
+/// A service: its name on the wire and its methods.
+#[derive(Debug, Clone, Copy)]
+pub struct ServiceDescriptor {
+    /// The first word of its routing keys.
+    pub name: &'static str,
+    /// A server answers requests of its own and earlier versions.
+    pub version: u32,
+    /// Bare profile: requests go to this queue through the default exchange, one method, the argument alone as body.
+    pub queue: Option<&'static str>,
+    /// How the client writes requests, and how the server reads those that do not say.
+    pub codec: Codec,
+    /// In the order of the trait.
+    pub methods: &'static [MethodDescriptor],
+}
+
+/// A method of a service.
+#[derive(Debug, Clone, Copy)]
+pub struct MethodDescriptor {
+    /// The last word of its routing key.
+    pub name: &'static str,
+    /// What its requests are published with.
+    pub routing_key: &'static str,
+    /// Earlier names that servers still answer to.
+    pub aliases: &'static [&'static str],
+    /// Overrides the client's default.
+    pub timeout: Option<Duration>,
+    /// May be executed more than once.
+    pub idempotent: bool,
+    /// Has no reply.
+    pub oneway: bool,
+    /// Runs on a thread of its own.
+    pub blocking: bool,
+    /// Has a queue of its own, `rpc.<service>.<queue>`.
+    pub queue: Option<&'static str>,
+    /// 0 to 9 by AMQP, to 255 on RabbitMQ's priority queues.
+    pub priority: Option<u8>,
+}
+
+impl MethodDescriptor {
+    /// A method with no options.
+    pub const fn new(name: &'static str, routing_key: &'static str) -> Self {
+        Self {
+            name,
+            routing_key,
+            aliases: &[],
+            timeout: None,
+            idempotent: false,
+            oneway: false,
+            blocking: false,
+            queue: None,
+            priority: None,
+        }
+    }
+}
+
+impl ServiceDescriptor {
+    /// The index of the method that answers to `name`.
+    pub(crate) fn method_index(&self, name: &str) -> Option<usize> {
+        self.methods
+            .iter()
+            .position(|method| method.name == name)
+            .or_else(|| self.methods.iter().position(|method| method.aliases.contains(&name)))
+    }
+
+    /// The queues its requests arrive in: the service's own (`None`), and those of methods with one of their own.
+    pub(crate) fn method_queues(&self) -> Vec<Option<&'static str>> {
+        let mut queues = Vec::new();
+        for method in self.methods {
+            if !queues.contains(&method.queue) {
+                queues.push(method.queue);
+            }
+        }
+        // Callers built before a method moved to a queue of its own still use the service's.
+        if self.queue.is_none() && !queues.contains(&None) {
+            queues.push(None);
+        }
+        queues
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const METHODS: &[MethodDescriptor] = &[
+        MethodDescriptor { aliases: &["compute"], ..MethodDescriptor::new("fib", "f.fib") },
+        MethodDescriptor { queue: Some("slow"), ..MethodDescriptor::new("prime", "f.slow.prime") },
+        MethodDescriptor::new("compute", "f.compute"),
+    ];
+    const SERVICE: ServiceDescriptor =
+        ServiceDescriptor { name: "f", version: 1, queue: None, codec: Codec::MessagePack, methods: METHODS };
+
+    #[test]
+    fn names_win_over_aliases() {
+        assert_eq!(SERVICE.method_index("fib"), Some(0));
+        assert_eq!(SERVICE.method_index("compute"), Some(2));
+        assert_eq!(SERVICE.method_index("nope"), None);
+    }
+
+    #[test]
+    fn every_queue_is_listed_once_and_the_service_queue_always() {
+        assert_eq!(SERVICE.method_queues(), [None, Some("slow")]);
+        let only_slow = ServiceDescriptor { methods: &METHODS[1..2], ..SERVICE };
+        assert_eq!(only_slow.method_queues(), [Some("slow"), None]);
+    }
+}

@@ -1,0 +1,58 @@
+//! Names of every exchange and queue the framework declares.
+//!
+//! ```text
+//!  rpc (topic, durable) ──<service>.*──────────► rpc.<service>
+//!                       ──<service>.<queue>.*──► rpc.<service>.<queue>     #[rpc(queue = "…")]
+//!  "" (default) ──► rpc.reply.<uuid>.<epoch>   exclusive, auto-delete, one per client and connection epoch
+//! ```
+
+use uuid::Uuid;
+
+/// The topic exchange every request goes through. Durable.
+pub const EXCHANGE: &str = "rpc";
+
+/// Every topology name starts with this.
+const PREFIX: &str = "rpc";
+
+/// The service queue, or the queue of those of its methods that have one of their own.
+pub(crate) fn service_queue(service: &str, method_queue: Option<&str>) -> String {
+    match method_queue {
+        None => format!("{PREFIX}.{service}"),
+        Some(queue) => format!("{PREFIX}.{service}.{queue}"),
+    }
+}
+
+/// The binding key that brings a service's (or one method queue's) requests in.
+pub(crate) fn binding_key(service: &str, method_queue: Option<&str>) -> String {
+    match method_queue {
+        None => format!("{service}.*"),
+        Some(queue) => format!("{service}.{queue}.*"),
+    }
+}
+
+/// The method a routing key asks for: its last word.
+pub(crate) fn method_of(routing_key: &str) -> &str {
+    routing_key.rsplit('.').next().unwrap_or(routing_key)
+}
+
+/// A client's reply queue: never used by an earlier epoch, so no late reply can reach a later one.
+pub(crate) fn reply_queue(client: Uuid, epoch: u64) -> String {
+    format!("{PREFIX}.reply.{client}.{epoch}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_wire_contract() {
+        assert_eq!(service_queue("fibonacci", None), "rpc.fibonacci");
+        assert_eq!(service_queue("fibonacci", Some("slow")), "rpc.fibonacci.slow");
+        assert_eq!(binding_key("fibonacci", None), "fibonacci.*");
+        assert_eq!(binding_key("fibonacci", Some("slow")), "fibonacci.slow.*");
+        assert_eq!(method_of("fibonacci.fib"), "fib");
+        assert_eq!(method_of("fibonacci.slow.fib"), "fib");
+        assert_eq!(method_of("rpc_queue"), "rpc_queue");
+        assert_eq!(reply_queue(Uuid::nil(), 2), "rpc.reply.00000000-0000-0000-0000-000000000000.2");
+    }
+}

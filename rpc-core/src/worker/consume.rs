@@ -1,0 +1,240 @@
+//! One consumer: deliveries in, a task for each, bounded by the prefetch count.
+//!
+//! ```text
+//!  queue ──deliver──► consume loop ──spawn──► handler task ──Finished──► replier
+//! ```
+//!
+//! The loop never waits for a handler. It ends when it is told to stop or the consumer is gone.
+
+use std::sync::Arc;
+
+use tokio::{
+    sync::{Semaphore, mpsc, watch},
+    task::JoinSet,
+    time::Instant,
+};
+use tracing::Instrument;
+
+use super::{
+    AckPolicy, Counters,
+    dispatch::{self, Dispatch, Response},
+    reply::{Finished, Reply, Verdict, send_replies},
+};
+use crate::{
+    connection::{Channel, Consumer, Delivery, transport::Settlement},
+    context::Context,
+};
+
+/// What a consumer needs to run.
+pub(super) struct Lane {
+    pub(super) queue: String,
+    pub(super) consumer_tag: String,
+    pub(super) channel: Channel,
+    pub(super) consumer: Consumer,
+    pub(super) service: Arc<dyn Dispatch>,
+    pub(super) ack_policy: AckPolicy,
+    /// Handlers that may run at once, over all lanes of the pool.
+    pub(super) slots: Arc<Semaphore>,
+    pub(super) counters: Arc<Counters>,
+}
+
+/// How far a shutdown has got, seen by every lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    Serving,
+    /// Take nothing new, finish what runs.
+    Draining,
+    /// Stop waiting for handlers.
+    Aborting,
+}
+
+/// How a lane ended.
+#[derive(Debug)]
+pub(super) enum LaneEnd {
+    /// Everything it had begun was answered and acknowledged.
+    Drained,
+    /// Handlers were aborted; their requests go back to the queue.
+    Aborted { handlers: usize },
+    /// The consumer or its channel was lost.
+    Lost { reason: String },
+}
+
+/// Serves one queue until the pool shuts down or the consumer is lost.
+pub(super) async fn run(mut lane: Lane, mut phase: watch::Receiver<Phase>) -> LaneEnd {
+    let (finished, inbox) = mpsc::unbounded_channel();
+    let replier = tokio::spawn(send_replies(lane.channel.clone(), inbox, Arc::clone(&lane.counters)));
+    let mut handlers = JoinSet::new();
+    let now = phase.clone();
+    let lost = loop {
+        tokio::select! {
+            biased;
+            _ = phase.wait_for(|phase| *phase > Phase::Serving) => break None,
+            delivery = lane.consumer.next() => match delivery {
+                Ok(Some(delivery)) => {
+                    take(&lane, &mut handlers, &finished, &now, delivery);
+                    // What arrived with it needs no second wake-up.
+                    while let Some(delivery) = lane.consumer.next_ready() {
+                        take(&lane, &mut handlers, &finished, &now, delivery);
+                    }
+                    while handlers.try_join_next().is_some() {}
+                }
+                Ok(None) => break Some("the broker cancelled the consumer".to_owned()),
+                Err(error) => break Some(error.to_string()),
+            },
+            // Keeps the set from growing while nothing arrives.
+            Some(_) = handlers.join_next(), if !handlers.is_empty() => {}
+        }
+    };
+    let end = match lost {
+        Some(reason) => {
+            tracing::warn!(queue = lane.queue, reason, "consumer lost");
+            // Their requests are the broker's again; what they answer now may be answered twice.
+            handlers.shutdown().await;
+            LaneEnd::Lost { reason }
+        }
+        None => drain(&mut lane, &mut handlers, &finished, &mut phase).await,
+    };
+    drop(finished);
+    // Ends with the last sender; nothing in it waits.
+    drop(replier.await);
+    if !matches!(end, LaneEnd::Lost { .. })
+        && let Err(error) = lane.channel.close().await
+    {
+        // `channel.close-ok` comes after the replies and acks: without it they may not have arrived.
+        return LaneEnd::Lost { reason: error.to_string() };
+    }
+    end
+}
+
+/// Starts the handler of a delivery, or answers it at once.
+fn take(
+    lane: &Lane,
+    handlers: &mut JoinSet<()>,
+    finished: &mpsc::UnboundedSender<Finished>,
+    phase: &watch::Receiver<Phase>,
+    delivery: Delivery,
+) {
+    Counters::add(&lane.counters.received);
+    let mut job = Job {
+        delivery_tag: delivery.delivery_tag(),
+        // A one-way request has no reply_to: nobody is answered, whatever happens.
+        reply_to: delivery.reply_to().filter(|reply_to| !reply_to.is_empty()).map(str::to_owned),
+        correlation_id: delivery.correlation_id().map(str::to_owned),
+        ack: Verdict::Ack,
+        finished: finished.clone(),
+    };
+    if lane.ack_policy == AckPolicy::BeforeHandler {
+        let ack = Settlement::Ack { delivery_tag: job.delivery_tag, multiple: false };
+        if let Err(error) = lane.channel.settle(ack) {
+            tracing::debug!(%error, "could not acknowledge before the handler: it does not run");
+            return;
+        }
+        job.ack = Verdict::Settled;
+    }
+    let context = Context::new(delivery, Instant::now());
+    let request = match dispatch::open(&*lane.service, context) {
+        Ok(request) => request,
+        Err(response) => {
+            tracing::debug!(queue = lane.queue, code = response.error_code(), "request refused");
+            return job.finish(response);
+        }
+    };
+    let service = Arc::clone(&lane.service);
+    let counters = Arc::clone(&lane.counters);
+    let slots = Arc::clone(&lane.slots);
+    let phase = phase.clone();
+    let span = tracing::debug_span!(
+        "handle",
+        service = service.descriptor().name,
+        method = dispatch::method_name(&*service, &request),
+        redelivered = request.context().redelivered(),
+    );
+    let handler = async move {
+        let Ok(_slot) = slots.acquire().await else {
+            return job.requeue(&counters);
+        };
+        if *phase.borrow() > Phase::Serving {
+            return job.requeue(&counters);
+        }
+        if request.context().is_expired() {
+            Counters::add(&counters.expired);
+            return job.finish(Response::Nothing);
+        }
+        let response = dispatch::handle(&*service, request).await;
+        if let Some(code) = response.error_code() {
+            tracing::debug!(code, "answered with an error");
+        }
+        job.finish(response);
+    };
+    handlers.spawn(handler.instrument(span));
+}
+
+/// Finishes what runs and gives the rest back, in the order of guarantee 9.
+async fn drain(
+    lane: &mut Lane,
+    handlers: &mut JoinSet<()>,
+    finished: &mpsc::UnboundedSender<Finished>,
+    phase: &mut watch::Receiver<Phase>,
+) -> LaneEnd {
+    let aborting = async {
+        // The sender outlives the lanes; if not, nobody is left to wait for them.
+        drop(phase.wait_for(|phase| *phase == Phase::Aborting).await);
+    };
+    tokio::pin!(aborting);
+    let cancelled = tokio::select! {
+        cancelled = lane.channel.cancel(&lane.consumer_tag) => cancelled,
+        () = &mut aborting => Ok(()),
+    };
+    if let Err(error) = cancelled {
+        return LaneEnd::Lost { reason: error.to_string() };
+    }
+    // After cancel-ok nothing more comes; what is here was never begun.
+    while let Some(delivery) = lane.consumer.next_ready() {
+        Counters::add(&lane.counters.requeued);
+        let delivery_tag = delivery.delivery_tag();
+        drop(finished.send(Finished { delivery_tag, verdict: Verdict::Requeue, reply: None }));
+    }
+    loop {
+        tokio::select! {
+            joined = handlers.join_next() => if joined.is_none() {
+                return LaneEnd::Drained;
+            },
+            () = &mut aborting => break,
+        }
+    }
+    let count = handlers.len();
+    handlers.shutdown().await;
+    LaneEnd::Aborted { handlers: count }
+}
+
+/// A delivery on its way through a handler. Dropped unfinished (aborted), it stays unacknowledged: the broker gives
+/// it to somebody else when the channel closes.
+struct Job {
+    delivery_tag: u64,
+    reply_to: Option<String>,
+    correlation_id: Option<String>,
+    ack: Verdict,
+    finished: mpsc::UnboundedSender<Finished>,
+}
+
+impl Job {
+    fn finish(self, response: Response) {
+        let Self { delivery_tag, reply_to, correlation_id, ack, finished } = self;
+        let reply = reply_to.and_then(|reply_to| {
+            let (properties, body) = response.into_message(correlation_id.as_deref())?;
+            Some(Reply { reply_to, properties, body })
+        });
+        // The replier outlives the handlers; without it the channel is gone and the broker redelivers.
+        drop(finished.send(Finished { delivery_tag, verdict: ack, reply }));
+    }
+
+    /// Gives back what was not begun. What was acknowledged before its handler is lost: at most once means that.
+    fn requeue(self, counters: &Counters) {
+        let verdict = match self.ack {
+            Verdict::Settled => Verdict::Settled,
+            Verdict::Ack | Verdict::Requeue => Verdict::Requeue,
+        };
+        Counters::add(&counters.requeued);
+        drop(self.finished.send(Finished { delivery_tag: self.delivery_tag, verdict, reply: None }));
+    }
+}

@@ -1,0 +1,236 @@
+//! From a request to a handler, and from its result to a response.
+//!
+//! The generated `FibonacciServer` implements [`Dispatch`]; nothing here knows a user's type.
+
+use std::{fmt, future::Future, panic::AssertUnwindSafe, pin::Pin, task::Poll};
+
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::runtime::Handle;
+
+use crate::{
+    codec::{Codec, CodecError},
+    connection::{Delivery, transport::Properties},
+    context::Context,
+    envelope::{self, Code},
+    service::ServiceDescriptor,
+};
+
+/// A service that can be served by a [`WorkerPool`](crate::WorkerPool): what `#[service]` generates.
+pub trait Dispatch: Send + Sync + 'static {
+    /// Its name and methods.
+    fn descriptor(&self) -> &'static ServiceDescriptor;
+
+    /// Starts the handler of `request.method()`.
+    fn dispatch(&self, request: Request) -> Handler;
+}
+
+/// A handler under way.
+pub type Handler = Pin<Box<dyn Future<Output = Response> + Send + 'static>>;
+
+/// A request whose method exists.
+#[derive(Debug)]
+pub struct Request {
+    context: Context,
+    method: usize,
+    codec: Codec,
+}
+
+impl Request {
+    /// The method's index in the descriptor.
+    pub fn method(&self) -> usize {
+        self.method
+    }
+
+    /// The arguments.
+    ///
+    /// # Errors
+    /// The answer to give when they cannot be read.
+    pub fn arguments<A: DeserializeOwned>(&self) -> Result<A, Response> {
+        self.codec
+            .decode(self.context.delivery().body())
+            .map_err(|error| Response::failed(Code::BadRequest, format!("arguments: {error}")))
+    }
+
+    /// What the handler may know about the call.
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Answers with a result.
+    pub fn reply<T: Serialize>(self, value: &T) -> Response {
+        self.encoded(value, Response::Ok)
+    }
+
+    /// Answers with a result or the service's error.
+    pub fn reply_result<T: Serialize, E: Serialize>(self, result: &Result<T, E>) -> Response {
+        match result {
+            Ok(value) => self.encoded(value, Response::Ok),
+            Err(error) => self.encoded(error, Response::ServiceError),
+        }
+    }
+
+    /// Ends a one-way request.
+    pub fn done(self) -> Response {
+        Response::Nothing
+    }
+
+    /// Answers that there is no such method.
+    pub fn unknown_method(self) -> Handler {
+        let response = no_such_method(self.context.delivery());
+        Box::pin(std::future::ready(response))
+    }
+
+    fn encoded<T: Serialize>(&self, value: &T, response: fn(Codec, Vec<u8>) -> Response) -> Response {
+        match self.codec.encode(value) {
+            Ok(body) => response(self.codec, body),
+            Err(error) => encode_failed(&error),
+        }
+    }
+}
+
+fn encode_failed(error: &CodecError) -> Response {
+    Response::failed(Code::Internal, format!("the result could not be written: {error}"))
+}
+
+/// How a request is answered.
+pub enum Response {
+    /// With the result.
+    #[doc(hidden)]
+    Ok(Codec, Vec<u8>),
+    /// With the service's error.
+    #[doc(hidden)]
+    ServiceError(Codec, Vec<u8>),
+    /// With an error of ours.
+    #[doc(hidden)]
+    Failed(Failed),
+    /// Not at all.
+    #[doc(hidden)]
+    Nothing,
+}
+
+/// An error of ours: a code and words for a person.
+#[derive(Debug)]
+#[doc(hidden)]
+pub struct Failed {
+    code: Code,
+    message: String,
+}
+
+impl Response {
+    pub(crate) fn failed(code: Code, message: impl Into<String>) -> Self {
+        Self::Failed(Failed { code, message: message.into() })
+    }
+
+    /// The error's name, for logs.
+    pub(crate) fn error_code(&self) -> Option<&'static str> {
+        match self {
+            Self::Ok(..) | Self::Nothing => None,
+            Self::ServiceError(..) => Some(Code::Service.name()),
+            Self::Failed(failed) => Some(failed.code.name()),
+        }
+    }
+
+    /// The reply's properties and body.
+    pub(crate) fn into_message(self, correlation_id: Option<&str>) -> Option<(Properties, Vec<u8>)> {
+        match self {
+            Self::Ok(codec, body) => Some((envelope::ok_properties(codec, correlation_id), body)),
+            Self::ServiceError(codec, body) => {
+                Some((envelope::error_properties(codec, correlation_id, Code::Service, ""), body))
+            }
+            Self::Failed(Failed { code, message }) => {
+                Some((envelope::error_properties(Codec::default(), correlation_id, code, &message), Vec::new()))
+            }
+            Self::Nothing => None,
+        }
+    }
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Response").field(&self.error_code().unwrap_or("ok")).finish()
+    }
+}
+
+/// Runs a handler on a thread where it may block or compute for long, at most [tokio's
+/// `max_blocking_threads`](tokio::runtime::Builder::max_blocking_threads) at once.
+pub fn blocking<F>(handler: F) -> Handler
+where
+    F: Future<Output = Response> + Send + 'static,
+{
+    Box::pin(async move {
+        let runtime = Handle::current();
+        match tokio::task::spawn_blocking(move || runtime.block_on(handler)).await {
+            Ok(response) => response,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Response::failed(Code::Internal, "the worker's runtime is shutting down"),
+            },
+        }
+    })
+}
+
+/// Checks a delivery and finds its method, or says how to answer it.
+pub(super) fn open(service: &dyn Dispatch, context: Context) -> Result<Request, Response> {
+    let (method, codec) = check(service.descriptor(), context.delivery())?;
+    Ok(Request { context, method, codec })
+}
+
+fn check(descriptor: &ServiceDescriptor, delivery: &Delivery) -> Result<(usize, Codec), Response> {
+    let wire = delivery.header(envelope::WIRE_VERSION_HEADER).and_then(|version| version.as_i64()).unwrap_or(1);
+    if wire != 1 {
+        return Err(Response::failed(Code::BadVersion, format!("wire contract {wire}, this worker speaks 1")));
+    }
+    let version = delivery.header(envelope::SERVICE_VERSION_HEADER).and_then(|version| version.as_i64()).unwrap_or(1);
+    if version > i64::from(descriptor.version) {
+        let message = format!("version {version} of '{}', this worker serves {}", descriptor.name, descriptor.version);
+        return Err(Response::failed(Code::BadVersion, message));
+    }
+    let codec = match delivery.content_type() {
+        None => descriptor.codec,
+        Some(content_type) => Codec::from_content_type(content_type).ok_or_else(|| {
+            Response::failed(Code::BadRequest, format!("content_type '{content_type}' is not understood"))
+        })?,
+    };
+    // The bare profile has one method, whatever the routing key says.
+    let method = match descriptor.queue {
+        Some(_) => Some(0).filter(|_| !descriptor.methods.is_empty()),
+        None => descriptor.method_index(crate::topology::method_of(delivery.routing_key())),
+    };
+    method.map(|method| (method, codec)).ok_or_else(|| no_such_method(delivery))
+}
+
+/// For logs.
+pub(super) fn method_name(service: &dyn Dispatch, request: &Request) -> Option<&'static str> {
+    service.descriptor().methods.get(request.method).map(|method| method.name)
+}
+
+fn no_such_method(delivery: &Delivery) -> Response {
+    Response::failed(Code::NoSuchMethod, format!("'{}' names no method of this service", delivery.routing_key()))
+}
+
+/// Starts and finishes a handler; a panic becomes an `internal` answer.
+pub(super) async fn handle(service: &dyn Dispatch, request: Request) -> Response {
+    let panicked = |panic: Box<dyn std::any::Any + Send>| {
+        let message = panic_message(&*panic);
+        tracing::error!(message, "handler panicked");
+        Response::failed(Code::Internal, format!("the handler panicked: {message}"))
+    };
+    let mut handler = match std::panic::catch_unwind(AssertUnwindSafe(|| service.dispatch(request))) {
+        Ok(handler) => handler,
+        Err(panic) => return panicked(panic),
+    };
+    // Nothing of a handler that panicked is looked at again, so unwind safety does not matter.
+    std::future::poll_fn(|cx| match std::panic::catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(cx))) {
+        Ok(poll) => poll,
+        Err(panic) => Poll::Ready(panicked(panic)),
+    })
+    .await
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a panic without a message")
+}

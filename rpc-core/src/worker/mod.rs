@@ -1,0 +1,297 @@
+//! Worker pools: queues are declared, consumed with a prefetch bound, and every request is answered before its ack.
+//!
+//! ```text
+//!  WorkerPool ──start──► PoolHandle
+//!                          ├─ lane: rpc.fibonacci        channel, consumer, replier
+//!                          └─ lane: rpc.fibonacci.slow
+//! ```
+//!
+//! It knows services only as [`Dispatch`]; who calls, and how, is not its business.
+
+mod consume;
+mod dispatch;
+mod reply;
+mod shutdown;
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use tokio::sync::{Semaphore, watch};
+use tracing::Instrument;
+use uuid::Uuid;
+
+use self::consume::{Lane, Phase};
+pub use self::{
+    dispatch::{Dispatch, Handler, Request, Response, blocking},
+    shutdown::{PoolHandle, ShutdownReport},
+};
+use crate::{
+    connection::{
+        Connection,
+        transport::{HeaderValue, QueueDeclaration},
+    },
+    error::Error,
+    service::ServiceDescriptor,
+    topology,
+};
+
+/// When a request is acknowledged to the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum AckPolicy {
+    /// After its reply, on the same channel: a worker that dies at any point loses nothing, and the request runs
+    /// again elsewhere. The default.
+    #[default]
+    AfterReply,
+    /// Before the handler runs: at most once. A worker that dies loses what it was doing, and its callers time out.
+    BeforeHandler,
+}
+
+/// The kind of queue that holds a service's requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum QueueKind {
+    /// A durable classic queue. The default.
+    #[default]
+    Classic,
+    /// A quorum queue, replicated over a RabbitMQ cluster.
+    Quorum,
+}
+
+/// Counts of what a pool has done since it was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct PoolStats {
+    /// Requests delivered by the broker.
+    pub received: u64,
+    /// Replies sent.
+    pub answered: u64,
+    /// Requests dropped because their caller had given up.
+    pub expired: u64,
+    /// Requests given back to their queue unexecuted.
+    pub requeued: u64,
+}
+
+/// A pool of handlers for one or more services: a builder, until [`start`](Self::start).
+#[must_use = "a pool serves after `start`"]
+pub struct WorkerPool {
+    connection: Connection,
+    services: Vec<Arc<dyn Dispatch>>,
+    concurrency: usize,
+    prefetch_count: Option<u16>,
+    ack_policy: AckPolicy,
+    queue_kind: QueueKind,
+    max_priority: Option<u8>,
+}
+
+impl WorkerPool {
+    /// A pool that takes its requests over `connection`.
+    pub fn new(connection: &Connection) -> Self {
+        Self {
+            connection: connection.clone(),
+            services: Vec::new(),
+            concurrency: DEFAULT_CONCURRENCY,
+            prefetch_count: None,
+            ack_policy: AckPolicy::default(),
+            queue_kind: QueueKind::default(),
+            max_priority: None,
+        }
+    }
+
+    /// Adds a service. Several share the pool's handlers.
+    pub fn serve(mut self, service: impl Dispatch) -> Self {
+        self.services.push(Arc::new(service));
+        self
+    }
+
+    /// How many handlers run at once, over all services. The default is 16.
+    pub fn concurrency(mut self, handlers: usize) -> Self {
+        self.concurrency = handlers;
+        self
+    }
+
+    /// How many requests each queue's consumer holds unacknowledged: running, and waiting here. The default is the
+    /// concurrency, so that nothing waits here that another worker could run. A larger one hides the round trip
+    /// for very short handlers.
+    pub fn prefetch(mut self, prefetch_count: u16) -> Self {
+        self.prefetch_count = Some(prefetch_count);
+        self
+    }
+
+    /// When requests are acknowledged. The default is [`AckPolicy::AfterReply`].
+    pub fn ack_policy(mut self, ack_policy: AckPolicy) -> Self {
+        self.ack_policy = ack_policy;
+        self
+    }
+
+    /// The kind of the service queues. The default is [`QueueKind::Classic`].
+    pub fn queue_kind(mut self, queue_kind: QueueKind) -> Self {
+        self.queue_kind = queue_kind;
+        self
+    }
+
+    /// Declares the service queues with `x-max-priority`, so that calls with a higher
+    /// [`priority`](crate::Call::priority) overtake. Off by default; classic queues only.
+    pub fn max_priority(mut self, max_priority: u8) -> Self {
+        self.max_priority = Some(max_priority);
+        self
+    }
+
+    /// Declares the exchange, the queues and their bindings, and starts serving.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`] when nothing is served, a service is served twice or a number is zero;
+    /// [`Error::Refused`] when the broker refuses a declaration, for example because the queue exists with other
+    /// arguments (its words name both sides); [`Error::Disconnected`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops what was started; queues that were declared stay.
+    pub async fn start(self) -> Result<PoolHandle, Error> {
+        let prefetch_count = self.check()?;
+        let counters = Arc::new(Counters::default());
+        let slots = Arc::new(Semaphore::new(self.concurrency.min(Semaphore::MAX_PERMITS)));
+        let (phase, _) = watch::channel(Phase::Serving);
+        let mut handle = PoolHandle::new(phase, Arc::clone(&counters));
+        for service in &self.services {
+            let descriptor = service.descriptor();
+            for method_queue in descriptor.method_queues() {
+                let lane = self.lane(service, method_queue, prefetch_count, &slots, &counters).await?;
+                let span = tracing::info_span!("worker", queue = lane.queue);
+                handle.spawn(consume::run(lane, handle.phase()).instrument(span));
+            }
+            tracing::info!(service = descriptor.name, prefetch_count, concurrency = self.concurrency, "serving");
+        }
+        Ok(handle)
+    }
+
+    fn check(&self) -> Result<u16, Error> {
+        let refuse = |message: String| Err(Error::Configuration(message));
+        if self.services.is_empty() {
+            return refuse("the pool serves nothing: add a service with `.serve(FibonacciServer::new(…))`".to_owned());
+        }
+        if self.concurrency == 0 {
+            return refuse("concurrency 0 runs no handler: use at least 1".to_owned());
+        }
+        if self.queue_kind == QueueKind::Quorum && self.max_priority.is_some() {
+            return refuse("quorum queues have no x-max-priority: use classic ones, or leave it out".to_owned());
+        }
+        let mut names: Vec<_> = self.services.iter().map(|service| service.descriptor().name).collect();
+        names.sort_unstable();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return refuse(format!("service '{}' is served twice by one pool", twice[0]));
+        }
+        match self.prefetch_count {
+            Some(0) => refuse("prefetch 0 means no bound at all: use at least 1".to_owned()),
+            Some(prefetch_count) => Ok(prefetch_count),
+            None => Ok(u16::try_from(self.concurrency).unwrap_or(u16::MAX)),
+        }
+    }
+
+    /// Declares one queue and starts its consumer.
+    async fn lane(
+        &self,
+        service: &Arc<dyn Dispatch>,
+        method_queue: Option<&str>,
+        prefetch_count: u16,
+        slots: &Arc<Semaphore>,
+        counters: &Arc<Counters>,
+    ) -> Result<Lane, Error> {
+        let channel = self.connection.channel().await?;
+        let queue = declare(&channel, service.descriptor(), method_queue, self.arguments()).await?;
+        // Before consuming: the only bound on what the client library buffers.
+        channel.qos(prefetch_count).await?;
+        let consumer_tag = format!("{queue}.{}", Uuid::new_v4());
+        let consumer = channel.consume(&queue, &consumer_tag, false).await?;
+        Ok(Lane {
+            queue,
+            consumer_tag,
+            channel,
+            consumer,
+            service: Arc::clone(service),
+            ack_policy: self.ack_policy,
+            slots: Arc::clone(slots),
+            counters: Arc::clone(counters),
+        })
+    }
+
+    fn arguments(&self) -> Vec<(&'static str, HeaderValue)> {
+        let mut arguments = Vec::new();
+        if self.queue_kind == QueueKind::Quorum {
+            arguments.push(("x-queue-type", HeaderValue::from("quorum")));
+        }
+        if let Some(max_priority) = self.max_priority {
+            arguments.push(("x-max-priority", HeaderValue::from(u32::from(max_priority))));
+        }
+        arguments
+    }
+}
+
+impl fmt::Debug for WorkerPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let services: Vec<_> = self.services.iter().map(|service| service.descriptor().name).collect();
+        f.debug_struct("WorkerPool")
+            .field("services", &services)
+            .field("concurrency", &self.concurrency)
+            .field("prefetch_count", &self.prefetch_count)
+            .field("ack_policy", &self.ack_policy)
+            .field("queue_kind", &self.queue_kind)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Declares a service queue and binds it; in the bare profile the default exchange binds it already.
+async fn declare(
+    channel: &crate::connection::Channel,
+    descriptor: &ServiceDescriptor,
+    method_queue: Option<&str>,
+    arguments: Vec<(&'static str, HeaderValue)>,
+) -> Result<String, Error> {
+    let declaration =
+        |name, durable| QueueDeclaration { name, durable, exclusive: false, auto_delete: false, arguments: &arguments };
+    if let Some(queue) = descriptor.queue {
+        channel.declare_queue(declaration(queue, true)).await?;
+        return Ok(queue.to_owned());
+    }
+    channel.declare_topic_exchange(topology::EXCHANGE).await?;
+    let queue = topology::service_queue(descriptor.name, method_queue);
+    channel.declare_queue(declaration(&queue, true)).await?;
+    let key = topology::binding_key(descriptor.name, method_queue);
+    channel.bind_queue(&queue, topology::EXCHANGE, &key).await?;
+    Ok(queue)
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    received: AtomicU64,
+    answered: AtomicU64,
+    expired: AtomicU64,
+    requeued: AtomicU64,
+}
+
+impl Counters {
+    fn add(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn stats(&self) -> PoolStats {
+        PoolStats {
+            received: self.received.load(Ordering::Relaxed),
+            answered: self.answered.load(Ordering::Relaxed),
+            expired: self.expired.load(Ordering::Relaxed),
+            requeued: self.requeued.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl AsRef<Self> for Counters {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
+const DEFAULT_CONCURRENCY: usize = 16;

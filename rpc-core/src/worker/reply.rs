@@ -1,0 +1,179 @@
+//! Replies out, then acks: one task for each consumer, on the consumer's channel.
+//!
+//! ```text
+//!  handler tasks ──Finished──► replier: publish, publish, …, then ack
+//! ```
+//!
+//! The broker keeps the order of a channel, so an ack it has seen says that it has seen the reply. Everything that
+//! finished meanwhile goes out together; where tags are consecutive one `multiple` ack covers them.
+
+use std::collections::BTreeMap;
+
+use tokio::sync::mpsc;
+
+use super::Counters;
+use crate::connection::{
+    Channel,
+    transport::{Properties, Publish, Settlement},
+};
+
+/// A delivery that is dealt with.
+#[derive(Debug)]
+pub(super) struct Finished {
+    pub(super) delivery_tag: u64,
+    pub(super) verdict: Verdict,
+    pub(super) reply: Option<Reply>,
+}
+
+/// What becomes of the delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Ack,
+    Requeue,
+    /// It was acked before the handler ran.
+    Settled,
+}
+
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) reply_to: String,
+    pub(super) properties: Properties,
+    pub(super) body: Vec<u8>,
+}
+
+/// Runs until every sender is gone. The queue is bounded by the prefetch count: each delivery comes here once.
+pub(super) async fn send_replies(
+    channel: Channel,
+    mut finished: mpsc::UnboundedReceiver<Finished>,
+    counters: impl AsRef<Counters>,
+) {
+    let mut batch = Vec::with_capacity(BATCH_MAX);
+    let mut acks = Acks::default();
+    let mut settlements = Vec::new();
+    while finished.recv_many(&mut batch, BATCH_MAX).await > 0 {
+        for Finished { delivery_tag, verdict, reply } in batch.drain(..) {
+            if let Some(reply) = reply {
+                send(&channel, reply, counters.as_ref());
+            }
+            match verdict {
+                Verdict::Ack => acks.finish(delivery_tag, true),
+                Verdict::Requeue => {
+                    settlements.push(Settlement::Requeue { delivery_tag });
+                    acks.finish(delivery_tag, false);
+                }
+                Verdict::Settled => acks.finish(delivery_tag, false),
+            }
+        }
+        acks.take(&mut settlements);
+        for settlement in settlements.drain(..) {
+            if let Err(error) = channel.settle(settlement) {
+                // The broker redelivers what it has no ack for.
+                tracing::debug!(%error, ?settlement, "could not settle");
+            }
+        }
+    }
+}
+
+fn send(channel: &Channel, reply: Reply, counters: &Counters) {
+    let Reply { reply_to, properties, body } = reply;
+    // Not mandatory: a caller that has gone is nobody's error, and RabbitMQ returns mandatory replies to
+    // `amq.rabbitmq.reply-to` although it delivers them.
+    let publish = Publish { exchange: "", routing_key: &reply_to, mandatory: false, properties, body: &body };
+    match channel.publish(publish) {
+        Ok(()) => Counters::add(&counters.answered),
+        Err(error) => tracing::warn!(%error, reply_to, "could not send a reply"),
+    }
+}
+
+/// Merges acks of consecutive delivery tags.
+#[derive(Debug, Default)]
+struct Acks {
+    /// Every tag up to this one is settled.
+    settled_through: u64,
+    /// Finished tags above it: does the tag still need its ack?
+    finished: BTreeMap<u64, bool>,
+}
+
+impl Acks {
+    /// Notes a tag; `needs_ack` is false when it is settled in another way.
+    fn finish(&mut self, delivery_tag: u64, needs_ack: bool) {
+        self.finished.insert(delivery_tag, needs_ack);
+    }
+
+    /// The acks to send now: one for the consecutive run, one for each tag above a gap.
+    fn take(&mut self, settlements: &mut Vec<Settlement>) {
+        let mut last_unacked = None;
+        let mut unacked = 0;
+        while let Some(entry) = self.finished.first_entry()
+            && *entry.key() == self.settled_through + 1
+        {
+            self.settled_through = *entry.key();
+            if entry.remove() {
+                last_unacked = Some(self.settled_through);
+                unacked += 1;
+            }
+        }
+        // A `multiple` ack must name a tag that is still unacknowledged itself (RabbitMQ: 406 otherwise).
+        if let Some(delivery_tag) = last_unacked {
+            settlements.push(Settlement::Ack { delivery_tag, multiple: unacked > 1 });
+        }
+        for (&delivery_tag, needs_ack) in &mut self.finished {
+            if std::mem::take(needs_ack) {
+                settlements.push(Settlement::Ack { delivery_tag, multiple: false });
+            }
+        }
+    }
+}
+
+/// As many as a busy pool finishes between two looks.
+const BATCH_MAX: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take(acks: &mut Acks) -> Vec<(u64, bool)> {
+        let mut settlements = Vec::new();
+        acks.take(&mut settlements);
+        settlements
+            .into_iter()
+            .map(|settlement| match settlement {
+                Settlement::Ack { delivery_tag, multiple } => (delivery_tag, multiple),
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn consecutive_tags_share_one_ack() {
+        let mut acks = Acks::default();
+        for delivery_tag in [2, 1, 3] {
+            acks.finish(delivery_tag, true);
+        }
+        assert_eq!(take(&mut acks), [(3, true)]);
+        assert_eq!(take(&mut acks), []);
+    }
+
+    #[test]
+    fn a_tag_above_a_gap_is_acked_alone_and_only_once() {
+        let mut acks = Acks::default();
+        acks.finish(3, true);
+        assert_eq!(take(&mut acks), [(3, false)]);
+        acks.finish(1, true);
+        acks.finish(2, true);
+        // 3 is acked already: the multiple ack names 2.
+        assert_eq!(take(&mut acks), [(2, true)]);
+        acks.finish(4, true);
+        assert_eq!(take(&mut acks), [(4, false)]);
+    }
+
+    #[test]
+    fn requeued_tags_close_the_gap_without_an_ack() {
+        let mut acks = Acks::default();
+        acks.finish(1, true);
+        acks.finish(2, false);
+        assert_eq!(take(&mut acks), [(1, false)]);
+        acks.finish(3, true);
+        assert_eq!(take(&mut acks), [(3, false)]);
+    }
+}
