@@ -2,6 +2,8 @@
 //!
 //! - `basic_publish(..).await` and `basic_ack(..).await` resolve after the socket write, two thread round trips a
 //!   call. Their frames are queued by the first poll already, so [`start`] polls once and lets go.
+//! - lapin sends methods before queued messages: an ack overtakes a message that is not on the socket yet, and a
+//!   `channel.close` discards it. [`Channel::publish_written`] is the barrier.
 //! - Outside confirm mode returned messages pile up silently: [`Channel::drain_returned`] fetches them.
 //! - In confirm mode a return arrives inside the confirm of any publish: [`Confirm::wait`] hands it over as it is,
 //!   to be matched by correlation_id.
@@ -134,6 +136,16 @@ impl Channel {
         match start(self.start_publish(publish)?) {
             Some(Err(error)) => Err(operation_error(&error, "publish")),
             Some(Ok(_)) | None => Ok(()),
+        }
+    }
+
+    /// Publishes and resolves when the message, and every one published before it, is on the socket.
+    ///
+    /// What is sent afterwards, an ack above all, then really goes out after it.
+    pub(crate) async fn publish_written(&self, publish: Publish<'_>) -> Result<(), Error> {
+        match self.start_publish(publish)?.await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(operation_error(&error, "publish")),
         }
     }
 

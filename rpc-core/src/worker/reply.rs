@@ -5,7 +5,8 @@
 //! ```
 //!
 //! The broker keeps the order of a channel, so an ack it has seen says that it has seen the reply. Everything that
-//! finished meanwhile goes out together; where tags are consecutive one `multiple` ack covers them.
+//! finished meanwhile goes out together, and the acks wait once for all of it to be on the socket, because lapin sends
+//! methods before queued messages. Where tags are consecutive one `multiple` ack covers them.
 
 use std::collections::BTreeMap;
 
@@ -50,11 +51,10 @@ pub(super) async fn send_replies(
     let mut batch = Vec::with_capacity(BATCH_MAX);
     let mut acks = Acks::default();
     let mut settlements = Vec::new();
+    let mut replies = Vec::new();
     while finished.recv_many(&mut batch, BATCH_MAX).await > 0 {
         for Finished { delivery_tag, verdict, reply } in batch.drain(..) {
-            if let Some(reply) = reply {
-                send(&channel, reply, counters.as_ref());
-            }
+            replies.extend(reply);
             match verdict {
                 Verdict::Ack => acks.finish(delivery_tag, true),
                 Verdict::Requeue => {
@@ -64,6 +64,7 @@ pub(super) async fn send_replies(
                 Verdict::Settled => acks.finish(delivery_tag, false),
             }
         }
+        send(&channel, &mut replies, counters.as_ref()).await;
         acks.take(&mut settlements);
         for settlement in settlements.drain(..) {
             if let Err(error) = channel.settle(settlement) {
@@ -74,14 +75,19 @@ pub(super) async fn send_replies(
     }
 }
 
-fn send(channel: &Channel, reply: Reply, counters: &Counters) {
-    let Reply { reply_to, properties, body } = reply;
-    // Not mandatory: a caller that has gone is nobody's error, and RabbitMQ returns mandatory replies to
-    // `amq.rabbitmq.reply-to` although it delivers them.
-    let publish = Publish { exchange: "", routing_key: &reply_to, mandatory: false, properties, body: &body };
-    match channel.publish(publish) {
-        Ok(()) => Counters::add(&counters.answered),
-        Err(error) => tracing::warn!(%error, reply_to, "could not send a reply"),
+/// Sends a batch and waits until its last reply is on the socket, and with it all of them.
+async fn send(channel: &Channel, replies: &mut Vec<Reply>, counters: &Counters) {
+    let mut left = replies.len();
+    for Reply { reply_to, properties, body } in replies.drain(..) {
+        left -= 1;
+        // Not mandatory: a caller that has gone is nobody's error, and RabbitMQ returns mandatory replies to
+        // `amq.rabbitmq.reply-to` although it delivers them.
+        let publish = Publish { exchange: "", routing_key: &reply_to, mandatory: false, properties, body: &body };
+        let sent = if left == 0 { channel.publish_written(publish).await } else { channel.publish(publish) };
+        match sent {
+            Ok(()) => Counters::add(&counters.answered),
+            Err(error) => tracing::warn!(%error, reply_to, "could not send a reply"),
+        }
     }
 }
 
