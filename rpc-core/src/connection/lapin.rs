@@ -227,6 +227,17 @@ impl Channel {
             .map_err(|error| operation_error(&error, &format!("declare queue '{}'", queue.name)))
     }
 
+    /// Whether the queue exists. When it does not, the broker closes this channel: use one made for the question.
+    pub(crate) async fn queue_exists(&self, queue: &str) -> Result<bool, Error> {
+        let options = QueueDeclareOptions { passive: true, ..Default::default() };
+        let declared = self.channel.queue_declare(short(queue)?, options, FieldTable::default()).await;
+        match declared.map_err(|error| operation_error(&error, &format!("look for queue '{queue}'"))) {
+            Ok(_) => Ok(true),
+            Err(Error::Refused { reply_code: NOT_FOUND, .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     pub(crate) async fn bind_queue(&self, queue: &str, exchange: &str, routing_key: &str) -> Result<(), Error> {
         self.channel
             .queue_bind(
@@ -506,5 +517,7 @@ fn operation_error(error: &lapin::Error, operation: &str) -> Error {
 const REPLY_SUCCESS: u16 = 200;
 /// AMQP 0-9-1 §1.2: access-refused.
 const ACCESS_REFUSED: u16 = 403;
+/// AMQP 0-9-1 §1.2: not-found.
+const NOT_FOUND: u16 = 404;
 /// AMQP 0-9-1 §1.2: not-allowed.
 const NOT_ALLOWED: u16 = 530;

@@ -32,7 +32,7 @@ pub use self::{
 };
 use crate::{
     connection::{
-        Connection,
+        Channel, Connection,
         transport::{HeaderValue, QueueDeclaration},
     },
     error::Error,
@@ -202,7 +202,10 @@ impl WorkerPool {
         counters: &Arc<Counters>,
     ) -> Result<Lane, Error> {
         let channel = self.connection.channel().await?;
-        let queue = declare(&channel, service.descriptor(), method_queue, self.arguments()).await?;
+        let queue = match service.descriptor().queue {
+            Some(queue) => self.declare_bare(&channel, queue).await?,
+            None => self.declare(&channel, service.descriptor(), method_queue).await?,
+        };
         // Before consuming: the only bound on what the client library buffers.
         channel.qos(prefetch_count).await?;
         let consumer_tag = format!("{queue}.{}", Uuid::new_v4());
@@ -217,6 +220,36 @@ impl WorkerPool {
             slots: Arc::clone(slots),
             counters: Arc::clone(counters),
         })
+    }
+
+    /// Declares a service queue and binds it.
+    async fn declare(
+        &self,
+        channel: &Channel,
+        descriptor: &ServiceDescriptor,
+        method_queue: Option<&str>,
+    ) -> Result<String, Error> {
+        channel.declare_topic_exchange(topology::EXCHANGE).await?;
+        let queue = topology::service_queue(descriptor.name, method_queue);
+        self.declare_durable(channel, &queue).await?;
+        let key = topology::binding_key(descriptor.name, method_queue);
+        channel.bind_queue(&queue, topology::EXCHANGE, &key).await?;
+        Ok(queue)
+    }
+
+    /// The queue of the bare profile belongs to whoever declared it first, often a program in another language: it
+    /// is used as it is. The default exchange binds it already.
+    async fn declare_bare(&self, channel: &Channel, queue: &str) -> Result<String, Error> {
+        if !self.connection.channel().await?.queue_exists(queue).await? {
+            self.declare_durable(channel, queue).await?;
+        }
+        Ok(queue.to_owned())
+    }
+
+    async fn declare_durable(&self, channel: &Channel, name: &str) -> Result<(), Error> {
+        let arguments = &self.arguments();
+        let queue = QueueDeclaration { name, durable: true, exclusive: false, auto_delete: false, arguments };
+        channel.declare_queue(queue).await
     }
 
     fn arguments(&self) -> Vec<(&'static str, HeaderValue)> {
@@ -242,27 +275,6 @@ impl fmt::Debug for WorkerPool {
             .field("queue_kind", &self.queue_kind)
             .finish_non_exhaustive()
     }
-}
-
-/// Declares a service queue and binds it; in the bare profile the default exchange binds it already.
-async fn declare(
-    channel: &crate::connection::Channel,
-    descriptor: &ServiceDescriptor,
-    method_queue: Option<&str>,
-    arguments: Vec<(&'static str, HeaderValue)>,
-) -> Result<String, Error> {
-    let declaration =
-        |name, durable| QueueDeclaration { name, durable, exclusive: false, auto_delete: false, arguments: &arguments };
-    if let Some(queue) = descriptor.queue {
-        channel.declare_queue(declaration(queue, true)).await?;
-        return Ok(queue.to_owned());
-    }
-    channel.declare_topic_exchange(topology::EXCHANGE).await?;
-    let queue = topology::service_queue(descriptor.name, method_queue);
-    channel.declare_queue(declaration(&queue, true)).await?;
-    let key = topology::binding_key(descriptor.name, method_queue);
-    channel.bind_queue(&queue, topology::EXCHANGE, &key).await?;
-    Ok(queue)
 }
 
 #[derive(Debug, Default)]
