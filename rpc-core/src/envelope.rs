@@ -44,7 +44,7 @@ pub(crate) const MESSAGE_HEADER: &str = "rpc-message";
 pub(crate) const RETRYABLE_HEADER: &str = "rpc-retryable";
 
 /// What a caller may set on one call.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct CallHeaders {
     pub(crate) priority: Option<u8>,
     pub(crate) message_id: Option<String>,

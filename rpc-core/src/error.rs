@@ -55,8 +55,14 @@ pub enum Error {
         /// The deadline.
         limit: Duration,
     },
-    /// The connection was lost, or closed by either side.
-    #[error("the connection to the broker is gone: {reason}")]
+    /// The connection is closed for good: by the application, or given up after `reconnect_attempts`.
+    #[error("the connection is closed: {reason}")]
+    Closed {
+        /// Why.
+        reason: String,
+    },
+    /// The connection or the channel was lost. It is being reopened.
+    #[error("the connection to the broker was lost: {reason}")]
     Disconnected {
         /// Why, as far as is known.
         reason: String,

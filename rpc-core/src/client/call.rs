@@ -13,9 +13,8 @@ use std::{
 use serde::de::DeserializeOwned;
 use tokio::{
     sync::oneshot,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
-use uuid::Uuid;
 
 use super::{
     Client,
@@ -25,7 +24,7 @@ use super::{
 use crate::{
     codec::{Codec, CodecError},
     connection::{
-        Delivery,
+        Backoff, Delivery,
         transport::{HeaderValue, Publish},
     },
     envelope::{self, CallHeaders, ReplyStatus},
@@ -238,12 +237,44 @@ impl Request {
         if self.service.queue.is_some() { "" } else { topology::EXCHANGE }
     }
 
+    /// Sends until there is an answer, or the deadline has come, or a request that may have been executed must not
+    /// be sent again.
     async fn send(mut self) -> Result<Reply, CallError> {
         let (budget, deadline) = self.deadline();
-        let timed_out = |stage| CallError::Timeout { stage, after: budget };
         let body = self.take_body()?;
+        if self.method.idempotent {
+            self.headers.message_id.get_or_insert_with(|| self.client.next_message_id());
+        }
+        let mut sent = 0;
+        let mut backoff = Backoff::new(RESEND_DELAY_MIN, RESEND_DELAY_MAX);
+        loop {
+            let maybe_executed = match self.attempt(budget, deadline, &body, sent + 1).await {
+                Ok(reply) => return Ok(reply),
+                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Lost { maybe_executed }) => maybe_executed,
+            };
+            sent += u32::from(maybe_executed);
+            let is_resendable = self.method.idempotent || !maybe_executed;
+            if !is_resendable || self.client.is_shut_down() {
+                return Err(CallError::Disconnected { maybe_executed });
+            }
+            if timeout_at(deadline, sleep(backoff.pause())).await.is_err() {
+                return Err(match sent {
+                    0 => CallError::Timeout { stage: TimeoutStage::Connecting, after: budget },
+                    _ => CallError::Disconnected { maybe_executed: true },
+                });
+            }
+            tracing::debug!(routing_key = self.method.routing_key, sent, "sending again");
+        }
+    }
+
+    /// Sends once and waits for what becomes of it.
+    async fn attempt(&self, budget: Duration, deadline: Instant, body: &[u8], number: u32) -> Result<Reply, Failure> {
+        let timed_out = |stage| Failure::Final(CallError::Timeout { stage, after: budget });
         let session = match timeout_at(deadline, self.client.session()).await {
             Ok(session) => session.map_err(not_connected)?,
+            // What an earlier attempt may have done outweighs where this one stood.
+            Err(_) if number > 1 => return Err(timed_out(TimeoutStage::Unknown)),
             Err(_) => return Err(timed_out(TimeoutStage::Connecting)),
         };
         let waiter = loop {
@@ -254,11 +285,14 @@ impl Request {
                         return Err(timed_out(TimeoutStage::InFlightLimit));
                     }
                 }
-                Err(error) => return Err(self.not_sent(error)),
+                Err(error) => return Err(not_sent(error)),
             }
         };
         let remaining = (budget < FOREVER).then(|| deadline.saturating_duration_since(Instant::now()));
-        let call = std::mem::take(&mut self.headers);
+        let mut call = self.headers.clone();
+        if number > 1 {
+            call.headers.push((envelope::ATTEMPT_HEADER.into(), number.into()));
+        }
         let reply_to = session.reply_queue();
         let properties = envelope::call_properties(self.service, self.method, waiter.id(), reply_to, remaining, call);
         let publish = Publish {
@@ -266,23 +300,22 @@ impl Request {
             routing_key: self.method.routing_key,
             mandatory: true,
             properties,
-            body: &body,
+            body,
         };
         tracing::trace!(routing_key = self.method.routing_key, correlation_id = waiter.id(), "call");
-        waiter.publish(publish).map_err(|error| self.not_sent(error))?;
+        waiter.publish(publish).map_err(not_sent)?;
         match waiter.outcome().await {
             Outcome::Reply(delivery) => {
-                let status = envelope::reply_status(delivery.kind(), |name| delivery.header(name), budget);
-                match status {
+                match envelope::reply_status(delivery.kind(), |name| delivery.header(name), budget) {
                     ReplyStatus::Ok => Ok(Reply { delivery, status: Status::Ok }),
                     ReplyStatus::Service => Ok(Reply { delivery, status: Status::Service }),
-                    ReplyStatus::Failed(error) => Err(error),
+                    ReplyStatus::Failed(error) => Err(Failure::Final(error)),
                 }
             }
-            Outcome::Returned { reply_text } => Err(self.no_such_service(reply_text)),
+            Outcome::Returned { reply_text } => Err(Failure::Final(self.no_such_service(reply_text))),
             Outcome::Expired => Err(timed_out(TimeoutStage::Unknown)),
-            Outcome::Disconnected => Err(CallError::Disconnected { maybe_executed: true }),
-            Outcome::Shutdown => Err(CallError::Shutdown),
+            Outcome::Disconnected => Err(Failure::Lost { maybe_executed: true }),
+            Outcome::Shutdown => Err(Failure::Final(CallError::Shutdown)),
         }
     }
 
@@ -291,11 +324,11 @@ impl Request {
         let timed_out = |stage| CallError::Timeout { stage, after: budget };
         let body = self.take_body()?;
         let channel = match timeout_at(deadline, self.client.confirm_channel()).await {
-            Ok(channel) => channel.map_err(not_connected)?,
+            Ok(channel) => channel.map_err(|error| not_connected(error).into_call_error())?,
             Err(_) => return Err(timed_out(TimeoutStage::Connecting)),
         };
         let call = std::mem::take(&mut self.headers);
-        let message_id = Uuid::new_v4().to_string();
+        let message_id = self.client.next_message_id();
         let (settled, outcome) = oneshot::channel();
         let request = OneWay {
             exchange: self.exchange(),
@@ -316,19 +349,11 @@ impl Request {
                 Err(CallError::Overloaded { message: "the broker refused the request (basic.nack)".to_owned() })
             }
             Ok(Ok(Settled::Lost { maybe_sent })) => Err(CallError::Disconnected { maybe_executed: maybe_sent }),
-            Ok(Ok(Settled::Refused(error))) => Err(self.not_sent(NotSent::Refused(error))),
+            Ok(Ok(Settled::Refused(error))) => Err(not_sent(NotSent::Refused(error)).into_call_error()),
             // The channel's task is gone: shut down, or the last client with it.
             Ok(Err(_)) if self.client.is_shut_down() => Err(CallError::Shutdown),
             Ok(Err(_)) => Err(CallError::Disconnected { maybe_executed: true }),
             Err(_) => Err(timed_out(TimeoutStage::Unconfirmed)),
-        }
-    }
-
-    fn not_sent(&self, reason: NotSent) -> CallError {
-        match reason {
-            NotSent::Refused(error) => CallError::BadRequest { message: error.to_string() },
-            NotSent::Ended | NotSent::Full if self.client.is_shut_down() => CallError::Shutdown,
-            NotSent::Ended | NotSent::Full => CallError::Disconnected { maybe_executed: false },
         }
     }
 
@@ -337,12 +362,42 @@ impl Request {
     }
 }
 
-fn not_connected(error: Error) -> CallError {
-    match error {
-        Error::Disconnected { .. } => CallError::Disconnected { maybe_executed: false },
-        error => CallError::Topology(error),
+/// Why an attempt gave no answer.
+enum Failure {
+    /// The call ends so.
+    Final(CallError),
+    /// The session was lost: another attempt may be made.
+    Lost { maybe_executed: bool },
+}
+
+impl Failure {
+    /// For those who make no other attempt.
+    fn into_call_error(self) -> CallError {
+        match self {
+            Self::Final(error) => error,
+            Self::Lost { maybe_executed } => CallError::Disconnected { maybe_executed },
+        }
     }
 }
+
+fn not_connected(error: Error) -> Failure {
+    match error {
+        Error::Disconnected { .. } => Failure::Lost { maybe_executed: false },
+        Error::Closed { .. } => Failure::Final(CallError::Disconnected { maybe_executed: false }),
+        error => Failure::Final(CallError::Topology(error)),
+    }
+}
+
+fn not_sent(reason: NotSent) -> Failure {
+    match reason {
+        NotSent::Refused(error) => Failure::Final(CallError::BadRequest { message: error.to_string() }),
+        NotSent::Ended | NotSent::Full => Failure::Lost { maybe_executed: false },
+    }
+}
+
+/// Pauses before a call is sent again: until the loss of a connection is known to all, a new session may be lost too.
+const RESEND_DELAY_MIN: Duration = Duration::from_millis(10);
+const RESEND_DELAY_MAX: Duration = Duration::from_secs(1);
 
 /// Thirty years: a deadline that never comes, and that every timer can hold.
 const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);

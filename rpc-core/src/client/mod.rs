@@ -55,6 +55,8 @@ struct Inner {
     id: Uuid,
     /// Counts sessions; the next one's reply queue is named after it.
     epoch: AtomicU64,
+    /// Counts the calls that carry a message_id.
+    messages: AtomicU64,
     is_shut_down: AtomicBool,
     session: Mutex<Option<Arc<Session>>>,
     confirms: Mutex<Option<Arc<ConfirmChannel>>>,
@@ -76,6 +78,7 @@ impl Client {
                 options,
                 id: Uuid::new_v4(),
                 epoch: AtomicU64::new(1),
+                messages: AtomicU64::new(1),
                 is_shut_down: AtomicBool::new(false),
                 session: Mutex::new(None),
                 confirms: Mutex::new(None),
@@ -87,7 +90,8 @@ impl Client {
     /// Declares the reply queue now rather than at the first call.
     ///
     /// # Errors
-    /// [`Error::Disconnected`], or [`Error::Refused`] when the user may not declare it.
+    /// [`Error::Closed`], [`Error::Disconnected`], or [`Error::Refused`] when the user may not declare it. Waits while
+    /// the connection is being reopened.
     ///
     /// # Cancel safety
     /// Dropping the future abandons the attempt; the next call makes its own.
@@ -165,6 +169,11 @@ impl Client {
         let channel = Arc::new(ConfirmChannel::open(&self.inner.connection).await?);
         *lock(&self.inner.confirms) = Some(Arc::clone(&channel));
         Ok(channel)
+    }
+
+    /// Unique: the client's uuid and a count.
+    fn next_message_id(&self) -> String {
+        format!("{}-{}", self.inner.id, self.inner.messages.fetch_add(1, Ordering::Relaxed))
     }
 
     fn options(&self) -> &ClientOptions {

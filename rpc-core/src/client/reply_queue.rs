@@ -311,7 +311,7 @@ async fn take_replies(shared: Arc<Shared>, mut consumer: Consumer) {
                 }
             }
             Ok(None) => {
-                tracing::warn!("the broker cancelled the reply consumer");
+                tracing::debug!("the reply consumer was cancelled");
                 return shared.end(|| Outcome::Disconnected);
             }
             Err(error) => {

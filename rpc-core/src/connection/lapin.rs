@@ -61,7 +61,8 @@ impl std::fmt::Debug for Endpoint {
 pub(super) enum Event {
     Blocked(String),
     Unblocked,
-    Lost(String),
+    /// Of the connection or of one channel.
+    Failed(String),
 }
 
 /// One AMQP connection: a socket and lapin's io thread.
@@ -115,7 +116,7 @@ impl Stream for Events {
                 Poll::Ready(None) => Poll::Ready(None),
                 Poll::Ready(Some(lapin::Event::ConnectionBlocked(reason))) => Poll::Ready(Some(Event::Blocked(reason))),
                 Poll::Ready(Some(lapin::Event::ConnectionUnblocked)) => Poll::Ready(Some(Event::Unblocked)),
-                Poll::Ready(Some(lapin::Event::Error(error))) => Poll::Ready(Some(Event::Lost(error.to_string()))),
+                Poll::Ready(Some(lapin::Event::Error(error))) => Poll::Ready(Some(Event::Failed(error.to_string()))),
                 Poll::Ready(Some(_)) => continue,
             };
         }

@@ -1,18 +1,18 @@
-//! Connections: opened by URI, named after the process, watched.
+//! Connections: opened by URI, named after the process, watched, and reopened when they are lost.
 //!
 //! ```text
-//!  Connection ──channel()──► Channel ──► client::Session, worker::consume
-//!      │ watch<State>
-//!      └─ monitor task ◄── lapin's events
+//!  Connection ──channel()──► Channel ──► client::Session, worker lanes
+//!      │ watch<State>                     │ ended
+//!      └─ supervisor ◄── lapin's events   └──► channel() again: waits for the next epoch
 //! ```
 //!
 //! It does not know what travels on it. Dropping the last handle closes the socket.
 
 mod lapin;
+mod supervisor;
 pub(crate) mod transport;
 
 use std::{
-    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -20,26 +20,44 @@ use std::{
     time::Duration,
 };
 
-use futures_core::Stream;
 use tokio::{sync::watch, task::AbortHandle, time::timeout};
 
-pub(crate) use self::lapin::{Channel, Consumer, Delivery};
-use self::lapin::{Event, Link};
+pub(crate) use self::{
+    lapin::{Channel, Consumer, Delivery},
+    supervisor::Backoff,
+};
+use self::{
+    lapin::{Endpoint, Link},
+    supervisor::Supervisor,
+};
 use crate::error::Error;
 
-/// How a connection is opened.
+/// How a connection is opened, and reopened.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ConnectionOptions {
     /// What the broker's tools show as the connection's name. The default is the program's name and process id.
     pub name: String,
-    /// How long opening may take, from name resolution to `connection.open-ok`. The default is 10 s.
+    /// How long one attempt to open may take, from name resolution to `connection.open-ok`. The default is 10 s.
     pub connect_timeout: Duration,
+    /// The longest pause before the first attempt to reopen; it doubles with every failure, and each pause is drawn
+    /// at random between nothing and that. The default is 100 ms.
+    pub reconnect_delay_min: Duration,
+    /// Where the doubling ends. The default is 30 s.
+    pub reconnect_delay_max: Duration,
+    /// How often to try before the connection counts as closed. The default, `None`, is for ever; 0 is never.
+    pub reconnect_attempts: Option<u32>,
 }
 
 impl Default for ConnectionOptions {
     fn default() -> Self {
-        Self { name: process_name(), connect_timeout: Duration::from_secs(10) }
+        Self {
+            name: process_name(),
+            connect_timeout: Duration::from_secs(10),
+            reconnect_delay_min: Duration::from_millis(100),
+            reconnect_delay_max: Duration::from_secs(30),
+            reconnect_attempts: None,
+        }
     }
 }
 
@@ -54,14 +72,19 @@ pub enum State {
         /// The broker's words.
         reason: String,
     },
-    /// Closed by either side, or lost.
+    /// Lost, and being reopened. Calls wait, within their budget; pools serve again when it is there.
+    Reconnecting {
+        /// Why it was lost, or why the last attempt failed.
+        reason: String,
+    },
+    /// Closed by the application, or given up after `reconnect_attempts`.
     Closed {
-        /// Why, as far as is known.
+        /// Why.
         reason: String,
     },
 }
 
-/// An AMQP connection; clones share it.
+/// An AMQP connection that reopens itself; clones share it.
 ///
 /// One connection per role and process is enough: clients and pools open channels of their own on it.
 #[derive(Debug, Clone)]
@@ -71,10 +94,11 @@ pub struct Connection {
 
 #[derive(Debug)]
 struct Shared {
-    link: Arc<Link>,
+    /// The current epoch's link, and what it is doing.
+    link: watch::Receiver<Arc<Link>>,
     state: watch::Sender<State>,
-    monitor: AbortHandle,
-    /// Set before a close of our own, so that the monitor tells it from a loss.
+    supervisor: AbortHandle,
+    /// Set before a close of our own, so that the supervisor tells it from a loss.
     closing: Arc<AtomicBool>,
 }
 
@@ -84,7 +108,8 @@ impl Connection {
     ///
     /// # Errors
     /// [`Error::InvalidUri`], [`Error::Unreachable`], [`Error::AuthenticationRefused`], [`Error::VhostRefused`], or
-    /// [`Error::TimedOut`] after 10 s.
+    /// [`Error::TimedOut`] after 10 s. The first attempt is the only one; a connection that was open once is
+    /// reopened for ever.
     ///
     /// # Cancel safety
     /// Dropping the future abandons the attempt.
@@ -100,17 +125,43 @@ impl Connection {
     /// # Cancel safety
     /// As [`open`](Self::open).
     pub async fn open_with(uri: &str, options: ConnectionOptions) -> Result<Self, Error> {
-        let endpoint = lapin::parse_uri(uri)?;
-        let limit = options.connect_timeout;
-        let link = match timeout(limit, Link::open(&endpoint, &options.name)).await {
-            Ok(link) => Arc::new(link?),
-            Err(_) => return Err(Error::TimedOut { operation: format!("connect to {}", endpoint.address), limit }),
-        };
-        tracing::info!(broker = ?endpoint, name = options.name, "connected");
+        Self::open_any(&[uri], options).await
+    }
+
+    /// Opens a connection to the first of several nodes that answers, and reopens it to any of them.
+    ///
+    /// # Errors
+    /// The last node's error, as [`open`](Self::open); [`Error::Configuration`] when there is no URI.
+    ///
+    /// # Cancel safety
+    /// As [`open`](Self::open).
+    pub async fn open_any(uris: &[&str], options: ConnectionOptions) -> Result<Self, Error> {
+        let endpoints = uris.iter().map(|uri| lapin::parse_uri(uri)).collect::<Result<Vec<_>, _>>()?;
+        let mut failed = Error::Configuration("no URI to connect to".to_owned());
+        for (at, endpoint) in endpoints.iter().enumerate() {
+            match open_link(endpoint, &options).await {
+                Ok(link) => return Ok(Self::supervised(link, endpoints, at, options)),
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
+    }
+
+    fn supervised(link: Link, endpoints: Vec<Endpoint>, at: usize, options: ConnectionOptions) -> Self {
+        let events = link.events();
+        let (link_sender, link) = watch::channel(Arc::new(link));
         let (state, _) = watch::channel(State::Connected);
         let closing = Arc::new(AtomicBool::new(false));
-        let monitor = tokio::spawn(monitor(link.events(), state.clone(), Arc::clone(&closing))).abort_handle();
-        Ok(Self { shared: Arc::new(Shared { link, state, monitor, closing }) })
+        let supervisor = Supervisor {
+            endpoints,
+            at,
+            options,
+            link: link_sender,
+            state: state.clone(),
+            closing: Arc::clone(&closing),
+        };
+        let supervisor = tokio::spawn(supervisor.run(events)).abort_handle();
+        Self { shared: Arc::new(Shared { link, state, supervisor, closing }) }
     }
 
     /// What the connection is doing now.
@@ -128,60 +179,60 @@ impl Connection {
     ///
     /// # Errors
     /// [`Error::Disconnected`] when it was lost before the broker confirmed the close.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the connection all the same, without waiting for the broker.
     pub async fn close(&self) -> Result<(), Error> {
         if self.shared.closing.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        let outcome = match timeout(CLOSE_TIMEOUT, self.shared.link.close()).await {
+        self.shared.supervisor.abort();
+        self.shared.state.send_replace(State::Closed { reason: CLOSED_BY_US.to_owned() });
+        let link = Arc::clone(&self.shared.link.borrow());
+        if !link.is_connected() {
+            return Ok(());
+        }
+        match timeout(CLOSE_TIMEOUT, link.close()).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Error::TimedOut { operation: "close the connection".to_owned(), limit: CLOSE_TIMEOUT }),
-        };
-        self.shared.state.send_replace(State::Closed { reason: CLOSED_BY_US.to_owned() });
-        outcome
+        }
     }
 
+    /// A channel of the current epoch, or of the next one when the connection is being reopened.
+    ///
+    /// Waits as long as that takes: every caller brings its own deadline. Ends with [`Error::Closed`] once the
+    /// connection is closed for good.
     pub(crate) async fn channel(&self) -> Result<Channel, Error> {
-        if !self.shared.link.is_connected() {
-            let reason = match self.state() {
-                State::Closed { reason } => reason,
-                State::Connected | State::Blocked { .. } => "connection lost".to_owned(),
-            };
-            return Err(Error::Disconnected { reason });
+        let mut state = self.shared.state.subscribe();
+        // The sender is ours, so there is always a state; the guard must not live across the next await.
+        let reason = match state.wait_for(|state| !matches!(state, State::Reconnecting { .. })).await.as_deref() {
+            Ok(State::Closed { reason }) => Some(reason.clone()),
+            Ok(_) => None,
+            Err(_) => Some(CLOSED_BY_US.to_owned()),
+        };
+        if let Some(reason) = reason {
+            return Err(Error::Closed { reason });
         }
-        self.shared.link.channel().await
+        let link = Arc::clone(&self.shared.link.borrow());
+        link.channel().await
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.monitor.abort();
+        self.supervisor.abort();
     }
 }
 
-/// Turns lapin's events into states until the connection ends.
-async fn monitor(events: impl Stream<Item = Event>, state: watch::Sender<State>, closing: Arc<AtomicBool>) {
-    let mut events = pin!(events);
-    while let Some(event) = std::future::poll_fn(|cx| events.as_mut().poll_next(cx)).await {
-        let next = match event {
-            Event::Blocked(reason) => {
-                tracing::warn!(reason, "connection blocked by the broker");
-                State::Blocked { reason }
-            }
-            Event::Unblocked => {
-                tracing::info!("connection unblocked");
-                State::Connected
-            }
-            Event::Lost(_) if closing.load(Ordering::Acquire) => State::Closed { reason: CLOSED_BY_US.to_owned() },
-            Event::Lost(reason) => {
-                tracing::warn!(reason, "connection lost");
-                State::Closed { reason }
-            }
-        };
-        let is_end = matches!(next, State::Closed { .. });
-        state.send_replace(next);
-        if is_end {
-            return;
+async fn open_link(endpoint: &Endpoint, options: &ConnectionOptions) -> Result<Link, Error> {
+    let limit = options.connect_timeout;
+    match timeout(limit, Link::open(endpoint, &options.name)).await {
+        Ok(link) => {
+            let link = link?;
+            tracing::info!(broker = ?endpoint, name = options.name, "connected");
+            Ok(link)
         }
+        Err(_) => Err(Error::TimedOut { operation: format!("connect to {}", endpoint.address), limit }),
     }
 }
 

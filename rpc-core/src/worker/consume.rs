@@ -4,38 +4,45 @@
 //!  queue ──deliver──► consume loop ──spawn──► handler task ──Finished──► replier
 //! ```
 //!
-//! The loop never waits for a handler. It ends when it is told to stop or the consumer is gone.
+//! The loop never waits for a handler. When the consumer is lost (a dead connection, a deleted queue), queue and
+//! consumer are declared again, for ever, with the connection's backoff.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::JoinSet,
-    time::Instant,
+    time::{Instant, sleep},
 };
 use tracing::Instrument;
 
 use super::{
-    AckPolicy, Counters,
+    AckPolicy, Counters, Source,
     dispatch::{self, Dispatch, Response},
     reply::{Finished, Reply, Verdict, send_replies},
 };
 use crate::{
-    connection::{Channel, Consumer, Delivery, transport::Settlement},
+    connection::{Backoff, Channel, Consumer, Delivery, transport::Settlement},
     context::Context,
+    error::Error,
 };
 
-/// What a consumer needs to run.
+/// What a lane is, whatever channel it runs on.
 pub(super) struct Lane {
-    pub(super) queue: String,
-    pub(super) consumer_tag: String,
-    pub(super) channel: Channel,
-    pub(super) consumer: Consumer,
+    pub(super) source: Source,
     pub(super) service: Arc<dyn Dispatch>,
     pub(super) ack_policy: AckPolicy,
     /// Handlers that may run at once, over all lanes of the pool.
     pub(super) slots: Arc<Semaphore>,
     pub(super) counters: Arc<Counters>,
+}
+
+/// A lane's consumer, for as long as its channel lives.
+pub(super) struct Intake {
+    pub(super) queue: String,
+    pub(super) consumer_tag: String,
+    pub(super) channel: Channel,
+    pub(super) consumer: Consumer,
 }
 
 /// How far a shutdown has got, seen by every lane.
@@ -59,22 +66,58 @@ pub(super) enum LaneEnd {
     Lost { reason: String },
 }
 
+/// Serves one queue until the pool shuts down or the connection is closed for good.
+pub(super) async fn run(lane: Lane, mut intake: Intake, mut phase: watch::Receiver<Phase>) -> LaneEnd {
+    loop {
+        let end = serve(&lane, intake, &mut phase).await;
+        let LaneEnd::Lost { reason } = end else {
+            return end;
+        };
+        if *phase.borrow() > Phase::Serving {
+            return LaneEnd::Lost { reason };
+        }
+        tracing::warn!(reason, "consumer lost");
+        intake = tokio::select! {
+            reopened = reopen(&lane) => match reopened {
+                Ok(intake) => intake,
+                Err(error) => return LaneEnd::Lost { reason: error.to_string() },
+            },
+            // Nothing is held without a consumer: the shutdown has nothing to wait for.
+            _ = phase.wait_for(|phase| *phase > Phase::Serving) => return LaneEnd::Drained,
+        };
+        tracing::info!(queue = intake.queue, "consuming again");
+    }
+}
+
+/// Declares and consumes again until it works; an error says that it never will.
+async fn reopen(lane: &Lane) -> Result<Intake, Error> {
+    let mut backoff = Backoff::new(REOPEN_DELAY_MIN, REOPEN_DELAY_MAX);
+    loop {
+        sleep(backoff.pause()).await;
+        match lane.source.open().await {
+            Ok(intake) => return Ok(intake),
+            Err(error @ Error::Closed { .. }) => return Err(error),
+            Err(error) => tracing::warn!(%error, "could not consume again"),
+        }
+    }
+}
+
 /// Serves one queue until the pool shuts down or the consumer is lost.
-pub(super) async fn run(mut lane: Lane, mut phase: watch::Receiver<Phase>) -> LaneEnd {
+async fn serve(lane: &Lane, mut intake: Intake, phase: &mut watch::Receiver<Phase>) -> LaneEnd {
     let (finished, inbox) = mpsc::unbounded_channel();
-    let replier = tokio::spawn(send_replies(lane.channel.clone(), inbox, Arc::clone(&lane.counters)));
+    let replier = tokio::spawn(send_replies(intake.channel.clone(), inbox, Arc::clone(&lane.counters)));
     let mut handlers = JoinSet::new();
     let now = phase.clone();
     let lost = loop {
         tokio::select! {
             biased;
             _ = phase.wait_for(|phase| *phase > Phase::Serving) => break None,
-            delivery = lane.consumer.next() => match delivery {
+            delivery = intake.consumer.next() => match delivery {
                 Ok(Some(delivery)) => {
-                    take(&lane, &mut handlers, &finished, &now, delivery);
+                    take(lane, &intake, &mut handlers, &finished, &now, delivery);
                     // What arrived with it needs no second wake-up.
-                    while let Some(delivery) = lane.consumer.next_ready() {
-                        take(&lane, &mut handlers, &finished, &now, delivery);
+                    while let Some(delivery) = intake.consumer.next_ready() {
+                        take(lane, &intake, &mut handlers, &finished, &now, delivery);
                     }
                     while handlers.try_join_next().is_some() {}
                 }
@@ -87,18 +130,17 @@ pub(super) async fn run(mut lane: Lane, mut phase: watch::Receiver<Phase>) -> La
     };
     let end = match lost {
         Some(reason) => {
-            tracing::warn!(queue = lane.queue, reason, "consumer lost");
             // Their requests are the broker's again; what they answer now may be answered twice.
             handlers.shutdown().await;
             LaneEnd::Lost { reason }
         }
-        None => drain(&mut lane, &mut handlers, &finished, &mut phase).await,
+        None => drain(lane, &mut intake, &mut handlers, &finished, phase).await,
     };
     drop(finished);
-    // Ends with the last sender; nothing in it waits.
+    // Ends with the last sender: nothing in it waits longer than the channel lives.
     drop(replier.await);
     if !matches!(end, LaneEnd::Lost { .. })
-        && let Err(error) = lane.channel.close().await
+        && let Err(error) = intake.channel.close().await
     {
         // `channel.close-ok` comes after the replies and acks: without it they may not have arrived.
         return LaneEnd::Lost { reason: error.to_string() };
@@ -109,6 +151,7 @@ pub(super) async fn run(mut lane: Lane, mut phase: watch::Receiver<Phase>) -> La
 /// Starts the handler of a delivery, or answers it at once.
 fn take(
     lane: &Lane,
+    intake: &Intake,
     handlers: &mut JoinSet<()>,
     finished: &mpsc::UnboundedSender<Finished>,
     phase: &watch::Receiver<Phase>,
@@ -125,7 +168,7 @@ fn take(
     };
     if lane.ack_policy == AckPolicy::BeforeHandler {
         let ack = Settlement::Ack { delivery_tag: job.delivery_tag, multiple: false };
-        if let Err(error) = lane.channel.settle(ack) {
+        if let Err(error) = intake.channel.settle(ack) {
             tracing::debug!(%error, "could not acknowledge before the handler: it does not run");
             return;
         }
@@ -135,7 +178,7 @@ fn take(
     let request = match dispatch::open(&*lane.service, context) {
         Ok(request) => request,
         Err(response) => {
-            tracing::debug!(queue = lane.queue, code = response.error_code(), "request refused");
+            tracing::debug!(queue = intake.queue, code = response.error_code(), "request refused");
             return job.finish(response);
         }
     };
@@ -171,7 +214,8 @@ fn take(
 
 /// Finishes what runs and gives the rest back, in the order of guarantee 9.
 async fn drain(
-    lane: &mut Lane,
+    lane: &Lane,
+    intake: &mut Intake,
     handlers: &mut JoinSet<()>,
     finished: &mpsc::UnboundedSender<Finished>,
     phase: &mut watch::Receiver<Phase>,
@@ -182,14 +226,14 @@ async fn drain(
     };
     tokio::pin!(aborting);
     let cancelled = tokio::select! {
-        cancelled = lane.channel.cancel(&lane.consumer_tag) => cancelled,
+        cancelled = intake.channel.cancel(&intake.consumer_tag) => cancelled,
         () = &mut aborting => Ok(()),
     };
     if let Err(error) = cancelled {
         return LaneEnd::Lost { reason: error.to_string() };
     }
     // After cancel-ok nothing more comes; what is here was never begun.
-    while let Some(delivery) = lane.consumer.next_ready() {
+    while let Some(delivery) = intake.consumer.next_ready() {
         Counters::add(&lane.counters.requeued);
         let delivery_tag = delivery.delivery_tag();
         drop(finished.send(Finished { delivery_tag, verdict: Verdict::Requeue, reply: None }));
@@ -238,3 +282,7 @@ impl Job {
         drop(self.finished.send(Finished { delivery_tag: self.delivery_tag, verdict, reply: None }));
     }
 }
+
+/// Pauses before a lost consumer is declared again.
+const REOPEN_DELAY_MIN: Duration = Duration::from_millis(50);
+const REOPEN_DELAY_MAX: Duration = Duration::from_secs(30);

@@ -19,13 +19,17 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
-use tokio::sync::{Semaphore, watch};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::timeout,
+};
 use tracing::Instrument;
 use uuid::Uuid;
 
-use self::consume::{Lane, Phase};
+use self::consume::{Intake, Lane, Phase};
 pub use self::{
     dispatch::{Dispatch, Handler, Request, Response, blocking},
     shutdown::{PoolHandle, ShutdownReport},
@@ -147,7 +151,8 @@ impl WorkerPool {
     /// # Errors
     /// [`Error::Configuration`] when nothing is served, a service is served twice or a number is zero;
     /// [`Error::Refused`] when the broker refuses a declaration, for example because the queue exists with other
-    /// arguments (its words name both sides); [`Error::Disconnected`].
+    /// arguments (its words name both sides); [`Error::Disconnected`]; [`Error::TimedOut`] when a queue is not ready
+    /// within 30 s. Later losses are repaired by the pool itself, for ever.
     ///
     /// # Cancel safety
     /// Dropping the future stops what was started; queues that were declared stay.
@@ -160,9 +165,23 @@ impl WorkerPool {
         for service in &self.services {
             let descriptor = service.descriptor();
             for method_queue in descriptor.method_queues() {
-                let lane = self.lane(service, method_queue, prefetch_count, &slots, &counters).await?;
-                let span = tracing::info_span!("worker", queue = lane.queue);
-                handle.spawn(consume::run(lane, handle.phase()).instrument(span));
+                let source = self.source(service, method_queue, prefetch_count);
+                let intake = match timeout(START_TIMEOUT, source.open()).await {
+                    Ok(intake) => intake?,
+                    Err(_) => {
+                        let operation = format!("start serving '{}'", descriptor.name);
+                        return Err(Error::TimedOut { operation, limit: START_TIMEOUT });
+                    }
+                };
+                let lane = Lane {
+                    source,
+                    service: Arc::clone(service),
+                    ack_policy: self.ack_policy,
+                    slots: Arc::clone(&slots),
+                    counters: Arc::clone(&counters),
+                };
+                let span = tracing::info_span!("worker", queue = intake.queue);
+                handle.spawn(consume::run(lane, intake, handle.phase()).instrument(span));
             }
             tracing::info!(service = descriptor.name, prefetch_count, concurrency = self.concurrency, "serving");
         }
@@ -192,47 +211,63 @@ impl WorkerPool {
         }
     }
 
-    /// Declares one queue and starts its consumer.
-    async fn lane(
-        &self,
-        service: &Arc<dyn Dispatch>,
-        method_queue: Option<&str>,
-        prefetch_count: u16,
-        slots: &Arc<Semaphore>,
-        counters: &Arc<Counters>,
-    ) -> Result<Lane, Error> {
+    fn source(&self, service: &Arc<dyn Dispatch>, method_queue: Option<&'static str>, prefetch_count: u16) -> Source {
+        let mut arguments = Vec::new();
+        if self.queue_kind == QueueKind::Quorum {
+            arguments.push(("x-queue-type", HeaderValue::from("quorum")));
+        }
+        if let Some(max_priority) = self.max_priority {
+            arguments.push(("x-max-priority", HeaderValue::from(u32::from(max_priority))));
+        }
+        let connection = self.connection.clone();
+        Source { connection, descriptor: service.descriptor(), method_queue, prefetch_count, arguments }
+    }
+}
+
+impl fmt::Debug for WorkerPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let services: Vec<_> = self.services.iter().map(|service| service.descriptor().name).collect();
+        f.debug_struct("WorkerPool")
+            .field("services", &services)
+            .field("concurrency", &self.concurrency)
+            .field("prefetch_count", &self.prefetch_count)
+            .field("ack_policy", &self.ack_policy)
+            .field("queue_kind", &self.queue_kind)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where a lane's requests come from, and how to open it, again and again.
+struct Source {
+    connection: Connection,
+    descriptor: &'static ServiceDescriptor,
+    method_queue: Option<&'static str>,
+    prefetch_count: u16,
+    arguments: Vec<(&'static str, HeaderValue)>,
+}
+
+impl Source {
+    /// Declares the queue and starts its consumer, on a channel of its own.
+    async fn open(&self) -> Result<Intake, Error> {
         let channel = self.connection.channel().await?;
-        let queue = match service.descriptor().queue {
+        let queue = match self.descriptor.queue {
             Some(queue) => self.declare_bare(&channel, queue).await?,
-            None => self.declare(&channel, service.descriptor(), method_queue).await?,
+            None => self.declare(&channel).await?,
         };
         // Before consuming: the only bound on what the client library buffers.
-        channel.qos(prefetch_count).await?;
+        channel.qos(self.prefetch_count).await?;
         let consumer_tag = format!("{queue}.{}", Uuid::new_v4());
         let consumer = channel.consume(&queue, &consumer_tag, false).await?;
-        Ok(Lane {
-            queue,
-            consumer_tag,
-            channel,
-            consumer,
-            service: Arc::clone(service),
-            ack_policy: self.ack_policy,
-            slots: Arc::clone(slots),
-            counters: Arc::clone(counters),
-        })
+        Ok(Intake { queue, consumer_tag, channel, consumer })
     }
 
     /// Declares a service queue and binds it.
-    async fn declare(
-        &self,
-        channel: &Channel,
-        descriptor: &ServiceDescriptor,
-        method_queue: Option<&str>,
-    ) -> Result<String, Error> {
+    async fn declare(&self, channel: &Channel) -> Result<String, Error> {
+        let service = self.descriptor.name;
         channel.declare_topic_exchange(topology::EXCHANGE).await?;
-        let queue = topology::service_queue(descriptor.name, method_queue);
+        let queue = topology::service_queue(service, self.method_queue);
         self.declare_durable(channel, &queue).await?;
-        let key = topology::binding_key(descriptor.name, method_queue);
+        let key = topology::binding_key(service, self.method_queue);
         channel.bind_queue(&queue, topology::EXCHANGE, &key).await?;
         Ok(queue)
     }
@@ -247,33 +282,9 @@ impl WorkerPool {
     }
 
     async fn declare_durable(&self, channel: &Channel, name: &str) -> Result<(), Error> {
-        let arguments = &self.arguments();
+        let arguments = &self.arguments;
         let queue = QueueDeclaration { name, durable: true, exclusive: false, auto_delete: false, arguments };
         channel.declare_queue(queue).await
-    }
-
-    fn arguments(&self) -> Vec<(&'static str, HeaderValue)> {
-        let mut arguments = Vec::new();
-        if self.queue_kind == QueueKind::Quorum {
-            arguments.push(("x-queue-type", HeaderValue::from("quorum")));
-        }
-        if let Some(max_priority) = self.max_priority {
-            arguments.push(("x-max-priority", HeaderValue::from(u32::from(max_priority))));
-        }
-        arguments
-    }
-}
-
-impl fmt::Debug for WorkerPool {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let services: Vec<_> = self.services.iter().map(|service| service.descriptor().name).collect();
-        f.debug_struct("WorkerPool")
-            .field("services", &services)
-            .field("concurrency", &self.concurrency)
-            .field("prefetch_count", &self.prefetch_count)
-            .field("ack_policy", &self.ack_policy)
-            .field("queue_kind", &self.queue_kind)
-            .finish_non_exhaustive()
     }
 }
 
@@ -307,3 +318,6 @@ impl AsRef<Self> for Counters {
 }
 
 const DEFAULT_CONCURRENCY: usize = 16;
+
+/// For declaring one queue and consuming from it.
+const START_TIMEOUT: Duration = Duration::from_secs(30);

@@ -48,10 +48,8 @@ impl PoolHandle {
         self.counters.stats()
     }
 
-    /// Resolves when the pool can serve no longer: a consumer or its channel was lost.
-    ///
-    /// # Errors
-    /// [`Error::Disconnected`], always: this is how it ends.
+    /// Resolves when the pool can serve no longer because its connection is closed for good, and says why. Losses
+    /// that the pool repairs by itself do not show here.
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing.

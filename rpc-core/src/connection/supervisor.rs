@@ -1,0 +1,167 @@
+//! Keeps a connection open: turns lapin's events into states, and reopens what was lost.
+//!
+//! ```text
+//!  Connected ◄──► Blocked
+//!      │ lost
+//!      ▼
+//!  Reconnecting ──pause (full jitter), next node──► Connected   (a new epoch: new channels, new reply queues)
+//!      └──attempts spent──► Closed
+//! ```
+//!
+//! lapin's own recovery stays off: it restores channels silently, and calls in flight would never be told.
+
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_core::Stream;
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval, sleep},
+};
+use uuid::Uuid;
+
+use super::{
+    ConnectionOptions, State,
+    lapin::{Endpoint, Event, Link},
+    open_link,
+};
+
+/// The task behind a connection.
+#[derive(Debug)]
+pub(super) struct Supervisor {
+    pub(super) endpoints: Vec<Endpoint>,
+    /// The endpoint of the current epoch.
+    pub(super) at: usize,
+    pub(super) options: ConnectionOptions,
+    pub(super) link: watch::Sender<Arc<Link>>,
+    pub(super) state: watch::Sender<State>,
+    pub(super) closing: Arc<AtomicBool>,
+}
+
+impl Supervisor {
+    /// Runs until the connection is closed for good.
+    pub(super) async fn run(mut self, events: impl Stream<Item = Event> + Unpin) {
+        let mut lost = self.follow(events).await;
+        while !self.closing.load(Ordering::Acquire) {
+            tracing::warn!(reason = lost, "connection lost");
+            self.state.send_replace(State::Reconnecting { reason: lost.clone() });
+            match self.reopen(lost).await {
+                Ok(link) => {
+                    let events = link.events();
+                    // The link first: whoever sees `Connected` must find it.
+                    self.link.send_replace(Arc::new(link));
+                    self.state.send_replace(State::Connected);
+                    lost = self.follow(events).await;
+                }
+                Err(reason) => {
+                    tracing::error!(reason, "connection given up");
+                    self.state.send_replace(State::Closed { reason });
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Follows one epoch to its end, and says why it ended.
+    async fn follow(&self, events: impl Stream<Item = Event>) -> String {
+        let mut events = pin!(events);
+        let mut look = interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let event = tokio::select! {
+                event = std::future::poll_fn(|cx| events.as_mut().poll_next(cx)) => event,
+                // Should lapin ever lose a connection without a word, nobody waits for ever.
+                _ = look.tick() => if self.link.borrow().is_connected() { continue } else { None },
+            };
+            match event {
+                Some(Event::Blocked(reason)) => {
+                    tracing::warn!(reason, "connection blocked by the broker");
+                    self.state.send_replace(State::Blocked { reason });
+                }
+                Some(Event::Unblocked) => {
+                    tracing::info!("connection unblocked");
+                    self.state.send_replace(State::Connected);
+                }
+                Some(Event::Failed(reason)) if !self.link.borrow().is_connected() => return reason,
+                // A channel's failure is for those who use it.
+                Some(Event::Failed(_)) => {}
+                None => return "the connection ended".to_owned(),
+            }
+        }
+    }
+
+    /// Tries the nodes in turn, from the one after the last.
+    async fn reopen(&mut self, mut reason: String) -> Result<Link, String> {
+        let mut backoff = Backoff::new(self.options.reconnect_delay_min, self.options.reconnect_delay_max);
+        let mut attempt = 0;
+        loop {
+            if self.options.reconnect_attempts.is_some_and(|attempts| attempt >= attempts) {
+                return Err(reason);
+            }
+            attempt += 1;
+            sleep(backoff.pause()).await;
+            self.at = (self.at + 1) % self.endpoints.len();
+            match open_link(&self.endpoints[self.at], &self.options).await {
+                Ok(link) => return Ok(link),
+                Err(error) => {
+                    reason = error.to_string();
+                    tracing::warn!(attempt, reason, "could not reconnect");
+                    self.state.send_replace(State::Reconnecting { reason: reason.clone() });
+                }
+            }
+        }
+    }
+}
+
+/// Exponential backoff with full jitter: each pause is drawn between nothing and a limit that doubles.
+///
+/// Full jitter keeps the clients of a restarted broker from coming back all at once.
+#[derive(Debug)]
+pub(crate) struct Backoff {
+    limit: Duration,
+    max: Duration,
+}
+
+impl Backoff {
+    pub(crate) fn new(min: Duration, max: Duration) -> Self {
+        Self { limit: min.min(max), max }
+    }
+
+    /// The next pause.
+    pub(crate) fn pause(&mut self) -> Duration {
+        // 32 random bits of a v4 uuid: the randomness this crate has anyway.
+        let random = Uuid::new_v4().as_u64_pair().1 as u32;
+        let pause = self.limit.mul_f64(f64::from(random) / f64::from(u32::MAX));
+        self.limit = (self.limit * 2).min(self.max);
+        pause
+    }
+}
+
+/// How often the connection is looked at besides listening to it.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_the_maximum_and_are_spread() {
+        let (min, max) = (Duration::from_millis(100), Duration::from_millis(400));
+        let mut backoff = Backoff::new(min, max);
+        let mut limits = Vec::new();
+        for _ in 0..5 {
+            limits.push(backoff.limit.as_millis());
+            assert!(backoff.pause() <= max);
+        }
+        assert_eq!(limits, [100, 200, 400, 400, 400]);
+        let mut pauses: Vec<_> = (0..16).map(|_| backoff.pause()).collect();
+        pauses.dedup();
+        assert!(pauses.len() > 8, "{pauses:?}");
+    }
+}
