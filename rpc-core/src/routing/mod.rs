@@ -1,1 +1,490 @@
 //! The routing engine: which queues does a message reach?
+//!
+//! Pure data and matching. It holds no messages, knows no connections, reads no clock and checks no permissions: refusing a
+//! publish to an internal exchange or the deletion of `amq.direct` is the business of whoever owns the [`Router`].
+//!
+//! ```text
+//!              ┌─ "" ────────── queue name ─────────────► queue
+//!  message ──► │
+//!  exchange,   └─ exchange ──binding (routing_key | headers)──► queue
+//!  keys,            │ └──────binding──► exchange (each visited once per message)
+//!  headers          └─ nothing matched? alternate exchange (likewise)
+//! ```
+//!
+//! Semantics are those of RabbitMQ 3.10.8. Its answers that surprise:
+//!
+//! - the alternate exchange belongs to *every* exchange on the path, not only to the one published to, and is asked when
+//!   that exchange matched nothing itself;
+//! - a binding is identified by source, destination, routing key *and* arguments, also where arguments mean nothing;
+//! - an auto-delete exchange goes with the last binding *from* it, and takes auto-delete exchanges bound to it along.
+//!
+//! Cost: the default exchange and direct exchanges are one hash look-up a key, fanout a list, topic a trie whose cost depends
+//! on the words of the key, headers linear in the bindings of that exchange. Removing a queue or an exchange touches its own
+//! bindings only.
+//!
+//! The bundled broker calls it, once per message.
+
+use std::{
+    collections::{BTreeMap, HashMap, hash_map},
+    sync::Arc,
+};
+
+use amq_protocol::types::FieldTable;
+
+use self::{
+    binding::{Binding, BindingId, BindingIds, Target},
+    exchange::{ExchangeId, Exchanges},
+    headers::{MatchMode, MessageHeaders},
+};
+pub use self::{
+    binding::{Destination, QueueId},
+    error::RoutingError,
+    exchange::{ExchangeKind, ExchangeOptions},
+    headers::Headers,
+    routes::Routes,
+};
+
+mod binding;
+mod error;
+mod exchange;
+mod headers;
+mod routes;
+mod targets;
+mod topic;
+
+/// Hash maps of this module. Nothing observable depends on their iteration order.
+type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+/// The exchanges, queue names and bindings of one virtual host.
+#[derive(Debug)]
+pub struct Router {
+    exchanges: Exchanges,
+    queues: Map<QueueId, Queue>,
+    /// The default exchange: every queue under its own name.
+    queue_names: Map<Arc<str>, QueueId>,
+    /// In the order they were made.
+    bindings: BTreeMap<BindingId, Arc<Binding>>,
+    binding_ids: Map<Arc<Binding>, BindingId>,
+    next_binding: BindingId,
+}
+
+/// What the router knows of a queue.
+#[derive(Debug)]
+struct Queue {
+    name: Arc<str>,
+    incoming: BindingIds,
+}
+
+/// What [`Router::declare_exchange`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Declared {
+    /// The exchange was made.
+    New,
+    /// The exchange was there, with equivalent options.
+    Existing,
+}
+
+/// What [`Router::delete_exchange`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Whether the exchange was there.
+    pub existed: bool,
+    /// All exchanges that are gone: the one asked for first, then those auto-deleted because of it.
+    pub exchanges: Vec<String>,
+}
+
+impl Router {
+    /// Makes a router with the exchanges every virtual host starts with: the default exchange, `amq.direct`, `amq.fanout`,
+    /// `amq.topic`, `amq.headers`, `amq.match` and the internal `amq.rabbitmq.trace`.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut exchanges = Exchanges::default();
+        for (name, kind, internal) in PREDECLARED {
+            let options = ExchangeOptions {
+                durable: true,
+                internal,
+                ..ExchangeOptions::new(kind)
+            };
+            exchanges.insert(name, options);
+        }
+        Self {
+            exchanges,
+            queues: Map::default(),
+            queue_names: Map::default(),
+            bindings: BTreeMap::new(),
+            binding_ids: Map::default(),
+            next_binding: BindingId::default(),
+        }
+    }
+
+    /// The options of an exchange, if it exists. The default exchange is a durable direct exchange.
+    #[must_use]
+    pub fn exchange(&self, name: &str) -> Option<&ExchangeOptions> {
+        self.exchanges
+            .find(name)
+            .map(|id| &self.exchanges[id].options)
+    }
+
+    /// All exchanges, the default exchange included, in no particular but a repeatable order.
+    pub fn exchanges(&self) -> impl Iterator<Item = (&str, &ExchangeOptions)> {
+        self.exchanges
+            .iter()
+            .map(|exchange| (&*exchange.name, &exchange.options))
+    }
+
+    /// The names of all exchanges, in the order of [`Router::exchanges`].
+    pub fn exchange_names(&self) -> impl Iterator<Item = &str> {
+        self.exchanges().map(|(name, _)| name)
+    }
+
+    /// Makes an exchange, or compares the options with those of the exchange of that name. Compared are kind, durable,
+    /// auto_delete, internal and alternate exchange, in this order; arguments are not.
+    ///
+    /// # Errors
+    ///
+    /// [`RoutingError::Inequivalent`] for the first option that differs; [`RoutingError::DefaultExchange`] for `""`.
+    pub fn declare_exchange(
+        &mut self,
+        name: &str,
+        options: ExchangeOptions,
+    ) -> Result<Declared, RoutingError> {
+        if name.is_empty() {
+            return Err(RoutingError::DefaultExchange);
+        }
+        if let Some(id) = self.exchanges.find(name) {
+            self.exchanges[id].options.check_equivalent(&options)?;
+            return Ok(Declared::Existing);
+        }
+        self.exchanges.insert(name, options);
+        Ok(Declared::New)
+    }
+
+    /// Removes an exchange with all bindings from and to it. The default exchange stays.
+    pub fn delete_exchange(&mut self, name: &str) -> Removed {
+        if name.is_empty() {
+            return Removed {
+                existed: true,
+                exchanges: Vec::new(),
+            };
+        }
+        match self.exchanges.find(name) {
+            Some(id) => Removed {
+                existed: true,
+                exchanges: self.remove_exchanges(vec![id]),
+            },
+            None => Removed::default(),
+        }
+    }
+
+    /// Whether there are bindings *from* this exchange.
+    #[must_use]
+    pub fn is_exchange_in_use(&self, name: &str) -> bool {
+        self.exchanges
+            .find(name)
+            .is_some_and(|id| !self.exchanges[id].outgoing.is_empty())
+    }
+
+    /// Makes a queue known, so that it can be bound, and reachable under its name through the default exchange.
+    ///
+    /// A queue added twice has the later name only. A name given to two queues reaches the later one.
+    pub fn add_queue(&mut self, name: &str, id: QueueId) {
+        let name: Arc<str> = name.into();
+        match self.queues.entry(id) {
+            hash_map::Entry::Vacant(entry) => {
+                entry.insert(Queue {
+                    name: name.clone(),
+                    incoming: BindingIds::new(),
+                });
+            }
+            hash_map::Entry::Occupied(mut entry) => {
+                let old = std::mem::replace(&mut entry.get_mut().name, name.clone());
+                forget_name(&mut self.queue_names, &old, id);
+            }
+        }
+        self.queue_names.insert(name, id);
+    }
+
+    /// Forgets a queue with all its bindings. Returns the exchanges auto-deleted because of it.
+    pub fn remove_queue(&mut self, id: QueueId) -> Vec<String> {
+        let Some(queue) = self.queues.remove(&id) else {
+            return Vec::new();
+        };
+        forget_name(&mut self.queue_names, &queue.name, id);
+        let sources = self.remove_bindings(queue.incoming);
+        self.remove_exchanges(sources)
+    }
+
+    /// Binds a queue or an exchange to an exchange. A binding that is there already is left as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`RoutingError::NoSuchExchange`] for a missing source or destination, [`RoutingError::NoSuchQueue`] for a queue never
+    /// added, [`RoutingError::InvalidXMatch`] when a headers exchange is given an `x-match` it does not know, and
+    /// [`RoutingError::DefaultExchange`] when the default exchange is at either end.
+    pub fn bind(
+        &mut self,
+        source: &str,
+        destination: Destination<'_>,
+        routing_key: &str,
+        arguments: &FieldTable,
+    ) -> Result<(), RoutingError> {
+        if source.is_empty() || destination == Destination::Exchange("") {
+            return Err(RoutingError::DefaultExchange);
+        }
+        let source = self
+            .exchanges
+            .find(source)
+            .ok_or_else(|| RoutingError::no_exchange(source))?;
+        let target = match destination {
+            Destination::Queue(id) if self.queues.contains_key(&id) => Target::Queue(id),
+            Destination::Queue(id) => return Err(RoutingError::NoSuchQueue(id)),
+            Destination::Exchange(name) => Target::Exchange(
+                self.exchanges
+                    .find(name)
+                    .ok_or_else(|| RoutingError::no_exchange(name))?,
+            ),
+        };
+        if self.exchanges[source].options.kind == ExchangeKind::Headers {
+            MatchMode::of(arguments)?;
+        }
+        let binding = Arc::new(Binding::new(source, target, routing_key, arguments));
+        if let hash_map::Entry::Vacant(entry) = self.binding_ids.entry(binding.clone()) {
+            let id = self.next_binding;
+            self.next_binding = id.next();
+            entry.insert(id);
+            self.attach(id, binding);
+        }
+        Ok(())
+    }
+
+    /// Removes a binding; routing key and arguments must be those it was made with. Returns the exchanges auto-deleted
+    /// because of it. A missing binding, also one of a missing queue or exchange, is nothing to remove.
+    ///
+    /// # Errors
+    ///
+    /// [`RoutingError::DefaultExchange`] when the default exchange is at either end.
+    pub fn unbind(
+        &mut self,
+        source: &str,
+        destination: Destination<'_>,
+        routing_key: &str,
+        arguments: &FieldTable,
+    ) -> Result<Vec<String>, RoutingError> {
+        if source.is_empty() || destination == Destination::Exchange("") {
+            return Err(RoutingError::DefaultExchange);
+        }
+        let target = match destination {
+            Destination::Queue(id) => Some(Target::Queue(id)),
+            Destination::Exchange(name) => self.exchanges.find(name).map(Target::Exchange),
+        };
+        let (Some(source), Some(target)) = (self.exchanges.find(source), target) else {
+            return Ok(Vec::new());
+        };
+        let binding = Binding::new(source, target, routing_key, arguments);
+        let Some(&id) = self.binding_ids.get(&binding) else {
+            return Ok(Vec::new());
+        };
+        let sources = self.remove_bindings([id]);
+        Ok(self.remove_exchanges(sources))
+    }
+
+    /// All bindings in the order they were made, without those of the default exchange:
+    /// source, destination, routing key, arguments.
+    pub fn bindings(&self) -> impl Iterator<Item = (&str, Destination<'_>, &str, &FieldTable)> {
+        self.bindings.values().map(|binding| {
+            let destination = match binding.target {
+                Target::Queue(id) => Destination::Queue(id),
+                Target::Exchange(id) => Destination::Exchange(&self.exchanges[id].name),
+            };
+            (
+                &*self.exchanges[binding.source].name,
+                destination,
+                &*binding.routing_key,
+                &binding.arguments,
+            )
+        })
+    }
+
+    /// Appends the queues that bindings lead to from `exchange` by one routing key, without those already in `routes`.
+    ///
+    /// Alternate exchanges are *not* asked: whether nothing was routed is known only after all keys of a message. Use
+    /// [`Router::route_all`] for a whole message, also one with a single key.
+    ///
+    /// # Errors
+    ///
+    /// [`RoutingError::NoSuchExchange`], leaving `routes` as it was.
+    pub fn route(
+        &self,
+        exchange: &str,
+        routing_key: &str,
+        headers: &dyn Headers,
+        routes: &mut Routes,
+    ) -> Result<(), RoutingError> {
+        self.walk(
+            exchange,
+            &[routing_key],
+            headers,
+            routes,
+            Alternates::Ignore,
+        )
+    }
+
+    /// Appends the queues one message reaches, without those already in `routes`: its routing key and those of its CC and BCC
+    /// headers in `routing_keys`. An exchange on the path that matches by none of them hands on to its alternate exchange.
+    ///
+    /// # Errors
+    ///
+    /// [`RoutingError::NoSuchExchange`], leaving `routes` as it was. A missing *alternate* exchange is no error.
+    pub fn route_all(
+        &self,
+        exchange: &str,
+        routing_keys: &[&str],
+        headers: &dyn Headers,
+        routes: &mut Routes,
+    ) -> Result<(), RoutingError> {
+        self.walk(exchange, routing_keys, headers, routes, Alternates::Follow)
+    }
+
+    fn walk(
+        &self,
+        exchange: &str,
+        routing_keys: &[&str],
+        headers: &dyn Headers,
+        routes: &mut Routes,
+        alternates: Alternates,
+    ) -> Result<(), RoutingError> {
+        if exchange.is_empty() {
+            self.route_by_queue_name(routing_keys, routes);
+            return Ok(());
+        }
+        let start = self
+            .exchanges
+            .find(exchange)
+            .ok_or_else(|| RoutingError::no_exchange(exchange))?;
+        let mut headers = MessageHeaders::new(headers);
+        routes.start_at(start);
+        while let Some(id) = routes.next_exchange() {
+            let exchange = &self.exchanges[id];
+            let is_matched = exchange.table.collect(routing_keys, &mut headers, routes);
+            if is_matched || alternates == Alternates::Ignore {
+                continue;
+            }
+            match exchange.options.alternate_exchange.as_deref() {
+                Some("") => self.route_by_queue_name(routing_keys, routes),
+                // Looked up now: it may have been declared, deleted or replaced since this exchange was declared.
+                Some(name) => {
+                    if let Some(id) = self.exchanges.find(name) {
+                        routes.add(Target::Exchange(id));
+                    }
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn route_by_queue_name(&self, routing_keys: &[&str], routes: &mut Routes) {
+        for &routing_key in routing_keys {
+            if let Some(&id) = self.queue_names.get(routing_key) {
+                routes.add(Target::Queue(id));
+            }
+        }
+    }
+
+    /// Enters a new binding into the source's table and the indexes of both ends.
+    fn attach(&mut self, id: BindingId, binding: Arc<Binding>) {
+        let source = &mut self.exchanges[binding.source];
+        source.table.insert(id, &binding);
+        source.outgoing.insert(id);
+        if let Some(incoming) = self.incoming(binding.target) {
+            incoming.insert(id);
+        }
+        self.bindings.insert(id, binding);
+    }
+
+    /// Removes bindings everywhere. Returns the auto-delete exchanges that have none left.
+    fn remove_bindings(&mut self, ids: impl IntoIterator<Item = BindingId>) -> Vec<ExchangeId> {
+        let mut unused = Vec::new();
+        for id in ids {
+            // Missing when both ends of it are going: a binding of an exchange to itself is in both its indexes.
+            let Some(binding) = self.bindings.remove(&id) else {
+                continue;
+            };
+            self.binding_ids.remove(&binding);
+            if let Some(incoming) = self.incoming(binding.target) {
+                incoming.remove(&id);
+            }
+            let source = &mut self.exchanges[binding.source];
+            source.table.remove(id, &binding);
+            source.outgoing.remove(&id);
+            if source.options.auto_delete && source.outgoing.is_empty() {
+                unused.push(binding.source);
+            }
+        }
+        unused
+    }
+
+    /// Removes exchanges, and those that lose their last binding by it, and so on. Returns their names in that order.
+    fn remove_exchanges(&mut self, mut going: Vec<ExchangeId>) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut next = 0;
+        while let Some(&id) = going.get(next) {
+            next += 1;
+            // Twice in the list when it lost its last binding while already on its way out.
+            let Some(exchange) = self.exchanges.get(id) else {
+                continue;
+            };
+            let bindings: Vec<_> = exchange
+                .incoming
+                .union(&exchange.outgoing)
+                .copied()
+                .collect();
+            going.extend(self.remove_bindings(bindings));
+            names.extend(
+                self.exchanges
+                    .remove(id)
+                    .map(|exchange| exchange.name.to_string()),
+            );
+        }
+        names
+    }
+
+    /// The index of bindings to a target, unless the target is gone.
+    fn incoming(&mut self, target: Target) -> Option<&mut BindingIds> {
+        match target {
+            Target::Queue(id) => self.queues.get_mut(&id).map(|queue| &mut queue.incoming),
+            Target::Exchange(id) => Some(&mut self.exchanges[id].incoming),
+        }
+    }
+}
+
+impl Default for Router {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Whether an exchange that matched nothing hands on to its alternate exchange.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Alternates {
+    Follow,
+    Ignore,
+}
+
+/// Removes a queue's name, unless another queue has taken it over.
+fn forget_name(names: &mut Map<Arc<str>, QueueId>, name: &str, id: QueueId) {
+    if names.get(name) == Some(&id) {
+        names.remove(name);
+    }
+}
+
+/// Name, kind, internal.
+const PREDECLARED: [(&str, ExchangeKind, bool); 7] = [
+    ("", ExchangeKind::Direct, false),
+    ("amq.direct", ExchangeKind::Direct, false),
+    ("amq.fanout", ExchangeKind::Fanout, false),
+    ("amq.headers", ExchangeKind::Headers, false),
+    ("amq.match", ExchangeKind::Headers, false),
+    ("amq.rabbitmq.trace", ExchangeKind::Topic, true),
+    ("amq.topic", ExchangeKind::Topic, false),
+];

@@ -1,0 +1,401 @@
+//! Exchanges: their kinds and options, and the table each matches with.
+//!
+//! An exchange knows its own bindings, not what they lead to: walking from exchange to exchange is the router's.
+//!
+//! ```text
+//!  exchange ─┬─ options   kind, durable, auto_delete, internal, alternate exchange
+//!            ├─ table     direct: key → targets     fanout: targets
+//!            │            topic:  trie → targets    headers: list of criteria
+//!            └─ outgoing, incoming   the bindings at either end
+//! ```
+
+use std::{
+    ops::{Index, IndexMut},
+    sync::Arc,
+};
+
+use amq_protocol::types::FieldTable;
+
+use super::{
+    Map, Routes, RoutingError,
+    binding::{Binding, BindingId, BindingIds},
+    headers::{HeadersTable, MessageHeaders},
+    targets::TargetSet,
+    topic::Trie,
+};
+
+/// How an exchange matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ExchangeKind {
+    /// The routing key equals the binding's.
+    Direct,
+    /// Always.
+    Fanout,
+    /// The routing key matches the binding's pattern: `*` is one word, `#` any number, words are separated by dots.
+    Topic,
+    /// The headers match the binding's arguments.
+    Headers,
+}
+
+impl ExchangeKind {
+    /// The kind by the name it has in `exchange.declare`.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Direct, Self::Fanout, Self::Topic, Self::Headers]
+            .into_iter()
+            .find(|kind| kind.name() == name)
+    }
+
+    /// The name it has in `exchange.declare`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Fanout => "fanout",
+            Self::Topic => "topic",
+            Self::Headers => "headers",
+        }
+    }
+}
+
+/// What an exchange is declared with.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ExchangeOptions {
+    /// How it matches.
+    pub kind: ExchangeKind,
+    /// Whether it survives a restart. Kept and compared, otherwise the owner's business.
+    pub durable: bool,
+    /// Whether it goes when the last binding from it goes.
+    pub auto_delete: bool,
+    /// Whether clients may not publish to it. Kept and compared; the owner refuses.
+    pub internal: bool,
+    /// The exchange a message goes to when no binding of this one matches; it need not exist.
+    pub alternate_exchange: Option<String>,
+    /// All arguments as declared. Kept, not compared.
+    pub arguments: FieldTable,
+}
+
+impl ExchangeOptions {
+    /// Options with every flag off, no alternate exchange and no arguments.
+    #[must_use]
+    pub fn new(kind: ExchangeKind) -> Self {
+        Self {
+            kind,
+            durable: false,
+            auto_delete: false,
+            internal: false,
+            alternate_exchange: None,
+            arguments: FieldTable::default(),
+        }
+    }
+
+    /// Whether declaring with `received` is fine for an exchange that has `self`; otherwise the first difference.
+    pub(super) fn check_equivalent(&self, received: &Self) -> Result<(), RoutingError> {
+        let differ = |field, received, current| {
+            Err(RoutingError::Inequivalent {
+                field,
+                received,
+                current,
+            })
+        };
+        if received.kind != self.kind {
+            return differ(
+                "type",
+                quoted(received.kind.name()),
+                quoted(self.kind.name()),
+            );
+        }
+        let flags = [
+            ("durable", received.durable, self.durable),
+            ("auto_delete", received.auto_delete, self.auto_delete),
+            ("internal", received.internal, self.internal),
+        ];
+        for (field, received, current) in flags {
+            if received != current {
+                return differ(field, quoted(received), quoted(current));
+            }
+        }
+        let described = match (&received.alternate_exchange, &self.alternate_exchange) {
+            (received, current) if received == current => return Ok(()),
+            (Some(received), Some(current)) => (quoted(received), quoted(current)),
+            (received, current) => (typed(received.as_deref()), typed(current.as_deref())),
+        };
+        differ("alternate-exchange", described.0, described.1)
+    }
+}
+
+fn quoted(value: impl std::fmt::Display) -> String {
+    format!("'{value}'")
+}
+
+/// An argument that only one side has.
+fn typed(value: Option<&str>) -> String {
+    value.map_or_else(
+        || "none".to_owned(),
+        |value| format!("the value '{value}' of type 'longstr'"),
+    )
+}
+
+/// One exchange with its bindings.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    pub(super) name: Arc<str>,
+    pub(super) options: ExchangeOptions,
+    pub(super) table: Table,
+    /// Bindings from it.
+    pub(super) outgoing: BindingIds,
+    /// Bindings to it.
+    pub(super) incoming: BindingIds,
+}
+
+/// What an exchange matches with, by its kind.
+#[derive(Debug)]
+pub(super) enum Table {
+    Direct(Map<Box<str>, TargetSet>),
+    Fanout(TargetSet),
+    Topic(Trie),
+    Headers(HeadersTable),
+}
+
+impl Table {
+    fn new(kind: ExchangeKind) -> Self {
+        match kind {
+            ExchangeKind::Direct => Self::Direct(Map::default()),
+            ExchangeKind::Fanout => Self::Fanout(TargetSet::default()),
+            ExchangeKind::Topic => Self::Topic(Trie::default()),
+            ExchangeKind::Headers => Self::Headers(HeadersTable::default()),
+        }
+    }
+
+    pub(super) fn insert(&mut self, id: BindingId, binding: &Arc<Binding>) {
+        match self {
+            Self::Direct(keys) => keys
+                .entry(binding.routing_key.clone())
+                .or_default()
+                .insert(binding.target),
+            Self::Fanout(targets) => targets.insert(binding.target),
+            Self::Topic(trie) => trie.insert(&binding.routing_key, binding.target),
+            Self::Headers(table) => table.insert(id, binding),
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: BindingId, binding: &Binding) {
+        match self {
+            Self::Direct(keys) => {
+                if let Some(targets) = keys.get_mut(&binding.routing_key) {
+                    targets.remove(binding.target);
+                    if targets.is_empty() {
+                        keys.remove(&binding.routing_key);
+                    }
+                }
+            }
+            Self::Fanout(targets) => targets.remove(binding.target),
+            Self::Topic(trie) => trie.remove(&binding.routing_key, binding.target),
+            Self::Headers(table) => table.remove(id),
+        }
+    }
+
+    /// Adds the targets of the bindings that match. Returns whether any did, also when it led to nothing new.
+    pub(super) fn collect(
+        &self,
+        routing_keys: &[&str],
+        headers: &mut MessageHeaders<'_>,
+        routes: &mut Routes,
+    ) -> bool {
+        match self {
+            Self::Direct(keys) => {
+                let mut is_matched = false;
+                for &routing_key in routing_keys {
+                    if let Some(targets) = keys.get(routing_key) {
+                        is_matched = true;
+                        routes.add_all(targets);
+                    }
+                }
+                is_matched
+            }
+            Self::Fanout(targets) => {
+                routes.add_all(targets);
+                !targets.is_empty()
+            }
+            Self::Topic(trie) => {
+                let mut is_matched = false;
+                for &routing_key in routing_keys {
+                    is_matched |= routes.add_matching(trie, routing_key);
+                }
+                is_matched
+            }
+            Self::Headers(table) => table.collect(headers, routes),
+        }
+    }
+}
+
+/// Where an exchange lives in [`Exchanges`]; used again after the exchange is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct ExchangeId(usize);
+
+/// All exchanges, found by name or id.
+#[derive(Debug, Default)]
+pub(super) struct Exchanges {
+    slots: Vec<Option<Exchange>>,
+    free: Vec<ExchangeId>,
+    names: Map<Arc<str>, ExchangeId>,
+}
+
+impl Exchanges {
+    pub(super) fn find(&self, name: &str) -> Option<ExchangeId> {
+        self.names.get(name).copied()
+    }
+
+    pub(super) fn get(&self, id: ExchangeId) -> Option<&Exchange> {
+        self.slots.get(id.0)?.as_ref()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Exchange> {
+        self.slots.iter().flatten()
+    }
+
+    /// Adds an exchange whose name is not taken.
+    pub(super) fn insert(&mut self, name: &str, options: ExchangeOptions) {
+        let name: Arc<str> = name.into();
+        let exchange = Exchange {
+            name: name.clone(),
+            table: Table::new(options.kind),
+            options,
+            outgoing: BindingIds::new(),
+            incoming: BindingIds::new(),
+        };
+        let id = match self.free.pop() {
+            Some(id) => id,
+            None => {
+                self.slots.push(None);
+                ExchangeId(self.slots.len() - 1)
+            }
+        };
+        self.slots[id.0] = Some(exchange);
+        self.names.insert(name, id);
+    }
+
+    /// Removes an exchange that no binding names any more.
+    pub(super) fn remove(&mut self, id: ExchangeId) -> Option<Exchange> {
+        let exchange = self.slots.get_mut(id.0)?.take()?;
+        self.names.remove(&exchange.name);
+        self.free.push(id);
+        Some(exchange)
+    }
+}
+
+/// Ids in bindings are of exchanges that exist: the router removes the bindings of an exchange before the exchange.
+impl Index<ExchangeId> for Exchanges {
+    type Output = Exchange;
+
+    fn index(&self, id: ExchangeId) -> &Exchange {
+        self.slots[id.0]
+            .as_ref()
+            .expect("a binding's exchanges outlive it")
+    }
+}
+
+impl IndexMut<ExchangeId> for Exchanges {
+    fn index_mut(&mut self, id: ExchangeId) -> &mut Exchange {
+        self.slots[id.0]
+            .as_mut()
+            .expect("a binding's exchanges outlive it")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_found_by_their_names_only() {
+        for kind in [
+            ExchangeKind::Direct,
+            ExchangeKind::Fanout,
+            ExchangeKind::Topic,
+            ExchangeKind::Headers,
+        ] {
+            assert_eq!(ExchangeKind::from_name(kind.name()), Some(kind));
+        }
+        for name in ["", "Direct", "x-delayed-message", "nosuch"] {
+            assert_eq!(ExchangeKind::from_name(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn first_option_that_differs_is_named_in_the_words_of_rabbitmq() {
+        let with = |change: fn(&mut ExchangeOptions)| {
+            let mut options = ExchangeOptions::new(ExchangeKind::Direct);
+            change(&mut options);
+            options
+        };
+        let plain = with(|_| {});
+        let a = with(|options| options.alternate_exchange = Some("a".to_owned()));
+        let cases = [
+            (
+                plain.clone(),
+                with(|options| (options.kind, options.durable) = (ExchangeKind::Fanout, true)),
+                ("type", "'fanout'", "'direct'"),
+            ),
+            (
+                plain.clone(),
+                with(|options| (options.durable, options.internal) = (true, true)),
+                ("durable", "'true'", "'false'"),
+            ),
+            (
+                plain.clone(),
+                with(|options| options.auto_delete = true),
+                ("auto_delete", "'true'", "'false'"),
+            ),
+            (
+                with(|options| options.internal = true),
+                plain.clone(),
+                ("internal", "'false'", "'true'"),
+            ),
+            (
+                a.clone(),
+                with(|options| options.alternate_exchange = Some("b".to_owned())),
+                ("alternate-exchange", "'b'", "'a'"),
+            ),
+            (
+                a.clone(),
+                plain.clone(),
+                (
+                    "alternate-exchange",
+                    "none",
+                    "the value 'a' of type 'longstr'",
+                ),
+            ),
+            (
+                plain,
+                a,
+                (
+                    "alternate-exchange",
+                    "the value 'a' of type 'longstr'",
+                    "none",
+                ),
+            ),
+        ];
+        for (current, received, (field, received_text, current_text)) in cases {
+            let expected = RoutingError::Inequivalent {
+                field,
+                received: received_text.to_owned(),
+                current: current_text.to_owned(),
+            };
+            assert_eq!(current.check_equivalent(&received), Err(expected));
+            assert_eq!(current.check_equivalent(&current), Ok(()));
+        }
+    }
+
+    #[test]
+    fn arguments_are_not_compared() {
+        let plain = ExchangeOptions::new(ExchangeKind::Topic);
+        let mut other = plain.clone();
+        other.arguments.insert(
+            "x-nosuch".into(),
+            amq_protocol::types::AMQPValue::Boolean(true),
+        );
+        assert_eq!(plain.check_equivalent(&other), Ok(()));
+    }
+}

@@ -1,0 +1,490 @@
+//! Matching by headers: the bindings of one headers exchange.
+//!
+//! It does not index: every binding of the exchange is looked at, as in RabbitMQ. It does not decode: a message hands over
+//! its table only when a headers exchange is on the path, and then once.
+//!
+//! ```text
+//!  binding arguments           message headers
+//!   x-match: all | any
+//!   format:  "pdf"      ────►   format: "pdf"      same class of type and equal
+//!   report:  (void)     ────►   report: 7          present
+//!   x-…                         (only all-with-x and any-with-x look at these)
+//! ```
+
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
+
+use amq_protocol::types::{AMQPValue, FieldTable};
+
+use super::{
+    Routes, RoutingError,
+    binding::{Binding, BindingId},
+};
+
+/// The headers of a message, decoded only if an exchange needs them.
+pub trait Headers {
+    /// The table; `None` is an empty one.
+    fn table(&self) -> Option<Cow<'_, FieldTable>>;
+}
+
+/// A message without headers.
+impl Headers for () {
+    fn table(&self) -> Option<Cow<'_, FieldTable>> {
+        None
+    }
+}
+
+impl Headers for FieldTable {
+    fn table(&self) -> Option<Cow<'_, FieldTable>> {
+        Some(Cow::Borrowed(self))
+    }
+}
+
+impl Headers for Option<FieldTable> {
+    fn table(&self) -> Option<Cow<'_, FieldTable>> {
+        self.as_ref().map(Cow::Borrowed)
+    }
+}
+
+/// The headers of the message being routed, fetched at most once.
+pub(super) struct MessageHeaders<'h> {
+    source: &'h dyn Headers,
+    table: Option<Cow<'h, FieldTable>>,
+}
+
+impl<'h> MessageHeaders<'h> {
+    pub(super) fn new(source: &'h dyn Headers) -> Self {
+        Self {
+            source,
+            table: None,
+        }
+    }
+
+    fn table(&mut self) -> &FieldTable {
+        self.table
+            .get_or_insert_with(|| self.source.table().unwrap_or_default())
+    }
+}
+
+/// What `x-match` asks of a binding's arguments. The default is `all`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct MatchMode {
+    quantifier: Quantifier,
+    /// Whether arguments starting with `x-` count, `x-match` itself excepted.
+    with_x: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Quantifier {
+    All,
+    Any,
+}
+
+impl MatchMode {
+    pub(super) fn of(arguments: &FieldTable) -> Result<Self, RoutingError> {
+        let Some(value) = arguments.inner().get(X_MATCH) else {
+            return Ok(Self {
+                quantifier: Quantifier::All,
+                with_x: false,
+            });
+        };
+        let word = match value {
+            AMQPValue::LongString(word) => word.as_bytes(),
+            _ => return Err(RoutingError::InvalidXMatch(value.clone())),
+        };
+        let (quantifier, with_x) = match word {
+            b"all" => (Quantifier::All, false),
+            b"any" => (Quantifier::Any, false),
+            b"all-with-x" => (Quantifier::All, true),
+            b"any-with-x" => (Quantifier::Any, true),
+            _ => return Err(RoutingError::InvalidXMatch(value.clone())),
+        };
+        Ok(Self { quantifier, with_x })
+    }
+
+    fn is_match(self, arguments: &FieldTable, headers: &FieldTable) -> bool {
+        let mut criteria = arguments
+            .into_iter()
+            .filter(|(name, _)| self.counts(name.as_str()));
+        let is_met = |name: &str, wanted| {
+            headers
+                .inner()
+                .get(name)
+                .is_some_and(|found| is_met_by(wanted, found))
+        };
+        match self.quantifier {
+            Quantifier::All => criteria.all(|(name, wanted)| is_met(name.as_str(), wanted)),
+            Quantifier::Any => criteria.any(|(name, wanted)| is_met(name.as_str(), wanted)),
+        }
+    }
+
+    fn counts(self, name: &str) -> bool {
+        if self.with_x {
+            name != X_MATCH
+        } else {
+            !name.starts_with("x-")
+        }
+    }
+}
+
+const X_MATCH: &str = "x-match";
+
+/// Whether a header is what a binding asks for. Integers of all widths compare by value, and so do both kinds of floating
+/// point numbers; otherwise types must be the same.
+fn is_met_by(wanted: &AMQPValue, found: &AMQPValue) -> bool {
+    if *wanted == AMQPValue::Void {
+        return true;
+    }
+    match (integer(wanted), integer(found)) {
+        (Some(wanted), Some(found)) => return wanted == found,
+        (None, None) => {}
+        _ => return false,
+    }
+    match (float(wanted), float(found)) {
+        (Some(wanted), Some(found)) => wanted == found,
+        (None, None) => wanted == found,
+        _ => false,
+    }
+}
+
+fn integer(value: &AMQPValue) -> Option<i64> {
+    match *value {
+        AMQPValue::ShortShortInt(v) => Some(v.into()),
+        AMQPValue::ShortShortUInt(v) => Some(v.into()),
+        AMQPValue::ShortInt(v) => Some(v.into()),
+        AMQPValue::ShortUInt(v) => Some(v.into()),
+        AMQPValue::LongInt(v) => Some(v.into()),
+        AMQPValue::LongUInt(v) => Some(v.into()),
+        AMQPValue::LongLongInt(v) => Some(v),
+        _ => None,
+    }
+}
+
+fn float(value: &AMQPValue) -> Option<f64> {
+    match *value {
+        AMQPValue::Float(v) => Some(v.into()),
+        AMQPValue::Double(v) => Some(v),
+        _ => None,
+    }
+}
+
+/// The bindings of a headers exchange, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct HeadersTable {
+    bindings: BTreeMap<BindingId, (MatchMode, Arc<Binding>)>,
+}
+
+impl HeadersTable {
+    pub(super) fn insert(&mut self, id: BindingId, binding: &Arc<Binding>) {
+        // The router has refused a binding with an invalid mode before it comes here.
+        if let Ok(mode) = MatchMode::of(&binding.arguments) {
+            self.bindings.insert(id, (mode, binding.clone()));
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: BindingId) {
+        self.bindings.remove(&id);
+    }
+
+    /// Adds the targets of the bindings that match. Returns whether any did.
+    pub(super) fn collect(&self, headers: &mut MessageHeaders<'_>, routes: &mut Routes) -> bool {
+        if self.bindings.is_empty() {
+            return false;
+        }
+        let headers = headers.table();
+        let mut is_matched = false;
+        for (mode, binding) in self.bindings.values() {
+            if mode.is_match(&binding.arguments, headers) {
+                is_matched = true;
+                routes.add(binding.target);
+            }
+        }
+        is_matched
+    }
+}
+
+/// RabbitMQ's sentence about a bad `x-match`; values are written the way Erlang writes them.
+pub(super) fn describe_invalid_x_match(value: &AMQPValue) -> String {
+    match value {
+        AMQPValue::LongString(word) => format!(
+            "Invalid x-match field value {}; expected all, any, all-with-x, or any-with-x",
+            erlang_binary(word.as_bytes())
+        ),
+        _ => {
+            let (kind, text) = erlang_value(value);
+            format!("Invalid x-match field type {kind} (value {text}); expected longstr")
+        }
+    }
+}
+
+/// The name RabbitMQ has for the type, and the value. Nested values are shortened to `…`.
+fn erlang_value(value: &AMQPValue) -> (&'static str, String) {
+    match value {
+        AMQPValue::Boolean(v) => ("bool", v.to_string()),
+        AMQPValue::ShortShortInt(v) => ("byte", v.to_string()),
+        AMQPValue::ShortShortUInt(v) => ("unsignedbyte", v.to_string()),
+        AMQPValue::ShortInt(v) => ("short", v.to_string()),
+        AMQPValue::ShortUInt(v) => ("unsignedshort", v.to_string()),
+        AMQPValue::LongInt(v) => ("signedint", v.to_string()),
+        AMQPValue::LongUInt(v) => ("unsignedint", v.to_string()),
+        AMQPValue::LongLongInt(v) => ("long", v.to_string()),
+        AMQPValue::Float(v) => ("float", format!("{v:?}")),
+        AMQPValue::Double(v) => ("double", format!("{v:?}")),
+        AMQPValue::DecimalValue(v) => ("decimal", format!("{{{},{}}}", v.scale, v.value)),
+        AMQPValue::ShortString(v) => ("shortstr", erlang_binary(v.as_str().as_bytes())),
+        AMQPValue::LongString(v) => ("longstr", erlang_binary(v.as_bytes())),
+        AMQPValue::FieldArray(_) => ("array", "[…]".to_owned()),
+        AMQPValue::Timestamp(v) => ("timestamp", v.to_string()),
+        AMQPValue::FieldTable(_) => ("table", "[…]".to_owned()),
+        AMQPValue::ByteArray(v) => ("binary", erlang_binary(v.as_slice())),
+        AMQPValue::Void => ("void", "undefined".to_owned()),
+    }
+}
+
+/// `<<"text">>`, or `<<1,2,3>>` when a byte is not printable.
+fn erlang_binary(bytes: &[u8]) -> String {
+    if bytes.is_empty() {
+        return "<<>>".to_owned();
+    }
+    if bytes.iter().all(|byte| matches!(byte, b' '..=b'~')) {
+        let text = String::from_utf8_lossy(bytes)
+            .replace('\\', "\\\\")
+            .replace('"', "\\\"");
+        return format!("<<\"{text}\">>");
+    }
+    let numbers: Vec<_> = bytes.iter().map(u8::to_string).collect();
+    format!("<<{}>>", numbers.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use amq_protocol::types::DecimalValue;
+
+    use super::*;
+    use crate::routing::{Destination, QueueId, Router};
+
+    fn table<const N: usize>(entries: [(&str, AMQPValue); N]) -> FieldTable {
+        let mut table = FieldTable::default();
+        for (name, value) in entries {
+            table.insert(name.into(), value);
+        }
+        table
+    }
+
+    fn text(value: &str) -> AMQPValue {
+        AMQPValue::LongString(value.into())
+    }
+
+    fn is_match(arguments: &FieldTable, headers: &FieldTable) -> bool {
+        MatchMode::of(arguments)
+            .unwrap()
+            .is_match(arguments, headers)
+    }
+
+    #[test]
+    fn modes_match_as_rabbitmq_does() {
+        let int = AMQPValue::LongInt;
+        let (none, a, b) = (table([]), table([("a", int(1))]), table([("b", int(2))]));
+        let ab = table([("a", int(1)), ("b", int(2))]);
+        let a_x = table([("a", int(1)), ("x-n", int(3))]);
+        let x = table([("x-n", int(3))]);
+        let bound = |mode: &str, entries: &FieldTable| {
+            let mut arguments = entries.clone();
+            arguments.insert("x-match".into(), text(mode));
+            arguments
+        };
+        let cases: [(&str, &FieldTable, &[(&FieldTable, bool)]); 12] = [
+            ("all", &none, &[(&none, true), (&a, true)]),
+            (
+                "all",
+                &ab,
+                &[(&none, false), (&a, false), (&b, false), (&ab, true)],
+            ),
+            (
+                "all",
+                &a_x,
+                &[(&none, false), (&a, true), (&a_x, true), (&x, false)],
+            ),
+            ("all", &x, &[(&none, true), (&a, true)]),
+            ("any", &none, &[(&none, false), (&a, false)]),
+            (
+                "any",
+                &ab,
+                &[
+                    (&none, false),
+                    (&a, true),
+                    (&b, true),
+                    (&ab, true),
+                    (&x, false),
+                ],
+            ),
+            ("any", &a_x, &[(&x, false), (&a, true)]),
+            ("any", &x, &[(&x, false), (&none, false)]),
+            ("all-with-x", &none, &[(&none, true), (&x, true)]),
+            (
+                "all-with-x",
+                &a_x,
+                &[(&a, false), (&x, false), (&a_x, true)],
+            ),
+            ("any-with-x", &none, &[(&none, false), (&x, false)]),
+            (
+                "any-with-x",
+                &a_x,
+                &[(&none, false), (&b, false), (&a, true), (&x, true)],
+            ),
+        ];
+        for (mode, arguments, messages) in cases {
+            for (headers, expected) in messages {
+                let arguments = bound(mode, arguments);
+                assert_eq!(
+                    is_match(&arguments, headers),
+                    *expected,
+                    "{arguments:?} {headers:?}"
+                );
+                if mode == "all" {
+                    let mut arguments = arguments.inner().clone();
+                    arguments.remove("x-match");
+                    assert_eq!(
+                        is_match(&arguments.into(), headers),
+                        *expected,
+                        "all is the default"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn mode_itself_is_never_a_criterion() {
+        let arguments = table([("x-match", text("all-with-x"))]);
+        assert!(is_match(&arguments, &table([("x-match", text("any"))])));
+        let arguments = table([("x-match", text("any-with-x"))]);
+        assert!(!is_match(
+            &arguments,
+            &table([("x-match", text("any-with-x"))])
+        ));
+    }
+
+    #[test]
+    fn values_meet_criteria_by_class_of_type_and_value() {
+        use AMQPValue as V;
+        let nested = |value| V::FieldTable(table([("n", value)]));
+        let cases = [
+            (V::Void, V::Void, true),
+            (V::Void, V::Boolean(false), true),
+            (V::Boolean(false), V::Void, false),
+            (V::LongInt(1), text("1"), false),
+            (text("1"), V::LongInt(1), false),
+            (V::LongInt(-1), V::LongLongInt(-1), true),
+            (V::ShortShortUInt(255), V::ShortInt(255), true),
+            (V::LongUInt(u32::MAX), V::LongInt(-1), false),
+            (V::LongInt(1), V::Double(1.0), false),
+            (V::Float(0.5), V::Double(0.5), true),
+            (V::Float(0.1), V::Double(0.1), false),
+            (V::LongInt(1), V::Timestamp(1), false),
+            (V::LongInt(1), V::Boolean(true), false),
+            (text("a"), text("a"), true),
+            (text("a"), text("A"), false),
+            (text("a"), V::ByteArray(b"a"[..].into()), false),
+            (
+                V::DecimalValue(DecimalValue {
+                    scale: 1,
+                    value: 10,
+                }),
+                V::LongInt(1),
+                false,
+            ),
+            (nested(V::LongInt(1)), nested(V::LongInt(1)), true),
+            (nested(V::LongInt(1)), nested(V::LongInt(2)), false),
+            (
+                V::FieldArray(vec![text("a")].into()),
+                V::FieldArray(vec![text("a")].into()),
+                true,
+            ),
+        ];
+        for (wanted, found, expected) in cases {
+            assert_eq!(is_met_by(&wanted, &found), expected, "{wanted:?} {found:?}");
+        }
+    }
+
+    #[test]
+    fn bad_mode_is_refused_with_its_value_named() {
+        let cases = [
+            (
+                text("maybe"),
+                "Invalid x-match field value <<\"maybe\">>; expected all, any, all-with-x, or any-with-x",
+            ),
+            (
+                text(""),
+                "Invalid x-match field value <<>>; expected all, any, all-with-x, or any-with-x",
+            ),
+            (
+                text("All"),
+                "Invalid x-match field value <<\"All\">>; expected all, any, all-with-x, or any-with-x",
+            ),
+            (
+                text("a\"\\"),
+                "Invalid x-match field value <<\"a\\\"\\\\\">>; expected all, any, all-with-x, or any-with-x",
+            ),
+            (
+                text("\u{1}\u{2}"),
+                "Invalid x-match field value <<1,2>>; expected all, any, all-with-x, or any-with-x",
+            ),
+            (
+                AMQPValue::LongInt(7),
+                "Invalid x-match field type signedint (value 7); expected longstr",
+            ),
+            (
+                AMQPValue::Boolean(true),
+                "Invalid x-match field type bool (value true); expected longstr",
+            ),
+            (
+                AMQPValue::Void,
+                "Invalid x-match field type void (value undefined); expected longstr",
+            ),
+        ];
+        for (value, expected) in cases {
+            let error = MatchMode::of(&table([("x-match", value.clone())])).unwrap_err();
+            assert_eq!(error, RoutingError::InvalidXMatch(value));
+            assert_eq!(error.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn headers_are_decoded_once_and_only_for_a_headers_exchange() {
+        struct Counted(Cell<usize>);
+        impl Headers for Counted {
+            fn table(&self) -> Option<Cow<'_, FieldTable>> {
+                self.0.set(self.0.get() + 1);
+                None
+            }
+        }
+        let mut router = Router::new();
+        let queue = QueueId(1);
+        router.add_queue("q", queue);
+        let none = FieldTable::default();
+        router
+            .bind("amq.headers", Destination::Queue(queue), "", &none)
+            .unwrap();
+        router
+            .bind("amq.headers", Destination::Exchange("amq.match"), "", &none)
+            .unwrap();
+        router
+            .bind("amq.match", Destination::Queue(queue), "", &none)
+            .unwrap();
+        router
+            .bind("amq.match", Destination::Queue(queue), "other", &none)
+            .unwrap();
+        router
+            .bind("amq.fanout", Destination::Queue(queue), "", &none)
+            .unwrap();
+        for (exchange, expected) in [("amq.headers", 1), ("amq.fanout", 0), ("", 0)] {
+            let headers = Counted(Cell::new(0));
+            router
+                .route_all(exchange, &["q"], &headers, &mut Routes::new())
+                .unwrap();
+            assert_eq!(headers.0.get(), expected, "{exchange}");
+        }
+    }
+}

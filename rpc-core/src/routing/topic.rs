@@ -1,0 +1,500 @@
+//! Topic patterns: a trie over words.
+//!
+//! It matches patterns to sets of targets and knows nothing of exchanges. The cost of a search depends on the words of the
+//! key, not on the number of patterns: a word costs one hash of its text, and every place the search stands at costs at most
+//! three look-ups by number a word.
+//!
+//! ```text
+//!  patterns  a.b   a.*   a.#   #.b
+//!
+//!  root ──a──► · ──b──► {a.b}
+//!   │          ├──*──► {a.*}
+//!   │          └──#──► {a.#}
+//!   └────#──► · ──b──► {#.b}
+//! ```
+//!
+//! A search reads the key once, from the left, standing at many nodes at a time: those in `current` ate exactly the words so
+//! far, those in `open` were reached through `#` and stay, as `#` may eat any number of words. A node has one parent, so
+//! it enters `current` at most once a word, and `open` holds each node once: `#.#.#` is no more than three places to stand.
+//!
+//! Words, from RabbitMQ 3.10.8: the empty key has none; otherwise dots separate words, which may be empty. `*` matches an
+//! empty word, and never the empty key.
+
+use super::{Map, binding::Target, routes::UniqueList, targets::TargetSet};
+
+/// All patterns of one topic exchange.
+#[derive(Debug)]
+pub(super) struct Trie {
+    nodes: Vec<Node>,
+    free: Vec<NodeId>,
+    /// The children by literal words.
+    edges: Map<(NodeId, WordId), NodeId>,
+    words: Words,
+}
+
+/// The end of a pattern, or a step on the way to one.
+#[derive(Debug, Default)]
+struct Node {
+    /// Of the patterns that end here.
+    targets: TargetSet,
+    /// The child by `*`.
+    star: Option<NodeId>,
+    /// The child by `#`.
+    hash: Option<NodeId>,
+    /// How many children there are by literal words.
+    literals: usize,
+}
+
+impl Node {
+    fn is_unused(&self) -> bool {
+        self.targets.is_empty() && self.star.is_none() && self.hash.is_none() && self.literals == 0
+    }
+}
+
+type NodeId = usize;
+
+const ROOT: NodeId = 0;
+
+impl Default for Trie {
+    fn default() -> Self {
+        Self {
+            nodes: vec![Node::default()],
+            free: Vec::new(),
+            edges: Map::default(),
+            words: Words::default(),
+        }
+    }
+}
+
+impl Trie {
+    /// Adds one binding by `pattern` to `target`.
+    pub(super) fn insert(&mut self, pattern: &str, target: Target) {
+        let mut node = ROOT;
+        for word in words(pattern) {
+            node = match self.child(node, word) {
+                Some(child) => child,
+                None => self.add_child(node, word),
+            };
+        }
+        self.nodes[node].targets.insert(target);
+    }
+
+    /// Removes one binding by `pattern` to `target`, and the nodes no other pattern needs.
+    pub(super) fn remove(&mut self, pattern: &str, target: Target) {
+        let mut node = ROOT;
+        let mut path = Vec::new();
+        for word in words(pattern) {
+            let Some(child) = self.child(node, word) else {
+                return;
+            };
+            path.push((node, word, child));
+            node = child;
+        }
+        self.nodes[node].targets.remove(target);
+        for (parent, word, child) in path.into_iter().rev() {
+            if !self.nodes[child].is_unused() {
+                return;
+            }
+            self.remove_child(parent, word, child);
+        }
+    }
+
+    /// Calls `found` with the targets of each pattern that matches `key`. Returns how many times it looked at a node, which
+    /// is the work done.
+    pub(super) fn search(
+        &self,
+        key: &str,
+        scratch: &mut Scratch,
+        mut found: impl FnMut(&TargetSet),
+    ) -> usize {
+        let Scratch {
+            current,
+            next,
+            open,
+        } = scratch;
+        current.clear();
+        open.clear();
+        current.push(ROOT);
+        self.open(self.nodes[ROOT].hash, open);
+        let mut looks = 0;
+        for word in words(key) {
+            let word = self.words.find(word);
+            // What opens during this word begins to eat with the next one.
+            let opened = open.as_slice().len();
+            next.clear();
+            for &node in current.iter() {
+                self.step(node, word, next, open);
+            }
+            for position in 0..opened {
+                self.step(open.as_slice()[position], word, next, open);
+            }
+            looks += current.len() + opened;
+            std::mem::swap(current, next);
+            if current.is_empty() && open.as_slice().is_empty() {
+                return looks;
+            }
+        }
+        for &node in current.iter().chain(open.as_slice()) {
+            looks += 1;
+            let targets = &self.nodes[node].targets;
+            if !targets.is_empty() {
+                found(targets);
+            }
+        }
+        looks
+    }
+
+    /// Goes on from `node` by one word of the key.
+    fn step(
+        &self,
+        node: NodeId,
+        word: Option<WordId>,
+        next: &mut Vec<NodeId>,
+        open: &mut UniqueList<NodeId>,
+    ) {
+        let Node { star, literals, .. } = self.nodes[node];
+        let literal = word
+            .filter(|_| literals > 0)
+            .and_then(|word| self.edges.get(&(node, word)).copied());
+        for child in [literal, star].into_iter().flatten() {
+            next.push(child);
+            self.open(self.nodes[child].hash, open);
+        }
+    }
+
+    /// Stands at a node behind `#`, and at those behind `#.#` and so on: `#` may eat nothing.
+    fn open(&self, mut hash: Option<NodeId>, open: &mut UniqueList<NodeId>) {
+        while let Some(node) = hash
+            && open.push(node)
+        {
+            hash = self.nodes[node].hash;
+        }
+    }
+
+    fn child(&self, node: NodeId, word: &str) -> Option<NodeId> {
+        match word {
+            "*" => self.nodes[node].star,
+            "#" => self.nodes[node].hash,
+            _ => self.edges.get(&(node, self.words.find(word)?)).copied(),
+        }
+    }
+
+    fn add_child(&mut self, parent: NodeId, word: &str) -> NodeId {
+        let child = match self.free.pop() {
+            Some(child) => child,
+            None => {
+                self.nodes.push(Node::default());
+                self.nodes.len() - 1
+            }
+        };
+        match word {
+            "*" => self.nodes[parent].star = Some(child),
+            "#" => self.nodes[parent].hash = Some(child),
+            _ => {
+                self.nodes[parent].literals += 1;
+                self.edges.insert((parent, self.words.take(word)), child);
+            }
+        }
+        child
+    }
+
+    fn remove_child(&mut self, parent: NodeId, word: &str, child: NodeId) {
+        match word {
+            "*" => self.nodes[parent].star = None,
+            "#" => self.nodes[parent].hash = None,
+            _ => {
+                self.nodes[parent].literals -= 1;
+                if let Some(word) = self.words.give_back(word) {
+                    self.edges.remove(&(parent, word));
+                }
+            }
+        }
+        // A fresh node: the old one may own an index of targets.
+        self.nodes[child] = Node::default();
+        self.free.push(child);
+    }
+}
+
+/// Memory of a search, to be used again.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    current: Vec<NodeId>,
+    next: Vec<NodeId>,
+    open: UniqueList<NodeId>,
+}
+
+/// Numbers for the literal words in use.
+#[derive(Debug, Default)]
+struct Words {
+    ids: Map<Box<str>, Word>,
+    next: WordId,
+}
+
+#[derive(Debug)]
+struct Word {
+    id: WordId,
+    /// How many edges have it.
+    edges: usize,
+}
+
+/// Never used twice.
+type WordId = u64;
+
+impl Words {
+    fn find(&self, word: &str) -> Option<WordId> {
+        self.ids.get(word).map(|word| word.id)
+    }
+
+    /// The number of a word for one more edge.
+    fn take(&mut self, word: &str) -> WordId {
+        if let Some(known) = self.ids.get_mut(word) {
+            known.edges += 1;
+            return known.id;
+        }
+        let id = self.next;
+        self.next += 1;
+        self.ids.insert(word.into(), Word { id, edges: 1 });
+        id
+    }
+
+    /// The number of a word for the edge that is going.
+    fn give_back(&mut self, word: &str) -> Option<WordId> {
+        let known = self.ids.get_mut(word)?;
+        let id = known.id;
+        known.edges -= 1;
+        if known.edges == 0 {
+            self.ids.remove(word);
+        }
+        Some(id)
+    }
+}
+
+/// The words of a key or a pattern.
+fn words(key: &str) -> impl Iterator<Item = &str> {
+    let all = (!key.is_empty()).then(|| key.split('.'));
+    all.into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routing::QueueId;
+
+    fn queue(id: u64) -> Target {
+        Target::Queue(QueueId(id))
+    }
+
+    fn trie(patterns: &[&str]) -> Trie {
+        let mut trie = Trie::default();
+        for (id, pattern) in (0..).zip(patterns) {
+            trie.insert(pattern, queue(id));
+        }
+        trie
+    }
+
+    /// The patterns, by number, that match; each as often as it is found.
+    fn matches(trie: &Trie, key: &str) -> Vec<u64> {
+        let mut found = Vec::new();
+        trie.search(key, &mut Scratch::default(), |targets| {
+            found.extend(targets.iter().map(|target| match target {
+                Target::Queue(id) => id.0,
+                Target::Exchange(_) => unreachable!("only queues are bound here"),
+            }));
+        });
+        found.sort_unstable();
+        found
+    }
+
+    fn is_empty(trie: &Trie) -> bool {
+        trie.nodes.len() == trie.free.len() + 1
+            && trie.nodes[ROOT].is_unused()
+            && trie.edges.is_empty()
+            && trie.words.ids.is_empty()
+    }
+
+    /// RabbitMQ 3.10.8's own answers: a pattern, and which of the keys it matches.
+    #[test]
+    fn patterns_match_the_keys_rabbitmq_says() {
+        const KEYS: [&str; 11] = [
+            "", "a", "a.b", "a.b.c", ".", "a.", ".a", "a..b", "b", "b.a.c", "A",
+        ];
+        let answers: [(&str, &[&str]); 12] = [
+            ("#", &KEYS),
+            ("*", &["a", "b", "A"]),
+            ("a.#", &["a", "a.b", "a.b.c", "a.", "a..b"]),
+            ("#.b", &["a.b", "a..b", "b"]),
+            ("*.*", &["a.b", ".", "a.", ".a"]),
+            ("a.*", &["a.b", "a."]),
+            ("#.#", &KEYS),
+            (
+                "*.#",
+                &[
+                    "a", "a.b", "a.b.c", ".", "a.", ".a", "a..b", "b", "b.a.c", "A",
+                ],
+            ),
+            ("", &[""]),
+            ("a..b", &["a..b"]),
+            ("#.a.#", &["a", "a.b", "a.b.c", "a.", ".a", "a..b", "b.a.c"]),
+            ("*.a.*", &["b.a.c"]),
+        ];
+        let together = trie(&answers.map(|(pattern, _)| pattern));
+        for key in KEYS {
+            for (pattern, keys) in answers {
+                let expected = if keys.contains(&key) { vec![0] } else { vec![] };
+                assert_eq!(
+                    matches(&trie(&[pattern]), key),
+                    expected,
+                    "'{pattern}' alone, '{key}'"
+                );
+            }
+            let expected: Vec<_> = (0..)
+                .zip(answers)
+                .filter(|(_, (_, keys))| keys.contains(&key))
+                .collect();
+            let expected: Vec<_> = expected.into_iter().map(|(id, _)| id).collect();
+            assert_eq!(
+                matches(&together, key),
+                expected,
+                "all patterns in one trie, '{key}'"
+            );
+        }
+    }
+
+    #[test]
+    fn wildcards_are_whole_words_only() {
+        for (pattern, key, expected) in [
+            ("a*", "a", false),
+            ("a*", "ab", false),
+            ("a*", "a*", true),
+            ("#a", "#a", true),
+            ("#a", "b.a", false),
+            ("**", "a", false),
+            ("a.*", "a.*", true),
+            ("a.*", "a.#", true),
+            ("a.b", "a.*", false),
+            ("a.b", "#", false),
+            ("é.*", "é.ü", true),
+        ] {
+            assert_eq!(
+                !matches(&trie(&[pattern]), key).is_empty(),
+                expected,
+                "'{pattern}' '{key}'"
+            );
+        }
+    }
+
+    #[test]
+    fn longest_keys_and_patterns_match() {
+        let dots = ".".repeat(255);
+        let words = vec!["w"; 128].join(".");
+        assert_eq!(words.len(), 255);
+        let one_word = "w".repeat(255);
+        for (pattern, key, expected) in [
+            (dots.as_str(), dots.as_str(), true),
+            ("#", &dots, true),
+            ("*.#.*", &dots, true),
+            ("*", &dots, false),
+            (&words, &words, true),
+            (&vec!["*"; 128].join("."), &words, true),
+            (&vec!["*"; 127].join("."), &words, false),
+            (&one_word, &one_word, true),
+            ("*", &one_word, true),
+        ] {
+            assert_eq!(
+                !matches(&trie(&[pattern]), key).is_empty(),
+                expected,
+                "'{pattern}' '{key}'"
+            );
+        }
+    }
+
+    /// Trying all ways to share 128 words among 128 `#` would never end.
+    #[test]
+    fn many_hashes_in_a_pattern_do_not_multiply_the_work() {
+        let hashes = trie(&[
+            &vec!["#"; 128].join("."),
+            &vec!["#.w"; 64].join("."),
+            &vec!["#.*"; 64].join("."),
+        ]);
+        let key = vec!["w"; 128].join(".");
+        assert_eq!(matches(&hashes, &key), [0, 1, 2]);
+        let looks = hashes.search(&key, &mut Scratch::default(), |_| {});
+        assert!(looks < 130 * 4 * 128, "{looks}");
+    }
+
+    #[test]
+    fn pattern_is_found_once_however_many_ways_it_matches() {
+        assert_eq!(matches(&trie(&["#.a.#"]), "a.a.a.a"), [0]);
+        assert_eq!(matches(&trie(&["#.a.#.a.#", "#.#"]), "a.a.a.a"), [0, 1]);
+        assert_eq!(matches(&trie(&["#.*.#"]), "a.a.a.a"), [0]);
+    }
+
+    #[test]
+    fn removing_a_pattern_prunes_what_only_it_needed() {
+        let mut trie = trie(&["a.b.c", "a.b", "a.*.c", "a.#", "", "a.b.c.d"]);
+        let nodes = |trie: &Trie| trie.nodes.len() - trie.free.len();
+        assert_eq!(nodes(&trie), 8);
+        trie.remove("a.b.c.d", queue(5));
+        assert_eq!(nodes(&trie), 7);
+        trie.remove("a.b", queue(1));
+        assert_eq!(nodes(&trie), 7, "a.b.c still leads through a.b");
+        trie.remove("a.b.c", queue(0));
+        assert_eq!(nodes(&trie), 5);
+        assert_eq!(matches(&trie, "a.b.c"), [2, 3]);
+        trie.remove("a.*.c", queue(2));
+        trie.remove("a.#", queue(3));
+        trie.remove("", queue(4));
+        assert!(is_empty(&trie));
+        trie.insert("x.y", queue(9));
+        assert_eq!(matches(&trie, "x.y"), [9]);
+    }
+
+    #[test]
+    fn removing_what_is_not_there_changes_nothing() {
+        let mut trie = trie(&["a.b"]);
+        for pattern in ["", "a", "a.b.c", "*.b", "#", "x"] {
+            trie.remove(pattern, queue(0));
+        }
+        trie.remove("a.b", queue(7));
+        assert_eq!(matches(&trie, "a.b"), [0]);
+        trie.remove("a.b", queue(0));
+        assert!(is_empty(&trie));
+    }
+
+    /// The claim of the module: the same looks at nodes with 10 as with 100 000 patterns, and more for more words.
+    #[test]
+    fn work_of_a_search_grows_with_the_words_and_not_with_the_patterns() {
+        let looks = |patterns: u64| -> Vec<usize> {
+            let mut trie = Trie::default();
+            for id in 0..patterns {
+                trie.insert(&pattern(id), queue(id));
+            }
+            let mut scratch = Scratch::default();
+            (1..=8)
+                .map(|words| trie.search(&key(words), &mut scratch, |_| {}))
+                .collect()
+        };
+        let few = looks(10);
+        assert_eq!(looks(1_000), few);
+        assert_eq!(looks(100_000), few);
+        assert!(few.is_sorted(), "{few:?}");
+        assert!(few[7] <= 8 * few[0], "{few:?}");
+    }
+
+    /// Every shape of pattern, each with words of its own.
+    fn pattern(id: u64) -> String {
+        match id % 5 {
+            0 => format!("service{id}.method{id}.a.b.c.d.e.f"),
+            1 => format!("service{id}.*.method{id}"),
+            2 => format!("service{id}.#"),
+            3 => format!("*.method{id}.#"),
+            _ => format!("#.event{id}"),
+        }
+    }
+
+    /// A key that follows the first pattern of the first shape as far as it goes.
+    fn key(words: usize) -> String {
+        let all = ["service0", "method0", "a", "b", "c", "d", "e", "f"];
+        all[..words].join(".")
+    }
+}
