@@ -294,7 +294,9 @@ mod tests {
             arguments.insert("x-match".into(), text(mode));
             arguments
         };
-        let cases: [(&str, &FieldTable, &[(&FieldTable, bool)]); 12] = [
+        /// What a message with these headers should do.
+        type Message<'a> = (&'a FieldTable, bool);
+        let cases: [(&str, &FieldTable, &[Message<'_>]); 12] = [
             ("all", &none, &[(&none, true), (&a, true)]),
             (
                 "all",

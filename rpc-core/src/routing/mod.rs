@@ -48,8 +48,12 @@ mod binding;
 mod error;
 mod exchange;
 mod headers;
+#[cfg(test)]
+mod oracle;
 mod routes;
 mod targets;
+#[cfg(test)]
+mod tests;
 mod topic;
 
 /// Hash maps of this module. Nothing observable depends on their iteration order.
