@@ -54,7 +54,8 @@ fn bind(router: &mut Router, exchange: &str, id: u64, routing_key: &str) {
         .expect("a predeclared exchange can be bound to a queue just added");
 }
 
-/// Keys that follow one binding of the first shape, which every router has, and match one of the third.
+/// Keys made of words of the first five bindings, which every router has. They match `service2.#`, from two words on
+/// `*.method3.#`, and with all eight `#.event4`.
 fn key(words: usize) -> String {
     ["service2", "method3", "a", "b", "c", "d", "e", "event4"][..words].join(".")
 }

@@ -6,7 +6,7 @@
 //! ```text
 //!  binding arguments           message headers
 //!   x-match: all | any
-//!   format:  "pdf"      ────►   format: "pdf"      same class of type and equal
+//!   format:  "pdf"      ────►   format: "pdf"      equal, whatever the width
 //!   report:  (void)     ────►   report: 7          present
 //!   x-…                         (only all-with-x and any-with-x look at these)
 //! ```
@@ -128,41 +128,64 @@ impl MatchMode {
 
 const X_MATCH: &str = "x-match";
 
-/// Whether a header is what a binding asks for. Integers of all widths compare by value, and so do both kinds of floating
-/// point numbers; otherwise types must be the same.
+/// Whether a header is what a binding asks for.
+///
+/// RabbitMQ 3.10.8 leaves the types out of it and compares values the way Erlang's `==` does: numbers, timestamps included,
+/// by value, and both kinds of strings by their bytes. Only inside tables and arrays do types count.
 fn is_met_by(wanted: &AMQPValue, found: &AMQPValue) -> bool {
     if *wanted == AMQPValue::Void {
         return true;
     }
-    match (integer(wanted), integer(found)) {
-        (Some(wanted), Some(found)) => return wanted == found,
-        (None, None) => {}
-        _ => return false,
+    if let (Some(wanted), Some(found)) = (Number::of(wanted), Number::of(found)) {
+        return wanted.is_equal(found);
     }
-    match (float(wanted), float(found)) {
-        (Some(wanted), Some(found)) => wanted == found,
-        (None, None) => wanted == found,
-        _ => false,
+    if let (Some(wanted), Some(found)) = (bytes(wanted), bytes(found)) {
+        return wanted == found;
+    }
+    wanted == found
+}
+
+#[derive(Clone, Copy)]
+enum Number {
+    /// Wide enough for timestamps.
+    Integer(i128),
+    Float(f64),
+}
+
+impl Number {
+    fn of(value: &AMQPValue) -> Option<Self> {
+        Some(match *value {
+            AMQPValue::ShortShortInt(v) => Self::Integer(v.into()),
+            AMQPValue::ShortShortUInt(v) => Self::Integer(v.into()),
+            AMQPValue::ShortInt(v) => Self::Integer(v.into()),
+            AMQPValue::ShortUInt(v) => Self::Integer(v.into()),
+            AMQPValue::LongInt(v) => Self::Integer(v.into()),
+            AMQPValue::LongUInt(v) => Self::Integer(v.into()),
+            AMQPValue::LongLongInt(v) => Self::Integer(v.into()),
+            AMQPValue::Timestamp(v) => Self::Integer(v.into()),
+            AMQPValue::Float(v) => Self::Float(v.into()),
+            AMQPValue::Double(v) => Self::Float(v),
+            _ => return None,
+        })
+    }
+
+    fn is_equal(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Integer(a), Self::Integer(b)) => a == b,
+            (Self::Float(a), Self::Float(b)) => a == b,
+            // Exact: a whole number this large still converts, and infinity has no fraction of zero.
+            (Self::Integer(a), Self::Float(b)) | (Self::Float(b), Self::Integer(a)) => {
+                b.fract() == 0.0 && b as i128 == a
+            }
+        }
     }
 }
 
-fn integer(value: &AMQPValue) -> Option<i64> {
-    match *value {
-        AMQPValue::ShortShortInt(v) => Some(v.into()),
-        AMQPValue::ShortShortUInt(v) => Some(v.into()),
-        AMQPValue::ShortInt(v) => Some(v.into()),
-        AMQPValue::ShortUInt(v) => Some(v.into()),
-        AMQPValue::LongInt(v) => Some(v.into()),
-        AMQPValue::LongUInt(v) => Some(v.into()),
-        AMQPValue::LongLongInt(v) => Some(v),
-        _ => None,
-    }
-}
-
-fn float(value: &AMQPValue) -> Option<f64> {
-    match *value {
-        AMQPValue::Float(v) => Some(v.into()),
-        AMQPValue::Double(v) => Some(v),
+fn bytes(value: &AMQPValue) -> Option<&[u8]> {
+    match value {
+        AMQPValue::LongString(v) => Some(v.as_bytes()),
+        AMQPValue::ShortString(v) => Some(v.as_str().as_bytes()),
+        AMQPValue::ByteArray(v) => Some(v.as_slice()),
         _ => None,
     }
 }
@@ -369,26 +392,36 @@ mod tests {
     }
 
     #[test]
-    fn values_meet_criteria_by_class_of_type_and_value() {
+    fn values_meet_criteria_as_erlang_compares_them() {
         use AMQPValue as V;
         let nested = |value| V::FieldTable(table([("n", value)]));
+        let array = |value| V::FieldArray(vec![value].into());
+        let largest = i64::MAX as f64; // rounded up to 2^63
         let cases = [
             (V::Void, V::Void, true),
             (V::Void, V::Boolean(false), true),
             (V::Boolean(false), V::Void, false),
+            (V::Boolean(true), V::Boolean(true), true),
+            (V::Boolean(true), V::LongInt(1), false),
             (V::LongInt(1), text("1"), false),
             (text("1"), V::LongInt(1), false),
             (V::LongInt(-1), V::LongLongInt(-1), true),
             (V::ShortShortUInt(255), V::ShortInt(255), true),
             (V::LongUInt(u32::MAX), V::LongInt(-1), false),
-            (V::LongInt(1), V::Double(1.0), false),
+            (V::LongInt(1), V::Timestamp(1), true),
+            (V::LongLongInt(-1), V::Timestamp(u64::MAX), false),
+            (V::LongInt(1), V::Double(1.0), true),
+            (V::Float(2.0), V::ShortInt(2), true),
+            (V::LongInt(1), V::Double(1.5), false),
+            (V::LongLongInt(i64::MAX), V::Double(largest), false),
+            (V::LongLongInt(i64::MIN), V::Double(-largest), true),
+            (V::LongLongInt(i64::MAX), V::Double(f64::INFINITY), false),
+            (V::LongInt(0), V::Double(f64::NAN), false),
             (V::Float(0.5), V::Double(0.5), true),
             (V::Float(0.1), V::Double(0.1), false),
-            (V::LongInt(1), V::Timestamp(1), false),
-            (V::LongInt(1), V::Boolean(true), false),
             (text("a"), text("a"), true),
             (text("a"), text("A"), false),
-            (text("a"), V::ByteArray(b"a"[..].into()), false),
+            (text("a"), V::ByteArray(b"a"[..].into()), true),
             (
                 V::DecimalValue(DecimalValue {
                     scale: 1,
@@ -399,11 +432,9 @@ mod tests {
             ),
             (nested(V::LongInt(1)), nested(V::LongInt(1)), true),
             (nested(V::LongInt(1)), nested(V::LongInt(2)), false),
-            (
-                V::FieldArray(vec![text("a")].into()),
-                V::FieldArray(vec![text("a")].into()),
-                true,
-            ),
+            (nested(V::LongInt(1)), nested(V::ShortInt(1)), false),
+            (array(text("a")), array(text("a")), true),
+            (array(V::Float(1.0)), array(V::LongInt(1)), false),
         ];
         for (wanted, found, expected) in cases {
             assert_eq!(is_met_by(&wanted, &found), expected, "{wanted:?} {found:?}");

@@ -373,15 +373,11 @@ impl Router {
             if is_matched || alternates == Alternates::Ignore {
                 continue;
             }
-            match exchange.options.alternate_exchange.as_deref() {
-                Some("") => self.route_by_queue_name(routing_keys, routes),
-                // Looked up now: it may have been declared, deleted or replaced since this exchange was declared.
-                Some(name) => {
-                    if let Some(id) = self.exchanges.find(name) {
-                        routes.add(Target::Exchange(id));
-                    }
-                }
-                None => {}
+            // Looked up now: it may have been declared, deleted or replaced since this exchange was declared. As in RabbitMQ,
+            // the default exchange leads nowhere from here: its bindings are implied by publishing to it.
+            let alternate = exchange.options.alternate_exchange.as_deref();
+            if let Some(id) = alternate.and_then(|name| self.exchanges.find(name)) {
+                routes.add(Target::Exchange(id));
             }
         }
         Ok(())

@@ -185,10 +185,6 @@ impl Model {
         }
         let (mut queues, mut seen, mut waiting) = (BTreeSet::new(), BTreeSet::new(), vec![start]);
         while let Some(name) = waiting.pop() {
-            if name.is_empty() {
-                queues.extend(self.named(keys));
-                continue;
-            }
             if !self.exchanges.contains_key(name) || !seen.insert(name) {
                 continue;
             }

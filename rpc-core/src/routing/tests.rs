@@ -533,6 +533,13 @@ fn alternate_exchange_may_be_missing_or_come_later() {
 }
 
 #[test]
+fn default_exchange_as_an_alternate_leads_nowhere() {
+    let mut router = router();
+    declare(&mut router, "main", ExchangeKind::Direct, alternate(""));
+    assert_eq!(route(&router, "main", &["q1"]), []);
+}
+
+#[test]
 fn auto_delete_exchange_goes_with_the_last_binding_from_it() {
     let mut router = router();
     declare(&mut router, "e", ExchangeKind::Direct, auto_delete);
