@@ -516,6 +516,23 @@ fn alternate_exchange_belongs_to_every_exchange_on_the_path() {
 }
 
 #[test]
+fn alternate_exchange_is_asked_whatever_other_exchanges_reached() {
+    let mut router = router();
+    declare(&mut router, "first", ExchangeKind::Fanout, |_| {});
+    declare(
+        &mut router,
+        "second",
+        ExchangeKind::Direct,
+        alternate("rest"),
+    );
+    declare(&mut router, "rest", ExchangeKind::Fanout, |_| {});
+    bind_queue(&mut router, "first", Q1, "");
+    bind_exchange(&mut router, "first", "second", "");
+    bind_queue(&mut router, "rest", Q2, "");
+    assert_eq!(route(&router, "first", &["k"]), [Q1, Q2]);
+}
+
+#[test]
 fn alternate_exchange_may_be_missing_or_come_later() {
     let mut router = router();
     declare(
