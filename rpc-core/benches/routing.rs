@@ -45,12 +45,7 @@ fn bind(router: &mut Router, exchange: &str, id: u64, routing_key: &str) {
     let queue = QueueId(id);
     router.add_queue(&format!("queue{id}"), queue);
     router
-        .bind(
-            exchange,
-            Destination::Queue(queue),
-            routing_key,
-            &FieldTable::default(),
-        )
+        .bind(exchange, Destination::Queue(queue), routing_key, &FieldTable::default())
         .expect("a predeclared exchange can be bound to a queue just added");
 }
 
@@ -62,9 +57,7 @@ fn key(words: usize) -> String {
 
 fn route(router: &Router, exchange: &str, key: &str, routes: &mut Routes) -> usize {
     routes.clear();
-    router
-        .route_all(exchange, &[black_box(key)], &(), routes)
-        .expect("the exchange is predeclared");
+    router.route_all(exchange, &[black_box(key)], &(), routes).expect("the exchange is predeclared");
     black_box(routes.queues()).len()
 }
 
@@ -91,23 +84,12 @@ fn look_ups(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(1));
     let mut router = Router::new();
     for id in 0..100_000 {
-        bind(
-            &mut router,
-            "amq.direct",
-            id,
-            &format!("service{id}.method"),
-        );
+        bind(&mut router, "amq.direct", id, &format!("service{id}.method"));
     }
     let mut routes = Routes::new();
     for (exchange, key) in [("", "queue77"), ("amq.direct", "service77.method")] {
-        let name = if exchange.is_empty() {
-            "default"
-        } else {
-            exchange
-        };
-        group.bench_function(name, |bencher| {
-            bencher.iter(|| route(&router, exchange, key, &mut routes))
-        });
+        let name = if exchange.is_empty() { "default" } else { exchange };
+        group.bench_function(name, |bencher| bencher.iter(|| route(&router, exchange, key, &mut routes)));
     }
     group.finish();
 }
@@ -128,12 +110,7 @@ fn print_table(routers: &[(u64, Router)]) {
     }
     println!("\ntopic exchange, ns per message (median of {ROUNDS} interleaved rounds)\n");
     print!("{:>10} |", "bindings");
-    WORDS.for_each(|words| {
-        print!(
-            "{:>9}",
-            format!("{words} word{}", if words == 1 { "" } else { "s" })
-        )
-    });
+    WORDS.for_each(|words| print!("{:>9}", format!("{words} word{}", if words == 1 { "" } else { "s" })));
     println!("\n{:->11}+{:->72}", "", "");
     for ((bindings, _), row) in routers.iter().zip(&mut samples) {
         print!("{bindings:>10} |");
@@ -145,12 +122,7 @@ fn print_table(routers: &[(u64, Router)]) {
     }
 }
 
-fn nanoseconds_per_message(
-    router: &Router,
-    key: &str,
-    routes: &mut Routes,
-    at_least: Duration,
-) -> f64 {
+fn nanoseconds_per_message(router: &Router, key: &str, routes: &mut Routes, at_least: Duration) -> f64 {
     const BATCH: u32 = 256;
     let (started, mut messages) = (Instant::now(), 0);
     loop {

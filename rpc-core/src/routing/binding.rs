@@ -61,18 +61,8 @@ pub(super) struct Binding {
 }
 
 impl Binding {
-    pub(super) fn new(
-        source: ExchangeId,
-        target: Target,
-        routing_key: &str,
-        arguments: &FieldTable,
-    ) -> Self {
-        Self {
-            source,
-            target,
-            routing_key: routing_key.into(),
-            arguments: arguments.clone(),
-        }
+    pub(super) fn new(source: ExchangeId, target: Target, routing_key: &str, arguments: &FieldTable) -> Self {
+        Self { source, target, routing_key: routing_key.into(), arguments: arguments.clone() }
     }
 }
 
@@ -98,11 +88,7 @@ impl Hash for Binding {
 
 fn is_same_table(one: &FieldTable, other: &FieldTable) -> bool {
     let (one, other) = (one.inner(), other.inner());
-    one.len() == other.len()
-        && one
-            .iter()
-            .zip(other)
-            .all(|(a, b)| a.0 == b.0 && is_same(a.1, b.1))
+    one.len() == other.len() && one.iter().zip(other).all(|(a, b)| a.0 == b.0 && is_same(a.1, b.1))
 }
 
 fn is_same(one: &AMQPValue, other: &AMQPValue) -> bool {
@@ -144,9 +130,7 @@ fn hash_value<H: Hasher>(value: &AMQPValue, state: &mut H) {
         AMQPValue::LongString(v) => v.hash(state),
         AMQPValue::FieldArray(v) => {
             state.write_usize(v.as_slice().len());
-            v.as_slice()
-                .iter()
-                .for_each(|value| hash_value(value, state));
+            v.as_slice().iter().for_each(|value| hash_value(value, state));
         }
         AMQPValue::Timestamp(v) => v.hash(state),
         AMQPValue::FieldTable(v) => hash_table(v, state),
@@ -165,12 +149,7 @@ mod tests {
     fn binding(value: AMQPValue) -> Binding {
         let mut arguments = FieldTable::default();
         arguments.insert("k".into(), value);
-        Binding::new(
-            ExchangeId::default(),
-            Target::Queue(QueueId(1)),
-            "key",
-            &arguments,
-        )
+        Binding::new(ExchangeId::default(), Target::Queue(QueueId(1)), "key", &arguments)
     }
 
     fn array(value: AMQPValue) -> AMQPValue {
@@ -197,11 +176,7 @@ mod tests {
         for value in values {
             let (one, other) = (binding(value.clone()), binding(value.clone()));
             assert!(one == other, "{value:?}");
-            assert_eq!(
-                hasher.hasher().hash_one(&one),
-                hasher.hasher().hash_one(&other),
-                "{value:?}"
-            );
+            assert_eq!(hasher.hasher().hash_one(&one), hasher.hasher().hash_one(&other), "{value:?}");
         }
     }
 
@@ -213,16 +188,10 @@ mod tests {
             (AMQPValue::Double(1.0), AMQPValue::Double(2.0)),
             (array(AMQPValue::LongInt(1)), array(AMQPValue::LongInt(2))),
             (table(AMQPValue::LongInt(1)), table(AMQPValue::LongInt(2))),
-            (
-                array(AMQPValue::Void),
-                AMQPValue::FieldArray(Vec::new().into()),
-            ),
+            (array(AMQPValue::Void), AMQPValue::FieldArray(Vec::new().into())),
         ];
         for (one, other) in different {
-            assert!(
-                binding(one.clone()) != binding(other.clone()),
-                "{one:?} {other:?}"
-            );
+            assert!(binding(one.clone()) != binding(other.clone()), "{one:?} {other:?}");
         }
     }
 }

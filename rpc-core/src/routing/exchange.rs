@@ -41,9 +41,7 @@ impl ExchangeKind {
     /// The kind by the name it has in `exchange.declare`.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Direct, Self::Fanout, Self::Topic, Self::Headers]
-            .into_iter()
-            .find(|kind| kind.name() == name)
+        [Self::Direct, Self::Fanout, Self::Topic, Self::Headers].into_iter().find(|kind| kind.name() == name)
     }
 
     /// The name it has in `exchange.declare`.
@@ -92,19 +90,9 @@ impl ExchangeOptions {
 
     /// Whether declaring with `received` is fine for an exchange that has `self`; otherwise the first difference.
     pub(super) fn check_equivalent(&self, received: &Self) -> Result<(), RoutingError> {
-        let differ = |field, received, current| {
-            Err(RoutingError::Inequivalent {
-                field,
-                received,
-                current,
-            })
-        };
+        let differ = |field, received, current| Err(RoutingError::Inequivalent { field, received, current });
         if received.kind != self.kind {
-            return differ(
-                "type",
-                quoted(received.kind.name()),
-                quoted(self.kind.name()),
-            );
+            return differ("type", quoted(received.kind.name()), quoted(self.kind.name()));
         }
         let flags = [
             ("durable", received.durable, self.durable),
@@ -131,10 +119,7 @@ fn quoted(value: impl std::fmt::Display) -> String {
 
 /// An argument that only one side has.
 fn typed(value: Option<&str>) -> String {
-    value.map_or_else(
-        || "none".to_owned(),
-        |value| format!("the value '{value}' of type 'longstr'"),
-    )
+    value.map_or_else(|| "none".to_owned(), |value| format!("the value '{value}' of type 'longstr'"))
 }
 
 /// One exchange with its bindings.
@@ -170,10 +155,7 @@ impl Table {
 
     pub(super) fn insert(&mut self, id: BindingId, binding: &Arc<Binding>) {
         match self {
-            Self::Direct(keys) => keys
-                .entry(binding.routing_key.clone())
-                .or_default()
-                .insert(binding.target),
+            Self::Direct(keys) => keys.entry(binding.routing_key.clone()).or_default().insert(binding.target),
             Self::Fanout(targets) => targets.insert(binding.target),
             Self::Topic(trie) => trie.insert(&binding.routing_key, binding.target),
             Self::Headers(table) => table.insert(id, binding),
@@ -197,12 +179,7 @@ impl Table {
     }
 
     /// Adds the targets of the bindings that match. Returns whether any did, also when it led to nothing new.
-    pub(super) fn collect(
-        &self,
-        routing_keys: &[&str],
-        headers: &mut MessageHeaders<'_>,
-        routes: &mut Routes,
-    ) -> bool {
+    pub(super) fn collect(&self, routing_keys: &[&str], headers: &mut MessageHeaders<'_>, routes: &mut Routes) -> bool {
         match self {
             Self::Direct(keys) => {
                 let mut is_matched = false;
@@ -290,17 +267,13 @@ impl Index<ExchangeId> for Exchanges {
     type Output = Exchange;
 
     fn index(&self, id: ExchangeId) -> &Exchange {
-        self.slots[id.0]
-            .as_ref()
-            .expect("a binding's exchanges outlive it")
+        self.slots[id.0].as_ref().expect("a binding's exchanges outlive it")
     }
 }
 
 impl IndexMut<ExchangeId> for Exchanges {
     fn index_mut(&mut self, id: ExchangeId) -> &mut Exchange {
-        self.slots[id.0]
-            .as_mut()
-            .expect("a binding's exchanges outlive it")
+        self.slots[id.0].as_mut().expect("a binding's exchanges outlive it")
     }
 }
 
@@ -310,12 +283,7 @@ mod tests {
 
     #[test]
     fn kinds_are_found_by_their_names_only() {
-        for kind in [
-            ExchangeKind::Direct,
-            ExchangeKind::Fanout,
-            ExchangeKind::Topic,
-            ExchangeKind::Headers,
-        ] {
+        for kind in [ExchangeKind::Direct, ExchangeKind::Fanout, ExchangeKind::Topic, ExchangeKind::Headers] {
             assert_eq!(ExchangeKind::from_name(kind.name()), Some(kind));
         }
         for name in ["", "Direct", "x-delayed-message", "nosuch"] {
@@ -343,39 +311,15 @@ mod tests {
                 with(|options| (options.durable, options.internal) = (true, true)),
                 ("durable", "'true'", "'false'"),
             ),
-            (
-                plain.clone(),
-                with(|options| options.auto_delete = true),
-                ("auto_delete", "'true'", "'false'"),
-            ),
-            (
-                with(|options| options.internal = true),
-                plain.clone(),
-                ("internal", "'false'", "'true'"),
-            ),
+            (plain.clone(), with(|options| options.auto_delete = true), ("auto_delete", "'true'", "'false'")),
+            (with(|options| options.internal = true), plain.clone(), ("internal", "'false'", "'true'")),
             (
                 a.clone(),
                 with(|options| options.alternate_exchange = Some("b".to_owned())),
                 ("alternate-exchange", "'b'", "'a'"),
             ),
-            (
-                a.clone(),
-                plain.clone(),
-                (
-                    "alternate-exchange",
-                    "none",
-                    "the value 'a' of type 'longstr'",
-                ),
-            ),
-            (
-                plain,
-                a,
-                (
-                    "alternate-exchange",
-                    "the value 'a' of type 'longstr'",
-                    "none",
-                ),
-            ),
+            (a.clone(), plain.clone(), ("alternate-exchange", "none", "the value 'a' of type 'longstr'")),
+            (plain, a, ("alternate-exchange", "the value 'a' of type 'longstr'", "none")),
         ];
         for (current, received, (field, received_text, current_text)) in cases {
             let expected = RoutingError::Inequivalent {
@@ -392,10 +336,7 @@ mod tests {
     fn arguments_are_not_compared() {
         let plain = ExchangeOptions::new(ExchangeKind::Topic);
         let mut other = plain.clone();
-        other.arguments.insert(
-            "x-nosuch".into(),
-            amq_protocol::types::AMQPValue::Boolean(true),
-        );
+        other.arguments.insert("x-nosuch".into(), amq_protocol::types::AMQPValue::Boolean(true));
         assert_eq!(plain.check_equivalent(&other), Ok(()));
     }
 }

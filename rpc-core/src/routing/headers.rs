@@ -53,15 +53,11 @@ pub(super) struct MessageHeaders<'h> {
 
 impl<'h> MessageHeaders<'h> {
     pub(super) fn new(source: &'h dyn Headers) -> Self {
-        Self {
-            source,
-            table: None,
-        }
+        Self { source, table: None }
     }
 
     fn table(&mut self) -> &FieldTable {
-        self.table
-            .get_or_insert_with(|| self.source.table().unwrap_or_default())
+        self.table.get_or_insert_with(|| self.source.table().unwrap_or_default())
     }
 }
 
@@ -82,10 +78,7 @@ enum Quantifier {
 impl MatchMode {
     pub(super) fn of(arguments: &FieldTable) -> Result<Self, RoutingError> {
         let Some(value) = arguments.inner().get(X_MATCH) else {
-            return Ok(Self {
-                quantifier: Quantifier::All,
-                with_x: false,
-            });
+            return Ok(Self { quantifier: Quantifier::All, with_x: false });
         };
         let word = match value {
             AMQPValue::LongString(word) => word.as_bytes(),
@@ -102,15 +95,8 @@ impl MatchMode {
     }
 
     fn is_match(self, arguments: &FieldTable, headers: &FieldTable) -> bool {
-        let mut criteria = arguments
-            .into_iter()
-            .filter(|(name, _)| self.counts(name.as_str()));
-        let is_met = |name: &str, wanted| {
-            headers
-                .inner()
-                .get(name)
-                .is_some_and(|found| is_met_by(wanted, found))
-        };
+        let mut criteria = arguments.into_iter().filter(|(name, _)| self.counts(name.as_str()));
+        let is_met = |name: &str, wanted| headers.inner().get(name).is_some_and(|found| is_met_by(wanted, found));
         match self.quantifier {
             Quantifier::All => criteria.all(|(name, wanted)| is_met(name.as_str(), wanted)),
             Quantifier::Any => criteria.any(|(name, wanted)| is_met(name.as_str(), wanted)),
@@ -118,11 +104,7 @@ impl MatchMode {
     }
 
     fn counts(self, name: &str) -> bool {
-        if self.with_x {
-            name != X_MATCH
-        } else {
-            !name.starts_with("x-")
-        }
+        if self.with_x { name != X_MATCH } else { !name.starts_with("x-") }
     }
 }
 
@@ -269,9 +251,7 @@ fn erlang_binary(bytes: &[u8]) -> String {
         return "<<>>".to_owned();
     }
     if bytes.iter().all(|byte| matches!(byte, b' '..=b'~')) {
-        let text = String::from_utf8_lossy(bytes)
-            .replace('\\', "\\\\")
-            .replace('"', "\\\"");
+        let text = String::from_utf8_lossy(bytes).replace('\\', "\\\\").replace('"', "\\\"");
         return format!("<<\"{text}\">>");
     }
     let numbers: Vec<_> = bytes.iter().map(u8::to_string).collect();
@@ -300,9 +280,7 @@ mod tests {
     }
 
     fn is_match(arguments: &FieldTable, headers: &FieldTable) -> bool {
-        MatchMode::of(arguments)
-            .unwrap()
-            .is_match(arguments, headers)
+        MatchMode::of(arguments).unwrap().is_match(arguments, headers)
     }
 
     #[test]
@@ -321,60 +299,26 @@ mod tests {
         type Message<'a> = (&'a FieldTable, bool);
         let cases: [(&str, &FieldTable, &[Message<'_>]); 12] = [
             ("all", &none, &[(&none, true), (&a, true)]),
-            (
-                "all",
-                &ab,
-                &[(&none, false), (&a, false), (&b, false), (&ab, true)],
-            ),
-            (
-                "all",
-                &a_x,
-                &[(&none, false), (&a, true), (&a_x, true), (&x, false)],
-            ),
+            ("all", &ab, &[(&none, false), (&a, false), (&b, false), (&ab, true)]),
+            ("all", &a_x, &[(&none, false), (&a, true), (&a_x, true), (&x, false)]),
             ("all", &x, &[(&none, true), (&a, true)]),
             ("any", &none, &[(&none, false), (&a, false)]),
-            (
-                "any",
-                &ab,
-                &[
-                    (&none, false),
-                    (&a, true),
-                    (&b, true),
-                    (&ab, true),
-                    (&x, false),
-                ],
-            ),
+            ("any", &ab, &[(&none, false), (&a, true), (&b, true), (&ab, true), (&x, false)]),
             ("any", &a_x, &[(&x, false), (&a, true)]),
             ("any", &x, &[(&x, false), (&none, false)]),
             ("all-with-x", &none, &[(&none, true), (&x, true)]),
-            (
-                "all-with-x",
-                &a_x,
-                &[(&a, false), (&x, false), (&a_x, true)],
-            ),
+            ("all-with-x", &a_x, &[(&a, false), (&x, false), (&a_x, true)]),
             ("any-with-x", &none, &[(&none, false), (&x, false)]),
-            (
-                "any-with-x",
-                &a_x,
-                &[(&none, false), (&b, false), (&a, true), (&x, true)],
-            ),
+            ("any-with-x", &a_x, &[(&none, false), (&b, false), (&a, true), (&x, true)]),
         ];
         for (mode, arguments, messages) in cases {
             for (headers, expected) in messages {
                 let arguments = bound(mode, arguments);
-                assert_eq!(
-                    is_match(&arguments, headers),
-                    *expected,
-                    "{arguments:?} {headers:?}"
-                );
+                assert_eq!(is_match(&arguments, headers), *expected, "{arguments:?} {headers:?}");
                 if mode == "all" {
                     let mut arguments = arguments.inner().clone();
                     arguments.remove("x-match");
-                    assert_eq!(
-                        is_match(&arguments.into(), headers),
-                        *expected,
-                        "all is the default"
-                    );
+                    assert_eq!(is_match(&arguments.into(), headers), *expected, "all is the default");
                 }
             }
         }
@@ -385,10 +329,7 @@ mod tests {
         let arguments = table([("x-match", text("all-with-x"))]);
         assert!(is_match(&arguments, &table([("x-match", text("any"))])));
         let arguments = table([("x-match", text("any-with-x"))]);
-        assert!(!is_match(
-            &arguments,
-            &table([("x-match", text("any-with-x"))])
-        ));
+        assert!(!is_match(&arguments, &table([("x-match", text("any-with-x"))])));
     }
 
     #[test]
@@ -422,14 +363,7 @@ mod tests {
             (text("a"), text("a"), true),
             (text("a"), text("A"), false),
             (text("a"), V::ByteArray(b"a"[..].into()), true),
-            (
-                V::DecimalValue(DecimalValue {
-                    scale: 1,
-                    value: 10,
-                }),
-                V::LongInt(1),
-                false,
-            ),
+            (V::DecimalValue(DecimalValue { scale: 1, value: 10 }), V::LongInt(1), false),
             (nested(V::LongInt(1)), nested(V::LongInt(1)), true),
             (nested(V::LongInt(1)), nested(V::LongInt(2)), false),
             (nested(V::LongInt(1)), nested(V::ShortInt(1)), false),
@@ -444,38 +378,17 @@ mod tests {
     #[test]
     fn bad_mode_is_refused_with_its_value_named() {
         let cases = [
-            (
-                text("maybe"),
-                "Invalid x-match field value <<\"maybe\">>; expected all, any, all-with-x, or any-with-x",
-            ),
-            (
-                text(""),
-                "Invalid x-match field value <<>>; expected all, any, all-with-x, or any-with-x",
-            ),
-            (
-                text("All"),
-                "Invalid x-match field value <<\"All\">>; expected all, any, all-with-x, or any-with-x",
-            ),
+            (text("maybe"), "Invalid x-match field value <<\"maybe\">>; expected all, any, all-with-x, or any-with-x"),
+            (text(""), "Invalid x-match field value <<>>; expected all, any, all-with-x, or any-with-x"),
+            (text("All"), "Invalid x-match field value <<\"All\">>; expected all, any, all-with-x, or any-with-x"),
             (
                 text("a\"\\"),
                 "Invalid x-match field value <<\"a\\\"\\\\\">>; expected all, any, all-with-x, or any-with-x",
             ),
-            (
-                text("\u{1}\u{2}"),
-                "Invalid x-match field value <<1,2>>; expected all, any, all-with-x, or any-with-x",
-            ),
-            (
-                AMQPValue::LongInt(7),
-                "Invalid x-match field type signedint (value 7); expected longstr",
-            ),
-            (
-                AMQPValue::Boolean(true),
-                "Invalid x-match field type bool (value true); expected longstr",
-            ),
-            (
-                AMQPValue::Void,
-                "Invalid x-match field type void (value undefined); expected longstr",
-            ),
+            (text("\u{1}\u{2}"), "Invalid x-match field value <<1,2>>; expected all, any, all-with-x, or any-with-x"),
+            (AMQPValue::LongInt(7), "Invalid x-match field type signedint (value 7); expected longstr"),
+            (AMQPValue::Boolean(true), "Invalid x-match field type bool (value true); expected longstr"),
+            (AMQPValue::Void, "Invalid x-match field type void (value undefined); expected longstr"),
         ];
         for (value, expected) in cases {
             let error = MatchMode::of(&table([("x-match", value.clone())])).unwrap_err();
@@ -497,26 +410,14 @@ mod tests {
         let queue = QueueId(1);
         router.add_queue("q", queue);
         let none = FieldTable::default();
-        router
-            .bind("amq.headers", Destination::Queue(queue), "", &none)
-            .unwrap();
-        router
-            .bind("amq.headers", Destination::Exchange("amq.match"), "", &none)
-            .unwrap();
-        router
-            .bind("amq.match", Destination::Queue(queue), "", &none)
-            .unwrap();
-        router
-            .bind("amq.match", Destination::Queue(queue), "other", &none)
-            .unwrap();
-        router
-            .bind("amq.fanout", Destination::Queue(queue), "", &none)
-            .unwrap();
+        router.bind("amq.headers", Destination::Queue(queue), "", &none).unwrap();
+        router.bind("amq.headers", Destination::Exchange("amq.match"), "", &none).unwrap();
+        router.bind("amq.match", Destination::Queue(queue), "", &none).unwrap();
+        router.bind("amq.match", Destination::Queue(queue), "other", &none).unwrap();
+        router.bind("amq.fanout", Destination::Queue(queue), "", &none).unwrap();
         for (exchange, expected) in [("amq.headers", 1), ("amq.fanout", 0), ("", 0)] {
             let headers = Counted(Cell::new(0));
-            router
-                .route_all(exchange, &["q"], &headers, &mut Routes::new())
-                .unwrap();
+            router.route_all(exchange, &["q"], &headers, &mut Routes::new()).unwrap();
             assert_eq!(headers.0.get(), expected, "{exchange}");
         }
     }

@@ -104,11 +104,7 @@ impl Router {
     pub fn new() -> Self {
         let mut exchanges = Exchanges::default();
         for (name, kind, internal) in PREDECLARED {
-            let options = ExchangeOptions {
-                durable: true,
-                internal,
-                ..ExchangeOptions::new(kind)
-            };
+            let options = ExchangeOptions { durable: true, internal, ..ExchangeOptions::new(kind) };
             exchanges.insert(name, options);
         }
         Self {
@@ -124,16 +120,12 @@ impl Router {
     /// The options of an exchange, if it exists. The default exchange is a durable direct exchange.
     #[must_use]
     pub fn exchange(&self, name: &str) -> Option<&ExchangeOptions> {
-        self.exchanges
-            .find(name)
-            .map(|id| &self.exchanges[id].options)
+        self.exchanges.find(name).map(|id| &self.exchanges[id].options)
     }
 
     /// All exchanges, the default exchange included, in no particular but a repeatable order.
     pub fn exchanges(&self) -> impl Iterator<Item = (&str, &ExchangeOptions)> {
-        self.exchanges
-            .iter()
-            .map(|exchange| (&*exchange.name, &exchange.options))
+        self.exchanges.iter().map(|exchange| (&*exchange.name, &exchange.options))
     }
 
     /// The names of all exchanges, in the order of [`Router::exchanges`].
@@ -147,11 +139,7 @@ impl Router {
     /// # Errors
     ///
     /// [`RoutingError::Inequivalent`] for the first option that differs; [`RoutingError::DefaultExchange`] for `""`.
-    pub fn declare_exchange(
-        &mut self,
-        name: &str,
-        options: ExchangeOptions,
-    ) -> Result<Declared, RoutingError> {
+    pub fn declare_exchange(&mut self, name: &str, options: ExchangeOptions) -> Result<Declared, RoutingError> {
         if name.is_empty() {
             return Err(RoutingError::DefaultExchange);
         }
@@ -166,16 +154,10 @@ impl Router {
     /// Removes an exchange with all bindings from and to it. The default exchange stays.
     pub fn delete_exchange(&mut self, name: &str) -> Removed {
         if name.is_empty() {
-            return Removed {
-                existed: true,
-                exchanges: Vec::new(),
-            };
+            return Removed { existed: true, exchanges: Vec::new() };
         }
         match self.exchanges.find(name) {
-            Some(id) => Removed {
-                existed: true,
-                exchanges: self.remove_exchanges(vec![id]),
-            },
+            Some(id) => Removed { existed: true, exchanges: self.remove_exchanges(vec![id]) },
             None => Removed::default(),
         }
     }
@@ -183,9 +165,7 @@ impl Router {
     /// Whether there are bindings *from* this exchange.
     #[must_use]
     pub fn is_exchange_in_use(&self, name: &str) -> bool {
-        self.exchanges
-            .find(name)
-            .is_some_and(|id| !self.exchanges[id].outgoing.is_empty())
+        self.exchanges.find(name).is_some_and(|id| !self.exchanges[id].outgoing.is_empty())
     }
 
     /// Makes a queue known, so that it can be bound, and reachable under its name through the default exchange.
@@ -195,10 +175,7 @@ impl Router {
         let name: Arc<str> = name.into();
         match self.queues.entry(id) {
             hash_map::Entry::Vacant(entry) => {
-                entry.insert(Queue {
-                    name: name.clone(),
-                    incoming: BindingIds::new(),
-                });
+                entry.insert(Queue { name: name.clone(), incoming: BindingIds::new() });
             }
             hash_map::Entry::Occupied(mut entry) => {
                 let old = std::mem::replace(&mut entry.get_mut().name, name.clone());
@@ -235,18 +212,13 @@ impl Router {
         if source.is_empty() || destination == Destination::Exchange("") {
             return Err(RoutingError::DefaultExchange);
         }
-        let source = self
-            .exchanges
-            .find(source)
-            .ok_or_else(|| RoutingError::no_exchange(source))?;
+        let source = self.exchanges.find(source).ok_or_else(|| RoutingError::no_exchange(source))?;
         let target = match destination {
             Destination::Queue(id) if self.queues.contains_key(&id) => Target::Queue(id),
             Destination::Queue(id) => return Err(RoutingError::NoSuchQueue(id)),
-            Destination::Exchange(name) => Target::Exchange(
-                self.exchanges
-                    .find(name)
-                    .ok_or_else(|| RoutingError::no_exchange(name))?,
-            ),
+            Destination::Exchange(name) => {
+                Target::Exchange(self.exchanges.find(name).ok_or_else(|| RoutingError::no_exchange(name))?)
+            }
         };
         if self.exchanges[source].options.kind == ExchangeKind::Headers {
             MatchMode::of(arguments)?;
@@ -300,12 +272,7 @@ impl Router {
                 Target::Queue(id) => Destination::Queue(id),
                 Target::Exchange(id) => Destination::Exchange(&self.exchanges[id].name),
             };
-            (
-                &*self.exchanges[binding.source].name,
-                destination,
-                &*binding.routing_key,
-                &binding.arguments,
-            )
+            (&*self.exchanges[binding.source].name, destination, &*binding.routing_key, &binding.arguments)
         })
     }
 
@@ -324,13 +291,7 @@ impl Router {
         headers: &dyn Headers,
         routes: &mut Routes,
     ) -> Result<(), RoutingError> {
-        self.walk(
-            exchange,
-            &[routing_key],
-            headers,
-            routes,
-            Alternates::Ignore,
-        )
+        self.walk(exchange, &[routing_key], headers, routes, Alternates::Ignore)
     }
 
     /// Appends the queues one message reaches, without those already in `routes`: its routing key and those of its CC and BCC
@@ -361,10 +322,7 @@ impl Router {
             self.route_by_queue_name(routing_keys, routes);
             return Ok(());
         }
-        let start = self
-            .exchanges
-            .find(exchange)
-            .ok_or_else(|| RoutingError::no_exchange(exchange))?;
+        let start = self.exchanges.find(exchange).ok_or_else(|| RoutingError::no_exchange(exchange))?;
         let mut headers = MessageHeaders::new(headers);
         routes.start_at(start);
         while let Some(id) = routes.next_exchange() {
@@ -434,17 +392,9 @@ impl Router {
             let Some(exchange) = self.exchanges.get(id) else {
                 continue;
             };
-            let bindings: Vec<_> = exchange
-                .incoming
-                .union(&exchange.outgoing)
-                .copied()
-                .collect();
+            let bindings: Vec<_> = exchange.incoming.union(&exchange.outgoing).copied().collect();
             going.extend(self.remove_bindings(bindings));
-            names.extend(
-                self.exchanges
-                    .remove(id)
-                    .map(|exchange| exchange.name.to_string()),
-            );
+            names.extend(self.exchanges.remove(id).map(|exchange| exchange.name.to_string()));
         }
         names
     }

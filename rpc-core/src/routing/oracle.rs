@@ -59,9 +59,7 @@ fn table(arguments: &Arguments) -> FieldTable {
     let mut table = FieldTable::default();
     for (&name, &value) in arguments {
         let value = match (name, value) {
-            ("x-match", value) => {
-                AMQPValue::LongString(MODES[usize::from(value.unwrap_or(0)) % MODES.len()].into())
-            }
+            ("x-match", value) => AMQPValue::LongString(MODES[usize::from(value.unwrap_or(0)) % MODES.len()].into()),
             (_, Some(value)) => AMQPValue::ShortShortUInt(value),
             (_, None) => AMQPValue::Void,
         };
@@ -92,11 +90,7 @@ struct Model {
 impl Model {
     fn new() -> Self {
         let mut model = Self::default();
-        let topic = Declaration {
-            kind: ExchangeKind::Topic,
-            auto_delete: false,
-            alternate: None,
-        };
+        let topic = Declaration { kind: ExchangeKind::Topic, auto_delete: false, alternate: None };
         model.exchanges.insert("amq.topic", topic);
         model
     }
@@ -124,18 +118,12 @@ impl Model {
 
     /// Removes the edges for which `is_going`, and what follows. Returns the exchanges auto-deleted.
     fn drop_edges(&mut self, is_going: impl Fn(&Edge) -> bool) -> BTreeSet<String> {
-        let (going, staying): (Vec<_>, Vec<_>) =
-            self.edges.drain(..).partition(|edge| is_going(edge));
+        let (going, staying): (Vec<_>, Vec<_>) = self.edges.drain(..).partition(|edge| is_going(edge));
         self.edges = staying;
         let mut gone = BTreeSet::new();
         for edge in going {
             let is_last = !self.edges.iter().any(|other| other.source == edge.source);
-            if is_last
-                && self
-                    .exchanges
-                    .get(edge.source)
-                    .is_some_and(|exchange| exchange.auto_delete)
-            {
+            if is_last && self.exchanges.get(edge.source).is_some_and(|exchange| exchange.auto_delete) {
                 gone.extend(self.delete(edge.source));
             }
         }
@@ -146,8 +134,7 @@ impl Model {
         if self.exchanges.remove(name).is_none() {
             return BTreeSet::new();
         }
-        let mut gone =
-            self.drop_edges(|edge| edge.source == name || edge.destination == End::Exchange(name));
+        let mut gone = self.drop_edges(|edge| edge.source == name || edge.destination == End::Exchange(name));
         gone.insert(name.to_owned());
         gone
     }
@@ -157,26 +144,13 @@ impl Model {
         let is_match = |edge: &&Edge| match kind {
             ExchangeKind::Direct => keys.contains(&edge.key),
             ExchangeKind::Fanout => true,
-            ExchangeKind::Topic => keys
-                .iter()
-                .any(|key| is_topic_match(&words(&edge.key), &words(key))),
+            ExchangeKind::Topic => keys.iter().any(|key| is_topic_match(&words(&edge.key), &words(key))),
             ExchangeKind::Headers => is_headers_match(&edge.arguments, headers),
         };
-        self.edges
-            .iter()
-            .filter(|edge| edge.source == exchange)
-            .filter(is_match)
-            .map(|edge| edge.destination)
-            .collect()
+        self.edges.iter().filter(|edge| edge.source == exchange).filter(is_match).map(|edge| edge.destination).collect()
     }
 
-    fn route(
-        &self,
-        start: &'static str,
-        keys: &[String],
-        headers: &Arguments,
-        follow: bool,
-    ) -> Option<BTreeSet<u64>> {
+    fn route(&self, start: &'static str, keys: &[String], headers: &Arguments, follow: bool) -> Option<BTreeSet<u64>> {
         if start.is_empty() {
             return Some(self.named(keys));
         }
@@ -205,18 +179,12 @@ impl Model {
     }
 
     fn named(&self, keys: &[String]) -> BTreeSet<u64> {
-        self.queues
-            .iter()
-            .copied()
-            .filter(|&id| keys.contains(&queue_name(id)))
-            .collect()
+        self.queues.iter().copied().filter(|&id| keys.contains(&queue_name(id))).collect()
     }
 }
 
 fn mode(arguments: &Arguments) -> &'static str {
-    arguments.get("x-match").map_or("all", |mode| {
-        MODES[usize::from(mode.unwrap_or(0)) % MODES.len()]
-    })
+    arguments.get("x-match").map_or("all", |mode| MODES[usize::from(mode.unwrap_or(0)) % MODES.len()])
 }
 
 fn is_headers_match(arguments: &Arguments, headers: &Arguments) -> bool {
@@ -232,28 +200,18 @@ fn is_headers_match(arguments: &Arguments, headers: &Arguments) -> bool {
             (Some(found), Some(_)) => found == wanted,
         });
     }
-    if mode.starts_with("all") {
-        !met.contains(&false)
-    } else {
-        met.contains(&true)
-    }
+    if mode.starts_with("all") { !met.contains(&false) } else { met.contains(&true) }
 }
 
 fn words(key: &str) -> Vec<&str> {
-    if key.is_empty() {
-        Vec::new()
-    } else {
-        key.split('.').collect()
-    }
+    if key.is_empty() { Vec::new() } else { key.split('.').collect() }
 }
 
 fn is_topic_match(pattern: &[&str], key: &[&str]) -> bool {
     match (pattern, key) {
         ([], []) => true,
         (["#", rest @ ..], _) => (0..=key.len()).any(|eaten| is_topic_match(rest, &key[eaten..])),
-        ([first, rest @ ..], [word, more @ ..]) => {
-            (*first == "*" || first == word) && is_topic_match(rest, more)
-        }
+        ([first, rest @ ..], [word, more @ ..]) => (*first == "*" || first == word) && is_topic_match(rest, more),
         _ => false,
     }
 }
@@ -276,63 +234,40 @@ fn arguments() -> impl Strategy<Value = Arguments> {
 }
 
 fn edge() -> impl Strategy<Value = Edge> {
-    let destination = prop_oneof![
-        QUEUES.prop_map(End::Queue),
-        exchange().prop_map(End::Exchange)
-    ];
+    let destination = prop_oneof![QUEUES.prop_map(End::Queue), exchange().prop_map(End::Exchange)];
     let key = joined(&["a", "b", "", "*", "#"], 4);
     let arguments = prop_oneof![2 => Just(Arguments::new()), 3 => arguments()];
-    (exchange(), destination, key, arguments).prop_map(|(source, destination, key, arguments)| {
-        Edge {
-            source,
-            destination,
-            key,
-            arguments,
-        }
+    (exchange(), destination, key, arguments).prop_map(|(source, destination, key, arguments)| Edge {
+        source,
+        destination,
+        key,
+        arguments,
     })
 }
 
 fn declare(names: &'static [&'static str]) -> impl Strategy<Value = Step> {
-    let kind = select(
-        &[
-            ExchangeKind::Direct,
-            ExchangeKind::Fanout,
-            ExchangeKind::Topic,
-            ExchangeKind::Headers,
-        ][..],
-    );
+    let kind = select(&[ExchangeKind::Direct, ExchangeKind::Fanout, ExchangeKind::Topic, ExchangeKind::Headers][..]);
     let alternate = prop::option::weighted(0.7, prop_oneof![9 => exchange(), 1 => Just("")]);
-    (select(names), kind, prop::bool::weighted(0.3), alternate).prop_map(
-        |(name, kind, auto_delete, alternate)| Step::Declare {
-            name,
-            kind,
-            auto_delete,
-            alternate,
-        },
-    )
+    (select(names), kind, prop::bool::weighted(0.3), alternate)
+        .prop_map(|(name, kind, auto_delete, alternate)| Step::Declare { name, kind, auto_delete, alternate })
 }
 
 /// Begins with most exchanges and all queues there, so that messages find something to go through.
 fn history() -> impl Strategy<Value = Vec<Step>> {
     (vec(declare(&EXCHANGES[1..]), 8), vec(step(), 1..100)).prop_map(|(declarations, steps)| {
         let queues = QUEUES.map(Step::AddQueue);
-        declarations
-            .into_iter()
-            .chain(queues)
-            .chain(steps)
-            .collect()
+        declarations.into_iter().chain(queues).chain(steps).collect()
     })
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let keys = prop_oneof![4 => joined(&["a", "b", "", "c"], 5), 1 => QUEUES.prop_map(queue_name)];
     let start = prop_oneof![8 => exchange(), 1 => Just("")];
-    let route =
-        (start, vec(keys, 1..3), arguments()).prop_map(|(exchange, keys, headers)| Step::Route {
-            exchange,
-            keys,
-            headers,
-        });
+    let route = (start, vec(keys, 1..3), arguments()).prop_map(|(exchange, keys, headers)| Step::Route {
+        exchange,
+        keys,
+        headers,
+    });
     prop_oneof![
         3 => declare(&EXCHANGES[1..]),
         1 => select(&EXCHANGES[1..]).prop_map(Step::DeleteExchange),
@@ -361,33 +296,17 @@ fn set(names: Vec<String>) -> BTreeSet<String> {
 
 fn apply(router: &mut Router, model: &mut Model, routes: &mut Routes, step: Step) {
     match step {
-        Step::Declare {
-            name,
-            kind,
-            auto_delete,
-            alternate,
-        } => {
+        Step::Declare { name, kind, auto_delete, alternate } => {
             let alternate_exchange = alternate.map(str::to_owned);
-            let options = ExchangeOptions {
-                auto_delete,
-                alternate_exchange,
-                ..ExchangeOptions::new(kind)
-            };
+            let options = ExchangeOptions { auto_delete, alternate_exchange, ..ExchangeOptions::new(kind) };
             let declared = router.declare_exchange(name, options);
             if let Some(existing) = model.exchanges.get(name) {
-                let is_same = (existing.kind, existing.auto_delete, existing.alternate)
-                    == (kind, auto_delete, alternate);
+                let is_same =
+                    (existing.kind, existing.auto_delete, existing.alternate) == (kind, auto_delete, alternate);
                 assert_eq!(declared.is_ok(), is_same);
             } else {
                 assert_eq!(declared, Ok(Declared::New));
-                model.exchanges.insert(
-                    name,
-                    Declaration {
-                        kind,
-                        auto_delete,
-                        alternate,
-                    },
-                );
+                model.exchanges.insert(name, Declaration { kind, auto_delete, alternate });
             }
         }
         Step::DeleteExchange(name) => {
@@ -402,18 +321,10 @@ fn apply(router: &mut Router, model: &mut Model, routes: &mut Routes, step: Step
         Step::RemoveQueue(id) => {
             let gone = set(router.remove_queue(QueueId(id)));
             model.queues.remove(&id);
-            assert_eq!(
-                gone,
-                model.drop_edges(|edge| edge.destination == End::Queue(id))
-            );
+            assert_eq!(gone, model.drop_edges(|edge| edge.destination == End::Queue(id)));
         }
         Step::Bind(edge) => {
-            let bound = router.bind(
-                edge.source,
-                destination(edge.destination),
-                &edge.key,
-                &table(&edge.arguments),
-            );
+            let bound = router.bind(edge.source, destination(edge.destination), &edge.key, &table(&edge.arguments));
             assert_eq!(bound.is_ok(), model.bind(&edge), "{bound:?}");
         }
         Step::Unbind(edge) => unbind(router, model, &edge),
@@ -423,24 +334,14 @@ fn apply(router: &mut Router, model: &mut Model, routes: &mut Routes, step: Step
                 unbind(router, model, &edge);
             }
         }
-        Step::Route {
-            exchange,
-            keys,
-            headers,
-        } => {
+        Step::Route { exchange, keys, headers } => {
             let table = table(&headers);
             let slices: Vec<_> = keys.iter().map(String::as_str).collect();
             routes.clear();
             let routed = router.route_all(exchange, &slices, &table, routes);
-            check_routed(
-                &routed,
-                routes,
-                model.route(exchange, &keys, &headers, true),
-            );
+            check_routed(&routed, routes, model.route(exchange, &keys, &headers, true));
             routes.clear();
-            let routed = slices
-                .iter()
-                .try_for_each(|key| router.route(exchange, key, &table, routes));
+            let routed = slices.iter().try_for_each(|key| router.route(exchange, key, &table, routes));
             let mut each = Some(BTreeSet::new());
             for key in &keys {
                 let one = model.route(exchange, std::slice::from_ref(key), &headers, false);
@@ -453,54 +354,27 @@ fn apply(router: &mut Router, model: &mut Model, routes: &mut Routes, step: Step
 }
 
 fn unbind(router: &mut Router, model: &mut Model, edge: &Edge) {
-    let gone = router.unbind(
-        edge.source,
-        destination(edge.destination),
-        &edge.key,
-        &table(&edge.arguments),
-    );
+    let gone = router.unbind(edge.source, destination(edge.destination), &edge.key, &table(&edge.arguments));
     assert_eq!(set(gone.unwrap()), model.drop_edges(|other| other == edge));
 }
 
-fn check_routed(
-    routed: &Result<(), RoutingError>,
-    routes: &Routes,
-    expected: Option<BTreeSet<u64>>,
-) {
+fn check_routed(routed: &Result<(), RoutingError>, routes: &Routes, expected: Option<BTreeSet<u64>>) {
     assert_eq!(routed.is_ok(), expected.is_some());
     let found: BTreeSet<_> = routes.queues().iter().map(|queue| queue.0).collect();
-    assert_eq!(
-        found.len(),
-        routes.queues().len(),
-        "a queue was reached twice: {:?}",
-        routes.queues()
-    );
+    assert_eq!(found.len(), routes.queues().len(), "a queue was reached twice: {:?}", routes.queues());
     assert_eq!(found, expected.unwrap_or_default());
 }
 
 fn check_state(router: &Router, model: &Model) {
-    let names: BTreeSet<_> = router
-        .exchange_names()
-        .filter(|name| EXCHANGES.contains(name))
-        .collect();
+    let names: BTreeSet<_> = router.exchange_names().filter(|name| EXCHANGES.contains(name)).collect();
     assert_eq!(names, model.exchanges.keys().copied().collect());
     for name in names {
-        assert_eq!(
-            router.is_exchange_in_use(name),
-            model.edges.iter().any(|edge| edge.source == name)
-        );
+        assert_eq!(router.is_exchange_in_use(name), model.edges.iter().any(|edge| edge.source == name));
     }
     // Both in the order they were made.
     assert_eq!(router.bindings().count(), model.edges.len());
     for ((source, to, key, arguments), edge) in router.bindings().zip(&model.edges) {
-        assert_eq!(
-            (source, to, key),
-            (
-                edge.source,
-                destination(edge.destination),
-                edge.key.as_str()
-            )
-        );
+        assert_eq!((source, to, key), (edge.source, destination(edge.destination), edge.key.as_str()));
         assert_eq!(*arguments, table(&edge.arguments));
     }
 }

@@ -58,12 +58,7 @@ impl Routes {
 
     /// The next exchange of the walk that was not visited yet.
     pub(super) fn next_exchange(&mut self) -> Option<ExchangeId> {
-        let next = self
-            .reached
-            .exchanges
-            .as_slice()
-            .get(self.reached.visited)
-            .copied();
+        let next = self.reached.exchanges.as_slice().get(self.reached.visited).copied();
         self.reached.visited += usize::from(next.is_some());
         next
     }
@@ -163,10 +158,7 @@ impl<T: Copy + Eq + Hash> UniqueList<T> {
 
 impl<T> Default for UniqueList<T> {
     fn default() -> Self {
-        Self {
-            items: Vec::new(),
-            seen: Map::default(),
-        }
+        Self { items: Vec::new(), seen: Map::default() }
     }
 }
 

@@ -46,20 +46,13 @@ impl TargetSet {
             // Most sets keep a single target; growing by itself a vector would start with room for four.
             self.entries.reserve_exact(1);
         }
-        self.entries.push(Entry {
-            target,
-            bindings: 1,
-        });
+        self.entries.push(Entry { target, bindings: 1 });
         match &mut self.positions {
             Some(positions) => {
                 positions.insert(target, position);
             }
             None if self.entries.len() > SCAN_LIMIT => {
-                let positions = self
-                    .entries
-                    .iter()
-                    .enumerate()
-                    .map(|(position, entry)| (entry.target, position));
+                let positions = self.entries.iter().enumerate().map(|(position, entry)| (entry.target, position));
                 self.positions = Some(Box::new(positions.collect()));
             }
             None => {}
@@ -118,9 +111,7 @@ mod tests {
     fn large_set_finds_its_targets_after_removals_in_any_order() {
         let mut set = TargetSet::default();
         (0..100).for_each(|id| set.insert(queue(id)));
-        (0..100)
-            .filter(|id| id % 3 != 0)
-            .for_each(|id| set.remove(queue(id)));
+        (0..100).filter(|id| id % 3 != 0).for_each(|id| set.remove(queue(id)));
         let mut left: Vec<_> = set.iter().collect();
         left.sort_by_key(|target| match target {
             Target::Queue(id) => id.0,

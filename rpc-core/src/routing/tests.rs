@@ -17,12 +17,7 @@ fn router() -> Router {
     router
 }
 
-fn declare(
-    router: &mut Router,
-    name: &str,
-    kind: ExchangeKind,
-    change: impl FnOnce(&mut ExchangeOptions),
-) {
+fn declare(router: &mut Router, name: &str, kind: ExchangeKind, change: impl FnOnce(&mut ExchangeOptions)) {
     let mut options = ExchangeOptions::new(kind);
     change(&mut options);
     assert_eq!(router.declare_exchange(name, options), Ok(Declared::New));
@@ -47,9 +42,7 @@ fn tagged(value: &str) -> FieldTable {
 }
 
 fn bind(router: &mut Router, source: &str, destination: Destination<'_>, routing_key: &str) {
-    router
-        .bind(source, destination, routing_key, &none())
-        .unwrap();
+    router.bind(source, destination, routing_key, &none()).unwrap();
 }
 
 fn bind_queue(router: &mut Router, source: &str, queue: QueueId, routing_key: &str) {
@@ -57,31 +50,17 @@ fn bind_queue(router: &mut Router, source: &str, queue: QueueId, routing_key: &s
 }
 
 fn bind_exchange(router: &mut Router, source: &str, destination: &str, routing_key: &str) {
-    bind(
-        router,
-        source,
-        Destination::Exchange(destination),
-        routing_key,
-    );
+    bind(router, source, Destination::Exchange(destination), routing_key);
 }
 
-fn unbind_queue(
-    router: &mut Router,
-    source: &str,
-    queue: QueueId,
-    routing_key: &str,
-) -> Vec<String> {
-    router
-        .unbind(source, Destination::Queue(queue), routing_key, &none())
-        .unwrap()
+fn unbind_queue(router: &mut Router, source: &str, queue: QueueId, routing_key: &str) -> Vec<String> {
+    router.unbind(source, Destination::Queue(queue), routing_key, &none()).unwrap()
 }
 
 /// The queues a message with these keys reaches, sorted.
 fn route(router: &Router, exchange: &str, routing_keys: &[&str]) -> Vec<QueueId> {
     let mut routes = Routes::new();
-    router
-        .route_all(exchange, routing_keys, &(), &mut routes)
-        .unwrap();
+    router.route_all(exchange, routing_keys, &(), &mut routes).unwrap();
     let mut queues = routes.queues().to_vec();
     queues.sort_unstable();
     queues
@@ -90,10 +69,8 @@ fn route(router: &Router, exchange: &str, routing_keys: &[&str]) -> Vec<QueueId>
 #[test]
 fn virtual_host_starts_with_the_exchanges_of_rabbitmq() {
     let router = Router::new();
-    let mut found: Vec<_> = router
-        .exchanges()
-        .map(|(name, options)| (name, options.kind.name(), options.internal))
-        .collect();
+    let mut found: Vec<_> =
+        router.exchanges().map(|(name, options)| (name, options.kind.name(), options.internal)).collect();
     found.sort_unstable();
     assert_eq!(
         found,
@@ -107,11 +84,7 @@ fn virtual_host_starts_with_the_exchanges_of_rabbitmq() {
             ("amq.topic", "topic", false),
         ]
     );
-    assert!(
-        router
-            .exchanges()
-            .all(|(_, options)| options.durable && !options.auto_delete)
-    );
+    assert!(router.exchanges().all(|(_, options)| options.durable && !options.auto_delete));
     assert_eq!(router.exchange_names().count(), 7);
     assert_eq!(router.exchange("nosuch"), None);
 }
@@ -144,29 +117,11 @@ fn default_exchange_can_be_neither_declared_nor_bound_nor_deleted() {
     let refused = RoutingError::DefaultExchange;
     let options = ExchangeOptions::new(ExchangeKind::Direct);
     assert_eq!(router.declare_exchange("", options), Err(refused.clone()));
-    assert_eq!(
-        router.bind("", Destination::Queue(Q1), "k", &none()),
-        Err(refused.clone())
-    );
-    assert_eq!(
-        router.bind("amq.direct", Destination::Exchange(""), "k", &none()),
-        Err(refused.clone())
-    );
-    assert_eq!(
-        router.unbind("", Destination::Queue(Q1), "q1", &none()),
-        Err(refused.clone())
-    );
-    assert_eq!(
-        router.unbind("amq.direct", Destination::Exchange(""), "k", &none()),
-        Err(refused)
-    );
-    assert_eq!(
-        router.delete_exchange(""),
-        Removed {
-            existed: true,
-            exchanges: vec![]
-        }
-    );
+    assert_eq!(router.bind("", Destination::Queue(Q1), "k", &none()), Err(refused.clone()));
+    assert_eq!(router.bind("amq.direct", Destination::Exchange(""), "k", &none()), Err(refused.clone()));
+    assert_eq!(router.unbind("", Destination::Queue(Q1), "q1", &none()), Err(refused.clone()));
+    assert_eq!(router.unbind("amq.direct", Destination::Exchange(""), "k", &none()), Err(refused));
+    assert_eq!(router.delete_exchange(""), Removed { existed: true, exchanges: vec![] });
     assert_eq!(route(&router, "", &["q1"]), [Q1]);
 }
 
@@ -176,13 +131,8 @@ fn declaring_again_compares_and_changes_nothing() {
     declare(&mut router, "e", ExchangeKind::Topic, auto_delete);
     let same = router.exchange("e").unwrap().clone();
     assert_eq!(router.declare_exchange("e", same), Ok(Declared::Existing));
-    let error = router
-        .declare_exchange("e", ExchangeOptions::new(ExchangeKind::Topic))
-        .unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "inequivalent arg 'auto_delete': received 'false' but current is 'true'"
-    );
+    let error = router.declare_exchange("e", ExchangeOptions::new(ExchangeKind::Topic)).unwrap_err();
+    assert_eq!(error.to_string(), "inequivalent arg 'auto_delete': received 'false' but current is 'true'");
     assert!(router.exchange("e").unwrap().auto_delete);
 }
 
@@ -248,14 +198,8 @@ fn missing_exchange_is_an_error_and_reaches_nothing() {
     let router = router();
     let mut routes = Routes::new();
     let missing = RoutingError::NoSuchExchange("nosuch".to_owned());
-    assert_eq!(
-        router.route("nosuch", "q1", &(), &mut routes),
-        Err(missing.clone())
-    );
-    assert_eq!(
-        router.route_all("nosuch", &["q1"], &(), &mut routes),
-        Err(missing)
-    );
+    assert_eq!(router.route("nosuch", "q1", &(), &mut routes), Err(missing.clone()));
+    assert_eq!(router.route_all("nosuch", &["q1"], &(), &mut routes), Err(missing));
     assert!(routes.is_empty());
 }
 
@@ -263,14 +207,8 @@ fn missing_exchange_is_an_error_and_reaches_nothing() {
 fn binding_needs_both_ends() {
     let mut router = router();
     let missing = |name: &str| Err(RoutingError::NoSuchExchange(name.to_owned()));
-    assert_eq!(
-        router.bind("s", Destination::Exchange("d"), "", &none()),
-        missing("s")
-    );
-    assert_eq!(
-        router.bind("amq.direct", Destination::Exchange("d"), "", &none()),
-        missing("d")
-    );
+    assert_eq!(router.bind("s", Destination::Exchange("d"), "", &none()), missing("s"));
+    assert_eq!(router.bind("amq.direct", Destination::Exchange("d"), "", &none()), missing("d"));
     let queue = QueueId(99);
     assert_eq!(
         router.bind("amq.direct", Destination::Queue(queue), "", &none()),
@@ -285,10 +223,7 @@ fn bad_x_match_is_refused_by_headers_exchanges_only() {
     let mut arguments = FieldTable::default();
     arguments.insert("x-match".into(), AMQPValue::LongString("maybe".into()));
     for exchange in ["amq.direct", "amq.fanout", "amq.topic"] {
-        assert_eq!(
-            router.bind(exchange, Destination::Queue(Q1), "", &arguments),
-            Ok(())
-        );
+        assert_eq!(router.bind(exchange, Destination::Queue(Q1), "", &arguments), Ok(()));
     }
     let value = AMQPValue::LongString("maybe".into());
     assert_eq!(
@@ -316,28 +251,12 @@ fn arguments_and_key_are_part_of_a_binding_in_every_kind_of_exchange() {
     for exchange in ["amq.direct", "amq.fanout", "amq.topic"] {
         let mut router = router();
         let queue = Destination::Queue(Q1);
-        for (key, arguments) in [
-            ("a", none()),
-            ("a", tagged("1")),
-            ("a", tagged("2")),
-            ("b", tagged("2")),
-        ] {
+        for (key, arguments) in [("a", none()), ("a", tagged("1")), ("a", tagged("2")), ("b", tagged("2"))] {
             router.bind(exchange, queue, key, &arguments).unwrap();
         }
-        let found: Vec<_> = router
-            .bindings()
-            .map(|binding| (binding.2.to_owned(), binding.3.clone()))
-            .collect();
+        let found: Vec<_> = router.bindings().map(|binding| (binding.2.to_owned(), binding.3.clone())).collect();
         let a = || "a".to_owned();
-        assert_eq!(
-            found,
-            [
-                (a(), none()),
-                (a(), tagged("1")),
-                (a(), tagged("2")),
-                ("b".to_owned(), tagged("2"))
-            ]
-        );
+        assert_eq!(found, [(a(), none()), (a(), tagged("1")), (a(), tagged("2")), ("b".to_owned(), tagged("2"))]);
         router.unbind(exchange, queue, "a", &tagged("3")).unwrap();
         router.unbind(exchange, queue, "c", &none()).unwrap();
         assert_eq!(router.bindings().count(), 4);
@@ -353,21 +272,13 @@ fn arguments_and_key_are_part_of_a_binding_in_every_kind_of_exchange() {
 #[test]
 fn headers_exchange_matches_by_arguments_whatever_the_key() {
     let mut router = router();
-    router
-        .bind("amq.match", Destination::Queue(Q1), "k", &tagged("1"))
-        .unwrap();
-    router
-        .bind("amq.match", Destination::Queue(Q2), "k", &tagged("2"))
-        .unwrap();
+    router.bind("amq.match", Destination::Queue(Q1), "k", &tagged("1")).unwrap();
+    router.bind("amq.match", Destination::Queue(Q2), "k", &tagged("2")).unwrap();
     let mut routes = Routes::new();
-    router
-        .route("amq.match", "other", &tagged("1"), &mut routes)
-        .unwrap();
+    router.route("amq.match", "other", &tagged("1"), &mut routes).unwrap();
     assert_eq!(routes.queues(), [Q1]);
     routes.clear();
-    router
-        .route("amq.match", "k", &Some(tagged("2")), &mut routes)
-        .unwrap();
+    router.route("amq.match", "k", &Some(tagged("2")), &mut routes).unwrap();
     assert_eq!(routes.queues(), [Q2]);
     routes.clear();
     router.route("amq.match", "k", &(), &mut routes).unwrap();
@@ -406,11 +317,9 @@ fn bindings_between_exchanges_match_the_same_key_at_every_step() {
 #[test]
 fn cycles_of_exchanges_end_and_reach_each_queue_once() {
     let mut router = router();
-    for (source, destination) in [
-        ("amq.direct", "amq.fanout"),
-        ("amq.fanout", "amq.topic"),
-        ("amq.topic", "amq.direct"),
-    ] {
+    for (source, destination) in
+        [("amq.direct", "amq.fanout"), ("amq.fanout", "amq.topic"), ("amq.topic", "amq.direct")]
+    {
         bind_exchange(&mut router, source, destination, "k");
     }
     bind_exchange(&mut router, "amq.fanout", "amq.fanout", "");
@@ -426,9 +335,7 @@ fn cycles_of_exchanges_end_and_reach_each_queue_once() {
 #[test]
 fn internal_exchange_is_reached_through_others() {
     let mut router = router();
-    declare(&mut router, "inside", ExchangeKind::Fanout, |options| {
-        options.internal = true
-    });
+    declare(&mut router, "inside", ExchangeKind::Fanout, |options| options.internal = true);
     bind_queue(&mut router, "inside", Q1, "");
     bind_exchange(&mut router, "amq.direct", "inside", "k");
     assert!(router.exchange("inside").unwrap().internal);
@@ -438,21 +345,12 @@ fn internal_exchange_is_reached_through_others() {
 #[test]
 fn alternate_exchange_is_asked_only_when_nothing_matched() {
     let mut router = router();
-    declare(
-        &mut router,
-        "main",
-        ExchangeKind::Direct,
-        alternate("amq.fanout"),
-    );
+    declare(&mut router, "main", ExchangeKind::Direct, alternate("amq.fanout"));
     bind_queue(&mut router, "main", Q1, "a");
     bind_queue(&mut router, "amq.fanout", Q2, "");
     assert_eq!(route(&router, "main", &["a"]), [Q1]);
     assert_eq!(route(&router, "main", &["b"]), [Q2]);
-    assert_eq!(
-        route(&router, "main", &["b", "a"]),
-        [Q1],
-        "one key of the message is enough"
-    );
+    assert_eq!(route(&router, "main", &["b", "a"]), [Q1], "one key of the message is enough");
     let mut routes = Routes::new();
     router.route("main", "b", &(), &mut routes).unwrap();
     assert!(routes.is_empty(), "a single key does not decide");
@@ -461,12 +359,7 @@ fn alternate_exchange_is_asked_only_when_nothing_matched() {
 #[test]
 fn queue_reached_before_still_counts_as_a_match() {
     let mut router = router();
-    declare(
-        &mut router,
-        "main",
-        ExchangeKind::Direct,
-        alternate("amq.fanout"),
-    );
+    declare(&mut router, "main", ExchangeKind::Direct, alternate("amq.fanout"));
     bind_queue(&mut router, "main", Q1, "a");
     bind_queue(&mut router, "amq.fanout", Q2, "");
     let mut routes = Routes::new();
@@ -492,39 +385,20 @@ fn alternate_exchanges_form_chains_and_cycles() {
 #[test]
 fn alternate_exchange_belongs_to_every_exchange_on_the_path() {
     let mut router = router();
-    declare(
-        &mut router,
-        "second",
-        ExchangeKind::Direct,
-        alternate("rest"),
-    );
-    declare(
-        &mut router,
-        "first",
-        ExchangeKind::Fanout,
-        alternate("amq.topic"),
-    );
+    declare(&mut router, "second", ExchangeKind::Direct, alternate("rest"));
+    declare(&mut router, "first", ExchangeKind::Fanout, alternate("amq.topic"));
     declare(&mut router, "rest", ExchangeKind::Fanout, |_| {});
     bind_exchange(&mut router, "first", "second", "");
     bind_queue(&mut router, "rest", Q1, "");
     bind_queue(&mut router, "amq.topic", Q2, "#");
-    assert_eq!(
-        route(&router, "first", &["k"]),
-        [Q1],
-        "matching an exchange is a match"
-    );
+    assert_eq!(route(&router, "first", &["k"]), [Q1], "matching an exchange is a match");
 }
 
 #[test]
 fn alternate_exchange_is_asked_whatever_other_exchanges_reached() {
     let mut router = router();
     declare(&mut router, "first", ExchangeKind::Fanout, |_| {});
-    declare(
-        &mut router,
-        "second",
-        ExchangeKind::Direct,
-        alternate("rest"),
-    );
+    declare(&mut router, "second", ExchangeKind::Direct, alternate("rest"));
     declare(&mut router, "rest", ExchangeKind::Fanout, |_| {});
     bind_queue(&mut router, "first", Q1, "");
     bind_exchange(&mut router, "first", "second", "");
@@ -535,12 +409,7 @@ fn alternate_exchange_is_asked_whatever_other_exchanges_reached() {
 #[test]
 fn alternate_exchange_may_be_missing_or_come_later() {
     let mut router = router();
-    declare(
-        &mut router,
-        "main",
-        ExchangeKind::Fanout,
-        alternate("later"),
-    );
+    declare(&mut router, "main", ExchangeKind::Fanout, alternate("later"));
     assert_eq!(route(&router, "main", &["k"]), []);
     declare(&mut router, "later", ExchangeKind::Fanout, |_| {});
     bind_queue(&mut router, "later", Q1, "");
@@ -575,10 +444,7 @@ fn auto_delete_exchange_never_bound_from_stays() {
     declare(&mut router, "e", ExchangeKind::Fanout, auto_delete);
     bind_exchange(&mut router, "amq.fanout", "e", "");
     assert_eq!(unbind_queue(&mut router, "e", Q1, ""), [""; 0]);
-    assert_eq!(
-        router.unbind("amq.fanout", Destination::Exchange("e"), "", &none()),
-        Ok(vec![])
-    );
+    assert_eq!(router.unbind("amq.fanout", Destination::Exchange("e"), "", &none()), Ok(vec![]));
     assert_eq!(router.remove_queue(Q1), [""; 0]);
     assert!(router.exchange("e").is_some());
 }
@@ -607,13 +473,7 @@ fn auto_delete_exchange_bound_to_itself_is_in_use() {
     bind_queue(&mut router, "e", Q1, "");
     assert_eq!(router.remove_queue(Q1), [""; 0]);
     assert!(router.is_exchange_in_use("e"));
-    assert_eq!(
-        router.delete_exchange("e"),
-        Removed {
-            existed: true,
-            exchanges: vec!["e".to_owned()]
-        }
-    );
+    assert_eq!(router.delete_exchange("e"), Removed { existed: true, exchanges: vec!["e".to_owned()] });
     assert_eq!(router.bindings().count(), 0);
 }
 
@@ -628,18 +488,9 @@ fn deleting_an_exchange_removes_its_bindings_at_both_ends() {
     bind_exchange(&mut router, "middle", "amq.direct", "");
     bind_queue(&mut router, "middle", Q1, "");
     let removed = router.delete_exchange("middle");
-    assert_eq!(
-        removed,
-        Removed {
-            existed: true,
-            exchanges: vec!["middle".to_owned(), "source".to_owned()]
-        }
-    );
+    assert_eq!(removed, Removed { existed: true, exchanges: vec!["middle".to_owned(), "source".to_owned()] });
     assert_eq!(router.delete_exchange("middle"), Removed::default());
-    let left: Vec<_> = router
-        .bindings()
-        .map(|(source, destination, key, _)| (source, destination, key))
-        .collect();
+    let left: Vec<_> = router.bindings().map(|(source, destination, key, _)| (source, destination, key)).collect();
     assert_eq!(left, [("amq.topic", Destination::Queue(Q2), "a.*")]);
     // The next exchange takes the place of the old one, and nothing of its bindings.
     declare(&mut router, "new", ExchangeKind::Fanout, |_| {});
@@ -661,10 +512,7 @@ fn removing_a_queue_removes_its_bindings_only() {
         assert_eq!(route(&router, exchange, &["k"]), [Q2], "{exchange}");
     }
     assert_eq!(router.bindings().count(), 4);
-    assert_eq!(
-        router.bind("amq.direct", Destination::Queue(Q1), "k", &none()),
-        Err(RoutingError::NoSuchQueue(Q1))
-    );
+    assert_eq!(router.bind("amq.direct", Destination::Queue(Q1), "k", &none()), Err(RoutingError::NoSuchQueue(Q1)));
 }
 
 #[test]
@@ -690,20 +538,14 @@ fn hundred_thousand_bindings_are_made_routed_and_removed() {
         router.add_queue(&key, queue);
         bind_queue(&mut router, "amq.fanout", queue, "");
         bind_queue(&mut router, "amq.direct", hub, &key);
-        router
-            .bind("amq.headers", Destination::Queue(hub), "", &tagged(&key))
-            .unwrap();
+        router.bind("amq.headers", Destination::Queue(hub), "", &tagged(&key)).unwrap();
         bind_queue(&mut router, "amq.topic", hub, &key);
     }
-    router
-        .route_all("amq.fanout", &[""], &(), &mut routes)
-        .unwrap();
+    router.route_all("amq.fanout", &[""], &(), &mut routes).unwrap();
     assert_eq!(routes.queues().len() as u64, BINDINGS);
     for exchange in ["amq.direct", "amq.topic", "amq.headers"] {
         routes.clear();
-        router
-            .route_all(exchange, &["k.777"], &tagged("k.777"), &mut routes)
-            .unwrap();
+        router.route_all(exchange, &["k.777"], &tagged("k.777"), &mut routes).unwrap();
         assert_eq!(routes.queues(), [hub], "{exchange}");
     }
     for id in (0..BINDINGS).rev() {

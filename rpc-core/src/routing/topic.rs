@@ -57,12 +57,7 @@ const ROOT: NodeId = 0;
 
 impl Default for Trie {
     fn default() -> Self {
-        Self {
-            nodes: vec![Node::default()],
-            free: Vec::new(),
-            edges: Map::default(),
-            words: Words::default(),
-        }
+        Self { nodes: vec![Node::default()], free: Vec::new(), edges: Map::default(), words: Words::default() }
     }
 }
 
@@ -101,17 +96,8 @@ impl Trie {
 
     /// Calls `found` with the targets of each pattern that matches `key`. Returns how many times it looked at a node, which
     /// is the work done.
-    pub(super) fn search(
-        &self,
-        key: &str,
-        scratch: &mut Scratch,
-        mut found: impl FnMut(&TargetSet),
-    ) -> usize {
-        let Scratch {
-            current,
-            next,
-            open,
-        } = scratch;
+    pub(super) fn search(&self, key: &str, scratch: &mut Scratch, mut found: impl FnMut(&TargetSet)) -> usize {
+        let Scratch { current, next, open } = scratch;
         current.clear();
         open.clear();
         current.push(ROOT);
@@ -145,17 +131,9 @@ impl Trie {
     }
 
     /// Goes on from `node` by one word of the key.
-    fn step(
-        &self,
-        node: NodeId,
-        word: Option<WordId>,
-        next: &mut Vec<NodeId>,
-        open: &mut UniqueList<NodeId>,
-    ) {
+    fn step(&self, node: NodeId, word: Option<WordId>, next: &mut Vec<NodeId>, open: &mut UniqueList<NodeId>) {
         let Node { star, literals, .. } = self.nodes[node];
-        let literal = word
-            .filter(|_| literals > 0)
-            .and_then(|word| self.edges.get(&(node, word)).copied());
+        let literal = word.filter(|_| literals > 0).and_then(|word| self.edges.get(&(node, word)).copied());
         for child in [literal, star].into_iter().flatten() {
             next.push(child);
             self.open(self.nodes[child].hash, open);
@@ -315,9 +293,7 @@ mod tests {
     /// RabbitMQ 3.10.8's own answers: a pattern, and which of the keys it matches.
     #[test]
     fn patterns_match_the_keys_rabbitmq_says() {
-        const KEYS: [&str; 11] = [
-            "", "a", "a.b", "a.b.c", ".", "a.", ".a", "a..b", "b", "b.a.c", "A",
-        ];
+        const KEYS: [&str; 11] = ["", "a", "a.b", "a.b.c", ".", "a.", ".a", "a..b", "b", "b.a.c", "A"];
         let answers: [(&str, &[&str]); 12] = [
             ("#", &KEYS),
             ("*", &["a", "b", "A"]),
@@ -326,12 +302,7 @@ mod tests {
             ("*.*", &["a.b", ".", "a.", ".a"]),
             ("a.*", &["a.b", "a."]),
             ("#.#", &KEYS),
-            (
-                "*.#",
-                &[
-                    "a", "a.b", "a.b.c", ".", "a.", ".a", "a..b", "b", "b.a.c", "A",
-                ],
-            ),
+            ("*.#", &["a", "a.b", "a.b.c", ".", "a.", ".a", "a..b", "b", "b.a.c", "A"]),
             ("", &[""]),
             ("a..b", &["a..b"]),
             ("#.a.#", &["a", "a.b", "a.b.c", "a.", ".a", "a..b", "b.a.c"]),
@@ -341,22 +312,11 @@ mod tests {
         for key in KEYS {
             for (pattern, keys) in answers {
                 let expected = if keys.contains(&key) { vec![0] } else { vec![] };
-                assert_eq!(
-                    matches(&trie(&[pattern]), key),
-                    expected,
-                    "'{pattern}' alone, '{key}'"
-                );
+                assert_eq!(matches(&trie(&[pattern]), key), expected, "'{pattern}' alone, '{key}'");
             }
-            let expected: Vec<_> = (0..)
-                .zip(answers)
-                .filter(|(_, (_, keys))| keys.contains(&key))
-                .collect();
+            let expected: Vec<_> = (0..).zip(answers).filter(|(_, (_, keys))| keys.contains(&key)).collect();
             let expected: Vec<_> = expected.into_iter().map(|(id, _)| id).collect();
-            assert_eq!(
-                matches(&together, key),
-                expected,
-                "all patterns in one trie, '{key}'"
-            );
+            assert_eq!(matches(&together, key), expected, "all patterns in one trie, '{key}'");
         }
     }
 
@@ -375,11 +335,7 @@ mod tests {
             ("a.b", "#", false),
             ("é.*", "é.ü", true),
         ] {
-            assert_eq!(
-                !matches(&trie(&[pattern]), key).is_empty(),
-                expected,
-                "'{pattern}' '{key}'"
-            );
+            assert_eq!(!matches(&trie(&[pattern]), key).is_empty(), expected, "'{pattern}' '{key}'");
         }
     }
 
@@ -400,22 +356,14 @@ mod tests {
             (&one_word, &one_word, true),
             ("*", &one_word, true),
         ] {
-            assert_eq!(
-                !matches(&trie(&[pattern]), key).is_empty(),
-                expected,
-                "'{pattern}' '{key}'"
-            );
+            assert_eq!(!matches(&trie(&[pattern]), key).is_empty(), expected, "'{pattern}' '{key}'");
         }
     }
 
     /// Trying all ways to share 128 words among 128 `#` would never end.
     #[test]
     fn many_hashes_in_a_pattern_do_not_multiply_the_work() {
-        let hashes = trie(&[
-            &vec!["#"; 128].join("."),
-            &vec!["#.w"; 64].join("."),
-            &vec!["#.*"; 64].join("."),
-        ]);
+        let hashes = trie(&[&vec!["#"; 128].join("."), &vec!["#.w"; 64].join("."), &vec!["#.*"; 64].join(".")]);
         let key = vec!["w"; 128].join(".");
         assert_eq!(matches(&hashes, &key), [0, 1, 2]);
         let looks = hashes.search(&key, &mut Scratch::default(), |_| {});
@@ -470,9 +418,7 @@ mod tests {
                 trie.insert(&pattern(id), queue(id));
             }
             let mut scratch = Scratch::default();
-            (1..=8)
-                .map(|words| trie.search(&key(words), &mut scratch, |_| {}))
-                .collect()
+            (1..=8).map(|words| trie.search(&key(words), &mut scratch, |_| {})).collect()
         };
         let few = looks(10);
         assert_eq!(looks(1_000), few);
