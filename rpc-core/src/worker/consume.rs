@@ -119,13 +119,13 @@ async fn serve(lane: &Lane, mut intake: Intake, phase: &mut watch::Receiver<Phas
                     while let Some(delivery) = intake.consumer.next_ready() {
                         take(lane, &intake, &mut handlers, &finished, &now, delivery);
                     }
+                    // Not awaited above: a lane that woke for every finished handler would wake twice a call. The
+                    // prefetch count bounds how many wait here.
                     while handlers.try_join_next().is_some() {}
                 }
                 Ok(None) => break Some("the broker cancelled the consumer".to_owned()),
                 Err(error) => break Some(error.to_string()),
             },
-            // Keeps the set from growing while nothing arrives.
-            Some(_) = handlers.join_next(), if !handlers.is_empty() => {}
         }
     };
     let end = match lost {
