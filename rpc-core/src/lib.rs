@@ -26,7 +26,7 @@ mod worker;
 pub mod __private;
 
 // The public interface is:
-pub use client::{Call, CallFuture, Client, ClientOptions};
+pub use client::{Call, CallFuture, Client, ClientOptions, WhenFull};
 pub use codec::{Codec, CodecError};
 pub use connection::{Connection, ConnectionOptions, State, transport::HeaderValue};
 pub use context::Context;

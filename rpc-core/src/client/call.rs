@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    Client,
+    Client, WhenFull,
     oneway::{OneWay, Settled},
     reply_queue::{NotSent, Outcome},
 };
@@ -31,6 +31,7 @@ use crate::{
     error::{CallError, Error, TimeoutStage},
     service::{MethodDescriptor, ServiceDescriptor},
     topology,
+    worker::inherited_deadline,
 };
 
 /// A call that is not sent yet: set its options, then `.await` it.
@@ -87,6 +88,8 @@ impl<T, E> Call<T, E> {
     }
 
     /// The budget of the whole call, waiting for a connection included.
+    ///
+    /// Inside a handler it is cut to what the caller of that handler still waits.
     ///
     /// The default is the method's (`#[rpc(timeout = "…")]`), else [`ClientOptions::timeout`](crate::ClientOptions).
     pub const fn timeout(mut self, budget: Duration) -> Self {
@@ -215,7 +218,11 @@ impl Request {
     fn deadline(&self) -> (Duration, Instant) {
         let budget = self.timeout.or(self.method.timeout).unwrap_or_else(|| self.client.options().timeout);
         let now = Instant::now();
-        (budget, now.checked_add(budget).unwrap_or_else(|| now + FOREVER))
+        let deadline = now.checked_add(budget).unwrap_or_else(|| now + FOREVER);
+        match inherited_deadline() {
+            Some(inherited) if inherited < deadline => (inherited.saturating_duration_since(now), inherited),
+            _ => (budget, deadline),
+        }
     }
 
     /// The body, if it can be sent.
@@ -271,6 +278,9 @@ impl Request {
     /// Sends once and waits for what becomes of it.
     async fn attempt(&self, budget: Duration, deadline: Instant, body: &[u8], number: u32) -> Result<Reply, Failure> {
         let timed_out = |stage| Failure::Final(CallError::Timeout { stage, after: budget });
+        if number == 1 && deadline <= Instant::now() {
+            return Err(timed_out(TimeoutStage::Connecting));
+        }
         let session = match timeout_at(deadline, self.client.session()).await {
             Ok(session) => session.map_err(not_connected)?,
             // What an earlier attempt may have done outweighs where this one stood.
@@ -280,6 +290,10 @@ impl Request {
         let waiter = loop {
             match session.begin(deadline) {
                 Ok(waiter) => break waiter,
+                Err(NotSent::Full) if self.client.options().when_full == WhenFull::Refuse => {
+                    let message = format!("{} calls are in flight", self.client.options().max_in_flight);
+                    return Err(Failure::Final(CallError::Overloaded { message }));
+                }
                 Err(NotSent::Full) => {
                     if timeout_at(deadline, session.freed()).await.is_err() {
                         return Err(timed_out(TimeoutStage::InFlightLimit));

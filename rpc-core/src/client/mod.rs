@@ -26,17 +26,36 @@ use crate::{connection::Connection, error::Error, service::ServiceDescriptor};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ClientOptions {
-    /// The budget of a call whose method and caller set none. The default is 10 s.
+    /// The budget of a call whose method and caller set none. The default is 10 s. A call made inside a handler never
+    /// outlives the call that handler serves.
     pub timeout: Duration,
-    /// Calls in flight at once; further ones wait, within their budget. The default is 1 024.
+    /// Calls in flight at once. The default is 1 024.
     pub max_in_flight: usize,
+    /// What becomes of a call beyond `max_in_flight`. The default is to wait.
+    pub when_full: WhenFull,
     /// The largest encoded request. The default is 16 MiB, what the bundled broker takes; RabbitMQ 3.10 takes 128 MiB.
     pub max_body_bytes: usize,
 }
 
+/// What becomes of a call while `max_in_flight` others wait for their answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum WhenFull {
+    /// It waits for a place, within its budget. The default.
+    #[default]
+    Wait,
+    /// It ends at once with [`CallError::Overloaded`](crate::CallError::Overloaded).
+    Refuse,
+}
+
 impl Default for ClientOptions {
     fn default() -> Self {
-        Self { timeout: Duration::from_secs(10), max_in_flight: 1_024, max_body_bytes: 16 << 20 }
+        Self {
+            timeout: Duration::from_secs(10),
+            max_in_flight: 1_024,
+            when_full: WhenFull::default(),
+            max_body_bytes: 16 << 20,
+        }
     }
 }
 

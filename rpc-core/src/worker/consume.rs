@@ -31,7 +31,6 @@ use crate::{
 pub(super) struct Lane {
     pub(super) source: Source,
     pub(super) service: Arc<dyn Dispatch>,
-    pub(super) ack_policy: AckPolicy,
     /// Handlers that may run at once, over all lanes of the pool.
     pub(super) slots: Arc<Semaphore>,
     pub(super) counters: Arc<Counters>,
@@ -105,7 +104,8 @@ async fn reopen(lane: &Lane) -> Result<Intake, Error> {
 /// Serves one queue until the pool shuts down or the consumer is lost.
 async fn serve(lane: &Lane, mut intake: Intake, phase: &mut watch::Receiver<Phase>) -> LaneEnd {
     let (finished, inbox) = mpsc::unbounded_channel();
-    let replier = tokio::spawn(send_replies(intake.channel.clone(), inbox, Arc::clone(&lane.counters)));
+    let replier =
+        tokio::spawn(send_replies(intake.channel.clone(), lane.source.ack_policy, inbox, Arc::clone(&lane.counters)));
     let mut handlers = JoinSet::new();
     let now = phase.clone();
     let lost = loop {
@@ -166,7 +166,7 @@ fn take(
         ack: Verdict::Ack,
         finished: finished.clone(),
     };
-    if lane.ack_policy == AckPolicy::BeforeHandler {
+    if lane.source.ack_policy == AckPolicy::BeforeHandler {
         let ack = Settlement::Ack { delivery_tag: job.delivery_tag, multiple: false };
         if let Err(error) = intake.channel.settle(ack) {
             tracing::debug!(%error, "could not acknowledge before the handler: it does not run");

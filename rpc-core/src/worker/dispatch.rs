@@ -2,10 +2,20 @@
 //!
 //! The generated `FibonacciServer` implements [`Dispatch`]; nothing here knows a user's type.
 
-use std::{fmt, future::Future, panic::AssertUnwindSafe, pin::Pin, task::Poll};
+use std::{
+    any::Any,
+    fmt,
+    future::{Future, poll_fn},
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    task::Poll,
+};
 
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::runtime::Handle;
+use tokio::{
+    runtime::Handle,
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     codec::{Codec, CodecError},
@@ -153,13 +163,20 @@ impl fmt::Debug for Response {
 
 /// Runs a handler on a thread where it may block or compute for long, at most [tokio's
 /// `max_blocking_threads`](tokio::runtime::Builder::max_blocking_threads) at once.
+///
+/// A thread cannot be stopped: at the caller's deadline the caller is told, and the computation goes on unheard.
 pub fn blocking<F>(handler: F) -> Handler
 where
     F: Future<Output = Response> + Send + 'static,
 {
     Box::pin(async move {
         let runtime = Handle::current();
-        match tokio::task::spawn_blocking(move || runtime.block_on(handler)).await {
+        let deadline = inherited_deadline();
+        let run = move || match deadline {
+            Some(deadline) => runtime.block_on(CALLER_DEADLINE.scope(deadline, handler)),
+            None => runtime.block_on(handler),
+        };
+        match tokio::task::spawn_blocking(run).await {
             Ok(response) => response,
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
@@ -208,26 +225,55 @@ fn no_such_method(delivery: &Delivery) -> Response {
     Response::failed(Code::NoSuchMethod, format!("'{}' names no method of this service", delivery.routing_key()))
 }
 
-/// Starts and finishes a handler; a panic becomes an `internal` answer.
+/// Starts and finishes a handler: a panic becomes an `internal` answer, and a handler that outlives its caller's
+/// patience is dropped and becomes a `timeout`.
 pub(super) async fn handle(service: &dyn Dispatch, request: Request) -> Response {
-    let panicked = |panic: Box<dyn std::any::Any + Send>| {
-        let message = panic_message(&*panic);
-        tracing::error!(message, "handler panicked");
-        Response::failed(Code::Internal, format!("the handler panicked: {message}"))
-    };
-    let mut handler = match std::panic::catch_unwind(AssertUnwindSafe(|| service.dispatch(request))) {
-        Ok(handler) => handler,
-        Err(panic) => return panicked(panic),
-    };
-    // Nothing of a handler that panicked is looked at again, so unwind safety does not matter.
-    std::future::poll_fn(|cx| match std::panic::catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(cx))) {
-        Ok(poll) => poll,
-        Err(panic) => Poll::Ready(panicked(panic)),
-    })
-    .await
+    match request.context().deadline() {
+        Some(deadline) => CALLER_DEADLINE.scope(deadline, handle_until(service, request, Some(deadline))).await,
+        None => handle_until(service, request, None).await,
+    }
 }
 
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+async fn handle_until(service: &dyn Dispatch, request: Request, deadline: Option<Instant>) -> Response {
+    let mut handler = match std::panic::catch_unwind(AssertUnwindSafe(|| service.dispatch(request))) {
+        Ok(handler) => handler,
+        Err(panic) => return panicked(&*panic),
+    };
+    // Nothing of a handler that panicked is looked at again, so unwind safety does not matter.
+    let mut running = poll_fn(|cx| match std::panic::catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(cx))) {
+        Ok(poll) => poll,
+        Err(panic) => Poll::Ready(panicked(&*panic)),
+    });
+    let Some(deadline) = deadline else {
+        return running.await;
+    };
+    // Most handlers never wait: only one that does is worth a timer.
+    if let Poll::Ready(response) = poll_fn(|cx| Poll::Ready(Pin::new(&mut running).poll(cx))).await {
+        return response;
+    }
+    match timeout_at(deadline, running).await {
+        Ok(response) => response,
+        Err(_) => Response::failed(Code::Timeout, "the handler was stopped at the caller's deadline"),
+    }
+}
+
+tokio::task_local! {
+    /// When the caller of the running handler stops waiting.
+    static CALLER_DEADLINE: Instant;
+}
+
+/// The deadline that calls made inside a handler inherit.
+pub(crate) fn inherited_deadline() -> Option<Instant> {
+    CALLER_DEADLINE.try_with(|deadline| *deadline).ok()
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> Response {
+    let message = panic_message(panic);
+    tracing::error!(message, "handler panicked");
+    Response::failed(Code::Internal, format!("the handler panicked: {message}"))
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
     panic
         .downcast_ref::<&str>()
         .copied()

@@ -30,6 +30,7 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use self::consume::{Intake, Lane, Phase};
+pub(crate) use self::dispatch::inherited_deadline;
 pub use self::{
     dispatch::{Dispatch, Handler, Request, Response, blocking},
     shutdown::{PoolHandle, ShutdownReport},
@@ -52,6 +53,9 @@ pub enum AckPolicy {
     /// again elsewhere. The default.
     #[default]
     AfterReply,
+    /// After the broker has confirmed the reply: even a broker that dies between taking the reply and routing it
+    /// loses nothing. Each batch of replies costs one more round trip before its requests are acknowledged.
+    AfterConfirmedReply,
     /// Before the handler runs: at most once. A worker that dies loses what it was doing, and its callers time out.
     BeforeHandler,
 }
@@ -176,7 +180,6 @@ impl WorkerPool {
                 let lane = Lane {
                     source,
                     service: Arc::clone(service),
-                    ack_policy: self.ack_policy,
                     slots: Arc::clone(&slots),
                     counters: Arc::clone(&counters),
                 };
@@ -220,7 +223,8 @@ impl WorkerPool {
             arguments.push(("x-max-priority", HeaderValue::from(u32::from(max_priority))));
         }
         let connection = self.connection.clone();
-        Source { connection, descriptor: service.descriptor(), method_queue, prefetch_count, arguments }
+        let ack_policy = self.ack_policy;
+        Source { connection, descriptor: service.descriptor(), method_queue, prefetch_count, ack_policy, arguments }
     }
 }
 
@@ -243,6 +247,7 @@ struct Source {
     descriptor: &'static ServiceDescriptor,
     method_queue: Option<&'static str>,
     prefetch_count: u16,
+    ack_policy: AckPolicy,
     arguments: Vec<(&'static str, HeaderValue)>,
 }
 
@@ -254,6 +259,9 @@ impl Source {
             Some(queue) => self.declare_bare(&channel, queue).await?,
             None => self.declare(&channel).await?,
         };
+        if self.ack_policy == AckPolicy::AfterConfirmedReply {
+            channel.confirm_select().await?;
+        }
         // Before consuming: the only bound on what the client library buffers.
         channel.qos(self.prefetch_count).await?;
         let consumer_tag = format!("{queue}.{}", Uuid::new_v4());
@@ -308,12 +316,6 @@ impl Counters {
             expired: self.expired.load(Ordering::Relaxed),
             requeued: self.requeued.load(Ordering::Relaxed),
         }
-    }
-}
-
-impl AsRef<Self> for Counters {
-    fn as_ref(&self) -> &Self {
-        self
     }
 }
 

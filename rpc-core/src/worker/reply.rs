@@ -8,11 +8,11 @@
 //! finished meanwhile goes out together, and the acks wait once for all of it to be on the socket, because lapin sends
 //! methods before queued messages. Where tags are consecutive one `multiple` ack covers them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::sync::mpsc;
 
-use super::Counters;
+use super::{AckPolicy, Counters};
 use crate::connection::{
     Channel,
     transport::{Properties, Publish, Settlement},
@@ -45,26 +45,25 @@ pub(super) struct Reply {
 /// Runs until every sender is gone. The queue is bounded by the prefetch count: each delivery comes here once.
 pub(super) async fn send_replies(
     channel: Channel,
+    ack_policy: AckPolicy,
     mut finished: mpsc::UnboundedReceiver<Finished>,
-    counters: impl AsRef<Counters>,
+    counters: Arc<Counters>,
 ) {
     let mut batch = Vec::with_capacity(BATCH_MAX);
     let mut acks = Acks::default();
     let mut settlements = Vec::new();
-    let mut replies = Vec::new();
     while finished.recv_many(&mut batch, BATCH_MAX).await > 0 {
-        for Finished { delivery_tag, verdict, reply } in batch.drain(..) {
-            replies.extend(reply);
-            match verdict {
-                Verdict::Ack => acks.finish(delivery_tag, true),
-                Verdict::Requeue => {
-                    settlements.push(Settlement::Requeue { delivery_tag });
-                    acks.finish(delivery_tag, false);
-                }
-                Verdict::Settled => acks.finish(delivery_tag, false),
-            }
+        if ack_policy == AckPolicy::AfterConfirmedReply {
+            confirm(&channel, &mut batch, &counters).await;
+        } else {
+            send(&channel, &mut batch, &counters).await;
         }
-        send(&channel, &mut replies, counters.as_ref()).await;
+        for Finished { delivery_tag, verdict, .. } in batch.drain(..) {
+            if verdict == Verdict::Requeue {
+                settlements.push(Settlement::Requeue { delivery_tag });
+            }
+            acks.finish(delivery_tag, verdict == Verdict::Ack);
+        }
         acks.take(&mut settlements);
         for settlement in settlements.drain(..) {
             if let Err(error) = channel.settle(settlement) {
@@ -75,20 +74,48 @@ pub(super) async fn send_replies(
     }
 }
 
-/// Sends a batch and waits until its last reply is on the socket, and with it all of them.
-async fn send(channel: &Channel, replies: &mut Vec<Reply>, counters: &Counters) {
-    let mut left = replies.len();
-    for Reply { reply_to, properties, body } in replies.drain(..) {
+/// Sends a batch's replies and waits until the last one is on the socket, and with it all of them.
+async fn send(channel: &Channel, batch: &mut [Finished], counters: &Counters) {
+    let mut left = batch.iter().filter(|finished| finished.reply.is_some()).count();
+    for Reply { reply_to, properties, body } in batch.iter_mut().filter_map(|finished| finished.reply.take()) {
         left -= 1;
-        // Not mandatory: a caller that has gone is nobody's error, and RabbitMQ returns mandatory replies to
-        // `amq.rabbitmq.reply-to` although it delivers them.
-        let publish = Publish { exchange: "", routing_key: &reply_to, mandatory: false, properties, body: &body };
+        let publish = reply_publish(&reply_to, properties, &body);
         let sent = if left == 0 { channel.publish_written(publish).await } else { channel.publish(publish) };
         match sent {
             Ok(()) => Counters::add(&counters.answered),
             Err(error) => tracing::warn!(%error, reply_to, "could not send a reply"),
         }
     }
+}
+
+/// Sends a batch's replies and waits for the broker's word on each; a request whose reply it refused is given back.
+async fn confirm(channel: &Channel, batch: &mut [Finished], counters: &Counters) {
+    let mut confirms = Vec::with_capacity(batch.len());
+    for finished in batch {
+        let Some(Reply { reply_to, properties, body }) = finished.reply.take() else { continue };
+        match channel.publish_for_confirm(reply_publish(&reply_to, properties, &body)).await {
+            Ok(confirm) => confirms.push((finished, confirm)),
+            Err(error) => {
+                tracing::warn!(%error, reply_to, "could not send a reply");
+                finished.verdict = Verdict::Requeue;
+            }
+        }
+    }
+    for (finished, confirm) in confirms {
+        match confirm.wait().await {
+            Ok((true, _)) => Counters::add(&counters.answered),
+            Ok((false, _)) | Err(_) => {
+                tracing::warn!(delivery_tag = finished.delivery_tag, "the broker did not confirm a reply");
+                finished.verdict = Verdict::Requeue;
+            }
+        }
+    }
+}
+
+/// Not mandatory: a caller that has gone is nobody's error, and RabbitMQ returns mandatory replies to
+/// `amq.rabbitmq.reply-to` although it delivers them.
+fn reply_publish<'a>(reply_to: &'a str, properties: Properties, body: &'a [u8]) -> Publish<'a> {
+    Publish { exchange: "", routing_key: reply_to, mandatory: false, properties, body }
 }
 
 /// Merges acks of consecutive delivery tags.
