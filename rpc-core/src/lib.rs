@@ -10,6 +10,11 @@
 //!  └────────────────┘   exclusive    └──────────────┘             └───────────────────┘
 //! ```
 
+#[cfg(feature = "broker")]
+pub mod broker;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
 mod client;
 mod codec;
 mod connection;
@@ -19,6 +24,8 @@ mod error;
 pub mod routing;
 mod service;
 mod topology;
+#[cfg(feature = "broker")]
+mod wire;
 mod worker;
 
 #[doc(hidden)]

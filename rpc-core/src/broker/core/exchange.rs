@@ -1,0 +1,134 @@
+//! The exchange class.
+
+use amq_protocol::{
+    protocol::{
+        AMQPClass,
+        exchange::{AMQPMethod, Bind, BindOk, Declare, DeclareOk, Delete, DeleteOk, Unbind, UnbindOk},
+    },
+    types::AMQPValue,
+};
+
+use super::{ConnectionId, Core, Fault, Now};
+use crate::routing::{Declared, Destination, ExchangeKind, ExchangeOptions, RoutingError};
+
+impl Core {
+    pub(super) fn exchange_method(
+        &mut self,
+        id: ConnectionId,
+        number: u16,
+        method: AMQPMethod,
+        _now: Now,
+    ) -> Result<(), Fault> {
+        let (nowait, ok) = match method {
+            AMQPMethod::Declare(declare) => {
+                self.declare_exchange(id, &declare)?;
+                (declare.nowait, AMQPMethod::DeclareOk(DeclareOk {}))
+            }
+            AMQPMethod::Delete(delete) => {
+                self.delete_exchange(id, &delete)?;
+                (delete.nowait, AMQPMethod::DeleteOk(DeleteOk {}))
+            }
+            AMQPMethod::Bind(bind) => {
+                self.bind_exchange(id, &bind)?;
+                (bind.nowait, AMQPMethod::BindOk(BindOk {}))
+            }
+            AMQPMethod::Unbind(unbind) => {
+                self.unbind_exchange(id, &unbind)?;
+                (unbind.nowait, AMQPMethod::UnbindOk(UnbindOk {}))
+            }
+            _ => return Err(Fault::command_invalid("this exchange method is the server's to send")),
+        };
+        if !nowait {
+            self.sessions.send(id, number, &AMQPClass::Exchange(ok));
+        }
+        Ok(())
+    }
+
+    fn declare_exchange(&mut self, id: ConnectionId, declare: &Declare) -> Result<(), Fault> {
+        let (vhost, _) = self.vhost(id)?;
+        let name = declare.exchange.as_str();
+        if name.is_empty() {
+            return Err(Fault::default_exchange());
+        }
+        if declare.passive {
+            return match vhost.router.exchange(name) {
+                Some(_) => Ok(()),
+                None => Err(Fault::no_exchange(name, &vhost.name)),
+            };
+        }
+        let kind = declare.kind.as_str();
+        let Some(kind) = ExchangeKind::from_name(kind) else {
+            return Err(Fault::command_invalid(format!("unknown exchange type '{kind}'")));
+        };
+        if name.starts_with("amq.") && vhost.router.exchange(name).is_none() {
+            return Err(Fault::reserved_name("exchange", name));
+        }
+        let mut options = ExchangeOptions::new(kind);
+        options.durable = declare.durable;
+        options.auto_delete = declare.auto_delete;
+        options.internal = declare.internal;
+        options.arguments = declare.arguments.clone();
+        options.alternate_exchange = match declare.arguments.inner().get("alternate-exchange") {
+            None => None,
+            Some(AMQPValue::LongString(text)) => Some(String::from_utf8_lossy(text.as_bytes()).into_owned()),
+            Some(other) => {
+                let kind = super::queue_arguments::type_name(other);
+                return Err(Fault::precondition(format!(
+                    "invalid type '{kind}' for arg 'alternate-exchange' in exchange '{name}' in vhost '{}'",
+                    vhost.name
+                )));
+            }
+        };
+        match vhost.router.declare_exchange(name, options) {
+            Ok(Declared::New | Declared::Existing) => Ok(()),
+            Err(RoutingError::Inequivalent { field, received, current }) => {
+                Err(Fault::inequivalent("exchange", name, &vhost.name, field, &received, &current))
+            }
+            Err(error) => Err(routing_fault(&error, &vhost.name)),
+        }
+    }
+
+    fn delete_exchange(&mut self, id: ConnectionId, delete: &Delete) -> Result<(), Fault> {
+        let (vhost, _) = self.vhost(id)?;
+        let name = delete.exchange.as_str();
+        if name.is_empty() {
+            return Err(Fault::default_exchange());
+        }
+        if name.starts_with("amq.") && vhost.router.exchange(name).is_some() {
+            return Err(Fault::system_exchange(name, &vhost.name));
+        }
+        if delete.if_unused && vhost.router.is_exchange_in_use(name) {
+            return Err(Fault::precondition(format!("exchange '{name}' in vhost '{}' in use", vhost.name)));
+        }
+        vhost.router.delete_exchange(name);
+        Ok(())
+    }
+
+    fn bind_exchange(&mut self, id: ConnectionId, bind: &Bind) -> Result<(), Fault> {
+        let (vhost, _) = self.vhost(id)?;
+        let destination = Destination::Exchange(bind.destination.as_str());
+        vhost
+            .router
+            .bind(bind.source.as_str(), destination, bind.routing_key.as_str(), &bind.arguments)
+            .map_err(|error| routing_fault(&error, &vhost.name))
+    }
+
+    fn unbind_exchange(&mut self, id: ConnectionId, unbind: &Unbind) -> Result<(), Fault> {
+        let (vhost, _) = self.vhost(id)?;
+        let destination = Destination::Exchange(unbind.destination.as_str());
+        vhost
+            .router
+            .unbind(unbind.source.as_str(), destination, unbind.routing_key.as_str(), &unbind.arguments)
+            .map(drop)
+            .map_err(|error| routing_fault(&error, &vhost.name))
+    }
+}
+
+/// The router's refusals in RabbitMQ's words.
+pub(super) fn routing_fault(error: &RoutingError, vhost: &str) -> Fault {
+    match error {
+        RoutingError::NoSuchExchange(name) => Fault::no_exchange(name, vhost),
+        RoutingError::DefaultExchange => Fault::default_exchange(),
+        other => Fault::precondition(other.to_string()),
+    }
+}

@@ -1,0 +1,230 @@
+//! The queue class.
+
+use std::sync::Arc;
+
+use amq_protocol::protocol::{
+    AMQPClass,
+    queue::{AMQPMethod, Bind, BindOk, Declare, DeclareOk, Delete, DeleteOk, Purge, PurgeOk, Unbind, UnbindOk},
+};
+
+use super::{
+    ConnectionId, Core, Fault, Now,
+    exchange::routing_fault,
+    publish::DIRECT_REPLY_TO,
+    queue::Queue,
+    queue_arguments::{self, QueueArguments},
+    vhost::{QueueKey, Vhost},
+};
+use crate::routing::Destination;
+
+impl Core {
+    pub(super) fn queue_method(
+        &mut self,
+        id: ConnectionId,
+        number: u16,
+        method: AMQPMethod,
+        now: Now,
+    ) -> Result<(), Fault> {
+        let (nowait, ok) = match method {
+            AMQPMethod::Declare(declare) => {
+                let ok = self.declare_queue(id, number, &declare, now)?;
+                (declare.nowait, AMQPMethod::DeclareOk(ok))
+            }
+            AMQPMethod::Bind(bind) => {
+                self.bind_queue(id, number, &bind)?;
+                (bind.nowait, AMQPMethod::BindOk(BindOk {}))
+            }
+            AMQPMethod::Unbind(unbind) => {
+                self.unbind_queue(id, number, &unbind)?;
+                (false, AMQPMethod::UnbindOk(UnbindOk {}))
+            }
+            AMQPMethod::Purge(purge) => {
+                let message_count = self.purge_queue(id, number, &purge)?;
+                (purge.nowait, AMQPMethod::PurgeOk(PurgeOk { message_count }))
+            }
+            AMQPMethod::Delete(delete) => {
+                let message_count = self.delete_queue(id, number, &delete)?;
+                (delete.nowait, AMQPMethod::DeleteOk(DeleteOk { message_count }))
+            }
+            _ => return Err(Fault::command_invalid("this queue method is the server's to send")),
+        };
+        if !nowait {
+            self.sessions.send(id, number, &AMQPClass::Queue(ok));
+        }
+        Ok(())
+    }
+
+    fn declare_queue(
+        &mut self,
+        id: ConnectionId,
+        number: u16,
+        declare: &Declare,
+        now: Now,
+    ) -> Result<DeclareOk, Fault> {
+        let mut name = declare.queue.as_str().to_owned();
+        if name == DIRECT_REPLY_TO {
+            let has_consumer = self.channel_mut(id, number)?.direct_replies.is_some();
+            return Ok(DeclareOk { queue: name.into(), message_count: 0, consumer_count: has_consumer.into() });
+        }
+        if name.is_empty() && !declare.passive {
+            name = self.generated_name("amq.gen-");
+        }
+        let (vhost, _) = self.vhost(id)?;
+        let existing = vhost.names.get(name.as_str()).copied();
+        let key = match existing {
+            Some(key) => {
+                check_existing(vhost, key, id, declare)?;
+                key
+            }
+            None if declare.passive => return Err(Fault::no_queue(&name, &vhost.name)),
+            None => {
+                if declare.queue.as_str().starts_with("amq.") {
+                    return Err(Fault::reserved_name("queue", &name));
+                }
+                vhost.add_queue(new_queue(&name, id, declare, &vhost.name, now)?)
+            }
+        };
+        let queue = vhost.queues.get_mut(&key).ok_or_else(|| Fault::no_queue(&name, "/"))?;
+        queue.last_used = now.instant;
+        let message_count = count(queue.ready_count());
+        let consumer_count = count(queue.consumers.len());
+        self.channel_mut(id, number)?.last_queue = Some(name.clone());
+        Ok(DeclareOk { queue: name.into(), message_count, consumer_count })
+    }
+
+    fn bind_queue(&mut self, id: ConnectionId, number: u16, bind: &Bind) -> Result<(), Fault> {
+        let name = self.queue_name(id, number, bind.queue.as_str())?;
+        let (vhost, _) = self.vhost(id)?;
+        if bind.exchange.as_str().is_empty() {
+            return Err(Fault::default_exchange());
+        }
+        let key = accessible(vhost, &name, id)?;
+        // RabbitMQ: with neither a queue nor a key named, the queue's name is the key.
+        let routing_key = match (bind.queue.as_str(), bind.routing_key.as_str()) {
+            ("", "") => name.as_str(),
+            (_, routing_key) => routing_key,
+        };
+        vhost
+            .router
+            .bind(bind.exchange.as_str(), Destination::Queue(key), routing_key, &bind.arguments)
+            .map_err(|error| routing_fault(&error, &vhost.name))
+    }
+
+    fn unbind_queue(&mut self, id: ConnectionId, number: u16, unbind: &Unbind) -> Result<(), Fault> {
+        let name = self.queue_name(id, number, unbind.queue.as_str())?;
+        let (vhost, _) = self.vhost(id)?;
+        if unbind.exchange.as_str().is_empty() {
+            return Err(Fault::default_exchange());
+        }
+        if !vhost.names.contains_key(name.as_str()) {
+            return Ok(());
+        }
+        let key = accessible(vhost, &name, id)?;
+        let routing_key = match (unbind.queue.as_str(), unbind.routing_key.as_str()) {
+            ("", "") => name.as_str(),
+            (_, routing_key) => routing_key,
+        };
+        vhost
+            .router
+            .unbind(unbind.exchange.as_str(), Destination::Queue(key), routing_key, &unbind.arguments)
+            .map(drop)
+            .map_err(|error| routing_fault(&error, &vhost.name))
+    }
+
+    fn purge_queue(&mut self, id: ConnectionId, number: u16, purge: &Purge) -> Result<u32, Fault> {
+        let name = self.queue_name(id, number, purge.queue.as_str())?;
+        let (vhost, _) = self.vhost(id)?;
+        let key = accessible(vhost, &name, id)?;
+        Ok(vhost.queues.get_mut(&key).map_or(0, |queue| count(queue.purge())))
+    }
+
+    fn delete_queue(&mut self, id: ConnectionId, number: u16, delete: &Delete) -> Result<u32, Fault> {
+        let name = self.queue_name(id, number, delete.queue.as_str())?;
+        let (vhost, sessions) = self.vhost(id)?;
+        if !vhost.names.contains_key(name.as_str()) {
+            return Ok(0);
+        }
+        let key = accessible(vhost, &name, id)?;
+        if let Some(queue) = vhost.queues.get(&key) {
+            if delete.if_unused && !queue.consumers.is_empty() {
+                return Err(Fault::precondition(format!("queue '{name}' in vhost '{}' in use", vhost.name)));
+            }
+            if delete.if_empty && queue.ready_count() > 0 {
+                return Err(Fault::precondition(format!("queue '{name}' in vhost '{}' not empty", vhost.name)));
+            }
+        }
+        Ok(count(vhost.delete_queue(key, sessions)))
+    }
+
+    /// The queue a method names; an empty name stands for the channel's last declared one.
+    pub(super) fn queue_name(&mut self, id: ConnectionId, number: u16, name: &str) -> Result<String, Fault> {
+        if !name.is_empty() {
+            return Ok(name.to_owned());
+        }
+        self.channel_mut(id, number)?.last_queue.clone().ok_or_else(Fault::no_previous_queue)
+    }
+}
+
+/// A queue that exists and is not another connection's.
+pub(super) fn accessible(vhost: &Vhost, name: &str, id: ConnectionId) -> Result<QueueKey, Fault> {
+    let Some(key) = vhost.names.get(name) else {
+        return Err(Fault::no_queue(name, &vhost.name));
+    };
+    match vhost.queues.get(key).and_then(|queue| queue.exclusive_to) {
+        Some(owner) if owner != id => Err(Fault::locked(name, &vhost.name)),
+        _ => Ok(*key),
+    }
+}
+
+fn check_existing(vhost: &Vhost, key: QueueKey, id: ConnectionId, declare: &Declare) -> Result<(), Fault> {
+    let Some(queue) = vhost.queues.get(&key) else { return Ok(()) };
+    let (name, vhost) = (&*queue.name, &*vhost.name);
+    if queue.exclusive_to.is_some_and(|owner| owner != id) {
+        return Err(Fault::locked(name, vhost));
+    }
+    if declare.passive {
+        return Ok(());
+    }
+    let differs = |field, received: bool, current: bool| {
+        let (received, current) = (format!("'{received}'"), format!("'{current}'"));
+        Err(Fault::inequivalent("queue", name, vhost, field, &received, &current))
+    };
+    // RabbitMQ makes an exclusive queue transient whatever the declaration says, and does not compare.
+    if queue.exclusive_to.is_none() && !declare.exclusive && queue.durable != declare.durable {
+        return differs("durable", declare.durable, queue.durable);
+    }
+    if queue.auto_delete != declare.auto_delete {
+        return differs("auto_delete", declare.auto_delete, queue.auto_delete);
+    }
+    if queue.exclusive_to.is_some() != declare.exclusive {
+        return Err(Fault::locked(name, vhost));
+    }
+    queue_arguments::check_equivalent(&declare.arguments, &queue.table, name, vhost)
+}
+
+fn new_queue(name: &str, id: ConnectionId, declare: &Declare, vhost: &str, now: Now) -> Result<Queue, Fault> {
+    let arguments = QueueArguments::read(&declare.arguments, name, vhost)?;
+    if queue_arguments::is_quorum(&declare.arguments) {
+        let refused = |property: &str| {
+            Err(Fault::precondition(format!("invalid property '{property}' for queue '{name}' in vhost '{vhost}'")))
+        };
+        if declare.exclusive {
+            return refused("exclusive-owner");
+        }
+        if declare.auto_delete {
+            return refused("auto-delete");
+        }
+        if !declare.durable {
+            return refused("non-durable");
+        }
+    }
+    let mut queue = Queue::new(Arc::from(name), declare.arguments.clone(), arguments, now.instant);
+    queue.durable = declare.durable && !declare.exclusive;
+    queue.auto_delete = declare.auto_delete;
+    queue.exclusive_to = declare.exclusive.then_some(id);
+    Ok(queue)
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

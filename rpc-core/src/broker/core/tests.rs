@@ -1,0 +1,1 @@
+//! Histories without sockets: frames into the core, output looked at as frames.

@@ -1,0 +1,157 @@
+//! What the connections of a broker share: the core behind one lock, and each connection's outbox.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::sync::{Notify, watch};
+
+use super::core::{ConnectionId, Core, Now, Rules};
+use crate::wire::{OutBuffer, Segment};
+
+/// A broker's state, shared by its tasks.
+#[derive(Debug)]
+pub(super) struct Shared {
+    state: Mutex<State>,
+    /// Wakes the timer task: something is due earlier than it thought.
+    pub(super) timer: Notify,
+    stopping: watch::Sender<bool>,
+    pub(super) handshake_timeout: Duration,
+}
+
+#[derive(Debug)]
+struct State {
+    core: Core,
+    outboxes: HashMap<ConnectionId, Arc<Outbox>>,
+    /// What the timer task sleeps towards.
+    timer_at: Option<Instant>,
+}
+
+/// What waits to be written to one socket.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    waiting: Mutex<OutBuffer>,
+    pub(super) filled: Notify,
+    /// Bytes waiting or being written.
+    pub(super) backlog: Arc<AtomicUsize>,
+}
+
+impl Outbox {
+    fn append(&self, output: &mut OutBuffer) {
+        self.backlog.fetch_add(output.bytes(), Ordering::Relaxed);
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_empty = waiting.is_empty();
+        waiting.append(output);
+        drop(waiting);
+        if was_empty {
+            self.filled.notify_one();
+        }
+    }
+
+    /// Everything that waits.
+    pub(super) fn take(&self) -> std::collections::VecDeque<Segment> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+}
+
+impl Shared {
+    pub(super) fn new(rules: Rules, handshake_timeout: Duration) -> Self {
+        let seed = uuid::Uuid::new_v4().as_u64_pair().0 | 1;
+        Self {
+            state: Mutex::new(State { core: Core::new(rules, seed), outboxes: HashMap::new(), timer_at: None }),
+            timer: Notify::new(),
+            stopping: watch::channel(false).0,
+            handshake_timeout,
+        }
+    }
+
+    /// Registers a connection; `None` when there are too many.
+    pub(super) fn open(&self, version_0_8: bool) -> Option<(ConnectionId, Arc<Outbox>)> {
+        let outbox = Arc::new(Outbox::default());
+        let mut state = self.lock();
+        let id = state.core.open(Arc::clone(&outbox.backlog), version_0_8)?;
+        state.outboxes.insert(id, Arc::clone(&outbox));
+        self.finish(state);
+        Some((id, outbox))
+    }
+
+    /// Works on the core under one lock, and hands the output that caused to the writers.
+    pub(super) fn with<T>(&self, work: impl FnOnce(&mut Core, Now) -> T) -> T {
+        let mut state = self.lock();
+        let result = work(&mut state.core, now());
+        self.finish(state);
+        result
+    }
+
+    /// Forgets a connection.
+    pub(super) fn close(&self, id: ConnectionId) {
+        let mut state = self.lock();
+        state.core.close(id, now());
+        state.outboxes.remove(&id);
+        self.finish(state);
+    }
+
+    pub(super) fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    pub(super) fn stopping(&self) -> Stopping {
+        Stopping(self.stopping.subscribe())
+    }
+
+    /// Does what is due, and says when something is next.
+    pub(super) fn tick(&self) -> Option<Instant> {
+        let mut state = self.lock();
+        state.core.tick(now());
+        state.timer_at = state.core.next_timer();
+        let next = state.timer_at;
+        self.finish(state);
+        next
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn finish(&self, mut state: MutexGuard<'_, State>) {
+        let State { core, outboxes, timer_at } = &mut *state;
+        core.take_output(|id, output| {
+            if let Some(outbox) = outboxes.get(&id) {
+                outbox.append(output);
+            }
+        });
+        let next = core.next_timer();
+        if let Some(next) = next
+            && timer_at.is_none_or(|at| next < at)
+        {
+            *timer_at = Some(next);
+            self.timer.notify_one();
+        }
+    }
+}
+
+/// Tells a task that the broker stops.
+#[derive(Debug)]
+pub(super) struct Stopping(watch::Receiver<bool>);
+
+impl Stopping {
+    /// Resolves when the broker stops, or is gone.
+    pub(super) async fn wait(&mut self) {
+        drop(self.0.wait_for(|stopping| *stopping).await);
+    }
+}
+
+/// By tokio's clock, so that a paused one pauses expiry too.
+fn now() -> Now {
+    let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    Now { instant: tokio::time::Instant::now().into_std(), unix_s }
+}

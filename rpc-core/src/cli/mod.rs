@@ -1,0 +1,45 @@
+//! The `rpc` program: its arguments, and what they start.
+
+mod broker;
+
+use clap::{Parser, Subcommand};
+
+/// Runs the program; returns its exit status.
+///
+/// # Panics
+/// Never; errors are printed to stderr and end in status 1 (2 for wrong arguments).
+pub async fn run() -> std::process::ExitCode {
+    let Arguments { command, log } = Arguments::parse();
+    let filter = tracing_subscriber::EnvFilter::try_new(&log).unwrap_or_else(|error| {
+        eprintln!("rpc: --log '{log}' is not a filter ({error}); using 'info'");
+        tracing_subscriber::EnvFilter::new("info")
+    });
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let outcome = match command {
+        Command::Broker(arguments) => broker::run(arguments).await,
+    };
+    match outcome {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("rpc: {error}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+/// Remote procedure calls over AMQP 0-9-1.
+#[derive(Debug, Parser)]
+#[command(name = "rpc", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// What to log to stderr: off, error, warn, info, debug, trace, or a filter such as rpc_core=debug.
+    #[arg(long, global = true, default_value = "warn", env = "RPC_LOG")]
+    log: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the bundled broker until SIGTERM or SIGINT.
+    Broker(broker::Arguments),
+}

@@ -1,0 +1,50 @@
+//! The frame: `kind(1) channel(2) size(4) payload(size) end(1)` (AMQP 0-9-1 §2.3.5).
+
+use bytes::Bytes;
+
+/// What a frame carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FrameKind {
+    Method,
+    Header,
+    Body,
+    Heartbeat,
+}
+
+impl FrameKind {
+    pub(crate) const fn octet(self) -> u8 {
+        match self {
+            Self::Method => 1,
+            Self::Header => 2,
+            Self::Body => 3,
+            Self::Heartbeat => 8,
+        }
+    }
+
+    pub(crate) const fn from_octet(octet: u8) -> Option<Self> {
+        match octet {
+            1 => Some(Self::Method),
+            2 => Some(Self::Header),
+            3 => Some(Self::Body),
+            8 => Some(Self::Heartbeat),
+            _ => None,
+        }
+    }
+}
+
+/// A frame with its payload as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RawFrame {
+    pub(crate) kind: FrameKind,
+    pub(crate) channel: u16,
+    pub(crate) payload: Bytes,
+}
+
+/// Ends every frame.
+pub(crate) const FRAME_END: u8 = 0xCE;
+/// Kind, channel and size.
+pub(super) const FRAME_HEADER_BYTES: usize = 7;
+/// What a frame adds to its payload.
+pub(crate) const FRAME_OVERHEAD: usize = FRAME_HEADER_BYTES + 1;
+/// No peer may ask for less (AMQP 0-9-1 §4.2.3).
+pub(crate) const FRAME_MIN_SIZE: u32 = 4_096;

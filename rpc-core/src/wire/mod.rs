@@ -1,0 +1,26 @@
+//! AMQP 0-9-1 on the wire: frames, methods, content. Pure.
+//!
+//! No sockets, no state of a connection: bytes in, frames out, and back. What is hot (`basic.publish`, `basic.ack`,
+//! deliveries, content) is read and written by hand and passed through as slices of what was received; everything
+//! else goes through `amq-protocol`.
+//!
+//! ```text
+//!  bytes ──Decoder──► RawFrame ──► Method | ContentHeader | body slice
+//!  Method, Message ──encoder──► OutBuffer ──► socket (vectored where bodies are large)
+//! ```
+
+mod content;
+mod decoder;
+mod encoder;
+mod frame;
+mod method;
+mod reply_code;
+
+pub(crate) use self::{
+    content::{ContentHeader, PropertyReader, PropertyWriter},
+    decoder::{Decoder, FrameError, PROTOCOL_HEADER, Start, read_protocol_header},
+    encoder::{OutBuffer, Segment},
+    frame::{FRAME_MIN_SIZE, FrameKind, RawFrame},
+    method::{Method, MethodError, Publish, method_ids, read_method},
+    reply_code::ReplyCode,
+};

@@ -1,0 +1,58 @@
+//! Reply codes and their names in RabbitMQ's texts (AMQP 0-9-1 §1.2).
+
+/// Why a channel or a connection is closed, or a message returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReplyCode {
+    NoRoute,
+    ConnectionForced,
+    AccessRefused,
+    NotFound,
+    ResourceLocked,
+    PreconditionFailed,
+    FrameError,
+    SyntaxError,
+    CommandInvalid,
+    ChannelError,
+    UnexpectedFrame,
+    NotAllowed,
+    NotImplemented,
+}
+
+impl ReplyCode {
+    pub(crate) const fn number(self) -> u16 {
+        match self {
+            Self::NoRoute => 312,
+            Self::ConnectionForced => 320,
+            Self::AccessRefused => 403,
+            Self::NotFound => 404,
+            Self::ResourceLocked => 405,
+            Self::PreconditionFailed => 406,
+            Self::FrameError => 501,
+            Self::SyntaxError => 502,
+            Self::CommandInvalid => 503,
+            Self::ChannelError => 504,
+            Self::UnexpectedFrame => 505,
+            Self::NotAllowed => 530,
+            Self::NotImplemented => 540,
+        }
+    }
+
+    /// What RabbitMQ puts before ` - ` in a reply_text.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::NoRoute => "NO_ROUTE",
+            Self::ConnectionForced => "CONNECTION_FORCED",
+            Self::AccessRefused => "ACCESS_REFUSED",
+            Self::NotFound => "NOT_FOUND",
+            Self::ResourceLocked => "RESOURCE_LOCKED",
+            Self::PreconditionFailed => "PRECONDITION_FAILED",
+            Self::FrameError => "FRAME_ERROR",
+            Self::SyntaxError => "SYNTAX_ERROR",
+            Self::CommandInvalid => "COMMAND_INVALID",
+            Self::ChannelError => "CHANNEL_ERROR",
+            Self::UnexpectedFrame => "UNEXPECTED_FRAME",
+            Self::NotAllowed => "NOT_ALLOWED",
+            Self::NotImplemented => "NOT_IMPLEMENTED",
+        }
+    }
+}
