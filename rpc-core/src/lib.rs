@@ -38,7 +38,7 @@ pub use codec::{Codec, CodecError};
 pub use connection::{Connection, ConnectionOptions, State, transport::HeaderValue};
 pub use context::Context;
 pub use error::{CallError, Error, TimeoutStage};
-// #[cfg(feature = "macros")]
-// pub use rpc_macros::service;
+#[cfg(feature = "macros")]
+pub use rpc_macros::service;
 pub use topology::EXCHANGE;
 pub use worker::{AckPolicy, Dispatch, PoolHandle, PoolStats, QueueKind, ShutdownReport, WorkerPool};

@@ -1,0 +1,140 @@
+trait Half: ::core::marker::Send + ::core::marker::Sync + 'static {
+    fn good(
+        &self,
+        n: u32,
+    ) -> impl ::core::future::Future<Output = u32> + ::core::marker::Send;
+    fn bad(
+        &self,
+        text: &str,
+    ) -> impl ::core::future::Future<Output = u32> + ::core::marker::Send;
+}
+/// Calls [`Half`] in another process. Clones share one reply queue.
+struct HalfClient {
+    client: ::rpc_core::Client,
+}
+/// Serves an implementation of [`Half`] in a worker pool. Clones share it.
+struct HalfServer<T> {
+    service: ::std::sync::Arc<T>,
+}
+const _: () = {
+    static __SERVICE: ::rpc_core::__private::ServiceDescriptor = ::rpc_core::__private::ServiceDescriptor {
+        name: "half",
+        version: 1u32,
+        queue: ::core::option::Option::None,
+        codec: ::rpc_core::__private::Codec::MessagePack,
+        methods: &[::rpc_core::__private::MethodDescriptor::new("good", "half.good")],
+    };
+    #[allow(non_camel_case_types, dead_code)]
+    enum __Method {
+        good,
+    }
+    #[allow(deprecated)]
+    impl HalfClient {
+        /// A client with the default options. Nothing is sent before the first call.
+        fn new(connection: &::rpc_core::Connection) -> Self {
+            Self {
+                client: ::rpc_core::Client::new(connection),
+            }
+        }
+        /// A client with other options.
+        fn with_options(
+            connection: &::rpc_core::Connection,
+            options: ::rpc_core::ClientOptions,
+        ) -> Self {
+            Self {
+                client: ::rpc_core::Client::with_options(connection, options),
+            }
+        }
+        /// A client that shares the reply queue of another one, of whatever service.
+        fn from_client(client: ::rpc_core::Client) -> Self {
+            Self { client }
+        }
+        /// The untyped client beneath.
+        fn client(&self) -> &::rpc_core::Client {
+            &self.client
+        }
+        /// Calls `good`.
+        fn good(&self, n: u32) -> ::rpc_core::Call<u32> {
+            #[::core::prelude::v1::derive(::rpc_core::__private::serde::Serialize)]
+            #[serde(crate = "::rpc_core::__private::serde")]
+            struct __Arguments {
+                n: u32,
+            }
+            self.client.__call(&__SERVICE, __Method::good as usize, &__Arguments { n })
+        }
+    }
+    impl ::core::clone::Clone for HalfClient {
+        fn clone(&self) -> Self {
+            Self {
+                client: ::core::clone::Clone::clone(&self.client),
+            }
+        }
+    }
+    impl ::core::fmt::Debug for HalfClient {
+        fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+            f.debug_struct("HalfClient").field("client", &self.client).finish()
+        }
+    }
+    impl<T> HalfServer<T> {
+        /// Serves `service`.
+        fn new(service: T) -> Self {
+            Self {
+                service: ::std::sync::Arc::new(service),
+            }
+        }
+        /// Serves an implementation that is used elsewhere too.
+        fn from_arc(service: ::std::sync::Arc<T>) -> Self {
+            Self { service }
+        }
+    }
+    impl<T> ::core::clone::Clone for HalfServer<T> {
+        fn clone(&self) -> Self {
+            Self {
+                service: ::core::clone::Clone::clone(&self.service),
+            }
+        }
+    }
+    impl<T> ::core::fmt::Debug for HalfServer<T> {
+        fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+            f.debug_struct("HalfServer").finish_non_exhaustive()
+        }
+    }
+    #[allow(deprecated)]
+    impl<T: Half> ::rpc_core::__private::Dispatch for HalfServer<T> {
+        fn descriptor(&self) -> &'static ::rpc_core::__private::ServiceDescriptor {
+            &__SERVICE
+        }
+        fn dispatch(
+            &self,
+            __request: ::rpc_core::__private::Request,
+        ) -> ::rpc_core::__private::Handler {
+            let __service = ::core::clone::Clone::clone(&self.service);
+            match __request.method() {
+                __method if __method == __Method::good as usize => {
+                    #[::core::prelude::v1::derive(
+                        ::rpc_core::__private::serde::Deserialize
+                    )]
+                    #[serde(crate = "::rpc_core::__private::serde")]
+                    struct __Arguments {
+                        n: u32,
+                    }
+                    ::std::boxed::Box::pin(async move {
+                        let __Arguments { n } = match __request.arguments() {
+                            ::core::result::Result::Ok(arguments) => arguments,
+                            ::core::result::Result::Err(refused) => return refused,
+                        };
+                        let __result = <T as Half>::good(&*__service, n).await;
+                        __request.reply(&__result)
+                    })
+                }
+                _ => {
+                    let _ = __service;
+                    __request.unknown_method()
+                }
+            }
+        }
+    }
+};
+::core::compile_error! {
+    "an argument travels to another process and owns its data: write `String`"
+}

@@ -1,0 +1,146 @@
+/// Fibonacci numbers.
+pub trait Fibonacci: ::core::marker::Send + ::core::marker::Sync + 'static {
+    /// The n-th Fibonacci number.
+    fn fib(
+        &self,
+        n: u32,
+    ) -> impl ::core::future::Future<
+        Output = Result<u64, FibError>,
+    > + ::core::marker::Send;
+}
+/// Calls [`Fibonacci`] in another process. Clones share one reply queue.
+pub struct FibonacciClient {
+    client: ::rpc_core::Client,
+}
+/// Serves an implementation of [`Fibonacci`] in a worker pool. Clones share it.
+pub struct FibonacciServer<T> {
+    service: ::std::sync::Arc<T>,
+}
+const _: () = {
+    static __SERVICE: ::rpc_core::__private::ServiceDescriptor = ::rpc_core::__private::ServiceDescriptor {
+        name: "fibonacci",
+        version: 1u32,
+        queue: ::core::option::Option::None,
+        codec: ::rpc_core::__private::Codec::MessagePack,
+        methods: &[
+            ::rpc_core::__private::MethodDescriptor {
+                timeout: ::core::option::Option::Some(
+                    ::core::time::Duration::from_millis(2000u64),
+                ),
+                idempotent: true,
+                ..::rpc_core::__private::MethodDescriptor::new("fib", "fibonacci.fib")
+            },
+        ],
+    };
+    #[allow(non_camel_case_types, dead_code)]
+    enum __Method {
+        fib,
+    }
+    #[allow(deprecated)]
+    impl FibonacciClient {
+        /// A client with the default options. Nothing is sent before the first call.
+        pub fn new(connection: &::rpc_core::Connection) -> Self {
+            Self {
+                client: ::rpc_core::Client::new(connection),
+            }
+        }
+        /// A client with other options.
+        pub fn with_options(
+            connection: &::rpc_core::Connection,
+            options: ::rpc_core::ClientOptions,
+        ) -> Self {
+            Self {
+                client: ::rpc_core::Client::with_options(connection, options),
+            }
+        }
+        /// A client that shares the reply queue of another one, of whatever service.
+        pub fn from_client(client: ::rpc_core::Client) -> Self {
+            Self { client }
+        }
+        /// The untyped client beneath.
+        pub fn client(&self) -> &::rpc_core::Client {
+            &self.client
+        }
+        /// The n-th Fibonacci number.
+        pub fn fib(&self, n: u32) -> ::rpc_core::Call<u64, FibError> {
+            #[::core::prelude::v1::derive(::rpc_core::__private::serde::Serialize)]
+            #[serde(crate = "::rpc_core::__private::serde")]
+            struct __Arguments {
+                n: u32,
+            }
+            self.client
+                .__call_fallible(&__SERVICE, __Method::fib as usize, &__Arguments { n })
+        }
+    }
+    impl ::core::clone::Clone for FibonacciClient {
+        fn clone(&self) -> Self {
+            Self {
+                client: ::core::clone::Clone::clone(&self.client),
+            }
+        }
+    }
+    impl ::core::fmt::Debug for FibonacciClient {
+        fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+            f.debug_struct("FibonacciClient").field("client", &self.client).finish()
+        }
+    }
+    impl<T> FibonacciServer<T> {
+        /// Serves `service`.
+        pub fn new(service: T) -> Self {
+            Self {
+                service: ::std::sync::Arc::new(service),
+            }
+        }
+        /// Serves an implementation that is used elsewhere too.
+        pub fn from_arc(service: ::std::sync::Arc<T>) -> Self {
+            Self { service }
+        }
+    }
+    impl<T> ::core::clone::Clone for FibonacciServer<T> {
+        fn clone(&self) -> Self {
+            Self {
+                service: ::core::clone::Clone::clone(&self.service),
+            }
+        }
+    }
+    impl<T> ::core::fmt::Debug for FibonacciServer<T> {
+        fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+            f.debug_struct("FibonacciServer").finish_non_exhaustive()
+        }
+    }
+    #[allow(deprecated)]
+    impl<T: Fibonacci> ::rpc_core::__private::Dispatch for FibonacciServer<T> {
+        fn descriptor(&self) -> &'static ::rpc_core::__private::ServiceDescriptor {
+            &__SERVICE
+        }
+        fn dispatch(
+            &self,
+            __request: ::rpc_core::__private::Request,
+        ) -> ::rpc_core::__private::Handler {
+            let __service = ::core::clone::Clone::clone(&self.service);
+            match __request.method() {
+                __method if __method == __Method::fib as usize => {
+                    #[::core::prelude::v1::derive(
+                        ::rpc_core::__private::serde::Deserialize
+                    )]
+                    #[serde(crate = "::rpc_core::__private::serde")]
+                    struct __Arguments {
+                        n: u32,
+                    }
+                    ::std::boxed::Box::pin(async move {
+                        let __Arguments { n } = match __request.arguments() {
+                            ::core::result::Result::Ok(arguments) => arguments,
+                            ::core::result::Result::Err(refused) => return refused,
+                        };
+                        let __result = <T as Fibonacci>::fib(&*__service, n).await;
+                        __request.reply_result(&__result)
+                    })
+                }
+                _ => {
+                    let _ = __service;
+                    __request.unknown_method()
+                }
+            }
+        }
+    }
+};
