@@ -9,6 +9,88 @@
 //!  │    Pending     │◄───────────────┼rpc.reply.<id>│◄────────────┼── reply, then ack │
 //!  └────────────────┘   exclusive    └──────────────┘             └───────────────────┘
 //! ```
+//!
+//! # A service
+//!
+//! [`#[service]`](macro@service) turns a trait into a typed client and a typed server. A [`WorkerPool`] serves it, in
+//! this process or in many. The broker is RabbitMQ, or the bundled one, which this program starts:
+//!
+#![cfg_attr(all(feature = "broker", feature = "macros"), doc = "```")]
+#![cfg_attr(not(all(feature = "broker", feature = "macros")), doc = "```ignore")]
+//! use rpc_core::{Connection, WorkerPool, broker::Broker, service};
+//!
+//! /// Sums.
+//! #[service]
+//! trait Adder {
+//!     /// `a` and `b` together.
+//!     async fn add(&self, a: u64, b: u64) -> u64;
+//! }
+//!
+//! struct Cpu;
+//! impl Adder for Cpu {
+//!     async fn add(&self, a: u64, b: u64) -> u64 { a + b }
+//! }
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let broker = Broker::start().await?;
+//! let connection = Connection::open(broker.uri()).await?;
+//! let pool = WorkerPool::new(&connection).serve(AdderServer::new(Cpu)).start().await?;
+//! let adder = AdderClient::new(&connection);
+//! assert_eq!(adder.add(40, 2).await?, 42);
+//! # pool.shutdown(std::time::Duration::from_secs(5)).await?;
+//! # Ok(()) }
+//! ```
+//!
+//! # Calls
+//!
+//! A client's method returns a [`Call`]: nothing is sent until it is awaited, and until then it takes options.
+//!
+#![cfg_attr(feature = "macros", doc = "```no_run")]
+#![cfg_attr(not(feature = "macros"), doc = "```ignore")]
+//! # use std::time::Duration;
+//! # #[rpc_core::service]
+//! # trait Adder { async fn add(&self, a: u64, b: u64) -> u64; }
+//! # async fn example(adder: AdderClient) -> Result<(), rpc_core::CallError> {
+//! let sum = adder.add(40, 2).timeout(Duration::from_millis(200)).header("tenant", "blue").await?;
+//! # Ok(()) }
+//! ```
+//!
+//! Every call ends: with the value, or with a [`CallError`] that tells the service's own error
+//! ([`Service`](CallError::Service)) from every other way to fail, and says whether the handler may have run
+//! ([`maybe_executed`](CallError::maybe_executed)) and whether trying again can help
+//! ([`is_retryable`](CallError::is_retryable)). Its budget is, in this order: [`Call::timeout`], the method's
+//! `#[rpc(timeout = "…")]`, [`ClientOptions::timeout`] (10 s). The budget travels as the request's `expiration`, so a
+//! request nobody waits for any more is not begun, and a handler still running then is dropped. Calls made inside a handler
+//! inherit what is left of it.
+//!
+//! Dropping the future gives the call up. Calls in flight are bounded by [`ClientOptions::max_in_flight`]; further ones
+//! wait, within their budget, or are refused ([`WhenFull`]).
+//!
+//! A lost connection is reopened for ever, with backoff. A call in flight meanwhile is sent again when its method is
+//! `#[rpc(idempotent)]` or it was never sent; otherwise it ends with [`CallError::Disconnected`].
+//!
+//! # Workers
+//!
+//! A pool runs [`concurrency`](WorkerPool::concurrency) handlers at once and holds at most
+//! [`prefetch`](WorkerPool::prefetch) requests per queue. By default a request is acknowledged after its reply, on the
+//! same channel ([`AckPolicy::AfterReply`]): when a worker dies, what it had not answered goes to another one, which sees
+//! [`Context::redelivered`]. A handler that panics is answered with [`CallError::Internal`], and the pool goes on.
+//! [`PoolHandle::shutdown`] takes nothing new, gives back what was not begun, finishes and answers the rest.
+//!
+//! Start more pools, in more processes, to share the load: the broker deals requests out in turn to those that have room.
+//!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `macros` | yes | [`#[service]`](macro@service) |
+//! | `json` | | the JSON codec, `#[service(codec = "json")]` |
+//! | `broker` | | `broker::Broker`, the bundled broker |
+//! | `cli` | | the program `rpc`, whose `rpc broker` runs the bundled broker alone |
+//!
+//! What travels in which AMQP property, for programs in other languages, is in the repository's README; how the crate
+//! is built, in `ARCHITECTURE.md` beside this crate's `Cargo.toml`.
 
 #[cfg(feature = "broker")]
 pub mod broker;

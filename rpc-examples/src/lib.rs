@@ -1,1 +1,19 @@
-//! What the runnable programs share.
+//! What the runnable programs share: which broker they use, how they stop and fail, and the Fibonacci service.
+//!
+//! The programs themselves are in `examples/`, one a file.
+
+mod broker;
+mod failure;
+pub mod fibonacci;
+mod signal;
+mod tally;
+
+pub use broker::{BrokerArgs, ExampleBroker};
+pub use failure::Failure;
+pub use signal::StopSignals;
+pub use tally::Tally;
+
+/// The README's programs, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
