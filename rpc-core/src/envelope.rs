@@ -52,18 +52,18 @@ pub(crate) struct CallHeaders {
 }
 
 /// The properties of a request whose caller waits for `correlation_id` in `reply_to`.
-pub(crate) fn call_properties(
+pub(crate) fn call_properties<'a>(
     service: &ServiceDescriptor,
     method: &MethodDescriptor,
     correlation_id: u64,
-    reply_to: &str,
+    reply_to: &'a str,
     budget: Option<Duration>,
     call: CallHeaders,
-) -> Properties {
+) -> Properties<'a> {
     Properties {
         kind: Some(CALL),
-        correlation_id: Some(correlation_id.to_string()),
-        reply_to: Some(reply_to.to_owned()),
+        correlation_id: Some(correlation_id.to_string().into()),
+        reply_to: Some(reply_to),
         expiration_ms: budget.map(whole_milliseconds),
         ..request_properties(service, method, call)
     }
@@ -75,12 +75,12 @@ pub(crate) fn oneway_properties(
     method: &MethodDescriptor,
     message_id: String,
     call: CallHeaders,
-) -> Properties {
+) -> Properties<'static> {
     let call = CallHeaders { message_id: Some(call.message_id.unwrap_or(message_id)), ..call };
     Properties { kind: Some(ONEWAY), delivery_mode: Some(PERSISTENT), ..request_properties(service, method, call) }
 }
 
-fn request_properties(service: &ServiceDescriptor, method: &MethodDescriptor, call: CallHeaders) -> Properties {
+fn request_properties<'a>(service: &ServiceDescriptor, method: &MethodDescriptor, call: CallHeaders) -> Properties<'a> {
     let mut headers = call.headers;
     if service.version != 1 {
         headers.push((SERVICE_VERSION_HEADER.into(), service.version.into()));
@@ -148,17 +148,22 @@ impl Code {
 }
 
 /// The properties of a reply that carries a result.
-pub(crate) fn ok_properties(codec: Codec, correlation_id: Option<&str>) -> Properties {
+pub(crate) fn ok_properties(codec: Codec, correlation_id: Option<&str>) -> Properties<'_> {
     Properties {
         content_type: Some(codec.content_type()),
         kind: Some(OK),
-        correlation_id: correlation_id.map(str::to_owned),
+        correlation_id: correlation_id.map(Cow::Borrowed),
         ..Properties::default()
     }
 }
 
 /// The properties of a reply that carries an error.
-pub(crate) fn error_properties(codec: Codec, correlation_id: Option<&str>, code: Code, message: &str) -> Properties {
+pub(crate) fn error_properties<'a>(
+    codec: Codec,
+    correlation_id: Option<&'a str>,
+    code: Code,
+    message: &str,
+) -> Properties<'a> {
     let mut headers = vec![
         (Cow::Borrowed(CODE_HEADER), code.name().into()),
         (Cow::Borrowed(RETRYABLE_HEADER), code.is_retryable().into()),
@@ -220,7 +225,7 @@ mod tests {
     const SERVICE: ServiceDescriptor =
         ServiceDescriptor { name: "fibonacci", version: 1, queue: None, codec: Codec::MessagePack, methods: &[METHOD] };
 
-    fn status_of(properties: &Properties) -> ReplyStatus {
+    fn status_of(properties: &Properties<'_>) -> ReplyStatus {
         reply_status(
             properties.kind,
             |name| properties.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone()),
@@ -235,8 +240,8 @@ mod tests {
         let expected = Properties {
             content_type: Some("application/msgpack"),
             kind: Some(CALL),
-            correlation_id: Some("7".to_owned()),
-            reply_to: Some("rpc.reply.x.1".to_owned()),
+            correlation_id: Some("7".into()),
+            reply_to: Some("rpc.reply.x.1"),
             expiration_ms: Some(2),
             ..Properties::default()
         };

@@ -204,7 +204,7 @@ async fn run<T: DeserializeOwned, E>(request: Request, decode_error: DecodeError
 
 /// A reply whose body is worth reading.
 struct Reply {
-    delivery: Box<Delivery>,
+    delivery: Delivery,
     status: Status,
 }
 

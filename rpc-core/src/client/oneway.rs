@@ -25,7 +25,7 @@ pub(super) struct OneWay {
     pub(super) exchange: &'static str,
     pub(super) routing_key: &'static str,
     /// Everything but the correlation_id, which the batch gives.
-    pub(super) properties: Properties,
+    pub(super) properties: Properties<'static>,
     pub(super) body: Vec<u8>,
     pub(super) settled: oneshot::Sender<Settled>,
 }
@@ -100,7 +100,7 @@ async fn publish_batch(channel: &Channel, batch: impl Iterator<Item = OneWay>) -
             drop(request.settled.send(Settled::Lost { maybe_sent: false }));
             continue;
         }
-        let properties = Properties { correlation_id: Some(id.to_string()), ..request.properties };
+        let properties = Properties { correlation_id: Some(id.to_string().into()), ..request.properties };
         let publish = Publish {
             exchange: request.exchange,
             routing_key: request.routing_key,

@@ -38,7 +38,7 @@ use crate::{
 /// How a call's wait ended.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    Reply(Box<Delivery>),
+    Reply(Delivery),
     Returned { reply_text: String },
     Expired,
     Disconnected,
@@ -303,7 +303,7 @@ async fn take_replies(shared: Arc<Shared>, mut consumer: Consumer) {
             Ok(Some(delivery)) => {
                 let waiter = delivery.correlation_id().and_then(|id| id.parse().ok());
                 match waiter.and_then(|id| shared.complete(id)) {
-                    Some(waiter) => drop(waiter.send(Outcome::Reply(Box::new(delivery)))),
+                    Some(waiter) => drop(waiter.send(Outcome::Reply(delivery))),
                     None => tracing::debug!(
                         correlation_id = delivery.correlation_id(),
                         "dropped a late, duplicate or foreign reply"

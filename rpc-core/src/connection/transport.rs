@@ -12,17 +12,17 @@ pub(crate) struct Publish<'a> {
     pub(crate) routing_key: &'a str,
     /// Ask for a `basic.return` when no queue takes it.
     pub(crate) mandatory: bool,
-    pub(crate) properties: Properties,
+    pub(crate) properties: Properties<'a>,
     pub(crate) body: &'a [u8],
 }
 
 /// The AMQP properties the framework sets. Each costs the client library an allocation on both ends.
 #[derive(Debug, Default, Clone, PartialEq)]
-pub(crate) struct Properties {
+pub(crate) struct Properties<'a> {
     pub(crate) content_type: Option<&'static str>,
     pub(crate) kind: Option<&'static str>,
-    pub(crate) correlation_id: Option<String>,
-    pub(crate) reply_to: Option<String>,
+    pub(crate) correlation_id: Option<Cow<'a, str>>,
+    pub(crate) reply_to: Option<&'a str>,
     pub(crate) message_id: Option<String>,
     /// Milliseconds.
     pub(crate) expiration_ms: Option<u64>,

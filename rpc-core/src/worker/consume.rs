@@ -158,16 +158,9 @@ fn take(
     delivery: Delivery,
 ) {
     Counters::add(&lane.counters.received);
-    let mut job = Job {
-        delivery_tag: delivery.delivery_tag(),
-        // A one-way request has no reply_to: nobody is answered, whatever happens.
-        reply_to: delivery.reply_to().filter(|reply_to| !reply_to.is_empty()).map(str::to_owned),
-        correlation_id: delivery.correlation_id().map(str::to_owned),
-        ack: Verdict::Ack,
-        finished: finished.clone(),
-    };
+    let mut job = Job { delivery: delivery.clone(), ack: Verdict::Ack, finished: finished.clone() };
     if lane.source.ack_policy == AckPolicy::BeforeHandler {
-        let ack = Settlement::Ack { delivery_tag: job.delivery_tag, multiple: false };
+        let ack = Settlement::Ack { delivery_tag: delivery.delivery_tag(), multiple: false };
         if let Err(error) = intake.channel.settle(ack) {
             tracing::debug!(%error, "could not acknowledge before the handler: it does not run");
             return;
@@ -201,7 +194,7 @@ fn take(
         }
         if request.context().is_expired() {
             Counters::add(&counters.expired);
-            return job.finish(Response::Nothing);
+            return job.finish(Response::NOTHING);
         }
         let response = dispatch::handle(&*service, request).await;
         if let Some(code) = response.error_code() {
@@ -254,20 +247,19 @@ async fn drain(
 /// A delivery on its way through a handler. Dropped unfinished (aborted), it stays unacknowledged: the broker gives
 /// it to somebody else when the channel closes.
 struct Job {
-    delivery_tag: u64,
-    reply_to: Option<String>,
-    correlation_id: Option<String>,
+    delivery: Delivery,
     ack: Verdict,
     finished: mpsc::UnboundedSender<Finished>,
 }
 
 impl Job {
     fn finish(self, response: Response) {
-        let Self { delivery_tag, reply_to, correlation_id, ack, finished } = self;
-        let reply = reply_to.and_then(|reply_to| {
-            let (properties, body) = response.into_message(correlation_id.as_deref())?;
-            Some(Reply { reply_to, properties, body })
-        });
+        let Self { delivery, ack, finished } = self;
+        let delivery_tag = delivery.delivery_tag();
+        // A one-way request has no reply_to: nobody is answered, whatever happens.
+        let is_wanted = delivery.reply_to().is_some_and(|reply_to| !reply_to.is_empty());
+        let answer = if is_wanted { response.into_answer() } else { None };
+        let reply = answer.map(|answer| Reply { delivery, answer });
         // The replier outlives the handlers; without it the channel is gone and the broker redelivers.
         drop(finished.send(Finished { delivery_tag, verdict: ack, reply }));
     }
@@ -279,7 +271,8 @@ impl Job {
             Verdict::Ack | Verdict::Requeue => Verdict::Requeue,
         };
         Counters::add(&counters.requeued);
-        drop(self.finished.send(Finished { delivery_tag: self.delivery_tag, verdict, reply: None }));
+        let delivery_tag = self.delivery.delivery_tag();
+        drop(self.finished.send(Finished { delivery_tag, verdict, reply: None }));
     }
 }
 

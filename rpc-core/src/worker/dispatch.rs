@@ -68,20 +68,20 @@ impl Request {
 
     /// Answers with a result.
     pub fn reply<T: Serialize>(self, value: &T) -> Response {
-        self.encoded(value, Response::Ok)
+        self.encoded(value, Answer::Ok)
     }
 
     /// Answers with a result or the service's error.
     pub fn reply_result<T: Serialize, E: Serialize>(self, result: &Result<T, E>) -> Response {
         match result {
-            Ok(value) => self.encoded(value, Response::Ok),
-            Err(error) => self.encoded(error, Response::ServiceError),
+            Ok(value) => self.encoded(value, Answer::Ok),
+            Err(error) => self.encoded(error, Answer::ServiceError),
         }
     }
 
     /// Ends a one-way request.
     pub fn done(self) -> Response {
-        Response::Nothing
+        Response::NOTHING
     }
 
     /// Answers that there is no such method.
@@ -90,9 +90,9 @@ impl Request {
         Box::pin(std::future::ready(response))
     }
 
-    fn encoded<T: Serialize>(&self, value: &T, response: fn(Codec, Vec<u8>) -> Response) -> Response {
+    fn encoded<T: Serialize>(&self, value: &T, answer: fn(Codec, Vec<u8>) -> Answer) -> Response {
         match self.codec.encode(value) {
-            Ok(body) => response(self.codec, body),
+            Ok(body) => Response(Some(answer(self.codec, body))),
             Err(error) => encode_failed(&error),
         }
     }
@@ -102,56 +102,64 @@ fn encode_failed(error: &CodecError) -> Response {
     Response::failed(Code::Internal, format!("the result could not be written: {error}"))
 }
 
-/// How a request is answered.
-pub enum Response {
-    /// With the result.
-    #[doc(hidden)]
-    Ok(Codec, Vec<u8>),
-    /// With the service's error.
-    #[doc(hidden)]
-    ServiceError(Codec, Vec<u8>),
-    /// With an error of ours.
-    #[doc(hidden)]
-    Failed(Failed),
-    /// Not at all.
-    #[doc(hidden)]
-    Nothing,
-}
+/// How a request is answered, if at all.
+pub struct Response(Option<Answer>);
 
-/// An error of ours: a code and words for a person.
-#[derive(Debug)]
-#[doc(hidden)]
-pub struct Failed {
-    code: Code,
-    message: String,
+/// What goes back to the caller.
+pub(super) enum Answer {
+    /// The result.
+    Ok(Codec, Vec<u8>),
+    /// The service's error.
+    ServiceError(Codec, Vec<u8>),
+    /// An error of ours: a code and words for a person.
+    Failed(Code, String),
 }
 
 impl Response {
-    pub(crate) fn failed(code: Code, message: impl Into<String>) -> Self {
-        Self::Failed(Failed { code, message: message.into() })
+    /// Nobody is answered.
+    pub(super) const NOTHING: Self = Self(None);
+
+    pub(super) fn failed(code: Code, message: impl Into<String>) -> Self {
+        Self(Some(Answer::Failed(code, message.into())))
     }
 
     /// The error's name, for logs.
-    pub(crate) fn error_code(&self) -> Option<&'static str> {
-        match self {
-            Self::Ok(..) | Self::Nothing => None,
-            Self::ServiceError(..) => Some(Code::Service.name()),
-            Self::Failed(failed) => Some(failed.code.name()),
+    pub(super) fn error_code(&self) -> Option<&'static str> {
+        match &self.0 {
+            Some(Answer::Ok(..)) | None => None,
+            Some(Answer::ServiceError(..)) => Some(Code::Service.name()),
+            Some(Answer::Failed(code, _)) => Some(code.name()),
         }
     }
 
+    pub(super) fn into_answer(self) -> Option<Answer> {
+        self.0
+    }
+}
+
+impl Answer {
     /// The reply's properties and body.
-    pub(crate) fn into_message(self, correlation_id: Option<&str>) -> Option<(Properties, Vec<u8>)> {
+    pub(super) fn into_message(self, correlation_id: Option<&str>) -> (Properties<'_>, Vec<u8>) {
         match self {
-            Self::Ok(codec, body) => Some((envelope::ok_properties(codec, correlation_id), body)),
+            Self::Ok(codec, body) => (envelope::ok_properties(codec, correlation_id), body),
             Self::ServiceError(codec, body) => {
-                Some((envelope::error_properties(codec, correlation_id, Code::Service, ""), body))
+                (envelope::error_properties(codec, correlation_id, Code::Service, ""), body)
             }
-            Self::Failed(Failed { code, message }) => {
-                Some((envelope::error_properties(Codec::default(), correlation_id, code, &message), Vec::new()))
+            Self::Failed(code, message) => {
+                (envelope::error_properties(Codec::default(), correlation_id, code, &message), Vec::new())
             }
-            Self::Nothing => None,
         }
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (code, body_bytes) = match self {
+            Self::Ok(_, body) => ("ok", body.len()),
+            Self::ServiceError(_, body) => (Code::Service.name(), body.len()),
+            Self::Failed(code, _) => (code.name(), 0),
+        };
+        f.debug_struct("Answer").field("code", &code).field("body_bytes", &body_bytes).finish()
     }
 }
 

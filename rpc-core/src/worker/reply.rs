@@ -12,9 +12,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::sync::mpsc;
 
-use super::{AckPolicy, Counters};
+use super::{AckPolicy, Counters, dispatch::Answer};
 use crate::connection::{
-    Channel,
+    Channel, Delivery,
     transport::{Properties, Publish, Settlement},
 };
 
@@ -37,9 +37,9 @@ pub(super) enum Verdict {
 
 #[derive(Debug)]
 pub(super) struct Reply {
-    pub(super) reply_to: String,
-    pub(super) properties: Properties,
-    pub(super) body: Vec<u8>,
+    /// The request; its `reply_to` is set.
+    pub(super) delivery: Delivery,
+    pub(super) answer: Answer,
 }
 
 /// Runs until every sender is gone. The queue is bounded by the prefetch count: each delivery comes here once.
@@ -77,9 +77,11 @@ pub(super) async fn send_replies(
 /// Sends a batch's replies and waits until the last one is on the socket, and with it all of them.
 async fn send(channel: &Channel, batch: &mut [Finished], counters: &Counters) {
     let mut left = batch.iter().filter(|finished| finished.reply.is_some()).count();
-    for Reply { reply_to, properties, body } in batch.iter_mut().filter_map(|finished| finished.reply.take()) {
+    for Reply { delivery, answer } in batch.iter_mut().filter_map(|finished| finished.reply.take()) {
         left -= 1;
-        let publish = reply_publish(&reply_to, properties, &body);
+        let reply_to = delivery.reply_to().unwrap_or_default();
+        let (properties, body) = answer.into_message(delivery.correlation_id());
+        let publish = reply_publish(reply_to, properties, &body);
         let sent = if left == 0 { channel.publish_written(publish).await } else { channel.publish(publish) };
         match sent {
             Ok(()) => Counters::add(&counters.answered),
@@ -92,8 +94,10 @@ async fn send(channel: &Channel, batch: &mut [Finished], counters: &Counters) {
 async fn confirm(channel: &Channel, batch: &mut [Finished], counters: &Counters) {
     let mut confirms = Vec::with_capacity(batch.len());
     for finished in batch {
-        let Some(Reply { reply_to, properties, body }) = finished.reply.take() else { continue };
-        match channel.publish_for_confirm(reply_publish(&reply_to, properties, &body)).await {
+        let Some(Reply { delivery, answer }) = finished.reply.take() else { continue };
+        let reply_to = delivery.reply_to().unwrap_or_default();
+        let (properties, body) = answer.into_message(delivery.correlation_id());
+        match channel.publish_for_confirm(reply_publish(reply_to, properties, &body)).await {
             Ok(confirm) => confirms.push((finished, confirm)),
             Err(error) => {
                 tracing::warn!(%error, reply_to, "could not send a reply");
@@ -114,7 +118,7 @@ async fn confirm(channel: &Channel, batch: &mut [Finished], counters: &Counters)
 
 /// Not mandatory: a caller that has gone is nobody's error, and RabbitMQ returns mandatory replies to
 /// `amq.rabbitmq.reply-to` although it delivers them.
-fn reply_publish<'a>(reply_to: &'a str, properties: Properties, body: &'a [u8]) -> Publish<'a> {
+fn reply_publish<'a>(reply_to: &'a str, properties: Properties<'a>, body: &'a [u8]) -> Publish<'a> {
     Publish { exchange: "", routing_key: reply_to, mandatory: false, properties, body }
 }
 
