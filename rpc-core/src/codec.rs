@@ -42,6 +42,10 @@ impl Codec {
 
     /// The codec a `content_type` names, parameters such as `; charset=utf-8` ignored.
     pub fn from_content_type(content_type: &str) -> Option<Self> {
+        // As we write it ourselves, above all.
+        if content_type == Self::MessagePack.content_type() {
+            return Some(Self::MessagePack);
+        }
         let essence = content_type.split(';').next().unwrap_or_default().trim();
         [Self::MessagePack, Self::Json, Self::Text]
             .into_iter()
@@ -85,12 +89,13 @@ impl Codec {
     pub fn decode<T: DeserializeOwned>(self, body: &[u8]) -> Result<T, CodecError> {
         match self {
             Self::MessagePack => {
-                let mut rest = body;
-                let mut deserializer = rmp_serde::Deserializer::new(&mut rest);
+                let mut deserializer = rmp_serde::Deserializer::from_read_ref(body);
                 let value = T::deserialize(&mut deserializer).map_err(|error| self.error(error.to_string()))?;
-                match rest.len() {
-                    0 => Ok(value),
-                    left => Err(self.error(format!("{left} bytes follow the value"))),
+                // It does not say how far it has read: at the end, and only there, it finds no next marker. `()` is
+                // read without descending into whatever may be there.
+                match <() as serde::Deserialize>::deserialize(&mut deserializer) {
+                    Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(value),
+                    Ok(()) | Err(_) => Err(self.error("more bytes follow the value")),
                 }
             }
             #[cfg(feature = "json")]
@@ -179,7 +184,7 @@ mod tests {
         let mut overlong = body;
         overlong.push(0);
         let error = Codec::MessagePack.decode::<Arguments>(&overlong).unwrap_err();
-        assert_eq!(error.to_string(), "application/msgpack: 1 bytes follow the value");
+        assert_eq!(error.to_string(), "application/msgpack: more bytes follow the value");
     }
 
     #[test]

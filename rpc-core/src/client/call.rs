@@ -172,7 +172,7 @@ async fn run<T: DeserializeOwned, E>(request: Request, decode_error: DecodeError
     let default_codec = request.service.codec;
     let outcome = if method.oneway {
         // `()` in every codec: a one-way method has no other result.
-        request.send_oneway().await.map(|()| default_codec.decode(default_codec.nothing()))
+        Box::pin(request.send_oneway()).await.map(|()| default_codec.decode(default_codec.nothing()))
     } else {
         match request.send().await {
             Ok(Reply { delivery, status }) => {
@@ -265,7 +265,7 @@ impl Request {
             if !is_resendable || self.client.is_shut_down() {
                 return Err(CallError::Disconnected { maybe_executed });
             }
-            if timeout_at(deadline, sleep(backoff.pause())).await.is_err() {
+            if Box::pin(timeout_at(deadline, sleep(backoff.pause()))).await.is_err() {
                 return Err(match sent {
                     0 => CallError::Timeout { stage: TimeoutStage::Connecting, after: budget },
                     _ => CallError::Disconnected { maybe_executed: true },
@@ -281,11 +281,15 @@ impl Request {
         if number == 1 && deadline <= Instant::now() {
             return Err(timed_out(TimeoutStage::Connecting));
         }
-        let session = match timeout_at(deadline, self.client.session()).await {
-            Ok(session) => session.map_err(not_connected)?,
-            // What an earlier attempt may have done outweighs where this one stood.
-            Err(_) if number > 1 => return Err(timed_out(TimeoutStage::Unknown)),
-            Err(_) => return Err(timed_out(TimeoutStage::Connecting)),
+        let session = match self.client.current_session() {
+            Some(session) => session,
+            // Boxed: opening a session is rare, and its state would triple that of every call.
+            None => match Box::pin(timeout_at(deadline, self.client.session())).await {
+                Ok(session) => session.map_err(not_connected)?,
+                // What an earlier attempt may have done outweighs where this one stood.
+                Err(_) if number > 1 => return Err(timed_out(TimeoutStage::Unknown)),
+                Err(_) => return Err(timed_out(TimeoutStage::Connecting)),
+            },
         };
         let waiter = loop {
             match session.begin(deadline) {
@@ -295,7 +299,7 @@ impl Request {
                     return Err(Failure::Final(CallError::Overloaded { message }));
                 }
                 Err(NotSent::Full) => {
-                    if timeout_at(deadline, session.freed()).await.is_err() {
+                    if Box::pin(timeout_at(deadline, session.freed())).await.is_err() {
                         return Err(timed_out(TimeoutStage::InFlightLimit));
                     }
                 }

@@ -158,14 +158,18 @@ impl Client {
         Call::new(self.clone(), service, method, service.codec.encode(arguments), crate::Codec::decode)
     }
 
+    /// The session, unless there is none or it has ended.
+    fn current_session(&self) -> Option<Arc<Session>> {
+        lock(&self.inner.session).as_ref().filter(|session| !session.has_ended()).cloned()
+    }
+
     /// The session, opened if there is none or the last one has ended.
     async fn session(&self) -> Result<Arc<Session>, Error> {
-        let current = || lock(&self.inner.session).as_ref().filter(|session| !session.has_ended()).cloned();
-        if let Some(session) = current() {
+        if let Some(session) = self.current_session() {
             return Ok(session);
         }
         let _opening = self.inner.opening.lock().await;
-        if let Some(session) = current() {
+        if let Some(session) = self.current_session() {
             return Ok(session);
         }
         let epoch = self.inner.epoch.fetch_add(1, Ordering::Relaxed);

@@ -7,12 +7,13 @@
 //!        └──► deadlines   ──expire(now)───► waiters whose time is up
 //! ```
 //!
-//! Most calls end long before their deadline, so ended calls stay in the heap until they surface or outnumber the
-//! living two to one: inserting in deadline order costs a push, completing costs a hash lookup.
+//! Most calls end long before their deadline, so ended calls stay among the deadlines until they surface or outnumber
+//! the living two to one. Calls with the same budget come in deadline order and go into a queue, at a push and a pop
+//! each; only the others need a heap. Completing costs a hash lookup.
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap},
+    collections::{BinaryHeap, HashMap, VecDeque},
     hash::{BuildHasherDefault, Hasher},
     time::Instant,
 };
@@ -21,7 +22,7 @@ use std::{
 #[derive(Debug)]
 pub(crate) struct Pending<W> {
     waiters: HashMap<u64, W, BuildHasherDefault<IdHasher>>,
-    deadlines: BinaryHeap<Reverse<(Instant, u64)>>,
+    deadlines: Deadlines,
     next_id: u64,
     limit: usize,
 }
@@ -38,7 +39,7 @@ pub(crate) struct Inserted {
 impl<W> Pending<W> {
     /// Holds at most `limit` calls.
     pub(crate) fn new(limit: usize) -> Self {
-        Self { waiters: HashMap::default(), deadlines: BinaryHeap::new(), next_id: 1, limit }
+        Self { waiters: HashMap::default(), deadlines: Deadlines::default(), next_id: 1, limit }
     }
 
     /// Takes a call in, or gives its waiter back when `limit` calls are in flight.
@@ -49,8 +50,8 @@ impl<W> Pending<W> {
         let id = self.next_id;
         self.next_id += 1;
         self.waiters.insert(id, waiter);
-        let is_earliest = self.deadlines.peek().is_none_or(|Reverse((earliest, _))| deadline < *earliest);
-        self.deadlines.push(Reverse((deadline, id)));
+        let is_earliest = self.deadlines.earliest().is_none_or(|(earliest, _)| deadline < earliest);
+        self.deadlines.push(deadline, id);
         Ok(Inserted { id, is_earliest })
     }
 
@@ -59,14 +60,14 @@ impl<W> Pending<W> {
         let waiter = self.waiters.remove(&id)?;
         if self.deadlines.len() > 2 * self.waiters.len() + DEADLINES_KEPT {
             let waiters = &self.waiters;
-            self.deadlines.retain(|Reverse((_, id))| waiters.contains_key(id));
+            self.deadlines.retain(|id| waiters.contains_key(&id));
         }
         Some(waiter)
     }
 
     /// Takes out the next call whose deadline has come.
     pub(crate) fn expire(&mut self, now: Instant) -> Option<W> {
-        while let Some(Reverse((deadline, id))) = self.deadlines.peek().copied() {
+        while let Some((deadline, id)) = self.deadlines.earliest() {
             if deadline > now {
                 return None;
             }
@@ -80,9 +81,9 @@ impl<W> Pending<W> {
 
     /// When the next call in flight must end.
     pub(crate) fn next_deadline(&mut self) -> Option<Instant> {
-        while let Some(Reverse((deadline, id))) = self.deadlines.peek() {
-            if self.waiters.contains_key(id) {
-                return Some(*deadline);
+        while let Some((deadline, id)) = self.deadlines.earliest() {
+            if self.waiters.contains_key(&id) {
+                return Some(deadline);
             }
             self.deadlines.pop();
         }
@@ -91,7 +92,7 @@ impl<W> Pending<W> {
 
     /// Takes all calls out.
     pub(crate) fn drain(&mut self) -> Vec<W> {
-        self.deadlines.clear();
+        self.deadlines = Deadlines::default();
         self.waiters.drain().map(|(_, waiter)| waiter).collect()
     }
 
@@ -103,6 +104,51 @@ impl<W> Pending<W> {
     /// How many calls are in flight.
     pub(crate) fn len(&self) -> usize {
         self.waiters.len()
+    }
+}
+
+/// Deadlines and their calls, the earliest first.
+#[derive(Debug, Default)]
+struct Deadlines {
+    /// Those that came in order.
+    ordered: VecDeque<(Instant, u64)>,
+    /// Those before the last of `ordered` when they came.
+    others: BinaryHeap<Reverse<(Instant, u64)>>,
+}
+
+impl Deadlines {
+    fn push(&mut self, deadline: Instant, id: u64) {
+        if self.ordered.back().is_none_or(|(last, _)| *last <= deadline) {
+            self.ordered.push_back((deadline, id));
+        } else {
+            self.others.push(Reverse((deadline, id)));
+        }
+    }
+
+    fn earliest(&self) -> Option<(Instant, u64)> {
+        match (self.ordered.front(), self.others.peek()) {
+            (Some(ordered), Some(Reverse(other))) => Some(*ordered.min(other)),
+            (ordered, other) => ordered.or_else(|| other.map(|Reverse(other)| other)).copied(),
+        }
+    }
+
+    /// Removes the earliest.
+    fn pop(&mut self) {
+        let earliest = self.earliest();
+        if self.ordered.front() == earliest.as_ref() {
+            self.ordered.pop_front();
+        } else {
+            self.others.pop();
+        }
+    }
+
+    fn retain(&mut self, is_kept: impl Fn(u64) -> bool) {
+        self.ordered.retain(|(_, id)| is_kept(*id));
+        self.others.retain(|Reverse((_, id))| is_kept(*id));
+    }
+
+    fn len(&self) -> usize {
+        self.ordered.len() + self.others.len()
     }
 }
 
