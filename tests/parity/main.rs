@@ -1,0 +1,131 @@
+//! Parity: the same scenarios, frame by frame, on RabbitMQ and on the bundled broker.
+//!
+//! The transcripts in `parity/*.txt` are what RabbitMQ 3.10.8 answers, literally; the bundled broker has to answer
+//! the same, except where a scenario says why it does not (`differs: …`).
+//!
+//! ```text
+//!  RPC_TEST_RABBITMQ_URL=amqp://…                     also check the recordings against that RabbitMQ
+//!  UPDATE_PARITY=1                                    and record its answers anew
+//!  PARITY_ONLY=queue/                                 only scenarios with that in their name
+//! ```
+
+mod link;
+mod names;
+mod run;
+mod scenario;
+
+use std::{
+    env,
+    net::ToSocketAddrs,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use run::{Pace, Target, Transcript};
+use scenario::{File, Scenario, Step};
+
+#[test]
+fn rabbitmq_gives_the_recorded_transcripts() {
+    let Ok(uri) = env::var(RABBITMQ_URL) else {
+        println!("skipped: {RABBITMQ_URL} is not set");
+        return;
+    };
+    let target = target(&uri);
+    let mut files = File::all().expect("the scenarios can be read");
+    if env::var_os("UPDATE_PARITY").is_some() {
+        record(&files, &target);
+        files = File::all().expect("the scenarios can be read");
+    }
+    compare(&files, &target, |step| &step.rabbitmq);
+}
+
+fn record(files: &[File], target: &Target) {
+    let transcripts = run_all(files, target, Pace::Record, |step| &step.rabbitmq);
+    let mut transcripts = transcripts.into_iter();
+    for file in files {
+        let answers: Vec<_> = file
+            .scenarios
+            .iter()
+            .zip(transcripts.by_ref())
+            .map(|(scenario, transcript)| {
+                transcript.map(|transcript| transcript.unwrap_or_else(|error| panic!("{}: {error}", scenario.name)))
+            })
+            .collect();
+        file.record(&answers).expect("the recording can be written");
+    }
+}
+
+/// Runs all scenarios and panics with what is not as expected.
+fn compare(files: &[File], target: &Target, expected: fn(&Step) -> &[String]) {
+    let transcripts = run_all(files, target, Pace::Compare, expected);
+    let scenarios = files.iter().flat_map(|file| &file.scenarios);
+    let (mut run, mut equal, mut report) = (0, 0, String::new());
+    for (scenario, transcript) in scenarios.zip(transcripts) {
+        let Some(transcript) = transcript else { continue };
+        run += 1;
+        match difference(scenario, &transcript, expected) {
+            Some(difference) => report.push_str(&difference),
+            None => equal += 1,
+        }
+    }
+    println!("{equal} of {run} scenarios as recorded");
+    assert!(report.is_empty(), "{equal} of {run} scenarios as recorded; the others:\n{report}");
+}
+
+fn difference(scenario: &Scenario, transcript: &Transcript, expected: fn(&Step) -> &[String]) -> Option<String> {
+    let name = &scenario.name;
+    let answers = match transcript {
+        Ok(answers) => answers,
+        Err(error) => return Some(format!("\n== {name}\n   {error}\n")),
+    };
+    let (step, answers) = scenario.steps.iter().zip(answers).find(|(step, answers)| expected(step) != *answers)?;
+    let mut text = format!("\n== {name}\n");
+    step.commands.iter().for_each(|command| text.push_str(&format!("   > {command}\n")));
+    expected(step).iter().for_each(|line| text.push_str(&format!("   expected < {line}\n")));
+    answers.iter().for_each(|line| text.push_str(&format!("   got      < {line}\n")));
+    Some(text)
+}
+
+/// Runs the selected scenarios on a few threads: they mostly wait. `None` for those not selected.
+fn run_all(
+    files: &[File],
+    target: &Target,
+    pace: Pace,
+    expected: fn(&Step) -> &[String],
+) -> Vec<Option<Transcript>> {
+    let only = env::var("PARITY_ONLY").unwrap_or_default();
+    let scenarios: Vec<_> = files.iter().flat_map(|file| &file.scenarios).collect();
+    let transcripts = Mutex::new(Vec::new());
+    transcripts.lock().expect("nothing panics with it").resize_with(scenarios.len(), || None);
+    let next = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                while let at = next.fetch_add(1, Ordering::Relaxed)
+                    && let Some(scenario) = scenarios.get(at)
+                {
+                    if scenario.name.contains(&only) {
+                        let transcript = run::run(scenario, target, at, pace, expected);
+                        transcripts.lock().expect("nothing panics with it")[at] = Some(transcript);
+                    }
+                }
+            });
+        }
+    });
+    transcripts.into_inner().expect("nothing panics with it")
+}
+
+/// The broker at `amqp://user:password@host:port`.
+fn target(uri: &str) -> Target {
+    let (user, address) = uri.trim_start_matches("amqp://").rsplit_once('@').unwrap_or(("guest:guest", uri));
+    let (user, password) = user.split_once(':').expect("user:password");
+    let address = address.trim_start_matches("amqp://").split('/').next().expect("an address");
+    let address = address.to_socket_addrs().expect("host:port").next().expect("an address");
+    Target { address, user: user.to_owned(), password: password.to_owned() }
+}
+
+const RABBITMQ_URL: &str = "RPC_TEST_RABBITMQ_URL";
+const THREADS: usize = 12;
