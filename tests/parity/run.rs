@@ -92,10 +92,7 @@ impl Stage {
             let line = self.names.fill_in(command);
             is_awaiting |= self.command(&line, &mut answers)?;
         }
-        for link in self.links.values_mut() {
-            // The broker may have closed it; then its answers tell.
-            let _ = link.flush();
-        }
+        self.flush();
         self.collect(expected, is_awaiting, &mut answers);
         // Channels are served independently; nobody promises an order between them.
         answers.sort_by_key(|answer| (answer.link, answer.channel));
@@ -115,6 +112,7 @@ impl Stage {
         let mut cursor = Cursor::new(line);
         let peer = cursor.word();
         if peer == "wait" {
+            self.flush();
             let limit = Instant::now() + Duration::from_millis(wire_number(cursor.word())?);
             while let Some((link, received)) = self.next(limit.saturating_duration_since(Instant::now())) {
                 self.note(link, &received, answers);
@@ -128,7 +126,10 @@ impl Stage {
             digits => u16::try_from(wire_number(digits)?).map_err(|error| error.to_string())?,
         };
         let verb = cursor.word();
-        let mut arguments = if verb == "bytes" { Arguments::default() } else { Arguments::read(&mut cursor.clone())? };
+        let mut arguments = match verb {
+            "bytes" => Arguments::default(),
+            _ => Arguments::read(&mut cursor.clone())?,
+        };
         match verb {
             "tcp" => {
                 self.tcp(letter)?;
@@ -193,10 +194,16 @@ impl Stage {
                 return Ok(method.is_request() && !is_silent);
             }
         }
-        if !matches!(verb, "send" | "bytes") {
-            arguments.finish()?;
+        arguments.finish()?;
+        // Bytes like these are mostly sent to be refused.
+        Ok(true)
+    }
+
+    fn flush(&mut self) {
+        for link in self.links.values_mut() {
+            // The broker may have closed it; then its answers tell.
+            let _ = link.flush();
         }
-        Ok(false)
     }
 
     fn tcp(&mut self, letter: char) -> Result<(), String> {
@@ -292,7 +299,7 @@ impl Stage {
     fn collect(&mut self, expected: Option<usize>, is_awaiting: bool, answers: &mut Vec<Answer>) {
         let (mut patience, quiet) = match expected {
             Some(_) => (EXPECTED_LIMIT, QUIET),
-            None if is_awaiting => (ANSWER_LIMIT, LONG_QUIET),
+            None if is_awaiting => (RECORD_LIMIT, LONG_QUIET),
             None => (LONG_QUIET, LONG_QUIET),
         };
         loop {
@@ -403,9 +410,11 @@ const CAPABILITIES: &str = "{publisher_confirms: true, exchange_exchange_binding
 
 /// A broker that has not answered a method by then is stuck.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// How long to wait for the first answer when recording.
+const RECORD_LIMIT: Duration = Duration::from_millis(1500);
 /// How long expected answers may take.
 const EXPECTED_LIMIT: Duration = Duration::from_secs(3);
 /// How long to watch for an answer that is not expected.
 const QUIET: Duration = Duration::from_millis(40);
 /// The same when it is not known what to expect.
-const LONG_QUIET: Duration = Duration::from_millis(150);
+const LONG_QUIET: Duration = Duration::from_millis(300);
