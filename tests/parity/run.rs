@@ -156,6 +156,10 @@ impl Stage {
                 link.socket.disconnect();
                 return Ok(true);
             }
+            "heartbeat" => {
+                link.put_frame(kind::HEARTBEAT, channel, &[]);
+                return Ok(false);
+            }
             "send" | "bytes" => {
                 let bytes = if verb == "send" {
                     arguments.remove_bytes("bytes")?.ok_or("bytes=… expected")?
