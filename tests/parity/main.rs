@@ -90,12 +90,7 @@ fn difference(scenario: &Scenario, transcript: &Transcript, expected: fn(&Step) 
 }
 
 /// Runs the selected scenarios on a few threads: they mostly wait. `None` for those not selected.
-fn run_all(
-    files: &[File],
-    target: &Target,
-    pace: Pace,
-    expected: fn(&Step) -> &[String],
-) -> Vec<Option<Transcript>> {
+fn run_all(files: &[File], target: &Target, pace: Pace, expected: fn(&Step) -> &[String]) -> Vec<Option<Transcript>> {
     let only = env::var("PARITY_ONLY").unwrap_or_default();
     let scenarios: Vec<_> = files.iter().flat_map(|file| &file.scenarios).collect();
     let transcripts = Mutex::new(Vec::new());

@@ -220,12 +220,7 @@ impl Stage {
     }
 
     /// Connects as a library would. What comes instead of an open connection goes into the transcript.
-    fn connect(
-        &mut self,
-        letter: char,
-        mut arguments: Arguments<'_>,
-        answers: &mut Vec<Answer>,
-    ) -> Result<(), String> {
+    fn connect(&mut self, letter: char, mut arguments: Arguments<'_>, answers: &mut Vec<Answer>) -> Result<(), String> {
         self.tcp(letter)?;
         let user = arguments.remove_bytes("user")?.unwrap_or_else(|| self.target.user.clone().into());
         let password = arguments.remove_bytes("password")?.unwrap_or_else(|| self.target.password.clone().into());

@@ -1,3 +1,148 @@
-//! The harness of the integration tests.
+//! The harness of the integration tests: where a case runs, what it may touch, and how it waits.
+//!
+//! It holds no assertions about the framework; those are in `it/`.
+//!
+//! ```text
+//!  on_both_brokers!(a_case) ──► bundled::a_case   ──► Stage { a Broker of its own }
+//!                           └─► rabbitmq::a_case  ──► Stage { RPC_TEST_RABBITMQ_URL, shared by all cases }
+//! ```
+//!
+//! Cases run in parallel on one RabbitMQ, so each uses service names of its own (`probe!("its-name")`).
 
+mod python;
+pub mod raw;
+mod stage;
+mod wait;
 pub mod wire;
+mod worker_process;
+
+use std::{fmt, future::Future, pin::Pin, sync::Arc};
+
+pub use python::Python;
+use rpc_core::{
+    __private::{Handler, MethodDescriptor, Request, ServiceDescriptor},
+    Context, Dispatch,
+};
+pub use stage::{Stage, Target, run};
+pub use wait::{eventually, within};
+pub use worker_process::WorkerProcess;
+
+/// Registers cases, `async fn case(stage: &Stage)`, once for each broker, with the broker in the test's name.
+///
+/// A case that is written but not registered is dead code, which the lints refuse.
+#[macro_export]
+macro_rules! on_both_brokers {
+    ($($case:ident),+ $(,)?) => {
+        mod bundled {
+            $(#[test]
+            fn $case() {
+                $crate::run($crate::Target::Bundled, super::$case);
+            })+
+        }
+        mod rabbitmq {
+            $(#[test]
+            fn $case() {
+                $crate::run($crate::Target::RabbitMq, super::$case);
+            })+
+        }
+    };
+}
+
+/// Declares, where it stands, a service of that name with the one method `ask(question) -> answer`:
+/// the trait `Probe`, with [`Answers`] as its implementation.
+#[macro_export]
+macro_rules! probe {
+    ($name:literal) => {
+        #[rpc_core::service(name = $name)]
+        pub(crate) trait Probe {
+            async fn ask(&self, ctx: &rpc_core::Context, question: String) -> String;
+        }
+
+        impl Probe for $crate::Answers {
+            async fn ask(&self, ctx: &rpc_core::Context, question: String) -> String {
+                self.answer(ctx, question).await
+            }
+        }
+    };
+}
+
+/// What a `Probe` does when it is asked.
+#[derive(Clone)]
+pub struct Answers(Arc<dyn Fn(Asked) -> Answer + Send + Sync>);
+
+type Answer = Pin<Box<dyn Future<Output = String> + Send>>;
+
+/// A question and what came with it.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// The argument.
+    pub question: String,
+    /// Whether the broker had delivered it before.
+    pub is_redelivered: bool,
+    /// Where the answer goes.
+    pub reply_to: Option<String>,
+}
+
+impl Answers {
+    /// Answers with what `answer` resolves to.
+    pub fn with<F, A>(answer: F) -> Self
+    where
+        F: Fn(Asked) -> A + Send + Sync + 'static,
+        A: Future<Output = String> + Send + 'static,
+    {
+        Self(Arc::new(move |asked| Box::pin(answer(asked))))
+    }
+
+    /// Answers every question with itself.
+    pub fn echo() -> Self {
+        Self::with(async |asked| asked.question)
+    }
+
+    /// Called by what [`probe!`] generates.
+    pub async fn answer(&self, ctx: &Context, question: String) -> String {
+        let is_redelivered = ctx.redelivered();
+        let reply_to = ctx.reply_to().map(str::to_owned);
+        (self.0)(Asked { question, is_redelivered, reply_to }).await
+    }
+}
+
+impl fmt::Debug for Answers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answers").finish_non_exhaustive()
+    }
+}
+
+/// A service served under a name that is known only at run time.
+#[derive(Debug)]
+pub struct Named<S> {
+    service: S,
+    descriptor: &'static ServiceDescriptor,
+}
+
+impl<S: Dispatch> Named<S> {
+    /// `service`, called `name`. The name lives as long as the process.
+    pub fn new(name: &str, service: S) -> Self {
+        let original = service.descriptor();
+        let methods: Vec<_> = original
+            .methods
+            .iter()
+            .map(|method| MethodDescriptor { routing_key: leak(&format!("{name}.{}", method.name)), ..*method })
+            .collect();
+        let descriptor = ServiceDescriptor { name: leak(name), methods: Box::leak(methods.into()), ..*original };
+        Self { service, descriptor: Box::leak(Box::new(descriptor)) }
+    }
+}
+
+impl<S: Dispatch> Dispatch for Named<S> {
+    fn descriptor(&self) -> &'static ServiceDescriptor {
+        self.descriptor
+    }
+
+    fn dispatch(&self, request: Request) -> Handler {
+        self.service.dispatch(request)
+    }
+}
+
+fn leak(text: &str) -> &'static str {
+    Box::leak(text.into())
+}

@@ -27,7 +27,7 @@ pub(super) fn expand(service: &Service) -> (TokenStream, TokenStream) {
     let impls = quote! {
         #descriptor
 
-        #[allow(deprecated)]
+        #[allow(deprecated, dead_code)]
         impl #client {
             /// A client with the default options. Nothing is sent before the first call.
             #vis fn new(connection: &#krate::Connection) -> Self {

@@ -18,9 +18,13 @@ pub(crate) fn expand(service: &Service) -> TokenStream {
     let (client_type, client_impls) = client::expand(service);
     let (server_type, server_impls) = server::expand(service);
     let twin = service.dyn_trait.as_ref().map(|twin| dyn_trait::expand(service, twin));
+    // A program that only calls, or only serves, does not use the rest.
     quote! {
+        #[allow(dead_code)]
         #item
+        #[allow(dead_code)]
         #client_type
+        #[allow(dead_code)]
         #server_type
         #twin
         const _: () = {

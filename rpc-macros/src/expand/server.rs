@@ -20,6 +20,7 @@ pub(super) fn expand(service: &Service) -> (TokenStream, TokenStream) {
     let name = server.to_string();
     let arms = service.methods.iter().map(|method| arm(service, method));
     let impls = quote! {
+        #[allow(dead_code)]
         impl<T> #server<T> {
             /// Serves `service`.
             #vis fn new(service: T) -> Self {

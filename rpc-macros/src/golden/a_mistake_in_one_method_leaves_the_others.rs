@@ -1,3 +1,4 @@
+#[allow(dead_code)]
 trait Half: ::core::marker::Send + ::core::marker::Sync + 'static {
     fn good(
         &self,
@@ -8,10 +9,12 @@ trait Half: ::core::marker::Send + ::core::marker::Sync + 'static {
         text: &str,
     ) -> impl ::core::future::Future<Output = u32> + ::core::marker::Send;
 }
+#[allow(dead_code)]
 /// Calls [`Half`] in another process. Clones share one reply queue.
 struct HalfClient {
     client: ::rpc_core::Client,
 }
+#[allow(dead_code)]
 /// Serves an implementation of [`Half`] in a worker pool. Clones share it.
 struct HalfServer<T> {
     service: ::std::sync::Arc<T>,
@@ -28,7 +31,7 @@ const _: () = {
     enum __Method {
         good,
     }
-    #[allow(deprecated)]
+    #[allow(deprecated, dead_code)]
     impl HalfClient {
         /// A client with the default options. Nothing is sent before the first call.
         fn new(connection: &::rpc_core::Connection) -> Self {
@@ -75,6 +78,7 @@ const _: () = {
             f.debug_struct("HalfClient").field("client", &self.client).finish()
         }
     }
+    #[allow(dead_code)]
     impl<T> HalfServer<T> {
         /// Serves `service`.
         fn new(service: T) -> Self {

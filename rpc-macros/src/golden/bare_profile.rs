@@ -1,13 +1,16 @@
+#[allow(dead_code)]
 pub(crate) trait Tutorial: ::core::marker::Send + ::core::marker::Sync + 'static {
     fn fib(
         &self,
         n: u32,
     ) -> impl ::core::future::Future<Output = u64> + ::core::marker::Send;
 }
+#[allow(dead_code)]
 /// Calls [`Tutorial`] in another process. Clones share one reply queue.
 pub(crate) struct TutorialClient {
     client: ::rpc_core::Client,
 }
+#[allow(dead_code)]
 /// Serves an implementation of [`Tutorial`] in a worker pool. Clones share it.
 pub(crate) struct TutorialServer<T> {
     service: ::std::sync::Arc<T>,
@@ -24,7 +27,7 @@ const _: () = {
     enum __Method {
         fib,
     }
-    #[allow(deprecated)]
+    #[allow(deprecated, dead_code)]
     impl TutorialClient {
         /// A client with the default options. Nothing is sent before the first call.
         pub(crate) fn new(connection: &::rpc_core::Connection) -> Self {
@@ -66,6 +69,7 @@ const _: () = {
             f.debug_struct("TutorialClient").field("client", &self.client).finish()
         }
     }
+    #[allow(dead_code)]
     impl<T> TutorialServer<T> {
         /// Serves `service`.
         pub(crate) fn new(service: T) -> Self {

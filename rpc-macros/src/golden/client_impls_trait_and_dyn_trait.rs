@@ -1,3 +1,4 @@
+#[allow(dead_code)]
 pub trait Store: ::core::marker::Send + ::core::marker::Sync + 'static {
     fn put(
         &self,
@@ -8,10 +9,12 @@ pub trait Store: ::core::marker::Send + ::core::marker::Sync + 'static {
         Output = Result<(), StoreError>,
     > + ::core::marker::Send;
 }
+#[allow(dead_code)]
 /// Calls [`Store`] in another process. Clones share one reply queue.
 pub struct StoreClient {
     client: my::rpc::Client,
 }
+#[allow(dead_code)]
 /// Serves an implementation of [`Store`] in a worker pool. Clones share it.
 pub struct StoreServer<T> {
     service: ::std::sync::Arc<T>,
@@ -87,7 +90,7 @@ const _: () = {
     enum __Method {
         put,
     }
-    #[allow(deprecated)]
+    #[allow(deprecated, dead_code)]
     impl StoreClient {
         /// A client with the default options. Nothing is sent before the first call.
         pub fn new(connection: &my::rpc::Connection) -> Self {
@@ -166,6 +169,7 @@ const _: () = {
             }
         }
     }
+    #[allow(dead_code)]
     impl<T> StoreServer<T> {
         /// Serves `service`.
         pub fn new(service: T) -> Self {

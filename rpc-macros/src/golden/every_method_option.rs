@@ -1,3 +1,4 @@
+#[allow(dead_code)]
 trait Jobs: ::core::marker::Send + ::core::marker::Sync + 'static {
     fn start_job(
         &self,
@@ -24,10 +25,12 @@ trait Jobs: ::core::marker::Send + ::core::marker::Sync + 'static {
         r#ref: u8,
     ) -> impl ::core::future::Future<Output = ()> + ::core::marker::Send;
 }
+#[allow(dead_code)]
 /// Calls [`Jobs`] in another process. Clones share one reply queue.
 struct JobsClient {
     client: ::rpc_core::Client,
 }
+#[allow(dead_code)]
 /// Serves an implementation of [`Jobs`] in a worker pool. Clones share it.
 struct JobsServer<T> {
     service: ::std::sync::Arc<T>,
@@ -68,7 +71,7 @@ const _: () = {
         #[cfg(unix)]
         r#type,
     }
-    #[allow(deprecated)]
+    #[allow(deprecated, dead_code)]
     impl JobsClient {
         /// A client with the default options. Nothing is sent before the first call.
         fn new(connection: &::rpc_core::Connection) -> Self {
@@ -153,6 +156,7 @@ const _: () = {
             f.debug_struct("JobsClient").field("client", &self.client).finish()
         }
     }
+    #[allow(dead_code)]
     impl<T> JobsServer<T> {
         /// Serves `service`.
         fn new(service: T) -> Self {

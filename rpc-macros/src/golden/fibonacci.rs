@@ -1,3 +1,4 @@
+#[allow(dead_code)]
 /// Fibonacci numbers.
 pub trait Fibonacci: ::core::marker::Send + ::core::marker::Sync + 'static {
     /// The n-th Fibonacci number.
@@ -8,10 +9,12 @@ pub trait Fibonacci: ::core::marker::Send + ::core::marker::Sync + 'static {
         Output = Result<u64, FibError>,
     > + ::core::marker::Send;
 }
+#[allow(dead_code)]
 /// Calls [`Fibonacci`] in another process. Clones share one reply queue.
 pub struct FibonacciClient {
     client: ::rpc_core::Client,
 }
+#[allow(dead_code)]
 /// Serves an implementation of [`Fibonacci`] in a worker pool. Clones share it.
 pub struct FibonacciServer<T> {
     service: ::std::sync::Arc<T>,
@@ -36,7 +39,7 @@ const _: () = {
     enum __Method {
         fib,
     }
-    #[allow(deprecated)]
+    #[allow(deprecated, dead_code)]
     impl FibonacciClient {
         /// A client with the default options. Nothing is sent before the first call.
         pub fn new(connection: &::rpc_core::Connection) -> Self {
@@ -84,6 +87,7 @@ const _: () = {
             f.debug_struct("FibonacciClient").field("client", &self.client).finish()
         }
     }
+    #[allow(dead_code)]
     impl<T> FibonacciServer<T> {
         /// Serves `service`.
         pub fn new(service: T) -> Self {

@@ -54,7 +54,12 @@ static METHODS: &[Method] = &[
         10,
         "octet:version_major octet:version_minor table:server_properties longstr:mechanisms longstr:locales",
     ),
-    method("connection.start-ok", 10, 11, "table:client_properties shortstr:mechanism longstr:response shortstr:locale"),
+    method(
+        "connection.start-ok",
+        10,
+        11,
+        "table:client_properties shortstr:mechanism longstr:response shortstr:locale",
+    ),
     method("connection.secure", 10, 20, "longstr:challenge"),
     method("connection.secure-ok", 10, 21, "longstr:response"),
     method("connection.tune", 10, 30, "short:channel_max long:frame_max short:heartbeat"),

@@ -1,0 +1,114 @@
+//! Opening, watching and closing connections.
+
+use std::{
+    net::TcpListener,
+    time::{Duration, Instant},
+};
+
+use rpc_core::{Connection, ConnectionOptions, Error, State};
+use rpc_tests::{Answers, Stage, on_both_brokers, probe, within};
+
+on_both_brokers!(
+    a_refused_connection_says_so,
+    a_wrong_password_says_so,
+    a_missing_vhost_says_so,
+    an_invalid_uri_says_so,
+    a_peer_that_says_nothing_is_given_up,
+    the_state_follows_the_connection,
+    a_queue_with_other_arguments_is_reported_with_both_sides,
+    a_closed_connection_ends_its_calls,
+);
+
+async fn open_error(uri: &str) -> Error {
+    within(Duration::from_secs(20), "the attempt ends", Connection::open(uri)).await.unwrap_err()
+}
+
+/// The stage's URI with another user info or path.
+fn changed(stage: &Stage, user_info: &str, path: &str) -> String {
+    let address = stage.uri().trim_start_matches("amqp://");
+    let address = address.rsplit_once('@').map_or(address, |(_, address)| address);
+    let address = address.split('/').next().unwrap();
+    format!("amqp://{user_info}@{address}{path}")
+}
+
+async fn a_refused_connection_says_so(_: &Stage) {
+    // A port that was free a moment ago, and that nobody listens on.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let error = open_error(&format!("amqp://127.0.0.1:{port}")).await;
+    assert!(
+        matches!(&error, Error::Unreachable { address, .. } if *address == format!("127.0.0.1:{port}")),
+        "{error:?}"
+    );
+}
+
+async fn a_wrong_password_says_so(stage: &Stage) {
+    let error = open_error(&changed(stage, "guest:not-the-secret", "")).await;
+    assert!(matches!(&error, Error::AuthenticationRefused { user, .. } if user == "guest"), "{error:?}");
+    assert!(!format!("{error} {error:?}").contains("not-the-secret"), "no password in an error");
+}
+
+async fn a_missing_vhost_says_so(stage: &Stage) {
+    let error = open_error(&changed(stage, "guest:guest", "/no-such-vhost")).await;
+    assert!(matches!(&error, Error::VhostRefused { vhost, .. } if vhost == "no-such-vhost"), "{error:?}");
+}
+
+async fn an_invalid_uri_says_so(_: &Stage) {
+    for uri in ["", "localhost", "http://localhost", "amqp://guest:secret@host:port/"] {
+        let error = open_error(uri).await;
+        assert!(matches!(error, Error::InvalidUri { .. }), "{uri}: {error:?}");
+        assert!(!error.to_string().contains("secret"), "{error}");
+    }
+}
+
+async fn a_peer_that_says_nothing_is_given_up(_: &Stage) {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut options = ConnectionOptions::default();
+    options.connect_timeout = Duration::from_millis(300);
+    let begin = Instant::now();
+    let error = Connection::open_with(&format!("amqp://{}", silent.local_addr().unwrap()), options).await.unwrap_err();
+    assert!(matches!(error, Error::TimedOut { .. }), "{error:?}");
+    assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+}
+
+async fn the_state_follows_the_connection(stage: &Stage) {
+    let connection = stage.connect().await;
+    assert_eq!(connection.state(), State::Connected);
+    let mut states = connection.states();
+    connection.close().await.unwrap();
+    let closed = states.wait_for(|state| matches!(state, State::Closed { .. }));
+    within(Duration::from_secs(5), "the closed state", closed).await.unwrap();
+    connection.close().await.unwrap();
+}
+
+async fn a_queue_with_other_arguments_is_reported_with_both_sides(stage: &Stage) {
+    probe!("connections-arguments");
+    stage.fresh("rpc.connections-arguments").await;
+    let raw = stage.raw().await;
+    raw.transient_queue("rpc.connections-arguments").await;
+    let connection = stage.connect().await;
+    let pool = rpc_core::WorkerPool::new(&connection).serve(ProbeServer::new(Answers::echo()));
+    match pool.start().await.unwrap_err() {
+        Error::Refused { operation, reply_code, reply_text } => {
+            assert_eq!(reply_code, 406);
+            assert!(operation.contains("rpc.connections-arguments"), "{operation}");
+            assert!(reply_text.contains("received 'true' but current is 'false'"), "{reply_text}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(raw.queue("rpc.connections-arguments").await.is_some(), "never repaired by deleting");
+}
+
+async fn a_closed_connection_ends_its_calls(stage: &Stage) {
+    probe!("connections-closed");
+    let answers = Answers::with(async |_| std::future::pending().await);
+    let _pool = stage.pool(ProbeServer::new(answers)).await.start().await.unwrap();
+    let connection = stage.connect().await;
+    let client = ProbeClient::new(&connection);
+    let call = tokio::spawn(client.ask(String::new()).timeout(Duration::from_secs(30)).into_future());
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    connection.close().await.unwrap();
+    let error = within(Duration::from_secs(5), "the call ends", call).await.unwrap().unwrap_err();
+    assert_eq!(error.code(), "disconnected", "{error}");
+    let error = client.ask(String::new()).timeout(Duration::from_secs(2)).await.unwrap_err();
+    assert!(!error.maybe_executed(), "{error}");
+}

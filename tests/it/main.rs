@@ -1,0 +1,19 @@
+//! Every case runs on the bundled broker and, when `RPC_TEST_RABBITMQ_URL` says where one is, on RabbitMQ: the same
+//! assertions, the broker in the test's name.
+//!
+//! One binary, because each further one links for seconds.
+
+#![allow(clippy::unwrap_used, reason = "a case that cannot go on has failed")]
+
+mod bare;
+mod calls;
+mod concurrency;
+mod connections;
+mod deadlines;
+mod errors;
+mod foreign;
+mod payloads;
+mod pika;
+mod shutdown;
+mod unroutable;
+mod workers;

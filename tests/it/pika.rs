@@ -1,0 +1,111 @@
+//! The same brokers and the same workers, spoken to from Python: RabbitMQ's tutorials, and RPC across languages.
+//!
+//! Needs a Python with pika, named by `RPC_TEST_PYTHON`; `tests/run` makes one.
+
+use rpc_tests::{Python, Stage, on_both_brokers};
+
+on_both_brokers!(
+    tutorial_1_hello,
+    tutorial_2_work_queue,
+    tutorial_3_fanout,
+    tutorial_4_direct,
+    tutorial_5_topic,
+    tutorial_6_rpc,
+    headers_exchange,
+    direct_reply_to,
+    a_pika_client_calls_a_rust_worker_with_json,
+    a_pika_client_calls_a_bare_rust_worker,
+    a_rust_client_calls_a_pika_server,
+);
+
+/// Runs a script that checks everything itself.
+async fn script(stage: &Stage, script: &str) {
+    if let Some(python) = Python::spawn(script, &[stage.uri()]) {
+        python.succeeds().await;
+    }
+}
+
+async fn tutorial_1_hello(stage: &Stage) {
+    script(stage, "hello.py").await;
+}
+
+async fn tutorial_2_work_queue(stage: &Stage) {
+    script(stage, "work_queue.py").await;
+}
+
+async fn tutorial_3_fanout(stage: &Stage) {
+    script(stage, "fanout.py").await;
+}
+
+async fn tutorial_4_direct(stage: &Stage) {
+    script(stage, "direct.py").await;
+}
+
+async fn tutorial_5_topic(stage: &Stage) {
+    script(stage, "topic.py").await;
+}
+
+async fn tutorial_6_rpc(stage: &Stage) {
+    script(stage, "rpc_fib.py").await;
+}
+
+async fn headers_exchange(stage: &Stage) {
+    script(stage, "headers.py").await;
+}
+
+async fn direct_reply_to(stage: &Stage) {
+    script(stage, "direct_reply_to.py").await;
+}
+
+async fn a_pika_client_calls_a_rust_worker_with_json(stage: &Stage) {
+    #[rpc_core::service(name = "pika-json")]
+    trait Adder {
+        async fn add(&self, a: i64, b: i64) -> i64;
+    }
+    struct Sum;
+    impl Adder for Sum {
+        async fn add(&self, a: i64, b: i64) -> i64 {
+            a + b
+        }
+    }
+    let _pool = stage.pool(AdderServer::new(Sum)).await.start().await.unwrap();
+    let arguments = [stage.uri(), "rpc", "pika-json.add", r#"{"a": 40, "b": 2}"#, "application/json"];
+    if let Some(mut python) = Python::spawn("rpc_client.py", &arguments) {
+        assert_eq!(python.line().await, "42");
+        python.succeeds().await;
+    }
+}
+
+async fn a_pika_client_calls_a_bare_rust_worker(stage: &Stage) {
+    #[rpc_core::service(queue = "pika-bare-rust")]
+    trait Double {
+        async fn double(&self, n: u64) -> u64;
+    }
+    struct Doubling;
+    impl Double for Doubling {
+        async fn double(&self, n: u64) -> u64 {
+            2 * n
+        }
+    }
+    let _pool = stage.pool(DoubleServer::new(Doubling)).await.start().await.unwrap();
+    if let Some(mut python) = Python::spawn("rpc_client.py", &[stage.uri(), "", "pika-bare-rust", "21"]) {
+        assert_eq!(python.line().await, "42");
+        python.succeeds().await;
+    }
+}
+
+async fn a_rust_client_calls_a_pika_server(stage: &Stage) {
+    #[rpc_core::service(queue = "pika-bare-python")]
+    trait Fib {
+        async fn fib(&self, n: u32) -> u64;
+    }
+    stage.fresh("pika-bare-python").await;
+    let Some(mut python) = Python::spawn("rpc_server.py", &[stage.uri(), "pika-bare-python", "2"]) else {
+        return;
+    };
+    assert_eq!(python.line().await, "ready");
+    let client = FibClient::new(&stage.connect().await);
+    assert_eq!(client.fib(30).await.unwrap(), 832_040);
+    assert_eq!(client.fib(93).await.unwrap(), 12_200_160_415_121_876_738);
+    python.succeeds().await;
+}

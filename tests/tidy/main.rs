@@ -1,0 +1,103 @@
+//! The invariants a compiler cannot hold, read from the sources.
+//!
+//! Each rule is a function from sources to complaints, and has a test that proves that it can fail.
+//!
+//! ```text
+//!  *.rs ──Source (tokens: no comments, strings or test modules)──► rules::*  ──► complaints
+//!  Cargo.toml ───────────────────────────────────────────────────► rules::dependencies_without_reason
+//! ```
+
+#![allow(clippy::unwrap_used, reason = "a source tree that cannot be read fails the test")]
+
+mod rules;
+mod source;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use source::Source;
+
+/// Files above the limit, and why they are.
+const LONG_FILES: &[(&str, &str)] = &[];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are a member of the workspace")
+}
+
+/// Every Rust file of the workspace's members.
+fn sources() -> Vec<Source> {
+    let mut files = Vec::new();
+    for member in ["rpc-core", "rpc-macros", "rpc-examples", "tests"] {
+        collect(&root().join(member), "rs", &mut files);
+    }
+    let sources: Vec<_> = files.into_iter().map(|file| Source::new(relative(&file), &read(&file))).collect();
+    assert!(sources.len() > 20, "only {} sources found below {}", sources.len(), root().display());
+    source::without_test_files(sources)
+}
+
+fn collect(folder: &Path, extension: &str, files: &mut Vec<PathBuf>) {
+    let mut entries: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    entries.sort();
+    for entry in entries {
+        let name = entry.file_name().unwrap().to_string_lossy().into_owned();
+        // Python's environment and builds are no sources; failing examples of the macro break rules on purpose.
+        if entry.is_dir() && !name.starts_with('.') && name != "target" && name != "ui" {
+            collect(&entry, extension, files);
+        } else if entry.extension().is_some_and(|found| found == extension) {
+            files.push(entry);
+        }
+    }
+}
+
+fn relative(file: &Path) -> String {
+    file.strip_prefix(root()).unwrap().to_string_lossy().into_owned()
+}
+
+fn read(file: &Path) -> String {
+    fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+#[track_caller]
+fn assert_none(complaints: &[String]) {
+    assert!(complaints.is_empty(), "\n  {}\n", complaints.join("\n  "));
+}
+
+#[test]
+fn broker_and_framework_meet_only_on_the_socket() {
+    assert_none(&rules::broker_and_framework_imports(&sources()));
+}
+
+#[test]
+fn pure_places_have_no_clock_sockets_threads_or_randomness() {
+    assert_none(&rules::impurities(&sources()));
+}
+
+#[test]
+fn lapin_is_named_in_one_file() {
+    assert_none(&rules::lapin_outside_its_file(&sources()));
+}
+
+#[test]
+fn nothing_is_left_to_do() {
+    assert_none(&rules::unfinished(&sources()));
+}
+
+#[test]
+fn every_expect_outside_tests_is_proved() {
+    assert_none(&rules::unproved_expects(&sources()));
+}
+
+#[test]
+fn long_files_have_a_reason() {
+    assert_none(&rules::long_files(&sources(), LONG_FILES));
+}
+
+#[test]
+fn every_dependency_has_a_reason() {
+    for member in ["rpc-core", "rpc-macros", "rpc-examples", "tests"] {
+        let manifest = root().join(member).join("Cargo.toml");
+        assert_none(&rules::dependencies_without_reason(&relative(&manifest), &read(&manifest)));
+    }
+}
