@@ -120,6 +120,56 @@ pub use codec::{Codec, CodecError};
 pub use connection::{Connection, ConnectionOptions, State, transport::HeaderValue};
 pub use context::Context;
 pub use error::{CallError, Error, TimeoutStage};
+/// Makes the methods of a trait callable from another process.
+///
+/// ```
+/// use rpc_core::{CallError, Context, service};
+/// use serde::{Deserialize, Serialize};
+///
+/// /// What is in the warehouse.
+/// #[service]
+/// pub trait Stock {
+///     /// How many there are. Asking twice does no harm.
+///     #[rpc(idempotent, timeout = "500ms")]
+///     async fn count(&self, article: String) -> u32;
+///
+///     /// Takes some out; returns how many are left.
+///     async fn take(&self, article: String, wanted: u32) -> Result<u32, StockError>;
+///
+///     /// Something has arrived. Nobody waits for an answer.
+///     #[rpc(oneway)]
+///     async fn arrived(&self, article: String, pieces: u32);
+///
+///     /// The yearly report: long work on a thread and in a queue of its own, so that it holds up nobody.
+///     #[rpc(blocking, queue = "reports", timeout = "10m")]
+///     async fn report(&self, year: u16, ctx: &Context) -> Vec<String>;
+/// }
+///
+/// /// The service's own error. It travels as it is.
+/// #[derive(Debug, thiserror::Error, Serialize, Deserialize)]
+/// pub enum StockError {
+///     #[error("only {left} left")]
+///     TooFew { left: u32 },
+/// }
+///
+/// async fn order(stock: &StockClient) -> String {
+///     match stock.take("nut".to_owned(), 12).await {
+///         Ok(left) => format!("taken, {left} left"),
+///         Err(CallError::Service(StockError::TooFew { left })) => format!("only {left} left"),
+///         Err(error) if error.maybe_executed() => format!("they may be taken or not: {error}"),
+///         Err(error) => format!("nothing was taken: {error}"),
+///     }
+/// }
+/// # fn main() {}
+/// ```
+///
+/// # Changing a service
+///
+/// A new method breaks nobody, nor does a new argument whose type has a default. A method that is renamed still answers
+/// to its old callers with `alias`. For a change that older servers must not misunderstand raise `version`, and update
+/// the servers first.
+///
+/// # In detail
 #[cfg(feature = "macros")]
 pub use rpc_macros::service;
 pub use topology::EXCHANGE;
