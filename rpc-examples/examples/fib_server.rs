@@ -46,11 +46,10 @@ async fn main() -> Result<(), Failure> {
         () = stop_signals.next() => {}
         error = pool.lost() => return Err(error.into()),
     }
-    let stats = pool.stats();
-    println!("stopping: {} calls answered, {} in hand", stats.answered, stats.received - stats.answered);
+    println!("stopping: {} calls answered, finishing those that have begun", pool.stats().answered);
     let report = pool.shutdown(Duration::from_secs(args.drain)).await?;
     match report.aborted {
-        0 => println!("drained: every call that had begun was answered"),
+        0 => println!("drained"),
         aborted => println!("{aborted} calls took longer than {} s and went back to their queue", args.drain),
     }
     connection.close().await?;
