@@ -12,6 +12,8 @@ use rpc_tests::wire::{Arguments, Method, Socket, encode_frame, encode_header, en
 pub(crate) struct Link {
     pub(crate) socket: Socket,
     pub(crate) frame_max: usize,
+    /// Whether the broker has said goodbye.
+    pub(crate) is_closed: bool,
     /// The channels that were opened, by the scenario or for it.
     pub(crate) channels: BTreeSet<u16>,
     /// The publishes not confirmed yet, of channels in confirm mode.
@@ -28,7 +30,8 @@ struct Confirms {
 
 impl Link {
     pub(crate) fn new(socket: Socket) -> Self {
-        Self { socket, frame_max: 131_072, channels: BTreeSet::new(), confirms: BTreeMap::new(), out: Vec::new() }
+        let (channels, confirms) = (BTreeSet::new(), BTreeMap::new());
+        Self { socket, frame_max: 131_072, is_closed: false, channels, confirms, out: Vec::new() }
     }
 
     /// Adds bytes to the next write.

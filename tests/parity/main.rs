@@ -24,6 +24,7 @@ use std::{
     thread,
 };
 
+use rpc_core::broker::Broker;
 use run::{Pace, Target, Transcript};
 use scenario::{File, Scenario, Step};
 
@@ -40,6 +41,28 @@ fn rabbitmq_gives_the_recorded_transcripts() {
         files = File::all().expect("the scenarios can be read");
     }
     compare(&files, &target, |step| &step.rabbitmq);
+}
+
+#[test]
+fn the_bundled_broker_gives_the_same_transcripts() {
+    let runtime = tokio::runtime::Runtime::new().expect("the operating system gives threads");
+    let broker = runtime.block_on(Broker::start()).expect("the bundled broker starts");
+    let files = File::all().expect("the scenarios can be read");
+    for scenario in files.iter().flat_map(|file| &file.scenarios) {
+        if let Some(reason) = &scenario.differs {
+            println!("{} differs from RabbitMQ: {reason}", scenario.name);
+        }
+    }
+    compare(&files, &target(broker.uri()), |step| step.bundled.as_ref().unwrap_or(&step.rabbitmq));
+    runtime.block_on(broker.shutdown());
+}
+
+#[test]
+fn every_difference_has_its_reason() {
+    for scenario in File::all().expect("the scenarios can be read").iter().flat_map(|file| &file.scenarios) {
+        let differs = scenario.steps.iter().any(|step| step.bundled.is_some());
+        assert_eq!(differs, scenario.differs.is_some(), "{}: a reason and an answer belong together", scenario.name);
+    }
 }
 
 fn record(files: &[File], target: &Target) {

@@ -49,6 +49,8 @@ impl Names {
             for property in ["cluster_name", "copyright", "information", "platform", "version"] {
                 line = without_value(&line, property);
             }
+            // One node says it this way round, another that way.
+            line = line.replace("\"AMQPLAIN PLAIN\"", "\"PLAIN AMQPLAIN\"");
         }
         without_now(&line)
     }

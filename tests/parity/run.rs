@@ -94,8 +94,9 @@ impl Stage {
         }
         self.flush();
         self.collect(expected, is_awaiting, &mut answers);
-        // Channels are served independently; nobody promises an order between them.
-        answers.sort_by_key(|answer| (answer.link, answer.channel));
+        // Channels are served independently; nobody promises an order between them. Nor between the end of a queue and
+        // the reply to who deleted it: RabbitMQ's consumers are told now before it, now behind it.
+        answers.sort_by_key(|answer| (answer.link, answer.channel, answer.text.contains(" basic.cancel consumer_tag")));
         for run in answers.chunk_by_mut(|one, other| {
             one.link == other.link
                 && one.channel == other.channel
@@ -332,9 +333,16 @@ impl Stage {
                 return answer(0, None, format!("{letter} protocol-header {}", wire::quote(header)));
             }
             Received::BadFrameEnd(end) => return answer(0, None, format!("{letter} bad-frame-end {end}")),
+            // Who closes the socket after a close-ok first does not matter.
+            Received::Eof if self.links.get(&letter).is_some_and(|link| link.is_closed) => return,
             Received::Eof => return answer(u32::MAX, None, format!("{letter} eof")),
         };
         let shown = wire::show(frame_kind, payload);
+        if shown == "connection.close-ok"
+            && let Some(link) = self.links.get_mut(&letter)
+        {
+            link.is_closed = true;
+        }
         let confirm = ["basic.ack", "basic.nack"].into_iter().find(|name| shown.starts_with(*name));
         if let Some(name) = confirm
             && let Some((delivery_tag, is_multiple)) = delivery_tag(&shown)

@@ -137,9 +137,12 @@ impl Display for Value {
     }
 }
 
-/// A table in the notation of transcripts.
+/// A table in the notation of transcripts, sorted by key: the order of a table's fields has no meaning, and brokers
+/// that write a header anew change it.
 pub fn show_table(table: &Table) -> String {
-    let fields: Vec<_> = table.iter().map(|(key, value)| format!("{}: {value}", show_key(key))).collect();
+    let mut table: Vec<_> = table.iter().collect();
+    table.sort_by_key(|(key, _)| key);
+    let fields: Vec<_> = table.into_iter().map(|(key, value)| format!("{}: {value}", show_key(key))).collect();
     format!("{{{}}}", fields.join(", "))
 }
 
