@@ -149,8 +149,11 @@ pub enum CallError<E = Infallible> {
         limit_bytes: usize,
     },
     /// The client was shut down.
-    #[error("the client is shut down")]
-    Shutdown,
+    #[error("the client is shut down{}", if *.maybe_executed { "; the request may have been executed" } else { "" })]
+    Shutdown {
+        /// False when the request certainly never left.
+        maybe_executed: bool,
+    },
     /// The reply queue could not be set up.
     #[error("cannot set up the reply queue: {0}")]
     Topology(Error),
@@ -178,14 +181,13 @@ impl<E> CallError<E> {
         match self {
             Self::Service(_) | Self::Internal { .. } | Self::BadReply { .. } => true,
             Self::Timeout { stage, .. } => !matches!(stage, TimeoutStage::Connecting | TimeoutStage::InFlightLimit),
-            Self::Disconnected { maybe_executed } => *maybe_executed,
+            Self::Disconnected { maybe_executed } | Self::Shutdown { maybe_executed } => *maybe_executed,
             Self::NoSuchService { .. }
             | Self::NoSuchMethod { .. }
             | Self::BadRequest { .. }
             | Self::BadVersion { .. }
             | Self::Overloaded { .. }
             | Self::PayloadTooLarge { .. }
-            | Self::Shutdown
             | Self::Topology(_) => false,
         }
     }
@@ -213,7 +215,7 @@ impl<E> CallError<E> {
             Self::Internal { .. } => "internal",
             Self::BadReply { .. } => "bad_reply",
             Self::PayloadTooLarge { .. } => "payload_too_large",
-            Self::Shutdown => "shutdown",
+            Self::Shutdown { .. } => "shutdown",
             Self::Topology(_) => "topology",
         }
     }
@@ -240,7 +242,7 @@ impl<E> CallError<E> {
             Self::Internal { message } => CallError::Internal { message },
             Self::BadReply { message } => CallError::BadReply { message },
             Self::PayloadTooLarge { body_bytes, limit_bytes } => CallError::PayloadTooLarge { body_bytes, limit_bytes },
-            Self::Shutdown => CallError::Shutdown,
+            Self::Shutdown { maybe_executed } => CallError::Shutdown { maybe_executed },
             Self::Topology(error) => CallError::Topology(error),
         })
     }
@@ -289,7 +291,7 @@ mod tests {
     #[test]
     fn into_service_unwraps_the_service_error_and_folds_the_others() {
         assert_eq!(CallError::Service(StoreError::Full).into_service(), StoreError::Full);
-        let shutdown: CallError<StoreError> = CallError::Shutdown;
+        let shutdown: CallError<StoreError> = CallError::Shutdown { maybe_executed: false };
         assert_eq!(shutdown.into_service(), StoreError::Remote("shutdown"));
     }
 

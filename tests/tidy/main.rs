@@ -20,7 +20,8 @@ use std::{
 use source::Source;
 
 /// Files above the limit, and why they are.
-const LONG_FILES: &[(&str, &str)] = &[];
+const LONG_FILES: &[(&str, &str)] =
+    &[("rpc-core/src/connection/lapin.rs", "the one place that names lapin: splitting it would make two")];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are a member of the workspace")

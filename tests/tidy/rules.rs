@@ -78,7 +78,8 @@ pub(crate) fn lapin_outside_its_file(sources: &[Source]) -> Vec<String> {
         let is_module_here = contains(&tokens, &["mod", "lapin", ";"]);
         for (at, token) in source.tokens.iter().enumerate().filter(|(_, token)| token.text == "lapin") {
             let before = at.checked_sub(1).map_or("", |before| tokens[before]);
-            let is_extern = before == "::" && at.checked_sub(2).is_none_or(|at| !crate::source::is_word(tokens[at]));
+            let is_extern = before == "::"
+                && at.checked_sub(2).is_none_or(|at| !crate::source::is_word(tokens[at]) || tokens[at] == "use");
             let is_module_path = before == "::" && !is_extern;
             if is_extern || !(is_module_here || is_module_path) {
                 complaints.push(source.complaint(token.line, "lapin is named in connection/lapin.rs alone"));

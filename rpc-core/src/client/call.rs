@@ -228,7 +228,7 @@ impl Request {
     /// The body, if it can be sent.
     fn take_body(&mut self) -> Result<Vec<u8>, CallError> {
         if self.client.is_shut_down() {
-            return Err(CallError::Shutdown);
+            return Err(CallError::Shutdown { maybe_executed: false });
         }
         let body = std::mem::replace(&mut self.body, Ok(Vec::new()))
             .map_err(|error| CallError::BadRequest { message: error.to_string() })?;
@@ -257,6 +257,10 @@ impl Request {
         loop {
             let maybe_executed = match self.attempt(budget, deadline, &body, sent + 1).await {
                 Ok(reply) => return Ok(reply),
+                // What an earlier send may have done outweighs that this one was not even taken.
+                Err(Failure::Final(error)) if sent > 0 && !error.maybe_executed() => {
+                    return Err(CallError::Disconnected { maybe_executed: true });
+                }
                 Err(Failure::Final(error)) => return Err(error),
                 Err(Failure::Lost { maybe_executed }) => maybe_executed,
             };
@@ -333,7 +337,7 @@ impl Request {
             Outcome::Returned { reply_text } => Err(Failure::Final(self.no_such_service(reply_text))),
             Outcome::Expired => Err(timed_out(TimeoutStage::Unknown)),
             Outcome::Disconnected => Err(Failure::Lost { maybe_executed: true }),
-            Outcome::Shutdown => Err(Failure::Final(CallError::Shutdown)),
+            Outcome::Shutdown => Err(Failure::Final(CallError::Shutdown { maybe_executed: true })),
         }
     }
 
@@ -369,7 +373,7 @@ impl Request {
             Ok(Ok(Settled::Lost { maybe_sent })) => Err(CallError::Disconnected { maybe_executed: maybe_sent }),
             Ok(Ok(Settled::Refused(error))) => Err(not_sent(NotSent::Refused(error)).into_call_error()),
             // The channel's task is gone: shut down, or the last client with it.
-            Ok(Err(_)) if self.client.is_shut_down() => Err(CallError::Shutdown),
+            Ok(Err(_)) if self.client.is_shut_down() => Err(CallError::Shutdown { maybe_executed: true }),
             Ok(Err(_)) => Err(CallError::Disconnected { maybe_executed: true }),
             Err(_) => Err(timed_out(TimeoutStage::Unconfirmed)),
         }

@@ -27,7 +27,7 @@ pub(crate) use self::{
     supervisor::Backoff,
 };
 use self::{
-    lapin::{Endpoint, Link},
+    lapin::{Endpoint, Event, Link},
     supervisor::Supervisor,
 };
 use crate::error::Error;

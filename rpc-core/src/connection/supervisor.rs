@@ -26,11 +26,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::{
-    ConnectionOptions, State,
-    lapin::{Endpoint, Event, Link},
-    open_link,
-};
+use super::{ConnectionOptions, Endpoint, Event, Link, State, open_link};
 
 /// The task behind a connection.
 #[derive(Debug)]

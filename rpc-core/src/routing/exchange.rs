@@ -267,12 +267,14 @@ impl Index<ExchangeId> for Exchanges {
     type Output = Exchange;
 
     fn index(&self, id: ExchangeId) -> &Exchange {
+        // The router removes an exchange's bindings before the exchange.
         self.slots[id.0].as_ref().expect("a binding's exchanges outlive it")
     }
 }
 
 impl IndexMut<ExchangeId> for Exchanges {
     fn index_mut(&mut self, id: ExchangeId) -> &mut Exchange {
+        // The router removes an exchange's bindings before the exchange.
         self.slots[id.0].as_mut().expect("a binding's exchanges outlive it")
     }
 }

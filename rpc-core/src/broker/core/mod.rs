@@ -10,6 +10,7 @@
 
 mod basic;
 mod channel;
+mod channel_methods;
 mod connection;
 mod exchange;
 mod fault;
@@ -335,78 +336,6 @@ impl Core {
         }
     }
 
-    fn unopened_channel(&mut self, id: ConnectionId, frame: &RawFrame) -> Result<(), Fault> {
-        let ids = match frame.kind {
-            FrameKind::Method => method_ids(&frame.payload).unwrap_or_default(),
-            _ => (0, 0),
-        };
-        if ids != CHANNEL_OPEN {
-            return Err(Fault::channel_error("expected 'channel.open'").at(ids));
-        }
-        read(frame)?;
-        let Some(session) = self.sessions.get_mut(id) else { return Ok(()) };
-        let max = session.channel_max;
-        if session.channels.len() >= usize::from(max) {
-            return Err(Fault::not_allowed(format!(
-                "number of channels opened ({}) has reached the negotiated channel_max ({max})",
-                session.channels.len()
-            )));
-        }
-        session.channels.insert(frame.channel, Channel::default());
-        let open_ok = channel_class::AMQPMethod::OpenOk(channel_class::OpenOk {});
-        self.sessions.send(id, frame.channel, &AMQPClass::Channel(open_ok));
-        Ok(())
-    }
-
-    /// After our `channel.close` everything is ignored until its answer; the client's own close is answered.
-    fn closing_channel_frame(&mut self, id: ConnectionId, frame: &RawFrame) {
-        if frame.kind != FrameKind::Method {
-            return;
-        }
-        let ids = method_ids(&frame.payload);
-        if ids == Some(CHANNEL_CLOSE) {
-            let close_ok = channel_class::AMQPMethod::CloseOk(channel_class::CloseOk {});
-            self.sessions.send(id, frame.channel, &AMQPClass::Channel(close_ok));
-        }
-        if matches!(ids, Some(CHANNEL_CLOSE | CHANNEL_CLOSE_OK))
-            && let Some(session) = self.sessions.get_mut(id)
-        {
-            session.channels.remove(&frame.channel);
-        }
-    }
-
-    fn channel_class(
-        &mut self,
-        id: ConnectionId,
-        number: u16,
-        method: channel_class::AMQPMethod,
-        now: Now,
-    ) -> Result<(), Fault> {
-        use channel_class::{AMQPMethod, CloseOk, FlowOk};
-        match method {
-            AMQPMethod::Open(_) => Err(Fault::channel_error("second 'channel.open' seen")),
-            AMQPMethod::Flow(flow) if !flow.active => Err(Fault::not_implemented("active=false")),
-            AMQPMethod::Flow(_) => {
-                let ok = AMQPMethod::FlowOk(FlowOk { active: true });
-                self.sessions.send(id, number, &AMQPClass::Channel(ok));
-                Ok(())
-            }
-            AMQPMethod::FlowOk(_) => Ok(()),
-            AMQPMethod::Close(_) => {
-                self.end_batch(id);
-                let freed = self.end_channel(id, number, now);
-                self.sessions.send(id, number, &AMQPClass::Channel(AMQPMethod::CloseOk(CloseOk {})));
-                if let Some(session) = self.sessions.get_mut(id) {
-                    session.channels.remove(&number);
-                }
-                self.deliver_all(id, freed, now);
-                Ok(())
-            }
-            AMQPMethod::CloseOk(_) => Err(Fault::command_invalid("no channel.close was sent")),
-            AMQPMethod::OpenOk(_) => Err(Fault::command_invalid("'channel.open_ok' is the server's to send")),
-        }
-    }
-
     /// Closes a channel or the connection over a fault.
     fn fail(&mut self, id: ConnectionId, number: u16, fault: &Fault, now: Now) -> Flow {
         tracing::debug!(connection = id.0, channel = number, text = fault.reply_text(), "fault");
@@ -541,7 +470,4 @@ fn read(frame: &RawFrame) -> Result<Method, Fault> {
 
 const CLOSE: (u16, u16) = (10, 50);
 const CLOSE_OK: (u16, u16) = (10, 51);
-const CHANNEL_OPEN: (u16, u16) = (20, 10);
-const CHANNEL_CLOSE: (u16, u16) = (20, 40);
-const CHANNEL_CLOSE_OK: (u16, u16) = (20, 41);
 const PUBLISH: (u16, u16) = (60, 40);
