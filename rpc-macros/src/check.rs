@@ -48,9 +48,7 @@ pub(crate) fn check(mut item: ItemTrait, options: ServiceOptions, errors: &mut E
         errors.at(&item.ident, "a service without methods serves nothing: add `async fn method(&self, …) -> …;`");
     }
     check_wire_names(&methods, errors);
-    if options.client_impls_trait.is_some() {
-        check_client_can_be_the_trait(&methods, errors);
-    }
+    let client_impls_trait = options.client_impls_trait.is_some() && check_client_can_be_the_trait(&methods, errors);
     for function in item.items.iter_mut().filter_map(as_function) {
         rewrite(function);
     }
@@ -67,7 +65,7 @@ pub(crate) fn check(mut item: ItemTrait, options: ServiceOptions, errors: &mut E
         codec: options.codec.unwrap_or(default_codec),
         client: generated(&format!("{}Client", text_of(&item.ident)), &item.ident),
         server: generated(&format!("{}Server", text_of(&item.ident)), &item.ident),
-        client_impls_trait: options.client_impls_trait.is_some(),
+        client_impls_trait,
         dyn_trait: options.dyn_trait.map(|_| generated(&format!("Dyn{}", text_of(&item.ident)), &item.ident)),
         methods,
         item,
@@ -397,7 +395,8 @@ fn check_wire_names(methods: &[Method], errors: &mut Errors) {
     }
 }
 
-fn check_client_can_be_the_trait(methods: &[Method], errors: &mut Errors) {
+fn check_client_can_be_the_trait(methods: &[Method], errors: &mut Errors) -> bool {
+    let before = errors.count();
     for method in methods {
         if let Output::Plain(_) = method.output {
             errors.at(
@@ -407,11 +406,18 @@ fn check_client_can_be_the_trait(methods: &[Method], errors: &mut Errors) {
             );
         }
     }
+    errors.count() == before
 }
 
 /// `async fn m(…) -> R` becomes `fn m(…) -> impl Future<Output = R> + Send`.
 fn rewrite(function: &mut TraitItemFn) {
     let signature = &mut function.sig;
+    for input in &mut signature.inputs {
+        if let FnArg::Typed(typed) = input {
+            // A mistake, which is reported already.
+            typed.attrs.clear();
+        }
+    }
     if signature.asyncness.take().is_none() {
         return;
     }

@@ -15,6 +15,10 @@ use crate::model::{Argument, Method, Service};
 /// The trait, the client, the server.
 pub(crate) fn expand(service: &Service) -> TokenStream {
     let item = &service.item;
+    if !item.generics.params.is_empty() {
+        // A mistake, which is reported already: nothing generated could name the trait.
+        return quote!(#item);
+    }
     let (client_type, client_impls) = client::expand(service);
     let (server_type, server_impls) = server::expand(service);
     let twin = service.dyn_trait.as_ref().map(|twin| dyn_trait::expand(service, twin));

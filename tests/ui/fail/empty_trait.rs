@@ -1,0 +1,8 @@
+//! A service has methods.
+
+use rpc_core::service;
+
+#[service]
+trait Empty {}
+
+fn main() {}

@@ -1,0 +1,8 @@
+//! The attribute belongs on a trait.
+
+use rpc_core::service;
+
+#[service]
+struct NotATrait;
+
+fn main() {}

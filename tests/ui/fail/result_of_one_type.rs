@@ -1,0 +1,10 @@
+//! Both types of a result are needed.
+
+use rpc_core::service;
+
+#[service]
+trait HalfResult {
+    async fn m(&self) -> std::io::Result<u8>;
+}
+
+fn main() {}
