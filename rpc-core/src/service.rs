@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::codec::Codec;
+use crate::{codec::Codec, topology};
 
 /// A service: its name on the wire and its methods.
 #[derive(Debug, Clone, Copy)]
@@ -60,8 +60,14 @@ impl MethodDescriptor {
 }
 
 impl ServiceDescriptor {
+    /// The index of the method a routing key asks for.
+    pub(crate) fn method_of(&self, routing_key: &str) -> Option<usize> {
+        let exact = self.methods.iter().position(|method| method.routing_key == routing_key);
+        exact.or_else(|| self.method_index(topology::method_of(routing_key)))
+    }
+
     /// The index of the method that answers to `name`.
-    pub(crate) fn method_index(&self, name: &str) -> Option<usize> {
+    fn method_index(&self, name: &str) -> Option<usize> {
         self.methods
             .iter()
             .position(|method| method.name == name)

@@ -11,14 +11,14 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Semaphore, mpsc, watch},
-    task::JoinSet,
+    task::JoinHandle,
     time::{Instant, sleep},
 };
 use tracing::Instrument;
 
 use super::{
     AckPolicy, Counters, Source,
-    dispatch::{self, Dispatch, Response},
+    dispatch::{self, Dispatch, Request, Response},
     reply::{Finished, Reply, Verdict, send_replies},
 };
 use crate::{
@@ -31,8 +31,8 @@ use crate::{
 pub(super) struct Lane {
     pub(super) source: Source,
     pub(super) service: Arc<dyn Dispatch>,
-    /// Handlers that may run at once, over all lanes of the pool.
-    pub(super) slots: Arc<Semaphore>,
+    /// Handlers that may run at once, over all lanes of the pool; `None` when the prefetch counts bound them already.
+    pub(super) slots: Option<Arc<Semaphore>>,
     pub(super) counters: Arc<Counters>,
 }
 
@@ -67,6 +67,7 @@ pub(super) enum LaneEnd {
 
 /// Serves one queue until the pool shuts down or the connection is closed for good.
 pub(super) async fn run(lane: Lane, mut intake: Intake, mut phase: watch::Receiver<Phase>) -> LaneEnd {
+    let lane = Arc::new(lane);
     loop {
         let end = serve(&lane, intake, &mut phase).await;
         let LaneEnd::Lost { reason } = end else {
@@ -102,26 +103,23 @@ async fn reopen(lane: &Lane) -> Result<Intake, Error> {
 }
 
 /// Serves one queue until the pool shuts down or the consumer is lost.
-async fn serve(lane: &Lane, mut intake: Intake, phase: &mut watch::Receiver<Phase>) -> LaneEnd {
+async fn serve(lane: &Arc<Lane>, mut intake: Intake, phase: &mut watch::Receiver<Phase>) -> LaneEnd {
     let (finished, inbox) = mpsc::unbounded_channel();
     let replier =
         tokio::spawn(send_replies(intake.channel.clone(), lane.source.ack_policy, inbox, Arc::clone(&lane.counters)));
-    let mut handlers = JoinSet::new();
-    let now = phase.clone();
+    let desk = Arc::new(Desk { lane: Arc::clone(lane), finished, phase: phase.clone() });
+    let mut handlers = Handlers::default();
     let lost = loop {
         tokio::select! {
             biased;
             _ = phase.wait_for(|phase| *phase > Phase::Serving) => break None,
             delivery = intake.consumer.next() => match delivery {
                 Ok(Some(delivery)) => {
-                    take(lane, &intake, &mut handlers, &finished, &now, delivery);
+                    take(&desk, &intake, &mut handlers, delivery);
                     // What arrived with it needs no second wake-up.
                     while let Some(delivery) = intake.consumer.next_ready() {
-                        take(lane, &intake, &mut handlers, &finished, &now, delivery);
+                        take(&desk, &intake, &mut handlers, delivery);
                     }
-                    // Not awaited above: a lane that woke for every finished handler would wake twice a call. The
-                    // prefetch count bounds how many wait here.
-                    while handlers.try_join_next().is_some() {}
                 }
                 Ok(None) => break Some("the broker cancelled the consumer".to_owned()),
                 Err(error) => break Some(error.to_string()),
@@ -131,12 +129,12 @@ async fn serve(lane: &Lane, mut intake: Intake, phase: &mut watch::Receiver<Phas
     let end = match lost {
         Some(reason) => {
             // Their requests are the broker's again; what they answer now may be answered twice.
-            handlers.shutdown().await;
+            handlers.abort().await;
             LaneEnd::Lost { reason }
         }
-        None => drain(lane, &mut intake, &mut handlers, &finished, phase).await,
+        None => drain(&desk, &mut intake, &mut handlers, phase).await,
     };
-    drop(finished);
+    drop(desk);
     // Ends with the last sender: nothing in it waits longer than the channel lives.
     drop(replier.await);
     if !matches!(end, LaneEnd::Lost { .. })
@@ -148,17 +146,19 @@ async fn serve(lane: &Lane, mut intake: Intake, phase: &mut watch::Receiver<Phas
     end
 }
 
+/// What the handlers of one consumer share.
+struct Desk {
+    lane: Arc<Lane>,
+    /// To the replier, which ends with the desk.
+    finished: mpsc::UnboundedSender<Finished>,
+    phase: watch::Receiver<Phase>,
+}
+
 /// Starts the handler of a delivery, or answers it at once.
-fn take(
-    lane: &Lane,
-    intake: &Intake,
-    handlers: &mut JoinSet<()>,
-    finished: &mpsc::UnboundedSender<Finished>,
-    phase: &watch::Receiver<Phase>,
-    delivery: Delivery,
-) {
+fn take(desk: &Arc<Desk>, intake: &Intake, handlers: &mut Handlers, delivery: Delivery) {
+    let lane = &*desk.lane;
     Counters::add(&lane.counters.received);
-    let mut job = Job { delivery: delivery.clone(), ack: Verdict::Ack, finished: finished.clone() };
+    let mut job = Job { delivery: delivery.clone(), ack: Verdict::Ack, desk: Arc::clone(desk) };
     if lane.source.ack_policy == AckPolicy::BeforeHandler {
         let ack = Settlement::Ack { delivery_tag: delivery.delivery_tag(), multiple: false };
         if let Err(error) = intake.channel.settle(ack) {
@@ -175,42 +175,47 @@ fn take(
             return job.finish(response);
         }
     };
-    let service = Arc::clone(&lane.service);
-    let counters = Arc::clone(&lane.counters);
-    let slots = Arc::clone(&lane.slots);
-    let phase = phase.clone();
     let span = tracing::debug_span!(
         "handle",
-        service = service.descriptor().name,
-        method = dispatch::method_name(&*service, &request),
+        service = lane.service.descriptor().name,
+        method = dispatch::method_name(&*lane.service, &request),
         redelivered = request.context().redelivered(),
     );
     let handler = async move {
-        let Ok(_slot) = slots.acquire().await else {
-            return job.requeue(&counters);
-        };
-        if *phase.borrow() > Phase::Serving {
-            return job.requeue(&counters);
+        match handle(&job.desk, request).await {
+            Some(response) => job.finish(response),
+            None => job.requeue(),
         }
-        if request.context().is_expired() {
-            Counters::add(&counters.expired);
-            return job.finish(Response::NOTHING);
-        }
-        let response = dispatch::handle(&*service, request).await;
-        if let Some(code) = response.error_code() {
-            tracing::debug!(code, "answered with an error");
-        }
-        job.finish(response);
     };
     handlers.spawn(handler.instrument(span));
 }
 
+/// Runs the handler when it is its turn; `None` when a shutdown came first.
+async fn handle(desk: &Desk, request: Request) -> Option<Response> {
+    let lane = &*desk.lane;
+    let _slot = match &lane.slots {
+        Some(slots) => Some(slots.acquire().await.ok()?),
+        None => None,
+    };
+    if *desk.phase.borrow() > Phase::Serving {
+        return None;
+    }
+    if request.context().is_expired() {
+        Counters::add(&lane.counters.expired);
+        return Some(Response::NOTHING);
+    }
+    let response = dispatch::handle(&*lane.service, request).await;
+    if let Some(code) = response.error_code() {
+        tracing::debug!(code, "answered with an error");
+    }
+    Some(response)
+}
+
 /// Finishes what runs and gives the rest back, in the order of guarantee 9.
 async fn drain(
-    lane: &Lane,
+    desk: &Desk,
     intake: &mut Intake,
-    handlers: &mut JoinSet<()>,
-    finished: &mpsc::UnboundedSender<Finished>,
+    handlers: &mut Handlers,
     phase: &mut watch::Receiver<Phase>,
 ) -> LaneEnd {
     let aborting = async {
@@ -227,21 +232,58 @@ async fn drain(
     }
     // After cancel-ok nothing more comes; what is here was never begun.
     while let Some(delivery) = intake.consumer.next_ready() {
-        Counters::add(&lane.counters.requeued);
+        Counters::add(&desk.lane.counters.requeued);
         let delivery_tag = delivery.delivery_tag();
-        drop(finished.send(Finished { delivery_tag, verdict: Verdict::Requeue, reply: None }));
+        drop(desk.finished.send(Finished { delivery_tag, verdict: Verdict::Requeue, reply: None }));
     }
-    loop {
-        tokio::select! {
-            joined = handlers.join_next() => if joined.is_none() {
-                return LaneEnd::Drained;
-            },
-            () = &mut aborting => break,
+    tokio::select! {
+        () = handlers.finish() => LaneEnd::Drained,
+        () = &mut aborting => LaneEnd::Aborted { handlers: handlers.abort().await },
+    }
+}
+
+/// The handlers under way; dropping it aborts them.
+///
+/// Not a `JoinSet`: that costs an allocation, two locks and a wake-up for each task to tell which one has ended, and
+/// nobody here asks.
+#[derive(Default)]
+struct Handlers {
+    tasks: Vec<JoinHandle<()>>,
+    /// How many tasks there may be before the ended ones are dropped.
+    sweep_at: usize,
+}
+
+impl Handlers {
+    fn spawn(&mut self, handler: impl Future<Output = ()> + Send + 'static) {
+        if self.tasks.len() >= self.sweep_at {
+            self.tasks.retain(|task| !task.is_finished());
+            self.sweep_at = 2 * self.tasks.len() + ENDED_HANDLERS_KEPT;
+        }
+        self.tasks.push(tokio::spawn(handler));
+    }
+
+    /// Waits for all of them. Dropping the future loses none.
+    async fn finish(&mut self) {
+        while let Some(task) = self.tasks.last_mut() {
+            // A handler's panic was answered; what is left is that it was aborted.
+            drop(task.await);
+            self.tasks.pop();
         }
     }
-    let count = handlers.len();
-    handlers.shutdown().await;
-    LaneEnd::Aborted { handlers: count }
+
+    /// Aborts all of them and waits until they are gone; says how many were still running.
+    async fn abort(&mut self) -> usize {
+        let running = self.tasks.iter().filter(|task| !task.is_finished()).count();
+        self.tasks.iter().for_each(JoinHandle::abort);
+        self.finish().await;
+        running
+    }
+}
+
+impl Drop for Handlers {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
 }
 
 /// A delivery on its way through a handler. Dropped unfinished (aborted), it stays unacknowledged: the broker gives
@@ -249,32 +291,35 @@ async fn drain(
 struct Job {
     delivery: Delivery,
     ack: Verdict,
-    finished: mpsc::UnboundedSender<Finished>,
+    desk: Arc<Desk>,
 }
 
 impl Job {
     fn finish(self, response: Response) {
-        let Self { delivery, ack, finished } = self;
+        let Self { delivery, ack, desk } = self;
         let delivery_tag = delivery.delivery_tag();
         // A one-way request has no reply_to: nobody is answered, whatever happens.
         let is_wanted = delivery.reply_to().is_some_and(|reply_to| !reply_to.is_empty());
         let answer = if is_wanted { response.into_answer() } else { None };
         let reply = answer.map(|answer| Reply { delivery, answer });
         // The replier outlives the handlers; without it the channel is gone and the broker redelivers.
-        drop(finished.send(Finished { delivery_tag, verdict: ack, reply }));
+        drop(desk.finished.send(Finished { delivery_tag, verdict: ack, reply }));
     }
 
     /// Gives back what was not begun. What was acknowledged before its handler is lost: at most once means that.
-    fn requeue(self, counters: &Counters) {
+    fn requeue(self) {
         let verdict = match self.ack {
             Verdict::Settled => Verdict::Settled,
             Verdict::Ack | Verdict::Requeue => Verdict::Requeue,
         };
-        Counters::add(&counters.requeued);
+        Counters::add(&self.desk.lane.counters.requeued);
         let delivery_tag = self.delivery.delivery_tag();
-        drop(self.finished.send(Finished { delivery_tag, verdict, reply: None }));
+        drop(self.desk.finished.send(Finished { delivery_tag, verdict, reply: None }));
     }
 }
+
+/// Ended handlers that may be held before they are swept.
+const ENDED_HANDLERS_KEPT: usize = 64;
 
 /// Pauses before a lost consumer is declared again.
 const REOPEN_DELAY_MIN: Duration = Duration::from_millis(50);

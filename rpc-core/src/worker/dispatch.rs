@@ -219,7 +219,7 @@ fn check(descriptor: &ServiceDescriptor, delivery: &Delivery) -> Result<(usize, 
     // The bare profile has one method, whatever the routing key says.
     let method = match descriptor.queue {
         Some(_) => Some(0).filter(|_| !descriptor.methods.is_empty()),
-        None => descriptor.method_index(crate::topology::method_of(delivery.routing_key())),
+        None => descriptor.method_of(delivery.routing_key()),
     };
     method.map(|method| (method, codec)).ok_or_else(|| no_such_method(delivery))
 }
@@ -259,7 +259,8 @@ async fn handle_until(service: &dyn Dispatch, request: Request, deadline: Option
     if let Poll::Ready(response) = poll_fn(|cx| Poll::Ready(Pin::new(&mut running).poll(cx))).await {
         return response;
     }
-    match timeout_at(deadline, running).await {
+    // Boxed: few handlers need it, and it would be most of every task.
+    match Box::pin(timeout_at(deadline, running)).await {
         Ok(response) => response,
         Err(_) => Response::failed(Code::Timeout, "the handler was stopped at the caller's deadline"),
     }

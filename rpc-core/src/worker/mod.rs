@@ -163,7 +163,10 @@ impl WorkerPool {
     pub async fn start(self) -> Result<PoolHandle, Error> {
         let prefetch_count = self.check()?;
         let counters = Arc::new(Counters::default());
-        let slots = Arc::new(Semaphore::new(self.concurrency.min(Semaphore::MAX_PERMITS)));
+        let lanes: usize = self.services.iter().map(|service| service.descriptor().method_queues().len()).sum();
+        // Where the prefetch counts allow no more handlers than that anyway, nobody need count them.
+        let slots = (lanes * usize::from(prefetch_count) > self.concurrency)
+            .then(|| Arc::new(Semaphore::new(self.concurrency.min(Semaphore::MAX_PERMITS))));
         let (phase, _) = watch::channel(Phase::Serving);
         let mut handle = PoolHandle::new(phase, Arc::clone(&counters));
         for service in &self.services {
@@ -180,7 +183,7 @@ impl WorkerPool {
                 let lane = Lane {
                     source,
                     service: Arc::clone(service),
-                    slots: Arc::clone(&slots),
+                    slots: slots.clone(),
                     counters: Arc::clone(&counters),
                 };
                 let span = tracing::info_span!("worker", queue = intake.queue);

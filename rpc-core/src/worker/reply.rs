@@ -127,6 +127,9 @@ fn reply_publish<'a>(reply_to: &'a str, properties: Properties<'a>, body: &'a [u
 struct Acks {
     /// Every tag up to this one is settled.
     settled_through: u64,
+    /// Of the tags up to there: the last that needs an ack, and how many do.
+    last_unacked: Option<u64>,
+    unacked: usize,
     /// Finished tags above it: does the tag still need its ack?
     finished: BTreeMap<u64, bool>,
 }
@@ -134,24 +137,33 @@ struct Acks {
 impl Acks {
     /// Notes a tag; `needs_ack` is false when it is settled in another way.
     fn finish(&mut self, delivery_tag: u64, needs_ack: bool) {
-        self.finished.insert(delivery_tag, needs_ack);
+        if delivery_tag == self.settled_through + 1 {
+            self.extend(needs_ack);
+        } else {
+            self.finished.insert(delivery_tag, needs_ack);
+        }
+    }
+
+    /// Settles the next tag.
+    fn extend(&mut self, needs_ack: bool) {
+        self.settled_through += 1;
+        if needs_ack {
+            self.last_unacked = Some(self.settled_through);
+            self.unacked += 1;
+        }
     }
 
     /// The acks to send now: one for the consecutive run, one for each tag above a gap.
     fn take(&mut self, settlements: &mut Vec<Settlement>) {
-        let mut last_unacked = None;
-        let mut unacked = 0;
         while let Some(entry) = self.finished.first_entry()
             && *entry.key() == self.settled_through + 1
         {
-            self.settled_through = *entry.key();
-            if entry.remove() {
-                last_unacked = Some(self.settled_through);
-                unacked += 1;
-            }
+            let needs_ack = entry.remove();
+            self.extend(needs_ack);
         }
+        let unacked = std::mem::take(&mut self.unacked);
         // A `multiple` ack must name a tag that is still unacknowledged itself (RabbitMQ: 406 otherwise).
-        if let Some(delivery_tag) = last_unacked {
+        if let Some(delivery_tag) = self.last_unacked.take() {
             settlements.push(Settlement::Ack { delivery_tag, multiple: unacked > 1 });
         }
         for (&delivery_tag, needs_ack) in &mut self.finished {
