@@ -135,7 +135,12 @@ impl Channel {
     ///
     /// An error says that it was certainly not sent.
     pub(crate) fn publish(&self, publish: Publish<'_>) -> Result<(), Error> {
-        match start(self.start_publish(publish)?) {
+        let Publish { exchange, routing_key, mandatory, properties, body } = publish;
+        let (exchange, routing_key, properties) = (short(exchange)?, short(routing_key)?, to_lapin(properties)?);
+        let options = BasicPublishOptions { mandatory, immediate: false };
+        // Pinned where it is made: lapin's future is a kilobyte.
+        let publishing = pin!(self.channel.basic_publish(exchange, routing_key, options, body, properties));
+        match start_pinned(publishing) {
             Some(Err(error)) => Err(operation_error(&error, "publish")),
             Some(Ok(_)) | None => Ok(()),
         }
@@ -145,28 +150,18 @@ impl Channel {
     ///
     /// What is sent afterwards, an ack above all, then really goes out after it.
     pub(crate) async fn publish_written(&self, publish: Publish<'_>) -> Result<(), Error> {
-        match self.start_publish(publish)?.await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(operation_error(&error, "publish")),
-        }
+        self.publish_for_confirm(publish).await.map(drop)
     }
 
     /// Publishes on a channel in confirm mode; resolves when the message is on the socket.
     pub(crate) async fn publish_for_confirm(&self, publish: Publish<'_>) -> Result<Confirm, Error> {
-        match self.start_publish(publish)?.await {
+        let Publish { exchange, routing_key, mandatory, properties, body } = publish;
+        let (exchange, routing_key, properties) = (short(exchange)?, short(routing_key)?, to_lapin(properties)?);
+        let options = BasicPublishOptions { mandatory, immediate: false };
+        match self.channel.basic_publish(exchange, routing_key, options, body, properties).await {
             Ok(confirm) => Ok(Confirm { confirm }),
             Err(error) => Err(operation_error(&error, "publish")),
         }
-    }
-
-    fn start_publish<'a>(
-        &'a self,
-        publish: Publish<'a>,
-    ) -> Result<impl Future<Output = lapin::Result<lapin::PublisherConfirm>> + 'a, Error> {
-        let Publish { exchange, routing_key, mandatory, properties, body } = publish;
-        let options = BasicPublishOptions { mandatory, immediate: false };
-        let properties = to_lapin(properties)?;
-        Ok(self.channel.basic_publish(short(exchange)?, short(routing_key)?, options, body, properties))
     }
 
     /// Queues an ack, a requeue or a discard for sending.
@@ -400,13 +395,55 @@ impl Delivery {
 
 /// Polls a future once, for its effect, and drops it.
 fn start<F: Future>(future: F) -> Option<F::Output> {
-    match pin!(future).poll(&mut task::Context::from_waker(Waker::noop())) {
+    start_pinned(pin!(future))
+}
+
+fn start_pinned<F: Future>(future: Pin<&mut F>) -> Option<F::Output> {
+    match future.poll(&mut task::Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => Some(output),
         Poll::Pending => None,
     }
 }
 
+/// lapin's properties are 300 bytes and every setter moves them: those of each call are set in one chain, and the
+/// others only when there are any.
 fn to_lapin(properties: Properties<'_>) -> Result<BasicProperties, Error> {
+    match properties {
+        Properties {
+            content_type: Some(content_type),
+            kind: Some(kind),
+            correlation_id: Some(correlation_id),
+            reply_to: Some(reply_to),
+            expiration_ms: Some(expiration_ms),
+            message_id: None,
+            delivery_mode: None,
+            priority: None,
+            headers,
+        } if headers.is_empty() => Ok(BasicProperties::default()
+            .with_content_type(short(content_type)?)
+            .with_type(short(kind)?)
+            .with_correlation_id(short(correlation_id)?)
+            .with_reply_to(short(reply_to)?)
+            .with_expiration(short(expiration_ms.to_string())?)),
+        Properties {
+            content_type: Some(content_type),
+            kind: Some(kind),
+            correlation_id: Some(correlation_id),
+            reply_to: None,
+            expiration_ms: None,
+            message_id: None,
+            delivery_mode: None,
+            priority: None,
+            headers,
+        } if headers.is_empty() => Ok(BasicProperties::default()
+            .with_content_type(short(content_type)?)
+            .with_type(short(kind)?)
+            .with_correlation_id(short(correlation_id)?)),
+        properties => any_to_lapin(properties),
+    }
+}
+
+fn any_to_lapin(properties: Properties<'_>) -> Result<BasicProperties, Error> {
     let mut out = BasicProperties::default();
     if let Some(content_type) = properties.content_type {
         out = out.with_content_type(short(content_type)?);

@@ -18,7 +18,7 @@ use tracing::Instrument;
 
 use super::{
     AckPolicy, Counters, Source,
-    dispatch::{self, Dispatch, Request, Response},
+    dispatch::{self, Dispatch, Response},
     reply::{Finished, Reply, Verdict, send_replies},
 };
 use crate::{
@@ -170,10 +170,7 @@ fn take(desk: &Arc<Desk>, intake: &Intake, handlers: &mut Handlers, delivery: De
     let context = Context::new(delivery, Instant::now());
     let request = match dispatch::open(&*lane.service, context) {
         Ok(request) => request,
-        Err(response) => {
-            tracing::debug!(queue = intake.queue, code = response.error_code(), "request refused");
-            return job.finish(response);
-        }
+        Err(response) => return job.finish(response),
     };
     let span = tracing::debug_span!(
         "handle",
@@ -182,33 +179,35 @@ fn take(desk: &Arc<Desk>, intake: &Intake, handlers: &mut Handlers, delivery: De
         redelivered = request.context().redelivered(),
     );
     let handler = async move {
-        match handle(&job.desk, request).await {
+        // One block, with nothing kept twice: its size is the task's.
+        let response = 'begun: {
+            let lane = &*job.desk.lane;
+            let _slot = match lane.slots.as_deref().map(|slots| (slots, slots.try_acquire())) {
+                None => None,
+                Some((_, Ok(slot))) => Some(slot),
+                Some((slots, Err(_))) => match Box::pin(slots.acquire()).await {
+                    Ok(slot) => Some(slot),
+                    Err(_) => break 'begun None,
+                },
+            };
+            if *job.desk.phase.borrow() > Phase::Serving {
+                break 'begun None;
+            }
+            if request.context().is_expired() {
+                Counters::add(&lane.counters.expired);
+                break 'begun Some(Response::NOTHING);
+            }
+            Some(match dispatch::start(&*lane.service, request) {
+                Ok(running) => running.await,
+                Err(response) => response,
+            })
+        };
+        match response {
             Some(response) => job.finish(response),
             None => job.requeue(),
         }
     };
     handlers.spawn(handler.instrument(span));
-}
-
-/// Runs the handler when it is its turn; `None` when a shutdown came first.
-async fn handle(desk: &Desk, request: Request) -> Option<Response> {
-    let lane = &*desk.lane;
-    let _slot = match &lane.slots {
-        Some(slots) => Some(slots.acquire().await.ok()?),
-        None => None,
-    };
-    if *desk.phase.borrow() > Phase::Serving {
-        return None;
-    }
-    if request.context().is_expired() {
-        Counters::add(&lane.counters.expired);
-        return Some(Response::NOTHING);
-    }
-    let response = dispatch::handle(&*lane.service, request).await;
-    if let Some(code) = response.error_code() {
-        tracing::debug!(code, "answered with an error");
-    }
-    Some(response)
 }
 
 /// Finishes what runs and gives the rest back, in the order of guarantee 9.
@@ -296,6 +295,9 @@ struct Job {
 
 impl Job {
     fn finish(self, response: Response) {
+        if let Some(code) = response.error_code() {
+            tracing::debug!(code, "answered with an error");
+        }
         let Self { delivery, ack, desk } = self;
         let delivery_tag = delivery.delivery_tag();
         // A one-way request has no reply_to: nobody is answered, whatever happens.

@@ -5,16 +5,16 @@
 use std::{
     any::Any,
     fmt,
-    future::{Future, poll_fn},
+    future::Future,
     panic::AssertUnwindSafe,
     pin::Pin,
-    task::Poll,
+    task::{self, Poll},
 };
 
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
     runtime::Handle,
-    time::{Instant, timeout_at},
+    time::{Instant, Sleep, sleep_until},
 };
 
 use crate::{
@@ -233,37 +233,50 @@ fn no_such_method(delivery: &Delivery) -> Response {
     Response::failed(Code::NoSuchMethod, format!("'{}' names no method of this service", delivery.routing_key()))
 }
 
-/// Starts and finishes a handler: a panic becomes an `internal` answer, and a handler that outlives its caller's
-/// patience is dropped and becomes a `timeout`.
-pub(super) async fn handle(service: &dyn Dispatch, request: Request) -> Response {
-    match request.context().deadline() {
-        Some(deadline) => CALLER_DEADLINE.scope(deadline, handle_until(service, request, Some(deadline))).await,
-        None => handle_until(service, request, None).await,
+/// Starts a handler; an error is the answer when that panics.
+pub(super) fn start(service: &dyn Dispatch, request: Request) -> Result<Running, Response> {
+    let deadline = request.context().deadline();
+    let handler = guarded(deadline, || service.dispatch(request))?;
+    Ok(Running { handler, deadline, timer: None })
+}
+
+/// A handler on its way to an answer: a panic becomes `internal`, and a handler that outlives its caller's patience is
+/// stopped and becomes `timeout`.
+pub(super) struct Running {
+    handler: Handler,
+    deadline: Option<Instant>,
+    /// Most handlers never wait: only one that does is worth a timer.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Future for Running {
+    type Output = Response;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Response> {
+        let Self { handler, deadline, timer } = &mut *self;
+        match guarded(*deadline, || handler.as_mut().poll(cx)) {
+            Ok(Poll::Pending) => {}
+            Ok(Poll::Ready(response)) | Err(response) => return Poll::Ready(response),
+        }
+        let Some(deadline) = *deadline else {
+            return Poll::Pending;
+        };
+        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        timer
+            .as_mut()
+            .poll(cx)
+            .map(|()| Response::failed(Code::Timeout, "the handler was stopped at the caller's deadline"))
     }
 }
 
-async fn handle_until(service: &dyn Dispatch, request: Request, deadline: Option<Instant>) -> Response {
-    let mut handler = match std::panic::catch_unwind(AssertUnwindSafe(|| service.dispatch(request))) {
-        Ok(handler) => handler,
-        Err(panic) => return panicked(&*panic),
-    };
+/// Runs a piece of a handler; an error is the answer when it panics.
+fn guarded<T>(deadline: Option<Instant>, piece: impl FnOnce() -> T) -> Result<T, Response> {
     // Nothing of a handler that panicked is looked at again, so unwind safety does not matter.
-    let mut running = poll_fn(|cx| match std::panic::catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(cx))) {
-        Ok(poll) => poll,
-        Err(panic) => Poll::Ready(panicked(&*panic)),
-    });
-    let Some(deadline) = deadline else {
-        return running.await;
-    };
-    // Most handlers never wait: only one that does is worth a timer.
-    if let Poll::Ready(response) = poll_fn(|cx| Poll::Ready(Pin::new(&mut running).poll(cx))).await {
-        return response;
-    }
-    // Boxed: few handlers need it, and it would be most of every task.
-    match Box::pin(timeout_at(deadline, running)).await {
-        Ok(response) => response,
-        Err(_) => Response::failed(Code::Timeout, "the handler was stopped at the caller's deadline"),
-    }
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| match deadline {
+        Some(deadline) => CALLER_DEADLINE.sync_scope(deadline, piece),
+        None => piece(),
+    }));
+    outcome.map_err(|panic| panicked(&*panic))
 }
 
 tokio::task_local! {
