@@ -131,8 +131,15 @@ async fn read_frames(
             if let Some(negotiated) = negotiated {
                 decoder.set_frame_max(negotiated.frame_max);
                 is_open = negotiated.is_open;
+                if negotiated.is_closing {
+                    closing_since.get_or_insert_with(Instant::now);
+                }
                 silence_max = (negotiated.is_open && negotiated.heartbeat_s > 0)
                     .then(|| Duration::from_secs(2 * u64::from(negotiated.heartbeat_s)));
+            }
+            if bad.is_some() {
+                // What follows cannot be told apart into frames. A client that reads our close answers afterwards.
+                buffer.clear();
             }
             if is_more {
                 continue;
@@ -140,6 +147,7 @@ async fn read_frames(
         }
         buffer.reserve(READ_BUFFER_BYTES / 2);
         let deadline = match (closing_since, is_open, silence_max) {
+            (Some(since), ..) if is_stopping => Some(since + STOPPING_TIMEOUT),
             (Some(since), ..) => Some(since + CLOSING_TIMEOUT),
             (None, false, _) => Some(handshake_deadline),
             (None, true, silence) => silence.map(|silence| Instant::now() + silence),
@@ -245,4 +253,6 @@ const SLICES_MAX: usize = 64;
 const RESUME_BYTES: usize = 2 << 20;
 const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// For the answer to our `connection.close`.
-const CLOSING_TIMEOUT: Duration = Duration::from_millis(800);
+const CLOSING_TIMEOUT: Duration = Duration::from_secs(3);
+/// The same when the broker stops: whoever stops it waits.
+const STOPPING_TIMEOUT: Duration = Duration::from_millis(800);

@@ -79,6 +79,10 @@ impl<'a> PropertyReader<'a> {
         Self { properties }
     }
 
+    pub(crate) fn delivery_mode(self) -> Option<u8> {
+        self.find(Property::DeliveryMode).map(|value| value[0])
+    }
+
     pub(crate) fn priority(self) -> Option<u8> {
         self.find(Property::Priority).map(|value| value[0])
     }

@@ -39,7 +39,7 @@ pub(crate) fn read_protocol_header(buffer: &mut BytesMut) -> Option<Start> {
 /// Why bytes are no frame: all of them are `501 frame_error`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum FrameError {
-    UnknownKind { kind: u8 },
+    UnknownKind { kind: u8, payload: Bytes },
     TooLarge { kind: u8, payload_bytes: u32, limit_bytes: u32 },
     BadEnd { kind: u8, payload: Bytes, end: u8 },
 }
@@ -65,9 +65,6 @@ impl Decoder {
         let Some(&octet) = buffer.first() else {
             return Ok(None);
         };
-        let Some(kind) = FrameKind::from_octet(octet) else {
-            return Err(FrameError::UnknownKind { kind: octet });
-        };
         if buffer.len() < FRAME_HEADER_BYTES {
             return Ok(None);
         }
@@ -91,7 +88,10 @@ impl Decoder {
         if end != FRAME_END {
             return Err(FrameError::BadEnd { kind: octet, payload: frame, end });
         }
-        Ok(Some(RawFrame { kind, channel, payload: frame }))
+        match FrameKind::from_octet(octet) {
+            Some(kind) => Ok(Some(RawFrame { kind, channel, payload: frame })),
+            None => Err(FrameError::UnknownKind { kind: octet, payload: frame }),
+        }
     }
 }
 
@@ -130,8 +130,9 @@ mod tests {
 
     #[test]
     fn a_wrong_kind_or_end_is_an_error() {
-        let mut buffer = BytesMut::from(&[7][..]);
-        assert_eq!(Decoder::new(4_096).next(&mut buffer), Err(FrameError::UnknownKind { kind: 7 }));
+        let mut buffer = BytesMut::from(&[7, 0, 0, 0, 0, 0, 1, b'x', FRAME_END][..]);
+        let payload = Bytes::from_static(b"x");
+        assert_eq!(Decoder::new(4_096).next(&mut buffer), Err(FrameError::UnknownKind { kind: 7, payload }));
         let mut buffer = BytesMut::from(&[8, 0, 0, 0, 0, 0, 0, 0][..]);
         assert!(matches!(Decoder::new(4_096).next(&mut buffer), Err(FrameError::BadEnd { end: 0, .. })));
     }

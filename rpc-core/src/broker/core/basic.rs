@@ -3,7 +3,7 @@
 use amq_protocol::{
     protocol::{
         AMQPClass,
-        basic::{AMQPMethod, CancelOk, Consume, ConsumeOk, Get, GetEmpty, GetOk, Qos, QosOk, RecoverOk},
+        basic::{AMQPMethod, Cancel, CancelOk, Consume, ConsumeOk, Get, GetEmpty, GetOk, Qos, QosOk, RecoverOk},
         confirm,
     },
     types::FieldTable,
@@ -15,7 +15,7 @@ use super::{
     channel::{ChannelConsumer, Confirm, Delivered, Mode, Settle},
     publish::DIRECT_REPLY_TO,
     queue::Consumer,
-    queue_arguments::integer_of,
+    queue_arguments::{integer_of, type_name},
     queue_methods::accessible,
     session::name_of,
     vhost::Death,
@@ -31,17 +31,11 @@ impl Core {
         now: Now,
     ) -> Result<(), Fault> {
         match method {
-            AMQPMethod::Qos(qos) => self.qos(id, number, &qos, payload),
+            AMQPMethod::Qos(qos) => self.qos(id, number, &qos, payload, now),
             AMQPMethod::Consume(consume) => self.consume(id, number, &consume, now),
-            AMQPMethod::Cancel(cancel) => {
-                self.cancel(id, number, cancel.consumer_tag.as_str(), now)?;
-                if !cancel.nowait {
-                    let ok = AMQPMethod::CancelOk(CancelOk { consumer_tag: cancel.consumer_tag });
-                    self.sessions.send(id, number, &AMQPClass::Basic(ok));
-                }
-                Ok(())
-            }
-            AMQPMethod::CancelOk(_) => Ok(()),
+            AMQPMethod::Cancel(cancel) => self.cancel(id, number, cancel, now),
+            // Ours are sent with nowait: nobody has to answer.
+            AMQPMethod::CancelOk(_) => Err(Fault::unimplemented()),
             AMQPMethod::Get(get) => self.get(id, number, &get, now),
             AMQPMethod::Nack(nack) => {
                 let settle = if nack.requeue { Settle::Requeue } else { Settle::Reject };
@@ -52,13 +46,11 @@ impl Core {
                 self.settle(id, number, reject.delivery_tag, false, settle, now)
             }
             AMQPMethod::Recover(recover) => {
-                self.recover(id, number, recover.requeue, now)?;
                 let ok = AMQPMethod::RecoverOk(RecoverOk {});
-                self.sessions.send(id, number, &AMQPClass::Basic(ok));
-                Ok(())
+                self.recover(id, number, recover.requeue, Some(ok), now)
             }
-            AMQPMethod::RecoverAsync(recover) => self.recover(id, number, recover.requeue, now),
-            _ => Err(Fault::command_invalid("this basic method is the server's to send")),
+            AMQPMethod::RecoverAsync(recover) => self.recover(id, number, recover.requeue, None, now),
+            _ => Err(Fault::unimplemented()),
         }
     }
 
@@ -69,7 +61,7 @@ impl Core {
         method: confirm::AMQPMethod,
     ) -> Result<(), Fault> {
         let confirm::AMQPMethod::Select(select) = method else {
-            return Err(Fault::command_invalid("'confirm.select_ok' is the server's to send"));
+            return Err(Fault::unimplemented());
         };
         let channel = self.channel_mut(id, number)?;
         match channel.mode {
@@ -83,19 +75,25 @@ impl Core {
         Ok(())
     }
 
-    fn qos(&mut self, id: ConnectionId, number: u16, qos: &Qos, payload: &Bytes) -> Result<(), Fault> {
+    fn qos(&mut self, id: ConnectionId, number: u16, qos: &Qos, payload: &Bytes, now: Now) -> Result<(), Fault> {
         // The library drops prefetch_size: ids (4), then it (4).
         let size = payload.get(4..8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes);
         if size != 0 {
             return Err(Fault::not_implemented(format!("prefetch_size!=0 ({size})")));
         }
         let channel = self.channel_mut(id, number)?;
+        let mut queues = Vec::new();
         if qos.global {
             channel.global_prefetch_count = qos.prefetch_count;
+            // Those it held back may get more now.
+            queues.extend(channel.consumers.iter().flatten().map(|consumer| consumer.queue));
+            queues.sort_unstable();
+            queues.dedup();
         } else {
             channel.prefetch_count = qos.prefetch_count;
         }
         self.sessions.send(id, number, &AMQPClass::Basic(AMQPMethod::QosOk(QosOk {})));
+        self.deliver_all(id, queues, now);
         Ok(())
     }
 
@@ -120,10 +118,11 @@ impl Core {
             return Err(Fault::no_queue(&name, &vhost.name));
         };
         let is_taken = queue.consumers.iter().any(|consumer| consumer.exclusive);
-        if is_taken || (consume.exclusive && !queue.consumers.is_empty()) {
+        let may_be_exclusive = queue.consumers.is_empty() && !queue.arguments.single_active_consumer;
+        if is_taken || (consume.exclusive && !may_be_exclusive) {
             return Err(Fault::exclusive_use(&name, &vhost.name));
         }
-        let priority = priority_of(&consume.arguments);
+        let priority = priority_of(&consume.arguments, &name, &vhost.name)?;
         let Some(channel) = sessions.channel_mut(id, number) else { return Ok(()) };
         let prefetch_count = channel.prefetch_count;
         let slot = channel.add_consumer(ChannelConsumer::new(tag.clone(), key, consume.no_ack, prefetch_count));
@@ -160,15 +159,18 @@ impl Core {
         }
     }
 
-    fn cancel(&mut self, id: ConnectionId, number: u16, tag: &str, now: Now) -> Result<(), Fault> {
+    fn cancel(&mut self, id: ConnectionId, number: u16, cancel: Cancel, now: Now) -> Result<(), Fault> {
         let channel = self.channel_mut(id, number)?;
-        if channel.direct_replies.as_deref() == Some(tag.as_bytes()) {
+        let tag = cancel.consumer_tag.as_str().as_bytes();
+        if channel.direct_replies.as_deref() == Some(tag) {
             channel.direct_replies = None;
         }
-        let Some(slot) = channel.consumer_slot(tag.as_bytes()) else {
-            return Ok(());
-        };
-        if let Some(consumer) = channel.remove_consumer(slot) {
+        let removed = channel.consumer_slot(tag).and_then(|slot| channel.remove_consumer(slot));
+        if !cancel.nowait {
+            let ok = AMQPMethod::CancelOk(CancelOk { consumer_tag: cancel.consumer_tag });
+            self.sessions.send(id, number, &AMQPClass::Basic(ok));
+        }
+        if let Some(consumer) = removed {
             self.remove_from_queue(id, number, &consumer.tag, consumer.queue, now);
             // With a single active consumer, the next in line takes over.
             self.deliver_all(id, vec![consumer.queue], now);
@@ -286,13 +288,26 @@ impl Core {
         }
         for key in more.into_iter().chain(last) {
             vhost.deliver(key, now, &mut self.sessions);
+            // What was requeued may be too much.
+            vhost.drop_over_full(key, now);
         }
         vhost.route_dead(now, &mut self.sessions);
     }
 
-    fn recover(&mut self, id: ConnectionId, number: u16, requeue: bool, now: Now) -> Result<(), Fault> {
+    fn recover(
+        &mut self,
+        id: ConnectionId,
+        number: u16,
+        requeue: bool,
+        ok: Option<AMQPMethod>,
+        now: Now,
+    ) -> Result<(), Fault> {
         if !requeue {
             return Err(Fault::not_implemented("requeue=false"));
+        }
+        // The reply comes before what it causes.
+        if let Some(ok) = ok {
+            self.sessions.send(id, number, &AMQPClass::Basic(ok));
         }
         let delivered = self.channel_mut(id, number)?.settle_all();
         self.apply(id, number, delivered.into_iter().map(|delivered| (delivered, Settle::Requeue)), now);
@@ -314,8 +329,14 @@ impl Core {
 }
 
 /// `x-priority`, 0 by default.
-fn priority_of(arguments: &FieldTable) -> i64 {
-    arguments.inner().get("x-priority").and_then(integer_of).unwrap_or(0)
+fn priority_of(arguments: &FieldTable, queue: &str, vhost: &str) -> Result<i64, Fault> {
+    let Some(value) = arguments.inner().get("x-priority") else {
+        return Ok(0);
+    };
+    integer_of(value).ok_or_else(|| {
+        let why = format!("\"expected integer, got {}\"", type_name(value));
+        Fault::invalid_argument("x-priority", queue, vhost, &why)
+    })
 }
 
 fn short(text: String) -> amq_protocol::types::ShortString {

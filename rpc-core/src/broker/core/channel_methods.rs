@@ -7,10 +7,10 @@ use crate::wire::{FrameKind, RawFrame, method_ids};
 
 impl Core {
     pub(super) fn unopened_channel(&mut self, id: ConnectionId, frame: &RawFrame) -> Result<(), Fault> {
-        let ids = match frame.kind {
-            FrameKind::Method => method_ids(&frame.payload).unwrap_or_default(),
-            _ => (0, 0),
-        };
+        if frame.kind != FrameKind::Method {
+            return Err(Fault::unexpected_frame("expected method frame, got non method frame instead"));
+        }
+        let ids = method_ids(&frame.payload).unwrap_or_default();
         if ids != CHANNEL_OPEN {
             return Err(Fault::channel_error("expected 'channel.open'").at(ids));
         }
@@ -39,7 +39,8 @@ impl Core {
             let close_ok = channel_class::AMQPMethod::CloseOk(channel_class::CloseOk {});
             self.sessions.send(id, frame.channel, &AMQPClass::Channel(close_ok));
         }
-        if matches!(ids, Some(CHANNEL_CLOSE | CHANNEL_CLOSE_OK))
+        // Both sides closed it at once: the answer to our close is still on its way.
+        if ids == Some(CHANNEL_CLOSE_OK)
             && let Some(session) = self.sessions.get_mut(id)
         {
             session.channels.remove(&frame.channel);
@@ -62,7 +63,6 @@ impl Core {
                 self.sessions.send(id, number, &AMQPClass::Channel(ok));
                 Ok(())
             }
-            AMQPMethod::FlowOk(_) => Ok(()),
             AMQPMethod::Close(_) => {
                 self.end_batch(id);
                 let freed = self.end_channel(id, number, now);
@@ -73,8 +73,7 @@ impl Core {
                 self.deliver_all(id, freed, now);
                 Ok(())
             }
-            AMQPMethod::CloseOk(_) => Err(Fault::command_invalid("no channel.close was sent")),
-            AMQPMethod::OpenOk(_) => Err(Fault::command_invalid("'channel.open_ok' is the server's to send")),
+            AMQPMethod::FlowOk(_) | AMQPMethod::CloseOk(_) | AMQPMethod::OpenOk(_) => Err(Fault::unimplemented()),
         }
     }
 }

@@ -29,7 +29,13 @@ impl Core {
         self.sessions.send(id, 0, &AMQPClass::Connection(AMQPMethod::Start(start)));
     }
 
-    pub(super) fn connection_method(&mut self, id: ConnectionId, method: AMQPMethod, now: Now) -> Result<Flow, Fault> {
+    pub(super) fn connection_method(
+        &mut self,
+        id: ConnectionId,
+        method: AMQPMethod,
+        ids: (u16, u16),
+        now: Now,
+    ) -> Result<Flow, Fault> {
         let stage = self.session_mut(id)?.stage;
         match (stage, method) {
             (Stage::AwaitStartOk, AMQPMethod::StartOk(start_ok)) => self.start_ok(id, &start_ok),
@@ -40,15 +46,20 @@ impl Core {
                 self.sessions.send(id, 0, &AMQPClass::Connection(AMQPMethod::CloseOk(CloseOk {})));
                 Ok(Flow::Close)
             }
-            (_, AMQPMethod::CloseOk(_)) => Ok(Flow::Close),
             (Stage::Open, AMQPMethod::UpdateSecret(_)) => {
                 let ok = AMQPMethod::UpdateSecretOk(UpdateSecretOk {});
                 self.sessions.send(id, 0, &AMQPClass::Connection(ok));
                 Ok(Flow::Continue)
             }
-            // We block nobody and ask nothing of the kind back.
-            (Stage::Open, AMQPMethod::Blocked(_) | AMQPMethod::Unblocked(_)) => Ok(Flow::Continue),
-            _ => Err(Fault::command_invalid("this connection method was not expected now")),
+            _ => self.unexpected_method(id, ids),
+        }
+    }
+
+    /// RabbitMQ tells a client it knows what is wrong; one that has not introduced itself is cut off after a pause.
+    pub(super) fn unexpected_method(&mut self, id: ConnectionId, ids: (u16, u16)) -> Result<Flow, Fault> {
+        match self.session_mut(id)?.stage {
+            Stage::Open => Err(Fault::unexpected_when_running(ids)),
+            _ => Ok(Flow::ClosePaused(REFUSED_PAUSE)),
         }
     }
 
@@ -175,11 +186,13 @@ fn server_properties(version_0_8: bool) -> FieldTable {
     properties
 }
 
-const CAPABILITIES: [&str; 8] = [
+const CAPABILITIES: [&str; 9] = [
     "publisher_confirms",
     "exchange_exchange_bindings",
     "basic.nack",
     "consumer_cancel_notify",
+    // Kept by never blocking anybody.
+    "connection.blocked",
     "consumer_priorities",
     "authentication_failure_close",
     "per_consumer_qos",
@@ -190,4 +203,4 @@ const CAPABILITIES: [&str; 8] = [
 const COMPATIBLE_VERSION: &str = "3.10.8";
 
 /// RabbitMQ: those whose handshake fails are kept waiting.
-const REFUSED_PAUSE: Duration = Duration::from_secs(3);
+pub(super) const REFUSED_PAUSE: Duration = Duration::from_secs(3);

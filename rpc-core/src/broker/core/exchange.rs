@@ -36,7 +36,7 @@ impl Core {
                 self.unbind_exchange(id, &unbind)?;
                 (unbind.nowait, AMQPMethod::UnbindOk(UnbindOk {}))
             }
-            _ => return Err(Fault::command_invalid("this exchange method is the server's to send")),
+            _ => return Err(Fault::unimplemented()),
         };
         if !nowait {
             self.sessions.send(id, number, &AMQPClass::Exchange(ok));
@@ -58,6 +58,9 @@ impl Core {
         }
         let kind = declare.kind.as_str();
         let Some(kind) = ExchangeKind::from_name(kind) else {
+            if kind.is_empty() {
+                return Err(Fault::command_invalid("invalid exchange type ''"));
+            }
             return Err(Fault::command_invalid(format!("unknown exchange type '{kind}'")));
         };
         if name.starts_with("amq.") && vhost.router.exchange(name).is_none() {

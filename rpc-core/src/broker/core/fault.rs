@@ -3,7 +3,7 @@
 //! A soft fault closes the channel, a hard one the connection. There is one constructor for each text; a text that
 //! stands here is RabbitMQ 3.10.8's own.
 
-use crate::wire::ReplyCode;
+use crate::wire::{RawFrame, ReplyCode};
 
 /// A refused operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,8 +35,9 @@ impl Fault {
     pub(super) fn reply_text(&self) -> String {
         let mut text = format!("{} - {}", self.code.name(), self.text);
         if text.len() > 255 {
-            let end = (0..=255).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+            let end = (0..=252).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
             text.truncate(end);
+            text.push_str("...");
         }
         text
     }
@@ -138,12 +139,33 @@ impl Fault {
         Self::hard(ReplyCode::CommandInvalid, text)
     }
 
+    /// A method only servers send, or one that does not belong here.
+    pub(super) fn unimplemented() -> Self {
+        Self::command_invalid("unimplemented method")
+    }
+
+    /// A method on channel 0 that does not belong there.
+    pub(super) fn unexpected_when_running(ids: (u16, u16)) -> Self {
+        Self::channel_error("unexpected method in connection state running").at(ids)
+    }
+
     pub(super) fn channel_error(text: impl Into<String>) -> Self {
         Self::hard(ReplyCode::ChannelError, text)
     }
 
     pub(super) fn unexpected_frame(text: impl Into<String>) -> Self {
         Self::hard(ReplyCode::UnexpectedFrame, text)
+    }
+
+    /// A frame that has no business on its channel.
+    pub(super) fn unexpected_octets(frame: &RawFrame) -> Self {
+        let octets = octets_or_text(&frame.payload);
+        Self::unexpected_frame(format!("type {}, all octets = {octets}", frame.kind.octet()))
+    }
+
+    /// A frame of no kind, or too short to be of its kind.
+    pub(super) fn unknown_frame(kind: u8, payload: &[u8]) -> Self {
+        Self::frame_error(format!("type {kind}, all octets = {}: unknown_frame", octets_or_text(payload)))
     }
 
     pub(super) fn frame_error(text: impl Into<String>) -> Self {
@@ -158,3 +180,21 @@ impl Fault {
         Self::hard(ReplyCode::ConnectionForced, text)
     }
 }
+
+/// Bytes as Erlang shows them: `<<1,2,3>>`. As many as a reply text holds.
+pub(super) fn octets(bytes: &[u8]) -> String {
+    let octets: Vec<_> = bytes.iter().take(OCTETS_MAX).map(u8::to_string).collect();
+    format!("<<{}>>", octets.join(","))
+}
+
+/// The same with Erlang's eye for text: `<<"abc">>`.
+fn octets_or_text(bytes: &[u8]) -> String {
+    let shown = &bytes[..bytes.len().min(OCTETS_MAX)];
+    if !bytes.is_empty() && shown.iter().all(|byte| (b' '..=b'~').contains(byte)) {
+        return format!("<<{:?}>>", String::from_utf8_lossy(shown));
+    }
+    octets(bytes)
+}
+
+/// More are cut off with the reply text anyway.
+const OCTETS_MAX: usize = 255;

@@ -80,6 +80,8 @@ pub(crate) struct Negotiated {
     pub(crate) frame_max: u32,
     pub(crate) heartbeat_s: u16,
     pub(crate) is_open: bool,
+    /// We sent `connection.close` and wait for its answer.
+    pub(crate) is_closing: bool,
 }
 
 /// The broker's state.
@@ -116,9 +118,15 @@ impl Core {
             None => return Flow::Close,
         };
         match stage {
-            Stage::Over => Flow::Close,
             Stage::Closing => self.closing_frame(id, frame),
-            _ if frame.kind == FrameKind::Heartbeat => Flow::Continue,
+            _ if frame.kind == FrameKind::Heartbeat && frame.payload.is_empty() && frame.channel == 0 => Flow::Continue,
+            _ if frame.kind == FrameKind::Heartbeat => {
+                let fault = match frame.payload.is_empty() {
+                    true => Fault::unexpected_octets(frame),
+                    false => Fault::unknown_frame(frame.kind.octet(), &frame.payload),
+                };
+                self.fail(id, 0, &fault, now)
+            }
             Stage::Open if frame.channel != 0 => {
                 if let Err(fault) = self.channel_frame(id, frame, now) {
                     return self.fail(id, frame.channel, &fault, now);
@@ -134,30 +142,31 @@ impl Core {
 
     /// Bytes that are no frame.
     pub(crate) fn bad_frame(&mut self, id: ConnectionId, error: &FrameError, now: Now) -> Flow {
-        if self.sessions.get(id).is_none_or(|session| matches!(session.stage, Stage::Closing | Stage::Over)) {
-            return Flow::Close;
+        match self.sessions.get(id).map(|session| session.stage) {
+            // RabbitMQ: those who have not introduced themselves get no explanation.
+            Some(Stage::AwaitStartOk | Stage::AwaitTuneOk | Stage::AwaitOpen) => {
+                return Flow::ClosePaused(connection::REFUSED_PAUSE);
+            }
+            Some(Stage::Open) => {}
+            // What came before the answer to our close is of no interest.
+            Some(Stage::Closing) => return Flow::Continue,
+            None => return Flow::Close,
         }
         let text = match error {
-            FrameError::UnknownKind { kind } => format!("type {kind}, all octets = <<>>: unknown_frame"),
+            FrameError::UnknownKind { kind, payload } => {
+                return self.fail(id, 0, &Fault::unknown_frame(*kind, payload), now);
+            }
             FrameError::TooLarge { kind, payload_bytes, limit_bytes } => {
                 format!("type {kind}, all octets = <<>>: {{frame_too_large,{payload_bytes},{limit_bytes}}}")
             }
             FrameError::BadEnd { kind, payload, end } => {
-                let octets: Vec<_> = payload.iter().take(64).map(u8::to_string).collect();
-                // The line break and the column are RabbitMQ's.
-                let indent = " ".repeat(53);
-                format!(
-                    "type {kind}, all octets = <<{}>>: {{invalid_frame_end_marker,\n{indent}{end}}}",
-                    octets.join(",")
-                )
+                let octets = fault::octets(payload);
+                // Erlang breaks lines at 80 columns; the break and the indentation are RabbitMQ's.
+                let space = if payload.is_empty() { String::new() } else { format!("\n{}", " ".repeat(53)) };
+                format!("type {kind}, all octets = {octets}: {{invalid_frame_end_marker,{space}{end}}}")
             }
         };
-        let flow = self.fail(id, 0, &Fault::frame_error(text), now);
-        // What follows cannot be told apart into frames: nothing more is read.
-        if let Some(session) = self.sessions.get_mut(id) {
-            session.stage = Stage::Over;
-        }
-        if flow == Flow::Continue { Flow::Close } else { flow }
+        self.fail(id, 0, &Fault::frame_error(text), now)
     }
 
     /// Ends a batch: confirms that were merged go out.
@@ -199,7 +208,7 @@ impl Core {
 
     /// Asks a client to leave.
     pub(crate) fn shut_down_one(&mut self, id: ConnectionId, now: Now) {
-        if self.sessions.get(id).is_some_and(|session| !matches!(session.stage, Stage::Closing | Stage::Over)) {
+        if self.sessions.get(id).is_some_and(|session| session.stage != Stage::Closing) {
             let text = "broker forced connection closure with reason 'shutdown'";
             self.fail(id, 0, &Fault::connection_forced(text), now);
         }
@@ -248,8 +257,9 @@ impl Core {
 
     pub(crate) fn negotiated(&self, id: ConnectionId) -> Option<Negotiated> {
         let session = self.sessions.get(id)?;
-        let is_open = matches!(session.stage, Stage::Open | Stage::Closing | Stage::Over);
-        Some(Negotiated { frame_max: session.frame_max, heartbeat_s: session.heartbeat_s, is_open })
+        let is_closing = session.stage == Stage::Closing;
+        let is_open = is_closing || session.stage == Stage::Open;
+        Some(Negotiated { frame_max: session.frame_max, heartbeat_s: session.heartbeat_s, is_open, is_closing })
     }
 
     fn closing_frame(&mut self, id: ConnectionId, frame: &RawFrame) -> Flow {
@@ -270,18 +280,18 @@ impl Core {
     /// A frame on channel 0, or one before the connection is open.
     fn connection_frame(&mut self, id: ConnectionId, frame: &RawFrame, now: Now) -> Result<Flow, Fault> {
         if frame.kind != FrameKind::Method {
-            return Err(Fault::unexpected_frame("expected method frame, got non method frame instead"));
+            return Err(Fault::unexpected_octets(frame));
         }
         if frame.channel != 0 {
             return Err(Fault::channel_error("a channel was used before the connection was open"));
         }
-        match read(frame)? {
-            Method::Other(class) => match *class {
-                AMQPClass::Connection(method) => self.connection_method(id, method, now),
-                _ => Err(Fault::command_invalid("only connection methods belong on channel 0")),
-            },
-            _ => Err(Fault::command_invalid("only connection methods belong on channel 0")),
+        let ids = method_ids(&frame.payload).unwrap_or_default();
+        if let Method::Other(class) = read(frame)?
+            && let AMQPClass::Connection(method) = *class
+        {
+            return self.connection_method(id, method, ids, now);
         }
+        self.unexpected_method(id, ids)
     }
 
     fn channel_frame(&mut self, id: ConnectionId, frame: &RawFrame, now: Now) -> Result<(), Fault> {
@@ -325,7 +335,7 @@ impl Core {
                 AMQPClass::Basic(method) => self.basic_method(id, number, method, &frame.payload, now),
                 AMQPClass::Confirm(method) => self.confirm_method(id, number, method),
                 AMQPClass::Tx(method) => self.tx_method(id, number, &method, now),
-                AMQPClass::Connection(_) => Err(Fault::command_invalid("connection methods belong on channel 0")),
+                AMQPClass::Connection(_) => Err(Fault::unimplemented()),
                 AMQPClass::Access(_) => {
                     let ok = amq_protocol::protocol::access::RequestOk {};
                     let ok = amq_protocol::protocol::access::AMQPMethod::RequestOk(ok);
@@ -457,13 +467,13 @@ impl Core {
 /// A method frame's method, or the fault its bytes are.
 fn read(frame: &RawFrame) -> Result<Method, Fault> {
     read_method(&frame.payload).map_err(|error| match error {
-        MethodError::Truncated => Fault::syntax_error("a method frame of less than four bytes"),
+        MethodError::Truncated => Fault::unknown_frame(frame.kind.octet(), &frame.payload),
         MethodError::Unknown { class_id, method_id } => {
             Fault::not_implemented(format!("no method {method_id} of class {class_id}")).at((class_id, method_id))
         }
         MethodError::Malformed { class_id, method_id } => {
-            Fault::syntax_error(format!("arguments of method {method_id} of class {class_id} cannot be read"))
-                .at((class_id, method_id))
+            let octets = fault::octets(frame.payload.get(4..).unwrap_or_default());
+            Fault::frame_error(format!("cannot decode {octets}")).at((class_id, method_id))
         }
     })
 }

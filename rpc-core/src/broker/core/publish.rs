@@ -37,12 +37,24 @@ impl Core {
     ) -> Result<(), Fault> {
         let limit = self.rules.message_max_bytes;
         let channel = self.channel_mut(id, number)?;
-        let Some(incoming) = channel.incoming.as_mut().filter(|incoming| incoming.properties.is_none()) else {
+        let Some(incoming) = channel.incoming.as_mut() else {
             return Err(Fault::unexpected_frame("expected method frame, got non method frame instead"));
         };
-        let Some(header) = ContentHeader::read(payload).filter(|header| header.class_id == BASIC) else {
+        if incoming.properties.is_some() {
+            let text = "expected content body, got non content body frame instead";
+            return Err(Fault::unexpected_frame(text).at(PUBLISH));
+        }
+        if payload.len() < HEADER_MIN_BYTES {
+            return Err(Fault::unknown_frame(crate::wire::FrameKind::Header.octet(), payload));
+        }
+        let Some(header) = ContentHeader::read(payload) else {
             return Err(Fault::syntax_error("a content header that cannot be read").at(PUBLISH));
         };
+        if header.class_id != BASIC {
+            let text =
+                format!("expected content header for class {BASIC}, got one for class {} instead", header.class_id);
+            return Err(Fault::unexpected_frame(text).at(PUBLISH));
+        }
         if header.body_size > limit {
             channel.incoming = None;
             return Err(Fault::message_too_large(header.body_size, limit).at(PUBLISH));
@@ -120,6 +132,9 @@ impl Core {
             }
         }
         let expiration_ms = expiration(reader)?;
+        if let Some(mode) = reader.delivery_mode().filter(|mode| !(1..=2).contains(mode)) {
+            return Err(Fault::precondition(format!("invalid message: {{delivery_mode_unknown,{mode}}}")));
+        }
         let priority = reader.priority().unwrap_or(0);
         let more_keys = more_routing_keys(reader)?;
         if let Some(headers) = &more_keys.without_bcc {
@@ -177,17 +192,20 @@ impl Core {
         let routable = Routable { message, queues: queues.to_vec(), mandatory: publish.mandatory };
         match self.channel_mut(id, number)?.mode {
             Mode::Transaction(ref mut transaction) => transaction.publishes.push(routable),
-            Mode::Plain | Mode::Confirm => self.queue_up(id, number, &routable, now),
+            Mode::Plain | Mode::Confirm => {
+                self.queue_up(id, number, &routable, now);
+            }
         }
         Ok(())
     }
 
-    /// Puts a message into its queues, and tells the publisher.
-    fn queue_up(&mut self, id: ConnectionId, number: u16, routable: &Routable, now: Now) {
+    /// Puts a message into its queues, and tells the publisher; false when a queue refused it.
+    fn queue_up(&mut self, id: ConnectionId, number: u16, routable: &Routable, now: Now) -> bool {
         let Routable { message, queues, mandatory } = routable;
         let name = self.sessions.vhost_of(id);
-        let Some(vhost) = self.vhosts.get_mut(&name) else { return };
-        if queues.is_empty() && *mandatory {
+        let Some(vhost) = self.vhosts.get_mut(&name) else { return true };
+        // Queues may have gone between publish and commit.
+        if *mandatory && !queues.iter().any(|key| vhost.queues.contains_key(key)) {
             self.sessions.send_return(id, number, message);
         }
         let mut is_taken = true;
@@ -196,6 +214,7 @@ impl Core {
         }
         vhost.route_dead(now, &mut self.sessions);
         self.confirm(id, number, is_taken);
+        is_taken
     }
 
     /// Notes a confirm, when the channel asked for them.
@@ -231,10 +250,14 @@ impl Core {
                     return Err(Fault::precondition("channel is not transactional"));
                 };
                 let transaction = std::mem::take(transaction);
+                let mut is_taken = true;
                 for routable in &transaction.publishes {
-                    self.queue_up(id, number, routable, now);
+                    is_taken &= self.queue_up(id, number, routable, now);
                 }
                 self.apply(id, number, transaction.settlements.into_iter(), now);
+                if !is_taken {
+                    return Err(Fault::precondition("partial tx completion"));
+                }
                 tx::AMQPMethod::CommitOk(tx::CommitOk {})
             }
             tx::AMQPMethod::Rollback(_) => {
@@ -245,7 +268,7 @@ impl Core {
                 channel.restore(transaction.settlements);
                 tx::AMQPMethod::RollbackOk(tx::RollbackOk {})
             }
-            _ => return Err(Fault::command_invalid("this tx method is the server's to send")),
+            _ => return Err(Fault::unimplemented()),
         };
         self.sessions.send(id, number, &AMQPClass::Tx(ok));
         Ok(())
@@ -257,7 +280,7 @@ fn reply_token(id: ConnectionId, nonce: u64, number: u16) -> String {
     format!("{DIRECT_REPLY_TO}.{:x}-{nonce:016x}.{number:x}", id.0)
 }
 
-fn parse_reply_token(token: &str) -> Option<(ConnectionId, u64, u16)> {
+pub(super) fn parse_reply_token(token: &str) -> Option<(ConnectionId, u64, u16)> {
     let (connection, number) = token.rsplit_once('.')?;
     let (id, nonce) = connection.split_once('-')?;
     Some((
@@ -273,14 +296,21 @@ fn expiration(reader: PropertyReader<'_>) -> Result<Option<u64>, Fault> {
     };
     let text = String::from_utf8_lossy(raw);
     let refuse = |why: &str| Err(Fault::precondition(format!("invalid expiration '{text}': {why}")));
-    match text.parse::<i128>() {
-        Err(_) => refuse("no_integer"),
-        Ok(value) if value < 0 => refuse(&format!("{{value_negative,{value}}}")),
-        Ok(value) => match u64::try_from(value) {
-            Ok(value) if value <= EXPIRATION_MAX_MS => Ok(Some(value)),
-            _ => refuse(&format!("{{value_too_big,{value}}}")),
-        },
+    let unsigned = text.trim_start_matches(['+', '-']);
+    let digits = unsigned.bytes().take_while(u8::is_ascii_digit).count();
+    let (digits, rest) = unsigned.split_at(digits);
+    if digits.is_empty() || text.len() - unsigned.len() > 1 {
+        return refuse("no_integer");
     }
+    if !rest.is_empty() {
+        return refuse(&format!("{{leftover_string,{rest:?}}}"));
+    }
+    // A time nobody will live to see is as good as a longer one.
+    let value = digits.parse().unwrap_or(u64::MAX).min(EXPIRATION_MAX_MS);
+    if text.starts_with('-') && value > 0 {
+        return refuse(&format!("{{value_negative,-{digits}}}"));
+    }
+    Ok(Some(value))
 }
 
 /// CC and BCC.
@@ -327,8 +357,10 @@ fn more_routing_keys(reader: PropertyReader<'_>) -> Result<MoreKeys, Fault> {
     Ok(more)
 }
 
+/// Class, weight, body size and flags.
+const HEADER_MIN_BYTES: usize = 14;
 const BASIC: u16 = 60;
 const PUBLISH: (u16, u16) = (60, 40);
 
-/// RabbitMQ's limit: what Erlang's timers hold.
-const EXPIRATION_MAX_MS: u64 = 4_294_967_295;
+/// A thousand years.
+const EXPIRATION_MAX_MS: u64 = 1_000 * 365 * 24 * 60 * 60 * 1_000;

@@ -94,11 +94,11 @@ impl Queue {
         self.ready_count
     }
 
-    /// Whether another message would be over `x-max-length` or `x-max-length-bytes`.
-    pub(super) fn is_full(&self) -> bool {
+    /// Whether another message, of so many bytes, would be over `x-max-length` or `x-max-length-bytes`.
+    pub(super) fn is_full(&self, bytes: u64) -> bool {
         let QueueArguments { max_length, max_length_bytes, .. } = self.arguments;
         max_length.is_some_and(|max| self.ready_count as u64 >= max)
-            || max_length_bytes.is_some_and(|max| self.ready_bytes >= max)
+            || max_length_bytes.is_some_and(|max| self.ready_bytes + bytes > max)
     }
 
     /// Whether it holds more than it may.
@@ -146,15 +146,17 @@ impl Queue {
         self.insert(Entry { redelivered: true, ..entry });
     }
 
-    /// The entry to deliver next.
+    /// The entry to deliver next, or to drop from a queue that is too full: RabbitMQ drops from this end, whatever the
+    /// priorities.
     pub(super) fn pop(&mut self) -> Option<Entry> {
         let line = self.ready.iter().rposition(|line| !line.is_empty())?;
         self.take(line)
     }
 
-    /// The entry to drop first: the oldest of the lowest priority.
-    pub(super) fn pop_least(&mut self) -> Option<Entry> {
-        let line = self.ready.iter().position(|line| !line.is_empty())?;
+    /// Takes out an entry that is past its time, and stands at a head.
+    pub(super) fn pop_overdue(&mut self, now: Instant) -> Option<Entry> {
+        let is_overdue = |entry: &Entry| entry.expires_at.is_some_and(|at| at < now);
+        let line = self.ready.iter().position(|line| line.front().is_some_and(is_overdue))?;
         self.take(line)
     }
 
@@ -332,10 +334,10 @@ mod tests {
         let mut queue = queue(QueueArguments { max_length_bytes: Some(8), ..Default::default() });
         push(&mut queue, 0);
         push(&mut queue, 0);
-        assert!(queue.is_full() && !queue.is_over_full());
+        assert!(queue.is_full(1) && !queue.is_over_full());
         push(&mut queue, 0);
         assert!(queue.is_over_full());
-        queue.pop_least();
+        queue.pop();
         assert!(!queue.is_over_full());
     }
 }

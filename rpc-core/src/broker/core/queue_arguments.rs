@@ -33,7 +33,7 @@ pub(super) struct QueueArguments {
 }
 
 /// The arguments that must be equal when a queue is declared again, in the order they are compared.
-pub(super) const COMPARED: [&str; 11] = [
+pub(super) const COMPARED: [&str; 12] = [
     "x-expires",
     "x-message-ttl",
     "x-dead-letter-exchange",
@@ -44,6 +44,7 @@ pub(super) const COMPARED: [&str; 11] = [
     "x-max-priority",
     "x-overflow",
     "x-queue-mode",
+    "x-queue-version",
     "x-queue-type",
 ];
 
@@ -51,13 +52,15 @@ impl QueueArguments {
     /// Reads and checks a declaration's arguments; arguments nobody knows are ignored.
     pub(super) fn read(table: &FieldTable, queue: &str, vhost: &str) -> Result<Self, Fault> {
         let read = Reader { table, queue, vhost };
+        read.check_supported()?;
+        // In RabbitMQ's order: of several wrong ones the first is named.
         let mut arguments = Self {
-            message_ttl: read.integer("x-message-ttl", 0)?.map(Duration::from_millis),
             expires: read.integer("x-expires", 1)?.map(Duration::from_millis),
+            message_ttl: read.integer("x-message-ttl", 0)?.map(Duration::from_millis),
+            dead_letter_exchange: read.dead_letter_exchange()?.map(str::to_owned),
+            dead_letter_routing_key: read.text("x-dead-letter-routing-key")?.map(str::to_owned),
             max_length: read.integer("x-max-length", 0)?,
             max_length_bytes: read.integer("x-max-length-bytes", 0)?,
-            dead_letter_exchange: read.text("x-dead-letter-exchange")?.map(str::to_owned),
-            dead_letter_routing_key: read.text("x-dead-letter-routing-key")?.map(str::to_owned),
             single_active_consumer: read.boolean("x-single-active-consumer")?,
             ..Self::default()
         };
@@ -78,7 +81,15 @@ impl QueueArguments {
         };
         match read.text("x-queue-mode")? {
             None | Some("default" | "lazy") => {}
-            Some(_) => return Err(read.invalid("x-queue-mode", "invalid_queue_mode")),
+            Some(other) => {
+                return Err(read.invalid("x-queue-mode", &format!("\"unsupported queue mode '{other}'\"")));
+            }
+        }
+        match read.integer("x-queue-version", 0)? {
+            None | Some(1 | 2) => {}
+            Some(other) => {
+                return Err(read.invalid("x-queue-version", &format!("\"unsupported queue version '{other}'\"")));
+            }
         }
         match read.text("x-queue-type")? {
             None | Some("classic" | "quorum") => {}
@@ -147,6 +158,34 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    /// Arguments of the other type of queue are refused, those of no type are not.
+    fn check_supported(&self) -> Result<(), Fault> {
+        let (kind, unsupported): (_, &[&str]) = match is_quorum(self.table) {
+            true => ("rabbit_quorum_queue", &["x-max-priority"]),
+            false => ("rabbit_classic_queue", &["x-delivery-limit", "x-queue-leader-locator"]),
+        };
+        let Some(argument) = unsupported.iter().find(|argument| self.table.inner().contains_key(**argument)) else {
+            return Ok(());
+        };
+        let Self { queue, vhost, .. } = self;
+        Err(Fault::precondition(format!(
+            "invalid arg '{argument}' for queue '{queue}' in vhost '{vhost}' of queue type {kind}"
+        )))
+    }
+
+    fn dead_letter_exchange(&self) -> Result<Option<&'a str>, Fault> {
+        const ARGUMENT: &str = "x-dead-letter-exchange";
+        match self.table.inner().get(ARGUMENT) {
+            Some(value) if !matches!(value, AMQPValue::LongString(_) | AMQPValue::ShortString(_)) => {
+                let (kind, Self { queue, vhost, .. }) = (type_name(value), self);
+                Err(Fault::precondition(format!(
+                    "invalid type '{kind}' for arg '{ARGUMENT}' in queue '{queue}' in vhost '{vhost}'"
+                )))
+            }
+            _ => self.text(ARGUMENT),
+        }
+    }
+
     fn integer(&self, argument: &str, least: i64) -> Result<Option<u64>, Fault> {
         let Some(value) = self.table.inner().get(argument) else {
             return Ok(None);
@@ -179,7 +218,7 @@ impl<'a> Reader<'a> {
             None => Ok(false),
             Some(AMQPValue::Boolean(value)) => Ok(*value),
             Some(value) => {
-                let why = format!("\"expected boolean, got {}\"", type_name(value));
+                let why = format!("{{unacceptable_type,{}}}", type_name(value));
                 Err(self.invalid(argument, &why))
             }
         }

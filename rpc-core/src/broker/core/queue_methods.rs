@@ -46,7 +46,7 @@ impl Core {
                 let message_count = self.delete_queue(id, number, &delete)?;
                 (delete.nowait, AMQPMethod::DeleteOk(DeleteOk { message_count }))
             }
-            _ => return Err(Fault::command_invalid("this queue method is the server's to send")),
+            _ => return Err(Fault::unimplemented()),
         };
         if !nowait {
             self.sessions.send(id, number, &AMQPClass::Queue(ok));
@@ -62,11 +62,18 @@ impl Core {
         now: Now,
     ) -> Result<DeclareOk, Fault> {
         let mut name = declare.queue.as_str().to_owned();
-        if name == DIRECT_REPLY_TO {
-            let has_consumer = self.channel_mut(id, number)?.direct_replies.is_some();
-            return Ok(DeclareOk { queue: name.into(), message_count: 0, consumer_count: has_consumer.into() });
+        // Both stand for a consumer that is there; whether a requester is waiting is what clients ask with a token.
+        if name == DIRECT_REPLY_TO || self.sessions.is_reply_token(&name) {
+            return Ok(DeclareOk { queue: name.into(), message_count: 0, consumer_count: 1 });
+        }
+        if !declare.passive && name.starts_with("amq.") {
+            return Err(Fault::reserved_name("queue", &name));
         }
         if name.is_empty() && !declare.passive {
+            if queue_arguments::is_quorum(&declare.arguments) {
+                let text = "Cannot declare a server-named queue for type rabbit_quorum_queue";
+                return Err(Fault::precondition(text));
+            }
             name = self.generated_name("amq.gen-");
         }
         let (vhost, _) = self.vhost(id)?;
@@ -77,12 +84,7 @@ impl Core {
                 key
             }
             None if declare.passive => return Err(Fault::no_queue(&name, &vhost.name)),
-            None => {
-                if declare.queue.as_str().starts_with("amq.") {
-                    return Err(Fault::reserved_name("queue", &name));
-                }
-                vhost.add_queue(new_queue(&name, id, declare, &vhost.name, now)?)
-            }
+            None => vhost.add_queue(new_queue(&name, id, declare, &vhost.name, now)?),
         };
         let queue = vhost.queues.get_mut(&key).ok_or_else(|| Fault::no_queue(&name, "/"))?;
         queue.last_used = now.instant;
@@ -97,6 +99,9 @@ impl Core {
         let (vhost, _) = self.vhost(id)?;
         if bind.exchange.as_str().is_empty() {
             return Err(Fault::default_exchange());
+        }
+        if vhost.router.exchange(bind.exchange.as_str()).is_none() {
+            return Err(Fault::no_exchange(bind.exchange.as_str(), &vhost.name));
         }
         let key = accessible(vhost, &name, id)?;
         // RabbitMQ: with neither a queue nor a key named, the queue's name is the key.
@@ -116,10 +121,17 @@ impl Core {
         if unbind.exchange.as_str().is_empty() {
             return Err(Fault::default_exchange());
         }
-        if !vhost.names.contains_key(name.as_str()) {
+        let Some(&key) = vhost.names.get(name.as_str()) else {
             return Ok(());
+        };
+        let is_bound = || {
+            let of_queue = |destination: &Destination<'_>| matches!(destination, Destination::Queue(to) if *to == key);
+            vhost.router.bindings().any(|(source, to, ..)| source == unbind.exchange.as_str() && of_queue(&to))
+        };
+        // RabbitMQ looks for the binding first: what is not there may be unbound from a locked queue, too.
+        if let Err(locked) = accessible(vhost, &name, id) {
+            return if is_bound() { Err(locked) } else { Ok(()) };
         }
-        let key = accessible(vhost, &name, id)?;
         let routing_key = match (unbind.queue.as_str(), unbind.routing_key.as_str()) {
             ("", "") => name.as_str(),
             (_, routing_key) => routing_key,

@@ -18,6 +18,7 @@ use super::{
     ConnectionId,
     channel::{Channel, Delivered},
     message::{Entry, Message},
+    publish::{DIRECT_REPLY_TO, parse_reply_token},
     queue::Consumer,
     vhost::QueueKey,
 };
@@ -32,8 +33,6 @@ pub(super) enum Stage {
     Open,
     /// We sent `connection.close`: only its answer is read.
     Closing,
-    /// Nothing more is read.
-    Over,
 }
 
 /// What the client can do, from its `start-ok`.
@@ -227,12 +226,24 @@ impl Sessions {
         let Some(tag) = open.direct_replies.clone() else {
             return false;
         };
-        let delivery_tag = open.tag_settled();
+        // Nobody can acknowledge a reply: RabbitMQ gives them all the same delivery tag.
         if let Some(out) = self.out(id) {
-            out.deliver(channel, &tag, delivery_tag, false, &message.exchange, &message.routing_key);
+            out.deliver(channel, &tag, REPLY_DELIVERY_TAG, false, &message.exchange, &message.routing_key);
             out.content(channel, &message.properties, message.body.parts(), frame_max);
         }
         true
+    }
+
+    /// Whether a name is the token of a requester that still waits for direct replies.
+    pub(super) fn is_reply_token(&self, name: &str) -> bool {
+        let token = name.strip_prefix(DIRECT_REPLY_TO).and_then(|rest| rest.strip_prefix('.'));
+        let Some((id, nonce, channel)) = token.and_then(parse_reply_token) else {
+            return false;
+        };
+        let session = self.get(id).filter(|session| session.nonce == nonce);
+        session
+            .and_then(|session| session.channels.get(&channel))
+            .is_some_and(|channel| channel.direct_replies.is_some())
     }
 
     /// Tells a client that its consumer is gone, when it wants to know.
@@ -268,3 +279,5 @@ pub(super) fn name_of(bytes: &Bytes) -> &str {
 
 /// A client that does not read gets no deliveries beyond this much.
 const BACKLOG_MAX_BYTES: usize = 4 << 20;
+
+const REPLY_DELIVERY_TAG: u64 = 1;

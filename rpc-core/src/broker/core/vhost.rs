@@ -116,7 +116,7 @@ impl Vhost {
             return true;
         };
         let overflow = queue.arguments.overflow;
-        if overflow != Overflow::DropHead && queue.is_full() {
+        if overflow != Overflow::DropHead && queue.is_full(message.body.bytes() as u64) {
             if overflow == Overflow::RejectPublishDeadLetter {
                 let entry = queue.admit(message, now.instant);
                 self.bury(key, &entry, Death::MaxLength, now);
@@ -127,19 +127,23 @@ impl Vhost {
         let has_deadline = entry.expires_at.is_some();
         queue.insert(entry);
         self.deliver(key, now, sessions);
-        if overflow == Overflow::DropHead {
-            self.drop_over_full(key, now);
-        }
+        self.drop_over_full(key, now);
         if has_deadline {
+            // With a TTL of 0 it is for those who wait already, and nobody else.
+            while let Some(entry) = self.queues.get_mut(&key).and_then(|queue| queue.pop_expired(now.instant)) {
+                self.bury(key, &entry, Death::Expired, now);
+            }
             self.set_timer(key);
         }
         true
     }
 
-    fn drop_over_full(&mut self, key: QueueKey, now: Now) {
+    /// Drops from the head what is over the queue's limits, unless it is of those that refuse publishes instead.
+    pub(super) fn drop_over_full(&mut self, key: QueueKey, now: Now) {
         while let Some(queue) = self.queues.get_mut(&key)
+            && queue.arguments.overflow == Overflow::DropHead
             && queue.is_over_full()
-            && let Some(entry) = queue.pop_least()
+            && let Some(entry) = queue.pop()
         {
             self.bury(key, &entry, Death::MaxLength, now);
         }
@@ -152,7 +156,7 @@ impl Vhost {
             if queue.ready_count() == 0 {
                 return;
             }
-            if let Some(entry) = queue.pop_expired(now.instant) {
+            if let Some(entry) = queue.pop_overdue(now.instant) {
                 self.bury(key, &entry, Death::Expired, now);
                 continue;
             }
@@ -189,7 +193,10 @@ impl Vhost {
         for _ in 0..DEAD_LETTERS_PER_STEP {
             let Some((exchange, message)) = self.dead.pop_front() else { return };
             let headers = MessageHeaders(&message.properties);
-            let Some(queues) = self.route(&exchange, &[name_of(&message.routing_key)], &headers) else { continue };
+            let copies = copies_of(&message.properties);
+            let mut keys = vec![name_of(&message.routing_key)];
+            keys.extend(copies.iter().map(String::as_str));
+            let Some(queues) = self.route(&exchange, &keys, &headers) else { continue };
             let queues = queues.to_vec();
             for key in queues {
                 let is_cycle = self.queues.get(&key).is_some_and(|queue| is_cycle(&message, &queue.name));
@@ -313,7 +320,11 @@ fn dead_letter(
         }
     };
     deaths.insert(0, entry);
-    if !headers.contains_key("x-first-death-queue") {
+    if routing_key.is_some() {
+        // A new key stands for all the old ones.
+        headers = without(&headers, "CC");
+    }
+    if !headers.contains_key("x-death") && !headers.contains_key("x-first-death-queue") {
         headers.insert("x-first-death-exchange".into(), AMQPValue::LongString(LongString::from(&message.exchange[..])));
         headers.insert("x-first-death-queue".into(), text(queue));
         headers.insert("x-first-death-reason".into(), text(death.name()));
@@ -350,6 +361,28 @@ fn is_cycle(message: &Message, queue: &str) -> bool {
         return false;
     };
     !deaths[..=at].iter().any(|death| field(death, "reason", Death::Rejected.name()))
+}
+
+/// The keys in CC, of a message that was checked when it came in.
+fn copies_of(properties: &Bytes) -> Vec<String> {
+    let reader = PropertyReader::new(properties);
+    let headers = reader.headers().filter(|_| reader.may_have_copies());
+    let Some(AMQPValue::FieldArray(keys)) = headers.as_ref().and_then(|headers| headers.inner().get("CC")) else {
+        return Vec::new();
+    };
+    let text = |key: &AMQPValue| match key {
+        AMQPValue::LongString(key) => Some(String::from_utf8_lossy(key.as_bytes()).into_owned()),
+        _ => None,
+    };
+    keys.as_slice().iter().filter_map(text).collect()
+}
+
+fn without(table: &FieldTable, name: &str) -> FieldTable {
+    let mut kept = FieldTable::default();
+    for (key, value) in table.inner().iter().filter(|(key, _)| key.as_str() != name) {
+        kept.insert(key.clone(), value.clone());
+    }
+    kept
 }
 
 fn as_table(value: &AMQPValue) -> Option<&FieldTable> {
