@@ -67,7 +67,7 @@ counted() {
     )
     # A case whose broker or Python is absent passes at once, and has run nothing.
     local needs=()
-    [[ -z ${RPC_TEST_RABBITMQ_URL-} ]] && needs+=('::rabbitmq::')
+    [[ -z ${RPC_TEST_RABBITMQ_URL-} ]] && needs+=('::rabbitmq::' '^test rabbitmq_')
     [[ -z ${RPC_TEST_PYTHON-} ]] && needs+=('^test pika::')
     absent=0
     if ((${#needs[@]} > 0)); then
