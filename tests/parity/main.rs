@@ -40,7 +40,7 @@ fn rabbitmq_gives_the_recorded_transcripts() {
         record(&files, &target);
         files = File::all().expect("the scenarios can be read");
     }
-    compare(&files, &target, |step| &step.rabbitmq);
+    compare(&files, &target, &[], |step| &step.rabbitmq);
 }
 
 #[test]
@@ -53,7 +53,8 @@ fn the_bundled_broker_gives_the_same_transcripts() {
             println!("{} differs from RabbitMQ: {reason}", scenario.name);
         }
     }
-    compare(&files, &target(broker.uri()), |step| step.bundled.as_ref().unwrap_or(&step.rabbitmq));
+    let open: Vec<_> = OPEN.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    compare(&files, &target(broker.uri()), &open, |step| step.bundled.as_ref().unwrap_or(&step.rabbitmq));
     runtime.block_on(broker.shutdown());
 }
 
@@ -81,8 +82,8 @@ fn record(files: &[File], target: &Target) {
     }
 }
 
-/// Runs all scenarios and panics with what is not as expected.
-fn compare(files: &[File], target: &Target, expected: fn(&Step) -> &[String]) {
+/// Runs all scenarios and panics with what is not as expected and not known to be so.
+fn compare(files: &[File], target: &Target, open: &[&str], expected: fn(&Step) -> &[String]) {
     let transcripts = run_all(files, target, Pace::Compare, expected);
     let scenarios = files.iter().flat_map(|file| &file.scenarios);
     let (mut run, mut equal, mut report) = (0, 0, String::new());
@@ -90,8 +91,14 @@ fn compare(files: &[File], target: &Target, expected: fn(&Step) -> &[String]) {
         let Some(transcript) = transcript else { continue };
         run += 1;
         match difference(scenario, &transcript, expected) {
+            Some(_) if open.contains(&scenario.name.as_str()) => {}
             Some(difference) => report.push_str(&difference),
-            None => equal += 1,
+            None => {
+                equal += 1;
+                if open.contains(&scenario.name.as_str()) {
+                    println!("{} is as recorded now: take it off parity/open.list", scenario.name);
+                }
+            }
         }
     }
     println!("{equal} of {run} scenarios as recorded");
@@ -145,5 +152,7 @@ fn target(uri: &str) -> Target {
     Target { address, user: user.to_owned(), password: password.to_owned() }
 }
 
+/// What is not as recorded yet.
+const OPEN: &str = include_str!("open.list");
 const RABBITMQ_URL: &str = "RPC_TEST_RABBITMQ_URL";
 const THREADS: usize = 12;
