@@ -14,6 +14,7 @@ mod errors;
 mod foreign;
 mod payloads;
 mod pika;
+mod reconnect;
 mod shutdown;
 mod unroutable;
 mod workers;

@@ -1,0 +1,109 @@
+//! The broker goes away and comes back: connections, clients and pools recover by themselves.
+//!
+//! On the bundled broker, which a test can restart; it comes back empty.
+
+use std::time::Duration;
+
+use rpc_core::{
+    CallError, Client, Connection, ConnectionOptions, State, WorkerPool,
+    broker::{Broker, BrokerError},
+    service,
+};
+use rpc_tests::{eventually, within};
+
+#[service(name = "reconnect")]
+trait Counting {
+    #[rpc(idempotent, timeout = "20s")]
+    async fn double(&self, n: u32) -> u32;
+    async fn once(&self, milliseconds: u64) -> u64;
+}
+
+struct Counter;
+
+impl Counting for Counter {
+    async fn double(&self, n: u32) -> u32 {
+        2 * n
+    }
+    async fn once(&self, milliseconds: u64) -> u64 {
+        tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+        milliseconds
+    }
+}
+
+async fn connect(uri: &str) -> Connection {
+    let mut options = ConnectionOptions::default();
+    options.reconnect_delay_max = Duration::from_millis(200);
+    Connection::open_with(uri, options).await.unwrap()
+}
+
+/// The port may still be closing.
+async fn restart(port: u16) -> Broker {
+    for _ in 0..100 {
+        match Broker::builder().port(port).start().await {
+            Ok(broker) => return broker,
+            Err(BrokerError::Bind { .. }) => tokio::time::sleep(Duration::from_millis(50)).await,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("port {port} stays taken");
+}
+
+#[tokio::test]
+async fn calls_are_answered_again_after_the_broker_came_back() {
+    let broker = Broker::start().await.unwrap();
+    let port = broker.address().port();
+    let connection = connect(broker.uri()).await;
+    let pool = WorkerPool::new(&connect(broker.uri()).await).serve(CountingServer::new(Counter)).start().await.unwrap();
+    let client = CountingClient::from_client(Client::new(&connection));
+    assert_eq!(client.double(1).await.unwrap(), 2);
+    broker.shutdown().await;
+    for round in 1..4 {
+        let broker = restart(port).await;
+        let recovered = async || client.double(round).await.ok() == Some(2 * round);
+        eventually(Duration::from_secs(20), "calls are answered again", recovered).await;
+        assert_eq!(connection.state(), State::Connected);
+        broker.shutdown().await;
+    }
+    drop(pool);
+}
+
+#[tokio::test]
+async fn an_idempotent_call_waits_for_the_broker_and_others_say_what_they_know() {
+    let broker = Broker::start().await.unwrap();
+    let port = broker.address().port();
+    let connection = connect(broker.uri()).await;
+    let worker = connect(broker.uri()).await;
+    let _pool = WorkerPool::new(&worker).serve(CountingServer::new(Counter)).start().await.unwrap();
+    let client = CountingClient::new(&connection);
+    assert_eq!(client.double(1).await.unwrap(), 2);
+    let running = tokio::spawn(client.once(60_000).timeout(Duration::from_secs(30)).into_future());
+    eventually(Duration::from_secs(5), "the request is running", async || client.client().in_flight() == 1).await;
+    broker.shutdown().await;
+    let lost = within(Duration::from_secs(10), "the call in flight ends", running).await.unwrap();
+    assert!(matches!(lost, Err(CallError::Disconnected { maybe_executed: true })), "{lost:?}");
+    let unsent = client.once(1).timeout(Duration::from_millis(300)).await;
+    assert!(matches!(&unsent, Err(error) if !error.maybe_executed()), "{unsent:?}");
+    let waiting = tokio::spawn(client.double(21).into_future());
+    let broker = restart(port).await;
+    // The service has a queue again once the worker is back; until then nobody serves it.
+    match within(Duration::from_secs(25), "the waiting call ends", waiting).await.unwrap() {
+        Ok(answer) => assert_eq!(answer, 42),
+        Err(error) => assert_eq!(error.code(), "no_such_service"),
+    }
+    let served = async || client.double(21).await.ok() == Some(42);
+    eventually(Duration::from_secs(20), "the pool serves again", served).await;
+    broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_may_not_reconnect_closes() {
+    let broker = Broker::start().await.unwrap();
+    let mut options = ConnectionOptions::default();
+    options.reconnect_attempts = Some(0);
+    let connection = Connection::open_with(broker.uri(), options).await.unwrap();
+    broker.shutdown().await;
+    let closed = async || matches!(connection.state(), State::Closed { .. });
+    eventually(Duration::from_secs(10), "the connection is closed", closed).await;
+    let error = CountingClient::new(&connection).once(1).await.unwrap_err();
+    assert!(matches!(error, CallError::Disconnected { maybe_executed: false }), "{error:?}");
+}
