@@ -1,1 +1,341 @@
 //! Histories without sockets: frames into the core, output looked at as frames.
+
+use std::collections::HashMap;
+
+use amq_protocol::{
+    frame::WriteContext,
+    protocol::{AMQPClass, basic, channel as channel_class, connection, gen_class, queue},
+    types::FieldTable,
+};
+use bytes::BytesMut;
+use proptest::prelude::*;
+
+use super::*;
+use crate::wire::Decoder;
+
+/// A broker, its clock, and what each client has been sent and not looked at yet.
+struct Bench {
+    core: Core,
+    now: Now,
+    received: HashMap<ConnectionId, BytesMut>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let rules = Rules {
+            users: HashMap::from([("guest".to_owned(), "guest".to_owned())]),
+            vhosts: vec!["/".to_owned()],
+            channel_max: 2_047,
+            frame_max: 131_072,
+            heartbeat_s: 60,
+            message_max_bytes: 1 << 20,
+            connections_max: 100,
+        };
+        let now = Now { instant: Instant::now(), unix_s: 1_700_000_000 };
+        Self { core: Core::new(rules, 1), now, received: HashMap::new() }
+    }
+
+    /// A client past the handshake, with channel 1 open.
+    fn connect(&mut self) -> ConnectionId {
+        let id = self.core.open(Arc::default(), false).unwrap();
+        let start_ok = connection::StartOk {
+            client_properties: FieldTable::default(),
+            mechanism: "PLAIN".into(),
+            response: "\0guest\0guest".into(),
+            locale: "en_US".into(),
+        };
+        self.send(id, 0, AMQPClass::Connection(connection::AMQPMethod::StartOk(start_ok)));
+        let tune_ok = connection::TuneOk { channel_max: 2_047, frame_max: 131_072, heartbeat: 60 };
+        self.send(id, 0, AMQPClass::Connection(connection::AMQPMethod::TuneOk(tune_ok)));
+        let open = connection::Open { virtual_host: "/".into() };
+        self.send(id, 0, AMQPClass::Connection(connection::AMQPMethod::Open(open)));
+        self.send(id, 1, AMQPClass::Channel(channel_class::AMQPMethod::Open(channel_class::Open {})));
+        self.received(id);
+        id
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "reads better where it is called")]
+    fn send(&mut self, id: ConnectionId, channel: u16, class: AMQPClass) -> Flow {
+        let payload = gen_class(&class)(WriteContext::from(Vec::new())).unwrap().write;
+        self.frame(id, FrameKind::Method, channel, payload)
+    }
+
+    fn frame(&mut self, id: ConnectionId, kind: FrameKind, channel: u16, payload: Vec<u8>) -> Flow {
+        let flow = self.core.frame(id, &RawFrame { kind, channel, payload: payload.into() }, self.now);
+        self.core.end_batch(id);
+        self.collect();
+        flow
+    }
+
+    fn collect(&mut self) {
+        let received = &mut self.received;
+        self.core.take_output(|id, out| {
+            for segment in out.take() {
+                received.entry(id).or_default().extend_from_slice(&segment);
+            }
+        });
+    }
+
+    /// What a client was sent since the last look: methods by name, bodies as text.
+    fn received(&mut self, id: ConnectionId) -> Vec<String> {
+        let mut buffer = self.received.remove(&id).unwrap_or_default();
+        let mut decoder = Decoder::new(131_072);
+        let mut lines = Vec::new();
+        while let Some(frame) = decoder.next(&mut buffer).unwrap() {
+            lines.push(match frame.kind {
+                FrameKind::Method => name_of(&frame),
+                FrameKind::Body => String::from_utf8(frame.payload.to_vec()).unwrap(),
+                FrameKind::Header | FrameKind::Heartbeat => continue,
+            });
+        }
+        lines
+    }
+
+    fn declare(&mut self, id: ConnectionId, name: &str, exclusive: bool) {
+        let declare = queue::Declare {
+            queue: name.into(),
+            passive: false,
+            durable: false,
+            exclusive,
+            auto_delete: false,
+            nowait: false,
+            arguments: FieldTable::default(),
+        };
+        self.send(id, 1, AMQPClass::Queue(queue::AMQPMethod::Declare(declare)));
+    }
+
+    fn publish(&mut self, id: ConnectionId, queue: &str, body: &str) {
+        let publish =
+            basic::Publish { exchange: "".into(), routing_key: queue.into(), mandatory: false, immediate: false };
+        self.send(id, 1, AMQPClass::Basic(basic::AMQPMethod::Publish(publish)));
+        let mut header = vec![0, 60, 0, 0];
+        header.extend((body.len() as u64).to_be_bytes());
+        header.extend([0, 0]);
+        self.frame(id, FrameKind::Header, 1, header);
+        if !body.is_empty() {
+            self.frame(id, FrameKind::Body, 1, body.as_bytes().to_vec());
+        }
+    }
+
+    fn consume(&mut self, id: ConnectionId, queue: &str, prefetch_count: u16) {
+        let qos = basic::Qos { prefetch_count, global: false };
+        self.send(id, 1, AMQPClass::Basic(basic::AMQPMethod::Qos(qos)));
+        let consume = basic::Consume {
+            queue: queue.into(),
+            consumer_tag: "t".into(),
+            no_local: false,
+            no_ack: false,
+            exclusive: false,
+            nowait: false,
+            arguments: FieldTable::default(),
+        };
+        self.send(id, 1, AMQPClass::Basic(basic::AMQPMethod::Consume(consume)));
+    }
+
+    fn ack(&mut self, id: ConnectionId, delivery_tag: u64, multiple: bool) {
+        self.send(id, 1, AMQPClass::Basic(basic::AMQPMethod::Ack(basic::Ack { delivery_tag, multiple })));
+    }
+
+    fn close(&mut self, id: ConnectionId) {
+        self.core.close(id, self.now);
+        self.collect();
+    }
+}
+
+/// The method and what matters of it.
+fn name_of(frame: &RawFrame) -> String {
+    match read_method(&frame.payload).unwrap() {
+        Method::Other(class) => match *class {
+            AMQPClass::Basic(basic::AMQPMethod::Deliver(deliver)) => {
+                format!("deliver {}{}", deliver.delivery_tag, if deliver.redelivered { " again" } else { "" })
+            }
+            AMQPClass::Channel(channel_class::AMQPMethod::Close(close)) => {
+                format!("channel.close {}", close.reply_code)
+            }
+            AMQPClass::Connection(connection::AMQPMethod::Close(close)) => {
+                format!("connection.close {}", close.reply_code)
+            }
+            other => format!("{:?}", (other.get_amqp_class_id(), other.get_amqp_method_id())),
+        },
+        other => format!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_dying_consumers_messages_go_to_the_next_one_in_their_order() {
+    let mut bench = Bench::new();
+    let (publisher, first, second) = (bench.connect(), bench.connect(), bench.connect());
+    bench.declare(publisher, "q", false);
+    bench.consume(first, "q", 2);
+    for body in ["a", "b", "c"] {
+        bench.publish(publisher, "q", body);
+    }
+    let received = bench.received(first);
+    assert_eq!(received[received.len() - 4..], ["deliver 1", "a", "deliver 2", "b"], "c waits: the window is full");
+    bench.consume(second, "q", 10);
+    bench.received(second);
+    bench.close(first);
+    assert_eq!(bench.received(second), ["deliver 2 again", "a", "deliver 3 again", "b"]);
+}
+
+#[test]
+fn an_ack_makes_room_for_the_next_message() {
+    let mut bench = Bench::new();
+    let client = bench.connect();
+    bench.declare(client, "q", false);
+    bench.consume(client, "q", 1);
+    for body in ["a", "b", "c"] {
+        bench.publish(client, "q", body);
+    }
+    bench.received(client);
+    bench.ack(client, 1, false);
+    assert_eq!(bench.received(client), ["deliver 2", "b"]);
+    bench.ack(client, 7, false);
+    assert_eq!(bench.received(client), ["channel.close 406"]);
+}
+
+#[test]
+fn exclusive_queues_go_with_their_connection() {
+    let mut bench = Bench::new();
+    let (owner, other) = (bench.connect(), bench.connect());
+    bench.declare(owner, "mine", true);
+    bench.received(owner);
+    bench.declare(other, "mine", false);
+    assert_eq!(bench.received(other), ["channel.close 405"]);
+    bench.close(owner);
+    assert!(bench.core.vhosts["/"].queues.is_empty());
+}
+
+#[test]
+fn frames_out_of_place_close_the_connection() {
+    for (kind, channel, payload, code) in [
+        (FrameKind::Body, 1, vec![1], 505),
+        (FrameKind::Header, 1, vec![0; 14], 505),
+        (FrameKind::Method, 2, vec![0, 50, 0, 10], 504),
+        (FrameKind::Method, 1, vec![0, 60], 501),
+        (FrameKind::Method, 1, vec![0, 20, 0, 10, 0], 504),
+    ] {
+        let mut bench = Bench::new();
+        let client = bench.connect();
+        bench.frame(client, kind, channel, payload.clone());
+        assert_eq!(bench.received(client), [format!("connection.close {code}")], "{kind:?} {payload:?}");
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Publish,
+    Consume { client: usize, prefetch_count: u16 },
+    AckOldest { client: usize },
+    Reconnect { client: usize },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => Just(Step::Publish),
+        1 => (0..3_usize, 1..4_u16).prop_map(|(client, prefetch_count)| Step::Consume { client, prefetch_count }),
+        4 => (0..3_usize).prop_map(|client| Step::AckOldest { client }),
+        1 => (0..3_usize).prop_map(|client| Step::Reconnect { client }),
+    ]
+}
+
+/// A client of the random histories: what it holds, and whether and how far it consumes.
+struct Holder {
+    id: ConnectionId,
+    window: Option<u16>,
+    held: Vec<(u64, String)>,
+}
+
+impl Holder {
+    fn look(&mut self, bench: &mut Bench) {
+        let lines = bench.received(self.id);
+        let mut lines = lines.into_iter();
+        while let Some(line) = lines.next() {
+            if let Some(tag) = line.strip_prefix("deliver ") {
+                let tag = tag.trim_end_matches(" again").parse().unwrap();
+                self.held.push((tag, lines.next().unwrap()));
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// Ready, held and acknowledged are together what was published, each message once; no window is ever exceeded.
+    #[test]
+    fn nothing_is_lost_or_duplicated_and_no_window_is_exceeded(steps in prop::collection::vec(step(), 1..120)) {
+        let mut bench = Bench::new();
+        let publisher = bench.connect();
+        bench.declare(publisher, "q", false);
+        let mut clients: Vec<_> =
+            (0..3).map(|_| Holder { id: bench.connect(), window: None, held: Vec::new() }).collect();
+        let mut published = 0;
+        let mut acknowledged = Vec::new();
+        for step in steps {
+            match step {
+                Step::Publish => {
+                    bench.publish(publisher, "q", &published.to_string());
+                    published += 1;
+                }
+                Step::Consume { client, prefetch_count } if clients[client].window.is_none() => {
+                    bench.consume(clients[client].id, "q", prefetch_count);
+                    clients[client].window = Some(prefetch_count);
+                }
+                Step::AckOldest { client } if !clients[client].held.is_empty() => {
+                    let (tag, body) = clients[client].held.remove(0);
+                    bench.ack(clients[client].id, tag, false);
+                    acknowledged.push(body);
+                }
+                Step::Reconnect { client } => {
+                    bench.close(clients[client].id);
+                    clients[client] = Holder { id: bench.connect(), window: None, held: Vec::new() };
+                }
+                Step::Consume { .. } | Step::AckOldest { .. } => {}
+            }
+            for client in &mut clients {
+                client.look(&mut bench);
+                prop_assert!(client.held.len() <= usize::from(client.window.unwrap_or(0)));
+            }
+            let queue = bench.core.vhosts["/"].queues.values().next().unwrap();
+            let held: usize = clients.iter().map(|client| client.held.len()).sum();
+            prop_assert_eq!(queue.unacked, held);
+            prop_assert_eq!(queue.ready_count() + held + acknowledged.len(), published);
+        }
+        let drain = bench.connect();
+        bench.consume(drain, "q", 0);
+        let mut drain = Holder { id: drain, window: None, held: Vec::new() };
+        for client in &clients {
+            bench.close(client.id);
+        }
+        drain.look(&mut bench);
+        let mut all: Vec<usize> = acknowledged
+            .iter()
+            .chain(drain.held.iter().map(|(_, body)| body))
+            .map(|body| body.parse().unwrap())
+            .collect();
+        all.sort_unstable();
+        prop_assert_eq!(all, (0..published).collect::<Vec<_>>());
+    }
+
+    /// Whatever bytes come, the core answers or ignores them; it does not panic.
+    #[test]
+    fn no_bytes_make_the_core_panic(
+        frames in prop::collection::vec((0..4_u8, 0..3_u16, prop::collection::vec(any::<u8>(), 0..40)), 1..20),
+        ids in prop::collection::vec((0..100_u16, 0..130_u16), 20),
+    ) {
+        let mut bench = Bench::new();
+        let client = bench.connect();
+        for ((kind, channel, mut payload), (class_id, method_id)) in frames.into_iter().zip(ids) {
+            let kind = [FrameKind::Method, FrameKind::Header, FrameKind::Body, FrameKind::Heartbeat][usize::from(kind)];
+            if kind == FrameKind::Method && payload.len() >= 4 {
+                payload[..2].copy_from_slice(&class_id.to_be_bytes());
+                payload[2..4].copy_from_slice(&method_id.to_be_bytes());
+            }
+            if bench.frame(client, kind, channel, payload) != Flow::Continue {
+                break;
+            }
+        }
+        bench.close(client);
+    }
+}
