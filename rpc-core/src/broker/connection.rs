@@ -89,7 +89,7 @@ async fn read_frames(
     let mut frames = Vec::new();
     let mut is_open = false;
     let mut silence_max = None;
-    let mut closing_since: Option<Instant> = None;
+    let mut closing_deadline: Option<Instant> = None;
     let mut stopping = shared.stopping();
     let mut is_stopping = false;
     loop {
@@ -131,8 +131,8 @@ async fn read_frames(
             if let Some(negotiated) = negotiated {
                 decoder.set_frame_max(negotiated.frame_max);
                 is_open = negotiated.is_open;
-                if negotiated.is_closing {
-                    closing_since.get_or_insert_with(Instant::now);
+                if let Some(limit) = negotiated.closing_limit {
+                    closing_deadline.get_or_insert_with(|| Instant::now() + limit);
                 }
                 silence_max = (negotiated.is_open && negotiated.heartbeat_s > 0)
                     .then(|| Duration::from_secs(2 * u64::from(negotiated.heartbeat_s)));
@@ -146,9 +146,8 @@ async fn read_frames(
             }
         }
         buffer.reserve(READ_BUFFER_BYTES / 2);
-        let deadline = match (closing_since, is_open, silence_max) {
-            (Some(since), ..) if is_stopping => Some(since + STOPPING_TIMEOUT),
-            (Some(since), ..) => Some(since + CLOSING_TIMEOUT),
+        let deadline = match (closing_deadline, is_open, silence_max) {
+            (Some(deadline), ..) => Some(deadline),
             (None, false, _) => Some(handshake_deadline),
             (None, true, silence) => silence.map(|silence| Instant::now() + silence),
         };
@@ -174,7 +173,7 @@ async fn read_frames(
             }
             () = stopping.wait(), if !is_stopping => {
                 is_stopping = true;
-                closing_since = Some(Instant::now());
+                closing_deadline = Some(Instant::now() + STOPPING_TIMEOUT);
                 shared.with(|core, now| core.shut_down_one(id, now));
             }
         }
@@ -245,14 +244,12 @@ async fn write_segments(
 }
 
 const READ_BUFFER_BYTES: usize = 64 * 1_024;
-/// No frame of the handshake is larger.
-const HANDSHAKE_FRAME_MAX: u32 = 131_072;
+/// No frame of the handshake is larger; what strangers send is held in memory.
+const HANDSHAKE_FRAME_MAX: u32 = 8_192;
 const BATCH_FRAMES: usize = 512;
 const SLICES_MAX: usize = 64;
 /// Half of what stops deliveries.
 const RESUME_BYTES: usize = 2 << 20;
 const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(5);
-/// For the answer to our `connection.close`.
-const CLOSING_TIMEOUT: Duration = Duration::from_secs(3);
-/// The same when the broker stops: whoever stops it waits.
+/// For the answer to our `connection.close` when the broker stops: whoever stops it waits.
 const STOPPING_TIMEOUT: Duration = Duration::from_millis(800);

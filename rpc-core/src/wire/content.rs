@@ -10,6 +10,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ContentHeader {
     pub(crate) class_id: u16,
+    /// Reserved: always 0.
+    pub(crate) weight: u16,
     pub(crate) body_size: u64,
     /// Flags and property values.
     pub(crate) properties: Bytes,
@@ -19,10 +21,11 @@ impl ContentHeader {
     /// Reads a header frame's payload; `None` when it is not one.
     pub(crate) fn read(payload: &Bytes) -> Option<Self> {
         let class_id = u16::from_be_bytes(payload.get(..2)?.try_into().ok()?);
+        let weight = u16::from_be_bytes(payload.get(2..4)?.try_into().ok()?);
         let body_size = u64::from_be_bytes(payload.get(4..12)?.try_into().ok()?);
         let properties = payload.slice(12..);
         PropertyReader::new(&properties).check()?;
-        Some(Self { class_id, body_size, properties })
+        Some(Self { class_id, weight, body_size, properties })
     }
 }
 

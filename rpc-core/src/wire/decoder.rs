@@ -9,6 +9,8 @@ pub(crate) const PROTOCOL_HEADER: [u8; 8] = *b"AMQP\x00\x00\x09\x01";
 
 /// RabbitMQ also accepts AMQP 0-8's header, and answers it with a start of version 8.0.
 const PROTOCOL_HEADER_0_8: [u8; 8] = *b"AMQP\x01\x01\x08\x00";
+/// Old clients ask for 0-9 and get 0-9-1.
+const PROTOCOL_HEADER_0_9: [u8; 8] = *b"AMQP\x01\x01\x00\x09";
 
 /// What the first eight bytes ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,13 +27,13 @@ pub(crate) fn read_protocol_header(buffer: &mut BytesMut) -> Option<Start> {
     let start = &buffer[..known];
     // A first wrong byte is answered at once: the peer may be waiting for ever.
     let may_become = |header: &[u8; 8]| header.starts_with(start);
-    if !may_become(&PROTOCOL_HEADER) && !may_become(&PROTOCOL_HEADER_0_8) {
+    if ![PROTOCOL_HEADER, PROTOCOL_HEADER_0_9, PROTOCOL_HEADER_0_8].iter().any(may_become) {
         return Some(Start::Unknown);
     }
     if known < PROTOCOL_HEADER.len() {
         return None;
     }
-    let version = if start == PROTOCOL_HEADER { Start::Version0_9 } else { Start::Version0_8 };
+    let version = if start == PROTOCOL_HEADER_0_8 { Start::Version0_8 } else { Start::Version0_9 };
     buffer.advance(PROTOCOL_HEADER.len());
     Some(version)
 }

@@ -53,8 +53,8 @@ pub(crate) fn read_method(payload: &Bytes) -> Result<Method, MethodError> {
         (BASIC, ACK) => read_ack(payload).map(Method::Ack).ok_or(malformed),
         _ if !is_known(class_id, method_id) => Err(MethodError::Unknown { class_id, method_id }),
         _ => match parse_class(&payload[..]) {
-            Ok((_, class)) => Ok(Method::Other(Box::new(class))),
-            Err(_) => Err(malformed),
+            Ok(([], class)) => Ok(Method::Other(Box::new(class))),
+            _ => Err(malformed),
         },
     }
 }
@@ -63,13 +63,14 @@ fn read_publish(payload: &Bytes) -> Option<Publish> {
     // Ids (4), a reserved short (2), then the names.
     let (exchange, at) = short_string(payload, 6)?;
     let (routing_key, at) = short_string(payload, at)?;
-    let bits = *payload.get(at)?;
+    let &[bits] = payload.get(at..)? else { return None };
     Some(Publish { exchange, routing_key, mandatory: bits & 1 != 0, immediate: bits & 2 != 0 })
 }
 
 fn read_ack(payload: &Bytes) -> Option<Ack> {
-    let tag: [u8; 8] = payload.get(4..12)?.try_into().ok()?;
-    Some(Ack { delivery_tag: u64::from_be_bytes(tag), multiple: payload.get(12)? & 1 != 0 })
+    let (tag, bits) = payload.get(4..)?.split_first_chunk()?;
+    let &[bits] = bits else { return None };
+    Some(Ack { delivery_tag: u64::from_be_bytes(*tag), multiple: bits & 1 != 0 })
 }
 
 /// A short string at `at`, which must be UTF-8, and where it ends.

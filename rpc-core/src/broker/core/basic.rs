@@ -205,6 +205,10 @@ impl Core {
             }
             channel.tag_unacked(Delivered { queue: key, entry, slot: None, delivery_tag: 0 })
         };
+        // Another one may have come to the head that should not be there.
+        while let Some(entry) = vhost.queues.get_mut(&key).and_then(|queue| queue.pop_expired(now.instant)) {
+            vhost.bury(key, &entry, Death::Expired, now);
+        }
         let left = vhost.queues.get(&key).map_or(0, super::queue::Queue::ready_count);
         let ok = AMQPMethod::GetOk(GetOk {
             delivery_tag,

@@ -67,7 +67,7 @@ impl Core {
         let mechanism = start_ok.mechanism.as_str();
         let capabilities = Capabilities::read(&start_ok.client_properties);
         let Some(credentials) = credentials(mechanism, start_ok.response.as_bytes()) else {
-            return Ok(Flow::Close);
+            return Ok(Flow::ClosePaused(REFUSED_PAUSE));
         };
         let is_known = credentials
             .as_ref()

@@ -80,8 +80,8 @@ pub(crate) struct Negotiated {
     pub(crate) frame_max: u32,
     pub(crate) heartbeat_s: u16,
     pub(crate) is_open: bool,
-    /// We sent `connection.close` and wait for its answer.
-    pub(crate) is_closing: bool,
+    /// How long to wait for the answer, after we sent `connection.close`.
+    pub(crate) closing_limit: Option<Duration>,
 }
 
 /// The broker's state.
@@ -259,7 +259,11 @@ impl Core {
         let session = self.sessions.get(id)?;
         let is_closing = session.stage == Stage::Closing;
         let is_open = is_closing || session.stage == Stage::Open;
-        Some(Negotiated { frame_max: session.frame_max, heartbeat_s: session.heartbeat_s, is_open, is_closing })
+        let closing_limit = is_closing.then_some(match session.user.is_empty() {
+            true => connection::REFUSED_PAUSE,
+            false => CLOSE_OK_TIMEOUT,
+        });
+        Some(Negotiated { frame_max: session.frame_max, heartbeat_s: session.heartbeat_s, is_open, closing_limit })
     }
 
     fn closing_frame(&mut self, id: ConnectionId, frame: &RawFrame) -> Flow {
@@ -478,6 +482,8 @@ fn read(frame: &RawFrame) -> Result<Method, Fault> {
     })
 }
 
+/// For clients busy with something else when we close; who has not logged in gets less.
+const CLOSE_OK_TIMEOUT: Duration = Duration::from_secs(10);
 const CLOSE: (u16, u16) = (10, 50);
 const CLOSE_OK: (u16, u16) = (10, 51);
 const PUBLISH: (u16, u16) = (60, 40);

@@ -55,6 +55,10 @@ impl Core {
                 format!("expected content header for class {BASIC}, got one for class {} instead", header.class_id);
             return Err(Fault::unexpected_frame(text).at(PUBLISH));
         }
+        if header.weight != 0 {
+            let text = "expected content header for class 60, got non content header frame instead";
+            return Err(Fault::unexpected_frame(text).at(PUBLISH));
+        }
         if header.body_size > limit {
             channel.incoming = None;
             return Err(Fault::message_too_large(header.body_size, limit).at(PUBLISH));
