@@ -14,6 +14,11 @@ pub struct Method {
 }
 
 impl Method {
+    /// All methods.
+    pub fn all() -> impl Iterator<Item = &'static Self> {
+        METHODS.iter()
+    }
+
     /// The method of that name.
     pub fn named(name: &str) -> Option<&'static Self> {
         METHODS.iter().find(|method| method.name == name)
