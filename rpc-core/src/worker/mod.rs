@@ -312,6 +312,10 @@ impl Counters {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
+    fn take_back(counter: &AtomicU64) {
+        counter.fetch_sub(1, Ordering::Relaxed);
+    }
+
     fn stats(&self) -> PoolStats {
         PoolStats {
             received: self.received.load(Ordering::Relaxed),

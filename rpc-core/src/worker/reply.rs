@@ -82,10 +82,12 @@ async fn send(channel: &Channel, batch: &mut [Finished], counters: &Counters) {
         let reply_to = delivery.reply_to().unwrap_or_default();
         let (properties, body) = answer.into_message(delivery.correlation_id());
         let publish = reply_publish(reply_to, properties, &body);
+        // Counted first: whoever has the answer finds it counted.
+        Counters::add(&counters.answered);
         let sent = if left == 0 { channel.publish_written(publish).await } else { channel.publish(publish) };
-        match sent {
-            Ok(()) => Counters::add(&counters.answered),
-            Err(error) => tracing::warn!(%error, reply_to, "could not send a reply"),
+        if let Err(error) = sent {
+            Counters::take_back(&counters.answered);
+            tracing::warn!(%error, reply_to, "could not send a reply");
         }
     }
 }
