@@ -1,26 +1,30 @@
 //! One connection's socket: a reader that hands batches of frames to the core, and a writer that empties the outbox.
+//!
+//! Both run in one task, so that a client's own replies cost no hop between tasks.
 
 use std::{
+    collections::VecDeque,
     io::{self, IoSlice},
+    pin::pin,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
         TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
 use super::{
-    core::{ConnectionId, Flow},
+    core::{ConnectionId, Flow, Negotiated},
     shared::{Outbox, Shared},
 };
-use crate::wire::{Decoder, FRAME_MIN_SIZE, PROTOCOL_HEADER, Segment, Start, read_protocol_header};
+use crate::wire::{Decoder, PROTOCOL_HEADER, Start, read_protocol_header};
 
 /// Serves a connection to its end.
 pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>) {
@@ -29,14 +33,15 @@ pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
     let (mut reading, mut writing) = stream.into_split();
-    let mut buffer = BytesMut::with_capacity(READ_BUFFER_BYTES);
-    let deadline = Instant::now() + shared.handshake_timeout;
-    let start = match timeout_at(deadline, read_start(&mut reading, &mut buffer)).await {
+    let mut input = Input { buffer: BytesMut::new(), room: READ_MIN_BYTES };
+    let handshake_deadline = Instant::now() + shared.handshake_timeout;
+    let start = match timeout_at(handshake_deadline, read_start(&mut reading, &mut input)).await {
         Ok(Ok(start)) => start,
         Ok(Err(_)) | Err(_) => return,
     };
     if start == Start::Unknown {
         drop(timeout(LAST_WRITE_TIMEOUT, writing.write_all(&PROTOCOL_HEADER)).await);
+        linger(&mut reading, &mut writing, &shared).await;
         return;
     }
     let Some((id, outbox)) = shared.open(start == Start::Version0_8) else {
@@ -44,15 +49,22 @@ pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>) {
         return;
     };
     // Whatever ends this task, the core forgets the connection.
-    let _registered = Registered { shared: &shared, id };
-    let end = tokio::select! {
-        end = read_frames(&mut reading, buffer, &shared, id, deadline) => end,
-        _ = write_output(&mut writing, &outbox, &shared, id) => return,
+    let registered = Registered { shared: &shared, id };
+    let reader = Reader { shared: &shared, id, outbox: &outbox, handshake_deadline };
+    let flow = tokio::select! {
+        flow = reader.run(&mut reading, input) => flow,
+        error = write_output(&mut writing, &outbox, &shared, id) => {
+            tracing::debug!(%error, "cannot write");
+            return;
+        }
     };
-    if let Flow::ClosePaused(pause) = end {
+    if let Flow::ClosePaused(pause) = flow {
         sleep(pause).await;
     }
-    drop(timeout(LAST_WRITE_TIMEOUT, write_rest(&mut writing, &outbox)).await);
+    drop(registered);
+    if let Ok(Ok(())) = timeout(LAST_WRITE_TIMEOUT, write_rest(&mut writing, &outbox)).await {
+        linger(&mut reading, &mut writing, &shared).await;
+    }
 }
 
 struct Registered<'a> {
@@ -66,169 +78,221 @@ impl Drop for Registered<'_> {
     }
 }
 
-async fn read_start(reading: &mut OwnedReadHalf, buffer: &mut BytesMut) -> io::Result<Start> {
+/// What was read and not decoded yet. Idle connections hold little memory, busy ones read much at a time.
+struct Input {
+    buffer: BytesMut,
+    room: usize,
+}
+
+impl Input {
+    async fn read(&mut self, reading: &mut OwnedReadHalf) -> io::Result<usize> {
+        if self.buffer.capacity() - self.buffer.len() < self.room {
+            self.buffer.reserve(self.room);
+        }
+        let room = self.buffer.capacity() - self.buffer.len();
+        let read = reading.read_buf(&mut self.buffer).await?;
+        if read == room {
+            self.room = (self.room * 2).min(READ_MAX_BYTES);
+        } else if read < self.room / 8 {
+            self.room = (self.room / 2).max(READ_MIN_BYTES);
+        }
+        Ok(read)
+    }
+}
+
+async fn read_start(reading: &mut OwnedReadHalf, input: &mut Input) -> io::Result<Start> {
     loop {
-        if let Some(start) = read_protocol_header(buffer) {
+        if let Some(start) = read_protocol_header(&mut input.buffer) {
             return Ok(start);
         }
-        if reading.read_buf(buffer).await? == 0 {
+        if input.read(reading).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }
 }
 
-/// Reads, decodes and handles until the connection ends.
-async fn read_frames(
-    reading: &mut OwnedReadHalf,
-    mut buffer: BytesMut,
-    shared: &Shared,
+struct Reader<'a> {
+    shared: &'a Shared,
     id: ConnectionId,
+    outbox: &'a Outbox,
     handshake_deadline: Instant,
-) -> Flow {
-    let mut decoder = Decoder::new(FRAME_MIN_SIZE.max(HANDSHAKE_FRAME_MAX));
-    let mut frames = Vec::new();
-    let mut is_open = false;
-    let mut silence_max = None;
-    let mut closing_deadline: Option<Instant> = None;
-    let mut stopping = shared.stopping();
-    let mut is_stopping = false;
-    loop {
-        let mut bad = None;
+}
+
+impl Reader<'_> {
+    /// Reads, decodes and handles until the connection ends.
+    async fn run(&self, reading: &mut OwnedReadHalf, mut input: Input) -> Flow {
+        let mut decoder = Decoder::new(HANDSHAKE_FRAME_MAX);
+        let mut stage = Waiting::Handshake;
+        let mut last_read = Instant::now();
+        let mut timer = pin!(sleep_until(self.handshake_deadline));
+        let mut stopping = self.shared.stopping();
+        let mut stopped = pin!(stopping.wait());
+        let mut is_stopping = false;
         loop {
-            match decoder.next(&mut buffer) {
-                Ok(Some(frame)) => frames.push(frame),
-                Ok(None) => break,
-                Err(error) => {
-                    bad = Some(error);
-                    break;
-                }
+            let before = stage;
+            match self.handle(&mut decoder, &mut input, &mut stage) {
+                Flow::Continue => {}
+                flow => return flow,
             }
-            // Bounds what is handled under one lock, so that nobody waits long for it. During the handshake frame by
-            // frame: tune-ok changes how the next one is read.
-            if frames.len() >= if is_open { BATCH_FRAMES } else { 1 } {
-                break;
+            if stage != before {
+                let deadline = stage.deadline(last_read, self.handshake_deadline);
+                timer.as_mut().reset(deadline.unwrap_or_else(|| Instant::now() + NEVER));
+            }
+            // A client that does not read its answers gets no more of them: it is not read until it does.
+            let is_choked = self.outbox.backlog.load(Ordering::Relaxed) > CHOKED_BYTES;
+            tokio::select! {
+                biased;
+                () = &mut stopped, if !is_stopping => {
+                    is_stopping = true;
+                    self.shared.with(|core, now| core.shut_down_one(self.id, now));
+                    stage = Waiting::Close { deadline: Instant::now() + STOPPING_TIMEOUT };
+                    timer.as_mut().reset(Instant::now() + STOPPING_TIMEOUT);
+                }
+                read = input.read(reading), if !is_choked => match read {
+                    Ok(0) => return Flow::Close,
+                    Ok(_) => last_read = Instant::now(),
+                    Err(error) => {
+                        tracing::debug!(%error, "connection lost");
+                        return Flow::Close;
+                    }
+                },
+                () = self.outbox.drained.notified(), if is_choked => {}
+                // Set anew only when it fires: timers are dear beside a read.
+                () = &mut timer => match stage.deadline(last_read, self.handshake_deadline) {
+                    Some(deadline) if deadline <= Instant::now() => {
+                        tracing::info!("connection silent for too long");
+                        return Flow::Close;
+                    }
+                    deadline => timer.as_mut().reset(deadline.unwrap_or_else(|| Instant::now() + NEVER)),
+                },
+            }
+            if let Waiting::Close { deadline } = stage
+                && deadline <= Instant::now()
+            {
+                return Flow::Close;
             }
         }
-        let is_more = bad.is_none() && !frames.is_empty();
-        if !frames.is_empty() || bad.is_some() {
-            let (flow, negotiated) = shared.with(|core, now| {
-                let mut flow = Flow::Continue;
-                for frame in frames.drain(..) {
-                    flow = core.frame(id, &frame, now);
-                    if flow != Flow::Continue {
-                        break;
-                    }
-                }
-                if let (Flow::Continue, Some(error)) = (flow, &bad) {
-                    flow = core.bad_frame(id, error, now);
-                }
-                core.end_batch(id);
-                (flow, core.negotiated(id))
+    }
+
+    /// Hands over all whole frames, in batches under one lock each.
+    fn handle(&self, decoder: &mut Decoder, input: &mut Input, stage: &mut Waiting) -> Flow {
+        loop {
+            // During the handshake frame by frame: tune-ok changes how the next one is read.
+            let frames_max = if matches!(stage, Waiting::Handshake) { 1 } else { BATCH_FRAMES };
+            let (batch, error) = decoder.cut(&mut input.buffer, frames_max);
+            if batch.is_empty() && error.is_none() {
+                return Flow::Continue;
+            }
+            let (flow, negotiated) = self.shared.with(|core, now| {
+                let flow = core.batch(self.id, &batch, error.as_ref(), now);
+                (flow, core.negotiated(self.id))
             });
             if flow != Flow::Continue {
                 return flow;
             }
             if let Some(negotiated) = negotiated {
                 decoder.set_frame_max(negotiated.frame_max);
-                is_open = negotiated.is_open;
-                if let Some(limit) = negotiated.closing_limit {
-                    closing_deadline.get_or_insert_with(|| Instant::now() + limit);
-                }
-                silence_max = (negotiated.is_open && negotiated.heartbeat_s > 0)
-                    .then(|| Duration::from_secs(2 * u64::from(negotiated.heartbeat_s)));
-            }
-            if bad.is_some() {
-                // What follows cannot be told apart into frames. A client that reads our close answers afterwards.
-                buffer.clear();
-            }
-            if is_more {
-                continue;
+                stage.follow(&negotiated);
             }
         }
-        buffer.reserve(READ_BUFFER_BYTES / 2);
-        let deadline = match (closing_deadline, is_open, silence_max) {
-            (Some(deadline), ..) => Some(deadline),
-            (None, false, _) => Some(handshake_deadline),
-            (None, true, silence) => silence.map(|silence| Instant::now() + silence),
-        };
-        let until_deadline = async {
-            match deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline).await,
-                None => std::future::pending().await,
+    }
+}
+
+/// What a connection must do, and by when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    Handshake,
+    Traffic { silence_max: Option<Duration> },
+    Close { deadline: Instant },
+}
+
+impl Waiting {
+    fn follow(&mut self, negotiated: &Negotiated) {
+        match (&*self, negotiated.closing_limit) {
+            (Self::Close { .. }, _) => {}
+            (_, Some(limit)) => *self = Self::Close { deadline: Instant::now() + limit },
+            (Self::Handshake, None) if negotiated.is_open => {
+                let heartbeat = Duration::from_secs(negotiated.heartbeat_s.into());
+                *self = Self::Traffic { silence_max: (!heartbeat.is_zero()).then(|| heartbeat * 2) };
             }
-        };
-        tokio::select! {
-            biased;
-            read = reading.read_buf(&mut buffer) => match read {
-                Ok(0) => return Flow::Close,
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::debug!(%error, "connection lost");
-                    return Flow::Close;
-                }
-            },
-            () = until_deadline => {
-                tracing::info!("connection silent for too long");
-                return Flow::Close;
-            }
-            () = stopping.wait(), if !is_stopping => {
-                is_stopping = true;
-                closing_deadline = Some(Instant::now() + STOPPING_TIMEOUT);
-                shared.with(|core, now| core.shut_down_one(id, now));
-            }
+            (Self::Handshake | Self::Traffic { .. }, None) => {}
+        }
+    }
+
+    fn deadline(self, last_read: Instant, handshake_deadline: Instant) -> Option<Instant> {
+        match self {
+            Self::Handshake => Some(handshake_deadline),
+            Self::Traffic { silence_max } => silence_max.map(|silence_max| last_read + silence_max),
+            Self::Close { deadline } => Some(deadline),
         }
     }
 }
 
 /// Writes whatever comes into the outbox, and heartbeats when nothing does.
-async fn write_output(writing: &mut OwnedWriteHalf, outbox: &Outbox, shared: &Shared, id: ConnectionId) {
+async fn write_output(writing: &mut OwnedWriteHalf, outbox: &Outbox, shared: &Shared, id: ConnectionId) -> io::Error {
+    let mut segments = VecDeque::new();
+    let mut has_written = false;
+    let mut heartbeat = pin!(sleep(HEARTBEAT_CHECK));
     loop {
-        let segments = outbox.take();
+        outbox.take_into(&mut segments);
         if !segments.is_empty() {
-            let bytes: usize = segments.iter().map(Segment::len).sum();
-            if let Err(error) = write_segments(writing, segments).await {
-                tracing::debug!(%error, "cannot write");
-                return;
+            let bytes: usize = segments.iter().map(Bytes::len).sum();
+            if let Err(error) = write_segments(writing, &mut segments).await {
+                return error;
             }
+            has_written = true;
             let before = outbox.backlog.fetch_sub(bytes, Ordering::Relaxed);
             // The core stops delivering to those who do not read; they do now.
             if before >= RESUME_BYTES && before - bytes < RESUME_BYTES {
                 shared.with(|core, now| core.resume(id, now));
+                outbox.drained.notify_one();
             }
             continue;
         }
-        let heartbeat_s = shared.with(|core, _| core.negotiated(id)).map_or(0, |negotiated| negotiated.heartbeat_s);
-        if heartbeat_s == 0 {
-            outbox.filled.notified().await;
-            continue;
-        }
-        let half = Duration::from_millis(u64::from(heartbeat_s) * 500);
-        if timeout(half, outbox.filled.notified()).await.is_err() && outbox.is_empty() {
-            shared.with(|core, _| core.heartbeat(id));
+        tokio::select! {
+            biased;
+            () = outbox.filled.notified() => {}
+            () = &mut heartbeat => {
+                let negotiated = shared.with(|core, _| {
+                    let negotiated = core.negotiated(id).filter(|negotiated| negotiated.is_open)?;
+                    if negotiated.heartbeat_s > 0 && !has_written {
+                        core.heartbeat(id);
+                    }
+                    Some(negotiated)
+                });
+                has_written = false;
+                let half = match negotiated {
+                    None => HEARTBEAT_CHECK,
+                    Some(Negotiated { heartbeat_s: 0, .. }) => NEVER,
+                    Some(Negotiated { heartbeat_s, .. }) => Duration::from_millis(u64::from(heartbeat_s) * 500),
+                };
+                heartbeat.as_mut().reset(Instant::now() + half);
+            }
         }
     }
 }
 
 async fn write_rest(writing: &mut OwnedWriteHalf, outbox: &Outbox) -> io::Result<()> {
-    write_segments(writing, outbox.take()).await?;
-    writing.shutdown().await
+    let mut segments = VecDeque::new();
+    outbox.take_into(&mut segments);
+    write_segments(writing, &mut segments).await
 }
 
-async fn write_segments(
-    writing: &mut OwnedWriteHalf,
-    mut segments: std::collections::VecDeque<Segment>,
-) -> io::Result<()> {
+async fn write_segments(writing: &mut OwnedWriteHalf, segments: &mut VecDeque<Bytes>) -> io::Result<()> {
     while let Some(first) = segments.front() {
-        let written = if segments.len() == 1 {
+        let mut left = if segments.len() == 1 {
             writing.write(first).await?
         } else {
-            let slices: Vec<_> = segments.iter().take(SLICES_MAX).map(|segment| IoSlice::new(segment)).collect();
-            writing.write_vectored(&slices).await?
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let count = segments.len().min(SLICES_MAX);
+            for (slice, segment) in slices.iter_mut().zip(segments.iter()) {
+                *slice = IoSlice::new(segment);
+            }
+            writing.write_vectored(&slices[..count]).await?
         };
-        if written == 0 {
+        if left == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
-        let mut left = written;
         while left > 0
             && let Some(first) = segments.front_mut()
         {
@@ -243,13 +307,40 @@ async fn write_segments(
     Ok(())
 }
 
-const READ_BUFFER_BYTES: usize = 64 * 1_024;
+/// Lets the client read our last words: a socket closed over unread input would take them back.
+async fn linger(reading: &mut OwnedReadHalf, writing: &mut OwnedWriteHalf, shared: &Shared) {
+    if writing.shutdown().await.is_err() {
+        return;
+    }
+    let mut stopping = shared.stopping();
+    let mut buffer = BytesMut::with_capacity(READ_MIN_BYTES);
+    let until_closed = async {
+        while let Ok(1..) = reading.read_buf(&mut buffer).await {
+            buffer.clear();
+        }
+    };
+    tokio::select! {
+        _ = timeout(LINGER_TIMEOUT, until_closed) => {}
+        () = stopping.wait() => {}
+    }
+}
+
+const READ_MIN_BYTES: usize = 4 * 1_024;
+const READ_MAX_BYTES: usize = 64 * 1_024;
 /// No frame of the handshake is larger; what strangers send is held in memory.
 const HANDSHAKE_FRAME_MAX: u32 = 8_192;
+/// Bounds what is handled under one lock, so that nobody waits long for it.
 const BATCH_FRAMES: usize = 512;
 const SLICES_MAX: usize = 64;
 /// Half of what stops deliveries.
 const RESUME_BYTES: usize = 2 << 20;
+/// Twice what stops deliveries: only answers to the client itself get a backlog this far.
+const CHOKED_BYTES: usize = 8 << 20;
 const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 /// For the answer to our `connection.close` when the broker stops: whoever stops it waits.
 const STOPPING_TIMEOUT: Duration = Duration::from_millis(800);
+/// How often a connection that is not open yet looks whether it is, and what heartbeat was agreed on.
+const HEARTBEAT_CHECK: Duration = Duration::from_millis(500);
+/// Longer than anybody waits.
+const NEVER: Duration = Duration::from_secs(365 * 86_400);

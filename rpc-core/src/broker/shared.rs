@@ -1,7 +1,7 @@
 //! What the connections of a broker share: the core behind one lock, and each connection's outbox.
 
 use std::{
-    collections::HashMap,
+    collections::VecDeque,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -9,10 +9,11 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 
 use super::core::{ConnectionId, Core, Now, Rules};
-use crate::wire::{OutBuffer, Segment};
+use crate::wire::OutBuffer;
 
 /// A broker's state, shared by its tasks.
 #[derive(Debug)]
@@ -27,7 +28,8 @@ pub(super) struct Shared {
 #[derive(Debug)]
 struct State {
     core: Core,
-    outboxes: HashMap<ConnectionId, Arc<Outbox>>,
+    /// By connection id.
+    outboxes: Vec<Option<Arc<Outbox>>>,
     /// What the timer task sleeps towards.
     timer_at: Option<Instant>,
 }
@@ -37,6 +39,8 @@ struct State {
 pub(super) struct Outbox {
     waiting: Mutex<OutBuffer>,
     pub(super) filled: Notify,
+    /// The backlog is small again.
+    pub(super) drained: Notify,
     /// Bytes waiting or being written.
     pub(super) backlog: Arc<AtomicUsize>,
 }
@@ -53,13 +57,9 @@ impl Outbox {
         }
     }
 
-    /// Everything that waits.
-    pub(super) fn take(&self) -> std::collections::VecDeque<Segment> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    /// Moves everything that waits behind what is in `segments`.
+    pub(super) fn take_into(&self, segments: &mut VecDeque<Bytes>) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take_into(segments);
     }
 }
 
@@ -67,7 +67,7 @@ impl Shared {
     pub(super) fn new(rules: Rules, handshake_timeout: Duration) -> Self {
         let seed = uuid::Uuid::new_v4().as_u64_pair().0 | 1;
         Self {
-            state: Mutex::new(State { core: Core::new(rules, seed), outboxes: HashMap::new(), timer_at: None }),
+            state: Mutex::new(State { core: Core::new(rules, seed), outboxes: Vec::new(), timer_at: None }),
             timer: Notify::new(),
             stopping: watch::channel(false).0,
             handshake_timeout,
@@ -79,7 +79,10 @@ impl Shared {
         let outbox = Arc::new(Outbox::default());
         let mut state = self.lock();
         let id = state.core.open(Arc::clone(&outbox.backlog), version_0_8)?;
-        state.outboxes.insert(id, Arc::clone(&outbox));
+        if state.outboxes.len() <= id.0 {
+            state.outboxes.resize(id.0 + 1, None);
+        }
+        state.outboxes[id.0] = Some(Arc::clone(&outbox));
         self.finish(state);
         Some((id, outbox))
     }
@@ -96,7 +99,9 @@ impl Shared {
     pub(super) fn close(&self, id: ConnectionId) {
         let mut state = self.lock();
         state.core.close(id, now());
-        state.outboxes.remove(&id);
+        if let Some(outbox) = state.outboxes.get_mut(id.0) {
+            *outbox = None;
+        }
         self.finish(state);
     }
 
@@ -125,7 +130,7 @@ impl Shared {
     fn finish(&self, mut state: MutexGuard<'_, State>) {
         let State { core, outboxes, timer_at } = &mut *state;
         core.take_output(|id, output| {
-            if let Some(outbox) = outboxes.get(&id) {
+            if let Some(Some(outbox)) = outboxes.get(id.0) {
                 outbox.append(output);
             }
         });

@@ -3,29 +3,47 @@
 //! `class(2) weight(2) body_size(8) flags(2) properties…` (AMQP 0-9-1 §2.3.5.2). Whoever forwards a message forwards
 //! flags and properties byte for byte, so nothing a client sent is lost or reordered.
 
-use amq_protocol::types::{FieldTable, generation, parsing};
-use bytes::{BufMut, Bytes, BytesMut};
+use amq_protocol::types::{FieldTable, parsing};
+
+use super::table;
 
 /// A content header as received.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ContentHeader {
-    pub(crate) class_id: u16,
-    /// Reserved: always 0.
-    pub(crate) weight: u16,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ContentHeader<'a> {
     pub(crate) body_size: u64,
     /// Flags and property values.
-    pub(crate) properties: Bytes,
+    pub(crate) properties: &'a [u8],
 }
 
-impl ContentHeader {
-    /// Reads a header frame's payload; `None` when it is not one.
-    pub(crate) fn read(payload: &Bytes) -> Option<Self> {
-        let class_id = u16::from_be_bytes(payload.get(..2)?.try_into().ok()?);
-        let weight = u16::from_be_bytes(payload.get(2..4)?.try_into().ok()?);
-        let body_size = u64::from_be_bytes(payload.get(4..12)?.try_into().ok()?);
-        let properties = payload.slice(12..);
-        PropertyReader::new(&properties).check()?;
-        Some(Self { class_id, weight, body_size, properties })
+/// Why a header frame's payload is no content header of class basic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ContentHeaderError {
+    Truncated,
+    /// The weight, which AMQP reserves, is not 0.
+    Weight,
+    Class(u16),
+    /// The properties are not what their flags announce.
+    Properties,
+}
+
+impl<'a> ContentHeader<'a> {
+    pub(crate) fn read(payload: &'a [u8]) -> Result<Self, ContentHeaderError> {
+        let (&[c0, c1, w0, w1], rest) = payload.split_first_chunk().ok_or(ContentHeaderError::Truncated)?;
+        let (size, properties) = rest.split_first_chunk().ok_or(ContentHeaderError::Truncated)?;
+        if properties.len() < 2 {
+            return Err(ContentHeaderError::Truncated);
+        }
+        if (w0, w1) != (0, 0) {
+            return Err(ContentHeaderError::Weight);
+        }
+        let class_id = u16::from_be_bytes([c0, c1]);
+        if class_id != BASIC {
+            return Err(ContentHeaderError::Class(class_id));
+        }
+        if !PropertyReader::new(properties).is_good() {
+            return Err(ContentHeaderError::Properties);
+        }
+        Ok(Self { body_size: u64::from_be_bytes(*size), properties })
     }
 }
 
@@ -74,115 +92,117 @@ impl Property {
 /// Looks properties up in their raw bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PropertyReader<'a> {
-    properties: &'a Bytes,
+    properties: &'a [u8],
 }
 
 impl<'a> PropertyReader<'a> {
-    pub(crate) const fn new(properties: &'a Bytes) -> Self {
+    pub(crate) const fn new(properties: &'a [u8]) -> Self {
         Self { properties }
     }
 
     pub(crate) fn delivery_mode(self) -> Option<u8> {
-        self.find(Property::DeliveryMode).map(|value| value[0])
+        self.find(Property::DeliveryMode)?.first().copied()
     }
 
     pub(crate) fn priority(self) -> Option<u8> {
-        self.find(Property::Priority).map(|value| value[0])
+        self.find(Property::Priority)?.first().copied()
     }
 
     pub(crate) fn reply_to(self) -> Option<&'a [u8]> {
-        self.find(Property::ReplyTo).map(|value| &value[1..])
+        self.short_string(Property::ReplyTo)
     }
 
     pub(crate) fn expiration(self) -> Option<&'a [u8]> {
-        self.find(Property::Expiration).map(|value| &value[1..])
+        self.short_string(Property::Expiration)
     }
 
     pub(crate) fn user_id(self) -> Option<&'a [u8]> {
-        self.find(Property::UserId).map(|value| &value[1..])
+        self.short_string(Property::UserId)
     }
 
-    /// Whether the headers may hold CC or BCC: a look at the bytes, before anything is decoded.
-    pub(crate) fn may_have_copies(self) -> bool {
-        self.find(Property::Headers).is_some_and(|raw| raw.windows(2).any(|pair| pair == b"CC"))
+    /// The headers as they came, their length included.
+    pub(crate) fn raw_headers(self) -> Option<&'a [u8]> {
+        self.find(Property::Headers)
     }
 
     /// The headers, decoded.
     pub(crate) fn headers(self) -> Option<FieldTable> {
-        let raw = self.find(Property::Headers)?;
-        parsing::parse_field_table(raw).ok().map(|(_, table)| table)
+        parsing::parse_field_table(self.raw_headers()?).ok().map(|(_, table)| table)
     }
 
-    fn flags(self) -> Option<u16> {
-        Some(u16::from_be_bytes(self.properties.get(..2)?.try_into().ok()?))
+    fn short_string(self, wanted: Property) -> Option<&'a [u8]> {
+        self.find(wanted)?.get(1..)
+    }
+
+    fn flags(self) -> u16 {
+        self.properties.first_chunk().map_or(0, |flags| u16::from_be_bytes(*flags))
     }
 
     /// The raw value of a property, its length octets included.
     fn find(self, wanted: Property) -> Option<&'a [u8]> {
-        let flags = self.flags()?;
-        if flags & wanted.flag() == 0 {
+        if self.flags() & wanted.flag() == 0 {
             return None;
         }
-        let mut rest = &self.properties[2..];
-        for property in Property::ALL {
-            if flags & property.flag() != 0 {
-                let (value, after) = split_value(property, rest)?;
-                if property == wanted {
-                    return Some(value);
-                }
-                rest = after;
-            }
-        }
-        None
+        self.values().find(|(property, _)| *property == wanted).map(|(_, value)| value)
     }
 
-    /// `None` when the bytes are not what the flags announce, or text is not UTF-8.
-    fn check(self) -> Option<()> {
-        let flags = self.flags()?;
-        let mut rest = &self.properties[2..];
-        for property in Property::ALL {
-            if flags & property.flag() != 0 {
-                let (value, after) = split_value(property, rest)?;
-                match property {
-                    Property::Headers => drop(parsing::parse_field_table(value).ok()?),
-                    Property::DeliveryMode | Property::Priority | Property::Timestamp => {}
-                    _ => drop(std::str::from_utf8(&value[1..]).ok()?),
-                }
-                rest = after;
+    /// The properties that are there, in wire order.
+    fn values(self) -> impl Iterator<Item = (Property, &'a [u8])> {
+        let mut left = self.flags() & !RESERVED_FLAGS;
+        let mut rest = self.properties.get(2..).unwrap_or_default();
+        std::iter::from_fn(move || {
+            let property = *Property::ALL.get(left.leading_zeros() as usize)?;
+            left &= !property.flag();
+            let (value, after) = split_value(property, rest)?;
+            rest = after;
+            Some((property, value))
+        })
+    }
+
+    /// Whether the bytes are what the flags announce.
+    fn is_good(self) -> bool {
+        let mut length = 2;
+        let mut count = 0;
+        for (property, value) in self.values() {
+            if property == Property::Headers && !table::check(value) {
+                return false;
             }
+            length += value.len();
+            count += 1;
         }
-        // Bit 1 is not a property, bit 0 announces a second word of flags: AMQP 0-9-1 defines neither.
-        (flags & 0b11 == 0 && rest.is_empty()).then_some(())
+        let announced = (self.flags() & !RESERVED_FLAGS).count_ones();
+        // Bit 0 announces a second word of flags, which AMQP 0-9-1 does not have.
+        count == announced && length == self.properties.len() && self.flags() & 1 == 0
     }
 }
 
 fn split_value(property: Property, rest: &[u8]) -> Option<(&[u8], &[u8])> {
     let bytes = match property {
-        Property::Headers => 4 + u32::from_be_bytes(rest.get(..4)?.try_into().ok()?) as usize,
+        Property::Headers => (u32::from_be_bytes(*rest.first_chunk()?) as usize).checked_add(4)?,
         Property::DeliveryMode | Property::Priority => 1,
         Property::Timestamp => 8,
         _ => 1 + usize::from(*rest.first()?),
     };
-    (bytes <= rest.len()).then(|| rest.split_at(bytes))
+    rest.split_at_checked(bytes)
 }
 
 /// Changes single properties, keeping all others byte for byte.
 #[derive(Debug)]
 pub(crate) struct PropertyWriter<'a> {
     source: PropertyReader<'a>,
-    headers: Option<Option<FieldTable>>,
+    headers: Option<&'a [u8]>,
     reply_to: Option<&'a str>,
     drop_expiration: bool,
 }
 
 impl<'a> PropertyWriter<'a> {
-    pub(crate) const fn new(properties: &'a Bytes) -> Self {
+    pub(crate) const fn new(properties: &'a [u8]) -> Self {
         Self { source: PropertyReader::new(properties), headers: None, reply_to: None, drop_expiration: false }
     }
 
-    /// Replaces the headers, or removes them.
-    pub(crate) fn headers(mut self, headers: Option<FieldTable>) -> Self {
-        self.headers = Some(headers);
+    /// Replaces the headers by a table with its length.
+    pub(crate) const fn headers(mut self, table: &'a [u8]) -> Self {
+        self.headers = Some(table);
         self
     }
 
@@ -199,40 +219,125 @@ impl<'a> PropertyWriter<'a> {
     }
 
     /// The changed properties.
-    pub(crate) fn write(self) -> Bytes {
+    pub(crate) fn write(self) -> Vec<u8> {
         let mut flags = 0;
-        let mut values = BytesMut::with_capacity(self.source.properties.len() + 64);
+        let mut out = vec![0; 2];
         for property in Property::ALL {
-            let before = values.len();
-            let raw = self.source.find(property);
-            match property {
-                Property::Headers if self.headers.is_some() => {
-                    if let Some(Some(table)) = &self.headers {
-                        values.extend_from_slice(&encode_table(table));
-                    }
-                }
-                Property::ReplyTo if self.reply_to.is_some() => {
-                    let text = self.reply_to.unwrap_or_default();
+            let before = out.len();
+            match (property, self.headers, self.reply_to) {
+                (Property::Headers, Some(table), _) => out.extend_from_slice(table),
+                (Property::ReplyTo, _, Some(text)) => {
                     let bytes = &text.as_bytes()[..text.len().min(255)];
-                    values.put_u8(bytes.len() as u8);
-                    values.extend_from_slice(bytes);
+                    out.push(bytes.len() as u8);
+                    out.extend_from_slice(bytes);
                 }
-                Property::Expiration if self.drop_expiration => {}
-                _ => values.extend_from_slice(raw.unwrap_or_default()),
+                (Property::Expiration, ..) if self.drop_expiration => {}
+                _ => out.extend_from_slice(self.source.find(property).unwrap_or_default()),
             }
-            if values.len() > before {
+            if out.len() > before {
                 flags |= property.flag();
             }
         }
-        let mut out = BytesMut::with_capacity(2 + values.len());
-        out.put_u16(flags);
-        out.extend_from_slice(&values);
-        out.freeze()
+        out[..2].copy_from_slice(&u16::to_be_bytes(flags));
+        out
     }
 }
 
-fn encode_table(table: &FieldTable) -> Vec<u8> {
-    let context = amq_protocol::frame::WriteContext::from(Vec::new());
-    // Writing to a Vec does not fail.
-    generation::gen_field_table(table)(context).map(|context| context.write).unwrap_or_default()
+/// Of the sixteen flags, the two that stand for no property.
+const RESERVED_FLAGS: u16 = 0b11;
+
+const BASIC: u16 = 60;
+
+#[cfg(test)]
+mod tests {
+    use amq_protocol::{
+        frame::WriteContext,
+        protocol::{BasicProperties, basic},
+        types::AMQPValue,
+    };
+
+    use super::*;
+    use crate::wire::table::TableWriter;
+
+    fn encode(properties: &BasicProperties) -> Vec<u8> {
+        basic::gen_properties(properties)(WriteContext::from(Vec::new())).unwrap().write
+    }
+
+    fn decode(bytes: &[u8]) -> BasicProperties {
+        basic::parse_properties(bytes).unwrap().1
+    }
+
+    fn all() -> BasicProperties {
+        let mut headers = FieldTable::default();
+        headers.insert("k".into(), AMQPValue::LongInt(7));
+        BasicProperties::default()
+            .with_content_type("text/plain".into())
+            .with_content_encoding("utf-8".into())
+            .with_headers(headers)
+            .with_delivery_mode(2)
+            .with_priority(9)
+            .with_correlation_id("c".into())
+            .with_reply_to("r".into())
+            .with_expiration("100".into())
+            .with_message_id("m".into())
+            .with_timestamp(3)
+            .with_type("t".into())
+            .with_user_id("guest".into())
+            .with_app_id("a".into())
+            .with_cluster_id("".into())
+    }
+
+    fn header_of(properties: &[u8]) -> Vec<u8> {
+        let mut header = vec![0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5];
+        header.extend_from_slice(properties);
+        header
+    }
+
+    #[test]
+    fn properties_are_found_among_all_others() {
+        let bytes = encode(&all());
+        let header = header_of(&bytes);
+        assert_eq!(ContentHeader::read(&header).unwrap(), ContentHeader { body_size: 5, properties: &bytes });
+        let reader = PropertyReader::new(&bytes);
+        assert_eq!((reader.priority(), reader.delivery_mode()), (Some(9), Some(2)));
+        assert_eq!(reader.reply_to(), Some(&b"r"[..]));
+        assert_eq!((reader.expiration(), reader.user_id()), (Some(&b"100"[..]), Some(&b"guest"[..])));
+        assert_eq!(reader.headers(), all().headers().clone());
+        for end in 14..header.len() {
+            assert_eq!(ContentHeader::read(&header[..end]).unwrap_err(), ContentHeaderError::Properties, "{end}");
+        }
+        let reader = PropertyReader::new(&[0, 0]);
+        assert_eq!((reader.priority(), reader.reply_to(), reader.headers()), (None, None, None));
+    }
+
+    #[test]
+    fn bad_headers_say_what_is_wrong_with_them() {
+        let read = |bytes: &[u8]| ContentHeader::read(bytes).unwrap_err();
+        assert_eq!(read(&[0, 60, 0, 0, 0]), ContentHeaderError::Truncated);
+        let mut header = header_of(&[0, 0]);
+        header[3] = 1;
+        assert_eq!(read(&header), ContentHeaderError::Weight);
+        let mut header = header_of(&[0, 0]);
+        header[1] = 50;
+        assert_eq!(read(&header), ContentHeaderError::Class(50));
+        assert_eq!(read(&header_of(&[0, 1])), ContentHeaderError::Properties, "more flags");
+        assert_eq!(read(&header_of(&[0, 0, 9])), ContentHeaderError::Properties, "more bytes");
+        assert!(ContentHeader::read(&header_of(&[0x00, 0x80, 2, 0xFF, 0xFE])).is_ok(), "text need not be UTF-8");
+    }
+
+    #[test]
+    fn changed_properties_leave_the_others_alone() {
+        let bytes = encode(&all());
+        let mut table = TableWriter::new();
+        table.integer("n", 1);
+        let table = table.finish();
+        let changed = PropertyWriter::new(&bytes).headers(&table).reply_to("other").without_expiration().write();
+        let changed = decode(&changed);
+        let mut headers = FieldTable::default();
+        headers.insert("n".into(), AMQPValue::LongLongInt(1));
+        let expected = all().with_headers(headers).with_reply_to("other".into());
+        assert_eq!(changed.expiration(), &None);
+        assert_eq!(changed.with_expiration("100".into()), expected);
+        assert_eq!(PropertyWriter::new(&bytes).write(), bytes);
+    }
 }

@@ -7,10 +7,12 @@ use super::frame::{FRAME_END, FRAME_HEADER_BYTES, FRAME_OVERHEAD, FrameKind, Raw
 /// What a peer sends first: AMQP 0-9-1.
 pub(crate) const PROTOCOL_HEADER: [u8; 8] = *b"AMQP\x00\x00\x09\x01";
 
-/// RabbitMQ also accepts AMQP 0-8's header, and answers it with a start of version 8.0.
-const PROTOCOL_HEADER_0_8: [u8; 8] = *b"AMQP\x01\x01\x08\x00";
-/// Old clients ask for 0-9 and get 0-9-1.
-const PROTOCOL_HEADER_0_9: [u8; 8] = *b"AMQP\x01\x01\x00\x09";
+/// The headers RabbitMQ accepts besides, and which version it answers them with.
+const OLD_PROTOCOL_HEADERS: [([u8; 8], Start); 3] = [
+    (*b"AMQP\x01\x01\x00\x09", Start::Version0_9),
+    (*b"AMQP\x01\x01\x08\x00", Start::Version0_8),
+    (*b"AMQP\x01\x01\x09\x01", Start::Version0_8),
+];
 
 /// What the first eight bytes ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,17 +25,15 @@ pub(crate) enum Start {
 
 /// Takes the protocol header from the front of `buffer`, when it is there.
 pub(crate) fn read_protocol_header(buffer: &mut BytesMut) -> Option<Start> {
-    let known = buffer.len().min(PROTOCOL_HEADER.len());
-    let start = &buffer[..known];
+    let start = &buffer[..buffer.len().min(PROTOCOL_HEADER.len())];
+    let known = std::iter::once((PROTOCOL_HEADER, Start::Version0_9)).chain(OLD_PROTOCOL_HEADERS);
     // A first wrong byte is answered at once: the peer may be waiting for ever.
-    let may_become = |header: &[u8; 8]| header.starts_with(start);
-    if ![PROTOCOL_HEADER, PROTOCOL_HEADER_0_9, PROTOCOL_HEADER_0_8].iter().any(may_become) {
+    let Some((_, version)) = known.into_iter().find(|(header, _)| header.starts_with(start)) else {
         return Some(Start::Unknown);
-    }
-    if known < PROTOCOL_HEADER.len() {
+    };
+    if start.len() < PROTOCOL_HEADER.len() {
         return None;
     }
-    let version = if start == PROTOCOL_HEADER_0_8 { Start::Version0_8 } else { Start::Version0_9 };
     buffer.advance(PROTOCOL_HEADER.len());
     Some(version)
 }
@@ -62,39 +62,98 @@ impl Decoder {
         self.frame_max = frame_max;
     }
 
-    /// The next whole frame, or `None` when more bytes are needed.
-    pub(crate) fn next(&mut self, buffer: &mut BytesMut) -> Result<Option<RawFrame>, FrameError> {
-        let Some(&octet) = buffer.first() else {
-            return Ok(None);
-        };
-        if buffer.len() < FRAME_HEADER_BYTES {
-            return Ok(None);
+    /// Cuts the whole frames at the front of `buffer`, at most `frames_max` of them, and makes room for the rest of the
+    /// next one. The error is that of the frame behind them, which is cut off, too.
+    pub(crate) fn cut(&self, buffer: &mut BytesMut, frames_max: usize) -> (Batch, Option<FrameError>) {
+        let mut end = 0;
+        let mut error = None;
+        for _ in 0..frames_max {
+            match self.next(&buffer[end..]) {
+                Next::Frame { whole } => end += whole,
+                Next::Incomplete { missing } => {
+                    let batch = Batch { bytes: buffer.split_to(end).freeze() };
+                    // At most frame_max: the length was checked.
+                    buffer.reserve(missing);
+                    return (batch, None);
+                }
+                Next::Bad(bad) => {
+                    error = Some(bad);
+                    break;
+                }
+            }
         }
-        let channel = u16::from_be_bytes([buffer[1], buffer[2]]);
-        let payload_bytes = u32::from_be_bytes([buffer[3], buffer[4], buffer[5], buffer[6]]);
+        let batch = Batch { bytes: buffer.split_to(end).freeze() };
+        match &error {
+            // It goes as if it were one: what follows may be the answer to our complaint.
+            Some(FrameError::UnknownKind { payload, .. } | FrameError::BadEnd { payload, .. }) => {
+                buffer.advance(payload.len() + FRAME_OVERHEAD);
+            }
+            // Where the next one would begin is anybody's guess.
+            Some(FrameError::TooLarge { .. }) => buffer.clear(),
+            None => {}
+        }
+        (batch, error)
+    }
+
+    fn next(&self, bytes: &[u8]) -> Next {
+        let Some((octet, _, payload_bytes)) = read_frame_header(bytes) else {
+            return Next::Incomplete { missing: FRAME_OVERHEAD };
+        };
         let limit_bytes = self.frame_max.saturating_sub(FRAME_OVERHEAD as u32);
         if payload_bytes > limit_bytes {
-            return Err(FrameError::TooLarge { kind: octet, payload_bytes, limit_bytes });
+            return Next::Bad(FrameError::TooLarge { kind: octet, payload_bytes, limit_bytes });
         }
-        let payload_len = payload_bytes as usize;
-        let whole = payload_len + FRAME_OVERHEAD;
-        if buffer.len() < whole {
-            // At most frame_max more: the length was checked above.
-            buffer.reserve(whole - buffer.len());
-            return Ok(None);
-        }
-        let mut frame = buffer.split_to(whole).freeze();
-        let end = frame[whole - 1];
-        frame.advance(FRAME_HEADER_BYTES);
-        frame.truncate(payload_len);
+        let whole = payload_bytes as usize + FRAME_OVERHEAD;
+        let Some(frame) = bytes.get(..whole) else {
+            return Next::Incomplete { missing: whole - bytes.len() };
+        };
+        let (payload, end) = (&frame[FRAME_HEADER_BYTES..whole - 1], frame[whole - 1]);
         if end != FRAME_END {
-            return Err(FrameError::BadEnd { kind: octet, payload: frame, end });
+            return Next::Bad(FrameError::BadEnd { kind: octet, payload: Bytes::copy_from_slice(payload), end });
         }
         match FrameKind::from_octet(octet) {
-            Some(kind) => Ok(Some(RawFrame { kind, channel, payload: frame })),
-            None => Err(FrameError::UnknownKind { kind: octet, payload: frame }),
+            Some(FrameKind::Heartbeat) if !payload.is_empty() => {}
+            Some(_) => return Next::Frame { whole },
+            None => {}
         }
+        Next::Bad(FrameError::UnknownKind { kind: octet, payload: Bytes::copy_from_slice(payload) })
     }
+}
+
+enum Next {
+    Frame { whole: usize },
+    Incomplete { missing: usize },
+    Bad(FrameError),
+}
+
+/// A run of whole frames, checked to be frames.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Batch {
+    bytes: Bytes,
+}
+
+impl Batch {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// The frames in order.
+    pub(crate) fn frames(&self) -> impl Iterator<Item = RawFrame<'_>> {
+        let mut rest = &self.bytes[..];
+        std::iter::from_fn(move || {
+            let (octet, channel, payload_bytes) = read_frame_header(rest)?;
+            let end = FRAME_HEADER_BYTES + payload_bytes as usize;
+            let payload = rest.get(FRAME_HEADER_BYTES..end)?;
+            rest = rest.get(end + 1..)?;
+            Some(RawFrame { kind: FrameKind::from_octet(octet)?, channel, payload, batch: &self.bytes })
+        })
+    }
+}
+
+fn read_frame_header(bytes: &[u8]) -> Option<(u8, u16, u32)> {
+    let header: &[u8; FRAME_HEADER_BYTES] = bytes.first_chunk()?;
+    let &[octet, c0, c1, s0, s1, s2, s3] = header;
+    Some((octet, u16::from_be_bytes([c0, c1]), u32::from_be_bytes([s0, s1, s2, s3])))
 }
 
 #[cfg(test)]
@@ -105,44 +164,68 @@ mod tests {
         vec![8, 0, 0, 0, 0, 0, 0, FRAME_END]
     }
 
+    fn summary(batch: &Batch) -> Vec<(FrameKind, u16, Vec<u8>)> {
+        batch.frames().map(|frame| (frame.kind, frame.channel, frame.share().to_vec())).collect()
+    }
+
+    fn error_of(bytes: &[u8]) -> Option<FrameError> {
+        Decoder::new(4_096).cut(&mut BytesMut::from(bytes), 10).1
+    }
+
     #[test]
     fn frames_arrive_byte_by_byte_and_many_at_once() {
-        let mut decoder = Decoder::new(4_096);
+        let decoder = Decoder::new(4_096);
         let mut bytes = vec![1, 0, 7, 0, 0, 0, 3, b'a', b'b', b'c', FRAME_END];
         bytes.extend(heartbeat());
         let mut buffer = BytesMut::new();
         let mut frames = Vec::new();
         for byte in &bytes {
             buffer.extend_from_slice(&[*byte]);
-            frames.extend(decoder.next(&mut buffer).unwrap());
+            let (batch, error) = decoder.cut(&mut buffer, 10);
+            assert_eq!(error, None);
+            frames.extend(summary(&batch));
         }
         let mut buffer = BytesMut::from(&bytes[..]);
-        let at_once: Vec<_> = std::iter::from_fn(|| decoder.next(&mut buffer).unwrap()).collect();
+        let at_once = summary(&decoder.cut(&mut buffer, 10).0);
         assert_eq!(frames, at_once);
-        assert_eq!((frames[0].channel, &frames[0].payload[..]), (7, &b"abc"[..]));
+        assert_eq!(frames[0], (FrameKind::Method, 7, b"abc".to_vec()));
         assert!(buffer.is_empty());
     }
 
     #[test]
-    fn a_length_is_refused_before_it_is_buffered() {
-        let mut buffer = BytesMut::from(&[3, 0, 1, 0xFF, 0xFF, 0xFF, 0xFF][..]);
-        let error = Decoder::new(4_096).next(&mut buffer).unwrap_err();
-        assert_eq!(error, FrameError::TooLarge { kind: 3, payload_bytes: u32::MAX, limit_bytes: 4_088 });
+    fn no_more_frames_are_cut_than_asked_for() {
+        let mut buffer = BytesMut::from(&heartbeat().repeat(5)[..]);
+        let (batch, _) = Decoder::new(4_096).cut(&mut buffer, 2);
+        assert_eq!((batch.frames().count(), buffer.len()), (2, 24));
     }
 
     #[test]
-    fn a_wrong_kind_or_end_is_an_error() {
-        let mut buffer = BytesMut::from(&[7, 0, 0, 0, 0, 0, 1, b'x', FRAME_END][..]);
-        let payload = Bytes::from_static(b"x");
-        assert_eq!(Decoder::new(4_096).next(&mut buffer), Err(FrameError::UnknownKind { kind: 7, payload }));
-        let mut buffer = BytesMut::from(&[8, 0, 0, 0, 0, 0, 0, 0][..]);
-        assert!(matches!(Decoder::new(4_096).next(&mut buffer), Err(FrameError::BadEnd { end: 0, .. })));
+    fn good_frames_before_a_bad_one_are_still_cut() {
+        let mut bytes = heartbeat();
+        bytes.extend([1, 0, 0, 0, 0, 0, 0, 0]);
+        let (batch, error) = Decoder::new(4_096).cut(&mut BytesMut::from(&bytes[..]), 10);
+        assert_eq!(batch.frames().count(), 1);
+        assert_eq!(error, Some(FrameError::BadEnd { kind: 1, payload: Bytes::new(), end: 0 }));
+    }
+
+    #[test]
+    fn a_length_is_refused_before_it_is_buffered() {
+        let error = error_of(&[3, 0, 1, 0xFF, 0xFF, 0xFF, 0xFF]);
+        assert_eq!(error, Some(FrameError::TooLarge { kind: 3, payload_bytes: u32::MAX, limit_bytes: 4_088 }));
+    }
+
+    #[test]
+    fn a_wrong_kind_and_a_heartbeat_with_a_payload_are_no_frames() {
+        let unknown = |kind, payload| Some(FrameError::UnknownKind { kind, payload: Bytes::from_static(payload) });
+        assert_eq!(error_of(&[7, 0, 0, 0, 0, 0, 0, FRAME_END]), unknown(7, b""));
+        assert_eq!(error_of(&[8, 0, 0, 0, 0, 0, 1, b'x', FRAME_END]), unknown(8, b"x"));
     }
 
     #[test]
     fn protocol_headers_are_told_apart() {
         let read = |bytes: &[u8]| read_protocol_header(&mut BytesMut::from(bytes));
         assert_eq!(read(b"AMQP\x00\x00\x09\x01"), Some(Start::Version0_9));
+        assert_eq!(read(b"AMQP\x01\x01\x00\x09"), Some(Start::Version0_9));
         assert_eq!(read(b"AMQP\x01\x01\x08\x00"), Some(Start::Version0_8));
         assert_eq!(read(b"AMQP\x00\x00\x0a\x00"), Some(Start::Unknown));
         assert_eq!(read(b"GET / HT"), Some(Start::Unknown));

@@ -8,15 +8,24 @@ use amq_protocol::{
 };
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::frame::{FRAME_END, FRAME_OVERHEAD, FrameKind};
+use super::{
+    frame::{FRAME_END, FRAME_OVERHEAD, FrameKind},
+    reply_code::ReplyCode,
+};
 
-/// A part of the output.
-pub(crate) type Segment = Bytes;
+/// What a delivery says of its message.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Delivery<'a> {
+    pub(crate) delivery_tag: u64,
+    pub(crate) redelivered: bool,
+    pub(crate) exchange: &'a [u8],
+    pub(crate) routing_key: &'a [u8],
+}
 
 /// What waits to be written to one connection.
 #[derive(Debug, Default)]
 pub(crate) struct OutBuffer {
-    segments: VecDeque<Segment>,
+    segments: VecDeque<Bytes>,
     tail: BytesMut,
     bytes: usize,
 }
@@ -51,11 +60,11 @@ impl OutBuffer {
         self.bytes += std::mem::take(&mut other.bytes);
     }
 
-    /// Everything that waits, in order.
-    pub(crate) fn take(&mut self) -> VecDeque<Segment> {
+    /// Moves everything that waits, in order, behind what is in `segments`.
+    pub(crate) fn take_into(&mut self, segments: &mut VecDeque<Bytes>) {
         self.cut();
         self.bytes = 0;
-        std::mem::take(&mut self.segments)
+        segments.append(&mut self.segments);
     }
 
     /// Bytes as they are.
@@ -70,23 +79,17 @@ impl OutBuffer {
 
     /// A method frame.
     pub(crate) fn method(&mut self, channel: u16, class: &AMQPClass) {
-        let mut payload = Vec::with_capacity(64);
         // Writing to a Vec does not fail.
-        if let Ok(context) = gen_class(class)(WriteContext::from(std::mem::take(&mut payload))) {
-            self.frame(FrameKind::Method, channel, &context.write);
+        if let Ok(context) = gen_class(class)(WriteContext::from(Vec::with_capacity(64))) {
+            self.start(FrameKind::Method, channel, context.write.len());
+            self.tail.extend_from_slice(&context.write);
+            self.tail.put_u8(FRAME_END);
         }
     }
 
     /// `basic.deliver`.
-    pub(crate) fn deliver(
-        &mut self,
-        channel: u16,
-        consumer_tag: &[u8],
-        delivery_tag: u64,
-        redelivered: bool,
-        exchange: &[u8],
-        routing_key: &[u8],
-    ) {
+    pub(crate) fn deliver(&mut self, channel: u16, consumer_tag: &[u8], delivery: &Delivery<'_>) {
+        let &Delivery { delivery_tag, redelivered, exchange, routing_key } = delivery;
         let payload = 4 + 1 + consumer_tag.len() + 8 + 1 + 1 + exchange.len() + 1 + routing_key.len();
         self.start(FrameKind::Method, channel, payload);
         self.tail.put_u32(BASIC << 16 | DELIVER);
@@ -98,49 +101,96 @@ impl OutBuffer {
         self.tail.put_u8(FRAME_END);
     }
 
-    /// `basic.ack` to a publisher.
-    pub(crate) fn confirm(&mut self, channel: u16, delivery_tag: u64, multiple: bool) {
-        self.start(FrameKind::Method, channel, 13);
-        self.tail.put_u32(BASIC << 16 | ACK);
+    /// `basic.get-ok`.
+    pub(crate) fn get_ok(&mut self, channel: u16, message_count: u32, delivery: &Delivery<'_>) {
+        let &Delivery { delivery_tag, redelivered, exchange, routing_key } = delivery;
+        let payload = 4 + 8 + 1 + 1 + exchange.len() + 1 + routing_key.len() + 4;
+        self.start(FrameKind::Method, channel, payload);
+        self.tail.put_u32(BASIC << 16 | GET_OK);
         self.tail.put_u64(delivery_tag);
-        self.tail.put_u8(multiple.into());
+        self.tail.put_u8(redelivered.into());
+        self.short_string(exchange);
+        self.short_string(routing_key);
+        self.tail.put_u32(message_count);
         self.tail.put_u8(FRAME_END);
     }
 
-    /// A content header and its body, cut to the peer's `frame_max`.
-    pub(crate) fn content(&mut self, channel: u16, properties: &[u8], body: &[Bytes], frame_max: u32) {
-        let body_size: usize = body.iter().map(Bytes::len).sum();
+    /// `basic.return`.
+    pub(crate) fn returned(&mut self, channel: u16, reply_code: ReplyCode, exchange: &[u8], routing_key: &[u8]) {
+        let reply_text = reply_code.name().as_bytes();
+        let payload = 4 + 2 + 1 + reply_text.len() + 1 + exchange.len() + 1 + routing_key.len();
+        self.start(FrameKind::Method, channel, payload);
+        self.tail.put_u32(BASIC << 16 | RETURN);
+        self.tail.put_u16(reply_code.number());
+        self.short_string(reply_text);
+        self.short_string(exchange);
+        self.short_string(routing_key);
+        self.tail.put_u8(FRAME_END);
+    }
+
+    /// `basic.ack` to a publisher.
+    pub(crate) fn confirm(&mut self, channel: u16, delivery_tag: u64, multiple: bool) {
+        self.settle(channel, ACK, delivery_tag, multiple.into());
+    }
+
+    /// `basic.nack` to a publisher. Its `requeue` bit, set by default, means nothing there.
+    pub(crate) fn refuse(&mut self, channel: u16, delivery_tag: u64, multiple: bool) {
+        self.settle(channel, NACK, delivery_tag, u8::from(multiple) | 0b10);
+    }
+
+    fn settle(&mut self, channel: u16, method_id: u32, delivery_tag: u64, bits: u8) {
+        self.start(FrameKind::Method, channel, 13);
+        self.tail.put_u32(BASIC << 16 | method_id);
+        self.tail.put_u64(delivery_tag);
+        self.tail.put_u8(bits);
+        self.tail.put_u8(FRAME_END);
+    }
+
+    /// A content header and its body, cut anew to the receiver's `frame_max`. The body is what is `small` and is copied,
+    /// and then the parts.
+    pub(crate) fn content(&mut self, channel: u16, properties: &[u8], small: &[u8], parts: &[Bytes], frame_max: u32) {
+        let limit = (frame_max as usize).saturating_sub(FRAME_OVERHEAD).max(1);
+        let body_size = small.len() + parts.iter().map(Bytes::len).sum::<usize>();
         self.start(FrameKind::Header, channel, 12 + properties.len());
         self.tail.put_u16(BASIC as u16);
         self.tail.put_u16(0);
         self.tail.put_u64(body_size as u64);
         self.tail.extend_from_slice(properties);
         self.tail.put_u8(FRAME_END);
-        let limit = (frame_max as usize).saturating_sub(FRAME_OVERHEAD).max(1);
-        for part in body {
-            let mut rest = part.clone();
-            while !rest.is_empty() {
-                let chunk = rest.split_to(rest.len().min(limit));
-                self.body(channel, chunk);
+        for chunk in small.chunks(limit) {
+            self.start(FrameKind::Body, channel, chunk.len());
+            self.tail.extend_from_slice(chunk);
+            self.tail.put_u8(FRAME_END);
+        }
+        let mut body_left = body_size - small.len();
+        let mut frame_left = 0;
+        for part in parts {
+            let mut at = 0;
+            while at < part.len() {
+                if frame_left == 0 {
+                    frame_left = body_left.min(limit);
+                    body_left -= frame_left;
+                    self.start(FrameKind::Body, channel, frame_left);
+                }
+                let end = part.len().min(at + frame_left);
+                self.share(part, at, end);
+                frame_left -= end - at;
+                at = end;
+                if frame_left == 0 {
+                    self.tail.put_u8(FRAME_END);
+                }
             }
         }
     }
 
-    fn body(&mut self, channel: u16, chunk: Bytes) {
-        self.start(FrameKind::Body, channel, chunk.len());
-        if chunk.len() <= COPY_MAX_BYTES {
-            self.tail.extend_from_slice(&chunk);
+    /// Copies what is small; what is large goes out from where it was received.
+    fn share(&mut self, part: &Bytes, start: usize, end: usize) {
+        if end - start <= COPY_MAX_BYTES {
+            self.tail.extend_from_slice(&part[start..end]);
         } else {
             self.cut();
-            self.segments.push_back(chunk);
+            self.segments.push_back(part.slice(start..end));
         }
-        self.tail.put_u8(FRAME_END);
-    }
-
-    fn frame(&mut self, kind: FrameKind, channel: u16, payload: &[u8]) {
-        self.start(kind, channel, payload.len());
-        self.tail.extend_from_slice(payload);
-        self.tail.put_u8(FRAME_END);
     }
 
     /// The seven bytes before a payload, and the count of the whole frame.
@@ -165,54 +215,102 @@ impl OutBuffer {
     }
 }
 
-/// Larger bodies are written from where they were received.
-const COPY_MAX_BYTES: usize = 4_096;
+/// Larger bodies are kept and written where they were received, smaller ones are copied.
+pub(crate) const COPY_MAX_BYTES: usize = 4_096;
 
 const BASIC: u32 = 60;
+const RETURN: u32 = 50;
 const DELIVER: u32 = 60;
+const GET_OK: u32 = 71;
 const ACK: u32 = 80;
+const NACK: u32 = 120;
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::wire::{Decoder, Method, RawFrame, read_method};
+    use amq_protocol::protocol::basic::{self, AMQPMethod};
 
-    fn frames(out: &mut OutBuffer, frame_max: u32) -> Vec<RawFrame> {
-        let mut buffer = BytesMut::new();
-        for segment in out.take() {
-            buffer.extend_from_slice(&segment);
+    use super::*;
+    use crate::wire::{Batch, Decoder, Method, read_method};
+
+    fn bytes_of(out: &mut OutBuffer) -> BytesMut {
+        let mut segments = VecDeque::new();
+        out.take_into(&mut segments);
+        segments.into_iter().flatten().collect()
+    }
+
+    fn frames(out: &mut OutBuffer, frame_max: u32) -> Batch {
+        let mut buffer = bytes_of(out);
+        let (batch, error) = Decoder::new(frame_max).cut(&mut buffer, usize::MAX);
+        assert!(buffer.is_empty() && error.is_none());
+        batch
+    }
+
+    fn method_of(payload: &[u8]) -> AMQPMethod {
+        match read_method(payload) {
+            Ok(Method::Other(class)) => match *class {
+                AMQPClass::Basic(method) => method,
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
         }
-        let mut decoder = Decoder::new(frame_max);
-        let frames = std::iter::from_fn(|| decoder.next(&mut buffer).unwrap()).collect();
-        assert!(buffer.is_empty());
-        frames
     }
 
     #[test]
-    fn a_body_is_cut_to_frame_max_and_counted() {
-        for body_size in [0, 1, 4_088, 4_089, 10_000] {
+    fn a_body_is_cut_anew_to_frame_max_and_counted() {
+        for parts in
+            [&[0][..], &[1], &[4_088], &[4_089], &[10_000], &[1, 2, 3], &[4_088, 1_000, 4_088, 824], &[5_000, 1]]
+        {
             let mut out = OutBuffer::default();
-            out.content(3, &[0, 0], &[Bytes::from(vec![7; body_size])], 4_096);
+            let parts: Vec<_> = parts.iter().map(|&length| Bytes::from(vec![7; length])).collect();
+            let body_size: usize = parts.iter().map(Bytes::len).sum();
+            out.content(3, &[0, 0], &[], &parts, 4_096);
             let bytes = out.bytes();
-            let frames = frames(&mut out, 4_096);
-            let whole: usize = frames.iter().map(|frame| frame.payload.len() + FRAME_OVERHEAD).sum();
-            assert_eq!(whole, bytes);
-            assert_eq!(frames.len(), 1 + body_size.div_ceil(4_088));
-            assert_eq!(frames[1..].iter().map(|frame| frame.payload.len()).sum::<usize>(), body_size);
+            let batch = frames(&mut out, 4_096);
+            let lengths: Vec<_> = batch.frames().map(|frame| frame.payload.len()).collect();
+            assert_eq!(lengths.iter().map(|length| length + FRAME_OVERHEAD).sum::<usize>(), bytes);
+            assert_eq!(lengths[1..].iter().sum::<usize>(), body_size);
+            let full = lengths.len().saturating_sub(2);
+            assert!(lengths[1..].iter().take(full).all(|&length| length == 4_088), "{lengths:?}");
         }
     }
 
     #[test]
     fn hand_written_methods_are_read_back() {
         let mut out = OutBuffer::default();
-        out.deliver(9, b"tag", 7, true, b"ex", b"key");
+        let delivery = Delivery { delivery_tag: 7, redelivered: true, exchange: b"ex", routing_key: b"key" };
+        out.deliver(9, b"tag", &delivery);
+        out.get_ok(9, 3, &delivery);
+        out.returned(9, ReplyCode::NoRoute, b"ex", b"key");
+        out.refuse(9, 6, true);
         out.confirm(9, 5, true);
-        let frames = frames(&mut out, 4_096);
-        let Ok(Method::Other(class)) = read_method(&frames[0].payload) else { panic!() };
-        let AMQPClass::Basic(amq_protocol::protocol::basic::AMQPMethod::Deliver(deliver)) = *class else { panic!() };
-        assert_eq!((deliver.consumer_tag.as_str(), deliver.delivery_tag, deliver.redelivered), ("tag", 7, true));
-        assert_eq!((deliver.exchange.as_str(), deliver.routing_key.as_str()), ("ex", "key"));
-        let Ok(Method::Ack(ack)) = read_method(&frames[1].payload) else { panic!() };
+        let batch = frames(&mut out, 4_096);
+        let mut payloads = batch.frames().map(|frame| frame.payload);
+        let deliver = basic::Deliver {
+            consumer_tag: "tag".into(),
+            delivery_tag: 7,
+            redelivered: true,
+            exchange: "ex".into(),
+            routing_key: "key".into(),
+        };
+        assert_eq!(method_of(payloads.next().unwrap()), AMQPMethod::Deliver(deliver));
+        let get_ok = basic::GetOk {
+            delivery_tag: 7,
+            redelivered: true,
+            exchange: "ex".into(),
+            routing_key: "key".into(),
+            message_count: 3,
+        };
+        assert_eq!(method_of(payloads.next().unwrap()), AMQPMethod::GetOk(get_ok));
+        let returned = basic::Return {
+            reply_code: 312,
+            reply_text: "NO_ROUTE".into(),
+            exchange: "ex".into(),
+            routing_key: "key".into(),
+        };
+        assert_eq!(method_of(payloads.next().unwrap()), AMQPMethod::Return(returned));
+        let nack = basic::Nack { delivery_tag: 6, multiple: true, requeue: true };
+        assert_eq!(method_of(payloads.next().unwrap()), AMQPMethod::Nack(nack));
+        let Ok(Method::Ack(ack)) = read_method(payloads.next().unwrap()) else { panic!() };
         assert_eq!((ack.delivery_tag, ack.multiple), (5, true));
     }
 
@@ -221,12 +319,12 @@ mod tests {
         let mut first = OutBuffer::default();
         first.raw(b"a");
         let mut second = OutBuffer::default();
-        second.content(1, &[0, 0], &[Bytes::from(vec![1; 20_000])], 131_072);
+        second.content(1, &[0, 0], &[], &[Bytes::from(vec![1; 20_000])], 131_072);
         let bytes = second.bytes();
         first.append(&mut second);
         first.raw(b"z");
         assert_eq!(first.bytes(), bytes + 2);
-        let whole: Vec<u8> = first.take().into_iter().flatten().collect();
+        let whole = bytes_of(&mut first);
         assert_eq!((whole[0], whole[whole.len() - 1], whole.len()), (b'a', b'z', bytes + 2));
         assert!(first.is_empty() && second.is_empty());
     }

@@ -32,12 +32,20 @@ impl FrameKind {
     }
 }
 
-/// A frame with its payload as it came.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct RawFrame {
+/// A frame, still lying in the batch it was read with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RawFrame<'a> {
     pub(crate) kind: FrameKind,
     pub(crate) channel: u16,
-    pub(crate) payload: Bytes,
+    pub(crate) payload: &'a [u8],
+    pub(super) batch: &'a Bytes,
+}
+
+impl RawFrame<'_> {
+    /// The payload as a share of the batch: nothing is copied, and the batch stays in memory as long as it lives.
+    pub(crate) fn share(&self) -> Bytes {
+        self.batch.slice_ref(self.payload)
+    }
 }
 
 /// Ends every frame.

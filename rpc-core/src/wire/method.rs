@@ -1,21 +1,22 @@
 //! Methods: the two of the hot path by hand, all others through `amq-protocol`.
 
 use amq_protocol::protocol::{AMQPClass, parse_class};
-use bytes::Bytes;
+
+use super::table;
 
 /// A method as received.
 #[derive(Debug)]
-pub(crate) enum Method {
-    Publish(Publish),
+pub(crate) enum Method<'a> {
+    Publish(Publish<'a>),
     Ack(Ack),
     Other(Box<AMQPClass>),
 }
 
-/// `basic.publish`, its names still slices of the frame.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Publish {
-    pub(crate) exchange: Bytes,
-    pub(crate) routing_key: Bytes,
+/// `basic.publish`, its names still in the frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Publish<'a> {
+    pub(crate) exchange: &'a [u8],
+    pub(crate) routing_key: &'a [u8],
     pub(crate) mandatory: bool,
     pub(crate) immediate: bool,
 }
@@ -40,44 +41,64 @@ pub(crate) enum MethodError {
 
 /// The ids every method starts with.
 pub(crate) fn method_ids(payload: &[u8]) -> Option<(u16, u16)> {
-    let ids: [u8; 4] = payload.get(..4)?.try_into().ok()?;
-    Some((u16::from_be_bytes([ids[0], ids[1]]), u16::from_be_bytes([ids[2], ids[3]])))
+    let &[c0, c1, m0, m1] = payload.first_chunk()?;
+    Some((u16::from_be_bytes([c0, c1]), u16::from_be_bytes([m0, m1])))
 }
 
 /// Reads a method frame's payload.
-pub(crate) fn read_method(payload: &Bytes) -> Result<Method, MethodError> {
+pub(crate) fn read_method(payload: &[u8]) -> Result<Method<'_>, MethodError> {
     let (class_id, method_id) = method_ids(payload).ok_or(MethodError::Truncated)?;
     let malformed = MethodError::Malformed { class_id, method_id };
     match (class_id, method_id) {
         (BASIC, PUBLISH) => read_publish(payload).map(Method::Publish).ok_or(malformed),
         (BASIC, ACK) => read_ack(payload).map(Method::Ack).ok_or(malformed),
         _ if !is_known(class_id, method_id) => Err(MethodError::Unknown { class_id, method_id }),
-        _ => match parse_class(&payload[..]) {
+        // Before the library looks at it: its parser recurses as deep as a table goes.
+        ids if !is_table_good(ids, payload) => Err(malformed),
+        _ => match parse_class(payload) {
             Ok(([], class)) => Ok(Method::Other(Box::new(class))),
-            _ => Err(malformed),
+            Ok(_) | Err(_) => Err(malformed),
         },
     }
 }
 
-fn read_publish(payload: &Bytes) -> Option<Publish> {
+fn read_publish(payload: &[u8]) -> Option<Publish<'_>> {
     // Ids (4), a reserved short (2), then the names.
-    let (exchange, at) = short_string(payload, 6)?;
-    let (routing_key, at) = short_string(payload, at)?;
-    let &[bits] = payload.get(at..)? else { return None };
+    let (exchange, rest) = short_string(payload.get(6..)?)?;
+    let (routing_key, rest) = short_string(rest)?;
+    let &[bits] = rest else { return None };
     Some(Publish { exchange, routing_key, mandatory: bits & 1 != 0, immediate: bits & 2 != 0 })
 }
 
-fn read_ack(payload: &Bytes) -> Option<Ack> {
-    let (tag, bits) = payload.get(4..)?.split_first_chunk()?;
-    let &[bits] = bits else { return None };
+fn read_ack(payload: &[u8]) -> Option<Ack> {
+    let (tag, rest) = payload.get(4..)?.split_first_chunk()?;
+    let &[bits] = rest else { return None };
     Some(Ack { delivery_tag: u64::from_be_bytes(*tag), multiple: bits & 1 != 0 })
 }
 
-/// A short string at `at`, which must be UTF-8, and where it ends.
-fn short_string(payload: &Bytes, at: usize) -> Option<(Bytes, usize)> {
-    let end = at + 1 + usize::from(*payload.get(at)?);
-    std::str::from_utf8(payload.get(at + 1..end)?).ok()?;
-    Some((payload.slice(at + 1..end), end))
+/// The table of a method that has one.
+fn is_table_good((class_id, method_id): (u16, u16), payload: &[u8]) -> bool {
+    // What stands before the table: fixed bytes, short strings, fixed bytes.
+    let (before, strings, after) = match (class_id, method_id) {
+        (10, 11) => (4, 0, 0),
+        (40, 10) | (BASIC, 20) => (6, 2, 1),
+        (50, 10) => (6, 1, 1),
+        (40, 30 | 40) | (50, 20) => (6, 3, 1),
+        (50, 50) => (6, 3, 0),
+        _ => return true,
+    };
+    let mut rest = payload.get(before..).unwrap_or_default();
+    for _ in 0..strings {
+        let Some((_, after)) = short_string(rest) else { return false };
+        rest = after;
+    }
+    rest.get(after..).and_then(table::split_table).is_some_and(|(table, _)| table::check(table))
+}
+
+/// The short string at the front, and what follows it.
+fn short_string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (&length, rest) = bytes.split_first()?;
+    rest.split_at_checked(length.into())
 }
 
 /// Every method a client or a server may name (AMQP 0-9-1 and RabbitMQ's extensions).
@@ -106,14 +127,14 @@ const ACK: u16 = 80;
 mod tests {
     use amq_protocol::{
         frame::WriteContext,
-        protocol::{basic, gen_class},
+        protocol::{basic, connection, exchange, gen_class, queue},
+        types::{AMQPValue, FieldTable},
     };
 
     use super::*;
 
-    fn bytes_of(class: &AMQPClass) -> Bytes {
-        let context = WriteContext::from(Vec::new());
-        gen_class(class)(context).unwrap().write.into()
+    fn bytes_of(class: &AMQPClass) -> Vec<u8> {
+        gen_class(class)(WriteContext::from(Vec::new())).unwrap().write
     }
 
     #[test]
@@ -125,30 +146,82 @@ mod tests {
             immediate: false,
         };
         let payload = bytes_of(&AMQPClass::Basic(basic::AMQPMethod::Publish(publish)));
-        match read_method(&payload).unwrap() {
-            Method::Publish(publish) => {
-                assert_eq!((&publish.exchange[..], &publish.routing_key[..]), (&b"amq.topic"[..], &b"a.b"[..]));
-                assert_eq!((publish.mandatory, publish.immediate), (true, false));
-            }
-            other => panic!("{other:?}"),
-        }
+        let expected = Publish { exchange: b"amq.topic", routing_key: b"a.b", mandatory: true, immediate: false };
+        assert!(matches!(read_method(&payload), Ok(Method::Publish(publish)) if publish == expected));
         for end in 0..payload.len() {
-            assert!(read_method(&payload.slice(..end)).is_err(), "{end}");
+            assert!(read_method(&payload[..end]).is_err(), "{end}");
         }
         let ack = basic::Ack { delivery_tag: u64::MAX - 1, multiple: true };
         let payload = bytes_of(&AMQPClass::Basic(basic::AMQPMethod::Ack(ack)));
-        assert!(matches!(
-            read_method(&payload).unwrap(),
-            Method::Ack(Ack { delivery_tag, multiple: true }) if delivery_tag == u64::MAX - 1
-        ));
+        let expected = Ack { delivery_tag: u64::MAX - 1, multiple: true };
+        assert!(matches!(read_method(&payload), Ok(Method::Ack(ack)) if ack == expected));
     }
 
     #[test]
-    fn unknown_and_malformed_methods_are_told_apart() {
-        let unknown = Bytes::from_static(&[0, 99, 0, 1]);
-        assert_eq!(read_method(&unknown).unwrap_err(), MethodError::Unknown { class_id: 99, method_id: 1 });
-        let malformed = Bytes::from_static(&[0, 50, 0, 10, 0]);
-        assert_eq!(read_method(&malformed).unwrap_err(), MethodError::Malformed { class_id: 50, method_id: 10 });
-        assert_eq!(read_method(&Bytes::from_static(&[0, 50])).unwrap_err(), MethodError::Truncated);
+    fn tables_are_found_where_the_methods_have_them() {
+        let mut arguments = FieldTable::default();
+        arguments.insert("x".into(), AMQPValue::LongString("y".into()));
+        let classes = [
+            AMQPClass::Connection(connection::AMQPMethod::StartOk(connection::StartOk {
+                client_properties: arguments.clone(),
+                mechanism: "PLAIN".into(),
+                response: "r".into(),
+                locale: "en_US".into(),
+            })),
+            AMQPClass::Exchange(exchange::AMQPMethod::Declare(exchange::Declare {
+                exchange: "e".into(),
+                kind: "direct".into(),
+                arguments: arguments.clone(),
+                ..Default::default()
+            })),
+            AMQPClass::Exchange(exchange::AMQPMethod::Bind(exchange::Bind {
+                source: "a".into(),
+                arguments: arguments.clone(),
+                ..Default::default()
+            })),
+            AMQPClass::Exchange(exchange::AMQPMethod::Unbind(exchange::Unbind {
+                source: "a".into(),
+                arguments: arguments.clone(),
+                ..Default::default()
+            })),
+            AMQPClass::Queue(queue::AMQPMethod::Declare(queue::Declare {
+                queue: "q".into(),
+                arguments: arguments.clone(),
+                ..Default::default()
+            })),
+            AMQPClass::Queue(queue::AMQPMethod::Bind(queue::Bind {
+                queue: "q".into(),
+                arguments: arguments.clone(),
+                ..Default::default()
+            })),
+            AMQPClass::Queue(queue::AMQPMethod::Unbind(queue::Unbind {
+                queue: "q".into(),
+                arguments: arguments.clone(),
+                ..Default::default()
+            })),
+            AMQPClass::Basic(basic::AMQPMethod::Consume(basic::Consume {
+                queue: "q".into(),
+                arguments,
+                ..Default::default()
+            })),
+        ];
+        for class in classes {
+            let mut payload = bytes_of(&class);
+            assert!(matches!(read_method(&payload), Ok(Method::Other(read)) if *read == class), "{class:?}");
+            let at = payload.windows(4).position(|bytes| bytes == b"\x01xS\0").unwrap();
+            payload[at + 2] = b'?';
+            assert!(matches!(read_method(&payload), Err(MethodError::Malformed { .. })), "{class:?}");
+        }
+    }
+
+    #[test]
+    fn unknown_malformed_and_overlong_methods_are_told_apart() {
+        let unknown = MethodError::Unknown { class_id: 99, method_id: 1 };
+        assert_eq!(read_method(&[0, 99, 0, 1]).unwrap_err(), unknown);
+        let malformed = MethodError::Malformed { class_id: 50, method_id: 10 };
+        assert_eq!(read_method(&[0, 50, 0, 10, 0]).unwrap_err(), malformed);
+        let overlong = MethodError::Malformed { class_id: 60, method_id: 10 };
+        assert_eq!(read_method(&[0, 60, 0, 10, 0, 0, 0, 0, 0, 0, 0, 9]).unwrap_err(), overlong);
+        assert_eq!(read_method(&[0, 50]).unwrap_err(), MethodError::Truncated);
     }
 }

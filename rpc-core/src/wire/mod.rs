@@ -5,7 +5,7 @@
 //! else goes through `amq-protocol`.
 //!
 //! ```text
-//!  bytes ──Decoder──► RawFrame ──► Method | ContentHeader | body slice
+//!  bytes ──Decoder──► Batch ──► RawFrame ──► Method | ContentHeader | body slice
 //!  Method, Message ──encoder──► OutBuffer ──► socket (vectored where bodies are large)
 //! ```
 
@@ -15,11 +15,12 @@ mod encoder;
 mod frame;
 mod method;
 mod reply_code;
+pub(crate) mod table;
 
 pub(crate) use self::{
-    content::{ContentHeader, PropertyReader, PropertyWriter},
-    decoder::{Decoder, FrameError, PROTOCOL_HEADER, Start, read_protocol_header},
-    encoder::{OutBuffer, Segment},
+    content::{ContentHeader, ContentHeaderError, PropertyReader, PropertyWriter},
+    decoder::{Batch, Decoder, FrameError, PROTOCOL_HEADER, Start, read_protocol_header},
+    encoder::{COPY_MAX_BYTES, Delivery, OutBuffer},
     frame::{FRAME_MIN_SIZE, FrameKind, RawFrame},
     method::{Method, MethodError, Publish, method_ids, read_method},
     reply_code::ReplyCode,

@@ -3,7 +3,7 @@
 use amq_protocol::{
     protocol::{
         AMQPClass,
-        basic::{AMQPMethod, Cancel, CancelOk, Consume, ConsumeOk, Get, GetEmpty, GetOk, Qos, QosOk, RecoverOk},
+        basic::{AMQPMethod, Cancel, CancelOk, Consume, ConsumeOk, Get, GetEmpty, Qos, QosOk, RecoverOk},
         confirm,
     },
     types::FieldTable,
@@ -13,12 +13,13 @@ use bytes::Bytes;
 use super::{
     ConnectionId, Core, Fault, Now,
     channel::{ChannelConsumer, Confirm, Delivered, Mode, Settle},
+    dead_letter::Death,
     publish::DIRECT_REPLY_TO,
     queue::Consumer,
-    queue_arguments::{integer_of, type_name},
+    queue_arguments::{CLASSIC, integer_of, type_name},
     queue_methods::accessible,
-    session::name_of,
-    vhost::Death,
+    session::{Got, short},
+    vhost::QueueKey,
 };
 
 impl Core {
@@ -27,15 +28,13 @@ impl Core {
         id: ConnectionId,
         number: u16,
         method: AMQPMethod,
-        payload: &Bytes,
+        payload: &[u8],
         now: Now,
     ) -> Result<(), Fault> {
         match method {
             AMQPMethod::Qos(qos) => self.qos(id, number, &qos, payload, now),
             AMQPMethod::Consume(consume) => self.consume(id, number, &consume, now),
             AMQPMethod::Cancel(cancel) => self.cancel(id, number, cancel, now),
-            // Ours are sent with nowait: nobody has to answer.
-            AMQPMethod::CancelOk(_) => Err(Fault::unimplemented()),
             AMQPMethod::Get(get) => self.get(id, number, &get, now),
             AMQPMethod::Nack(nack) => {
                 let settle = if nack.requeue { Settle::Requeue } else { Settle::Reject };
@@ -46,11 +45,18 @@ impl Core {
                 self.settle(id, number, reject.delivery_tag, false, settle, now)
             }
             AMQPMethod::Recover(recover) => {
+                let freed = self.recover(id, number, recover.requeue, now)?;
                 let ok = AMQPMethod::RecoverOk(RecoverOk {});
-                self.recover(id, number, recover.requeue, Some(ok), now)
+                self.sessions.send(id, number, &AMQPClass::Basic(ok));
+                self.deliver_all(id, freed, now);
+                Ok(())
             }
-            AMQPMethod::RecoverAsync(recover) => self.recover(id, number, recover.requeue, None, now),
-            _ => Err(Fault::unimplemented()),
+            AMQPMethod::RecoverAsync(recover) => {
+                let freed = self.recover(id, number, recover.requeue, now)?;
+                self.deliver_all(id, freed, now);
+                Ok(())
+            }
+            _ => Err(Fault::unimplemented_method()),
         }
     }
 
@@ -58,10 +64,10 @@ impl Core {
         &mut self,
         id: ConnectionId,
         number: u16,
-        method: confirm::AMQPMethod,
+        method: &confirm::AMQPMethod,
     ) -> Result<(), Fault> {
         let confirm::AMQPMethod::Select(select) = method else {
-            return Err(Fault::unimplemented());
+            return Err(Fault::unimplemented_method());
         };
         let channel = self.channel_mut(id, number)?;
         match channel.mode {
@@ -75,25 +81,22 @@ impl Core {
         Ok(())
     }
 
-    fn qos(&mut self, id: ConnectionId, number: u16, qos: &Qos, payload: &Bytes, now: Now) -> Result<(), Fault> {
+    fn qos(&mut self, id: ConnectionId, number: u16, qos: &Qos, payload: &[u8], now: Now) -> Result<(), Fault> {
         // The library drops prefetch_size: ids (4), then it (4).
-        let size = payload.get(4..8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes);
+        let size = payload.get(4..).and_then(<[u8]>::first_chunk).map_or(0, |size| u32::from_be_bytes(*size));
         if size != 0 {
             return Err(Fault::not_implemented(format!("prefetch_size!=0 ({size})")));
         }
         let channel = self.channel_mut(id, number)?;
-        let mut queues = Vec::new();
         if qos.global {
             channel.global_prefetch_count = qos.prefetch_count;
-            // Those it held back may get more now.
-            queues.extend(channel.consumers.iter().flatten().map(|consumer| consumer.queue));
-            queues.sort_unstable();
-            queues.dedup();
         } else {
             channel.prefetch_count = qos.prefetch_count;
         }
+        // A wider window of the channel takes effect at once.
+        let keys = if qos.global { channel.consumed_queues() } else { Vec::new() };
         self.sessions.send(id, number, &AMQPClass::Basic(AMQPMethod::QosOk(QosOk {})));
-        self.deliver_all(id, queues, now);
+        self.deliver_all(id, keys, now);
         Ok(())
     }
 
@@ -104,32 +107,43 @@ impl Core {
         };
         if consume.queue.as_str() == DIRECT_REPLY_TO {
             self.consume_direct_replies(id, number, consume, &tag)?;
-            self.send_consume_ok(id, number, consume, tag);
+            self.send_consume_ok(id, number, consume, &tag);
             return Ok(());
         }
         let name = self.queue_name(id, number, consume.queue.as_str())?;
-        let tag = Bytes::from(tag);
-        if self.channel_mut(id, number)?.consumer_slot(&tag).is_some() {
-            return Err(Fault::not_allowed(format!("attempt to reuse consumer tag '{}'", name_of(&tag))));
+        if self.channel_mut(id, number)?.consumer_slot(tag.as_bytes()).is_some() {
+            return Err(Fault::not_allowed(format!("attempt to reuse consumer tag '{tag}'")));
         }
         let (vhost, sessions) = self.vhost(id)?;
         let key = accessible(vhost, &name, id)?;
         let Some(queue) = vhost.queues.get_mut(&key) else {
             return Err(Fault::no_queue(&name, &vhost.name));
         };
-        let is_taken = queue.consumers.iter().any(|consumer| consumer.exclusive);
-        let may_be_exclusive = queue.consumers.is_empty() && !queue.arguments.single_active_consumer;
-        if is_taken || (consume.exclusive && !may_be_exclusive) {
+        let is_taken = queue.consumers().iter().any(|consumer| consumer.exclusive);
+        // RabbitMQ takes exclusive consumers and a single active one for a contradiction.
+        let is_refused = !queue.consumers().is_empty() || queue.arguments.single_active_consumer;
+        if is_taken || (consume.exclusive && is_refused) {
             return Err(Fault::exclusive_use(&name, &vhost.name));
         }
-        let priority = priority_of(&consume.arguments, &name, &vhost.name)?;
+        let priority = consumer_arguments(&consume.arguments, &name, &vhost.name)?;
         let Some(channel) = sessions.channel_mut(id, number) else { return Ok(()) };
+        if queue.arguments.is_quorum && channel.global_prefetch_count != 0 {
+            return Err(Fault::no_global_qos(&name, &vhost.name));
+        }
+        let tag_bytes = Bytes::copy_from_slice(tag.as_bytes());
         let prefetch_count = channel.prefetch_count;
-        let slot = channel.add_consumer(ChannelConsumer::new(tag.clone(), key, consume.no_ack, prefetch_count));
-        let exclusive = consume.exclusive;
-        queue.add_consumer(Consumer { connection: id, channel: number, tag: tag.clone(), slot, priority, exclusive });
+        let slot = channel.add_consumer(ChannelConsumer::new(tag_bytes.clone(), key, consume.no_ack, prefetch_count));
+        queue.add_consumer(Consumer {
+            connection: id,
+            channel: number,
+            tag: tag_bytes,
+            slot,
+            priority,
+            exclusive: consume.exclusive,
+            is_blocked: false,
+        });
         queue.last_used = now.instant;
-        self.send_consume_ok(id, number, consume, name_of(&tag).to_owned());
+        self.send_consume_ok(id, number, consume, &tag);
         self.deliver_all(id, vec![key], now);
         Ok(())
     }
@@ -152,7 +166,7 @@ impl Core {
         Ok(())
     }
 
-    fn send_consume_ok(&mut self, id: ConnectionId, number: u16, consume: &Consume, tag: String) {
+    fn send_consume_ok(&mut self, id: ConnectionId, number: u16, consume: &Consume, tag: &str) {
         if !consume.nowait {
             let ok = AMQPMethod::ConsumeOk(ConsumeOk { consumer_tag: short(tag) });
             self.sessions.send(id, number, &AMQPClass::Basic(ok));
@@ -182,42 +196,31 @@ impl Core {
         let name = self.queue_name(id, number, get.queue.as_str())?;
         let (vhost, sessions) = self.vhost(id)?;
         let key = accessible(vhost, &name, id)?;
-        while let Some(entry) = vhost.queues.get_mut(&key).and_then(|queue| queue.pop_expired(now.instant)) {
-            vhost.bury(key, &entry, Death::Expired, now);
-        }
+        vhost.drop_expired(key, now);
         let entry = vhost.queues.get_mut(&key).and_then(|queue| {
             queue.last_used = now.instant;
             queue.pop()
         });
         let Some(entry) = entry else {
+            vhost.set_timer(key);
             vhost.route_dead(now, sessions);
             sessions.send(id, number, &AMQPClass::Basic(AMQPMethod::GetEmpty(GetEmpty {})));
             return Ok(());
         };
+        // What comes to the head now may be due, and is not counted any more.
+        vhost.drop_expired(key, now);
+        let Some(queue) = vhost.queues.get_mut(&key) else { return Ok(()) };
         let Some(channel) = sessions.channel_mut(id, number) else { return Ok(()) };
-        let message = std::sync::Arc::clone(&entry.message);
-        let redelivered = entry.redelivered;
+        let kept = entry.clone();
         let delivery_tag = if get.no_ack {
             channel.tag_settled()
         } else {
-            if let Some(queue) = vhost.queues.get_mut(&key) {
-                queue.unacked += 1;
-            }
+            queue.unacked += 1;
             channel.tag_unacked(Delivered { queue: key, entry, slot: None, delivery_tag: 0 })
         };
-        // Another one may have come to the head that should not be there.
-        while let Some(entry) = vhost.queues.get_mut(&key).and_then(|queue| queue.pop_expired(now.instant)) {
-            vhost.bury(key, &entry, Death::Expired, now);
-        }
-        let left = vhost.queues.get(&key).map_or(0, super::queue::Queue::ready_count);
-        let ok = AMQPMethod::GetOk(GetOk {
-            delivery_tag,
-            redelivered,
-            exchange: name_of(&message.exchange).into(),
-            routing_key: name_of(&message.routing_key).into(),
-            message_count: u32::try_from(left).unwrap_or(u32::MAX),
-        });
-        sessions.send_content(id, number, &AMQPClass::Basic(ok), &message);
+        let message_count = u32::try_from(queue.ready_count()).unwrap_or(u32::MAX);
+        let is_counted = queue.arguments.is_quorum;
+        sessions.send_got(id, number, &Got { entry: &kept, delivery_tag, message_count, is_counted });
         vhost.set_timer(key);
         vhost.route_dead(now, sessions);
         Ok(())
@@ -234,116 +237,126 @@ impl Core {
         now: Now,
     ) -> Result<(), Fault> {
         let channel = self.channel_mut(id, number)?;
+        let unknown = || Fault::unknown_delivery_tag(delivery_tag);
         if let Mode::Transaction(_) = channel.mode {
-            let delivered =
-                channel.settle(delivery_tag, multiple).ok_or_else(|| Fault::unknown_delivery_tag(delivery_tag))?;
+            let delivered = channel.take(delivery_tag, multiple).ok_or_else(unknown)?;
             if let Mode::Transaction(transaction) = &mut channel.mode {
                 transaction.settlements.extend(delivered.into_iter().map(|delivered| (delivered, settle)));
             }
             return Ok(());
         }
         if !multiple {
-            let delivered =
-                channel.settle_one(delivery_tag).ok_or_else(|| Fault::unknown_delivery_tag(delivery_tag))?;
-            self.apply(id, number, std::iter::once((delivered, settle)), now);
+            let delivered = channel.take_one(delivery_tag).ok_or_else(unknown)?;
+            let key = delivered.queue;
+            let is_shared = channel.global_prefetch_count != 0;
+            self.apply_one(id, number, delivered, settle, now)?;
+            if !is_shared {
+                let (vhost, sessions) = self.vhost(id)?;
+                match settle {
+                    Settle::Requeue => vhost.deliver(key, now, sessions),
+                    Settle::Ack | Settle::Reject => vhost.deliver_to(key, (id, number), now, sessions),
+                }
+                vhost.route_dead(now, sessions);
+                return Ok(());
+            }
+            let mut freed = self.channel_mut(id, number)?.consumed_queues();
+            if !freed.contains(&key) {
+                freed.push(key);
+            }
+            self.deliver_all(id, freed, now);
             return Ok(());
         }
-        let delivered = channel.settle(delivery_tag, true).ok_or_else(|| Fault::unknown_delivery_tag(delivery_tag))?;
-        self.apply(id, number, delivered.into_iter().map(|delivered| (delivered, settle)), now);
+        let delivered = channel.take(delivery_tag, true).ok_or_else(unknown)?;
+        let freed = self.apply(id, number, delivered.into_iter().map(|delivered| (delivered, settle)), now);
+        self.deliver_all(id, freed, now);
         Ok(())
     }
 
-    /// Does to the queues what was decided on deliveries, and delivers what that made room for.
+    /// Does to the queues what was decided on deliveries. Returns the queues that may have something to deliver now.
     pub(super) fn apply(
         &mut self,
         id: ConnectionId,
         number: u16,
-        settlements: impl Iterator<Item = (Delivered, Settle)>,
+        settlements: impl IntoIterator<Item = (Delivered, Settle)>,
         now: Now,
-    ) {
-        let name = self.sessions.vhost_of(id);
-        let Some(vhost) = self.vhosts.get_mut(&name) else { return };
-        let mut last = None;
-        let mut more = Vec::new();
-        for (Delivered { queue: key, entry, .. }, settle) in settlements {
-            match settle {
-                Settle::Requeue => vhost.requeue(key, entry),
-                Settle::Ack | Settle::Reject => {
-                    if let Some(queue) = vhost.queues.get_mut(&key) {
-                        queue.unacked = queue.unacked.saturating_sub(1);
-                    }
-                    if settle == Settle::Reject {
-                        vhost.bury(key, &entry, Death::Rejected, now);
-                    }
-                }
+    ) -> Vec<QueueKey> {
+        let mut freed = Vec::new();
+        for (delivered, settle) in settlements {
+            if freed.last() != Some(&delivered.queue) {
+                freed.push(delivered.queue);
             }
-            // Mostly one queue: a list only when there are more.
-            if let Some(last) = last.replace(key).filter(|last| *last != key) {
-                more.push(last);
+            if self.apply_one(id, number, delivered, settle, now).is_err() {
+                break;
             }
         }
+        freed.sort_unstable();
+        freed.dedup();
         // A freed window shared by the channel may serve any of its consumers.
         if let Some(channel) = self.sessions.channel_mut(id, number)
             && channel.global_prefetch_count != 0
         {
-            more.extend(channel.consumers.iter().flatten().map(|consumer| consumer.queue));
-            more.sort_unstable();
-            more.dedup();
+            let shared = channel.consumed_queues();
+            freed.retain(|key| !shared.contains(key));
+            freed.extend(shared);
         }
-        for key in more.into_iter().chain(last) {
-            vhost.deliver(key, now, &mut self.sessions);
-            // What was requeued may be too much.
-            vhost.drop_over_full(key, now);
-        }
-        vhost.route_dead(now, &mut self.sessions);
+        freed
     }
 
-    fn recover(
+    fn apply_one(
         &mut self,
         id: ConnectionId,
         number: u16,
-        requeue: bool,
-        ok: Option<AMQPMethod>,
+        delivered: Delivered,
+        settle: Settle,
         now: Now,
     ) -> Result<(), Fault> {
+        let (vhost, sessions) = self.vhost(id)?;
+        if let Some(channel) = sessions.channel_mut(id, number) {
+            channel.release(&delivered);
+        }
+        let Delivered { queue: key, entry, .. } = delivered;
+        if settle == Settle::Requeue {
+            vhost.requeue(key, entry, now);
+            return Ok(());
+        }
+        if let Some(queue) = vhost.queues.get_mut(&key) {
+            queue.unacked = queue.unacked.saturating_sub(1);
+        }
+        if settle == Settle::Reject {
+            vhost.bury(key, &entry, Death::Rejected, now);
+        }
+        Ok(())
+    }
+
+    fn recover(&mut self, id: ConnectionId, number: u16, requeue: bool, now: Now) -> Result<Vec<QueueKey>, Fault> {
         if !requeue {
             return Err(Fault::not_implemented("requeue=false"));
         }
-        // The reply comes before what it causes.
-        if let Some(ok) = ok {
-            self.sessions.send(id, number, &AMQPClass::Basic(ok));
-        }
-        let delivered = self.channel_mut(id, number)?.settle_all();
-        self.apply(id, number, delivered.into_iter().map(|delivered| (delivered, Settle::Requeue)), now);
-        Ok(())
+        let delivered = self.channel_mut(id, number)?.take_all();
+        Ok(self.apply(id, number, delivered.into_iter().map(|delivered| (delivered, Settle::Requeue)), now))
     }
 
     pub(super) fn send_confirm(&mut self, id: ConnectionId, number: u16, confirm: Confirm) {
         let Confirm { delivery_tag, multiple, is_ack } = confirm;
-        if is_ack {
-            if let Some(out) = self.sessions.out(id) {
-                out.confirm(number, delivery_tag, multiple);
+        if let Some(out) = self.sessions.out(id) {
+            match is_ack {
+                true => out.confirm(number, delivery_tag, multiple),
+                false => out.refuse(number, delivery_tag, multiple),
             }
-            return;
         }
-        // RabbitMQ sets `requeue` in the nacks it sends; it means nothing to a publisher.
-        let nack = amq_protocol::protocol::basic::Nack { delivery_tag, multiple, requeue: true };
-        self.sessions.send(id, number, &AMQPClass::Basic(AMQPMethod::Nack(nack)));
     }
 }
 
-/// `x-priority`, 0 by default.
-fn priority_of(arguments: &FieldTable, queue: &str, vhost: &str) -> Result<i64, Fault> {
-    let Some(value) = arguments.inner().get("x-priority") else {
-        return Ok(0);
-    };
-    integer_of(value).ok_or_else(|| {
-        let why = format!("\"expected integer, got {}\"", type_name(value));
-        Fault::invalid_argument("x-priority", queue, vhost, &why)
-    })
-}
-
-fn short(text: String) -> amq_protocol::types::ShortString {
-    // Tags come from short strings or are generated: they fit.
-    amq_protocol::types::ShortString::try_new(text).unwrap_or_default()
+/// Checks a consumer's arguments; its priority, 0 by default.
+fn consumer_arguments(arguments: &FieldTable, queue: &str, vhost: &str) -> Result<i64, Fault> {
+    if arguments.contains_key("x-stream-offset") {
+        return Err(Fault::argument_of_other_type("x-stream-offset", queue, vhost, CLASSIC));
+    }
+    match arguments.inner().get("x-priority") {
+        None => Ok(0),
+        Some(value) => integer_of(value).ok_or_else(|| {
+            let why = format!("\"expected integer, got {}\"", type_name(value));
+            Fault::invalid_argument("x-priority", queue, vhost, &why)
+        }),
+    }
 }

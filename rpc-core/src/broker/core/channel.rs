@@ -5,10 +5,9 @@ use std::{collections::VecDeque, sync::Arc};
 use bytes::Bytes;
 
 use super::{
-    message::{Body, Entry, Message},
+    message::{Assembly, Entry, Message},
     vhost::QueueKey,
 };
-use crate::wire::Publish;
 
 /// An open channel, or one that waits for `channel.close-ok`.
 #[derive(Debug, Default)]
@@ -18,13 +17,18 @@ pub(super) struct Channel {
     pub(super) mode: Mode,
     /// A publish whose content has not all arrived.
     pub(super) incoming: Option<Incoming>,
+    /// What has arrived of it.
+    pub(super) assembly: Assembly,
     /// Set by `basic.qos` for consumers started later.
     pub(super) prefetch_count: u16,
     /// Shared by all consumers of the channel.
     pub(super) global_prefetch_count: u16,
     /// Deliveries that count against the windows.
     windowed: usize,
-    pub(super) consumers: Vec<Option<ChannelConsumer>>,
+    slots: Vec<Slot>,
+    /// Counts what [`Channel::consumed_queues`] was asked.
+    turn: usize,
+    free_slots: Vec<usize>,
     /// What an empty queue name stands for.
     pub(super) last_queue: Option<String>,
     /// Its one consumer of direct replies: the tag.
@@ -66,12 +70,11 @@ pub(super) enum Settle {
 }
 
 /// A publish on its way in.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Incoming {
-    pub(super) publish: Publish,
-    pub(super) properties: Option<Bytes>,
-    pub(super) body_left: u64,
-    pub(super) body: Body,
+    pub(super) mandatory: bool,
+    pub(super) immediate: bool,
+    pub(super) has_header: bool,
 }
 
 /// A consumer as its channel sees it.
@@ -88,6 +91,17 @@ impl ChannelConsumer {
     pub(super) fn new(tag: Bytes, queue: QueueKey, no_ack: bool, prefetch_count: u16) -> Self {
         Self { tag, queue, no_ack, prefetch_count, unacked: 0 }
     }
+}
+
+/// A consumer's place on its channel. Deliveries name it, so it is not reused while any of them is out.
+#[derive(Debug)]
+enum Slot {
+    Free,
+    Taken(ChannelConsumer),
+    /// The consumer is gone, deliveries to it are not settled.
+    Left {
+        unacked: usize,
+    },
 }
 
 /// A delivery that waits for its acknowledgement.
@@ -107,14 +121,18 @@ impl Channel {
         Self { is_closing: true, ..Self::default() }
     }
 
-    /// Whether the consumer in `slot` may get another message.
+    /// Whether the consumer in `slot` may get another message. A full window of the channel stops also those who need
+    /// not acknowledge, as in RabbitMQ.
     pub(super) fn has_credit(&self, slot: usize) -> bool {
-        let Some(Some(consumer)) = self.consumers.get(slot) else {
-            return false;
-        };
-        consumer.no_ack
-            || (is_below(consumer.unacked, consumer.prefetch_count)
-                && is_below(self.windowed, self.global_prefetch_count))
+        self.consumer(slot).is_some_and(|consumer| {
+            is_below(self.windowed, self.global_prefetch_count)
+                && (consumer.no_ack || is_below(consumer.unacked, consumer.prefetch_count))
+        })
+    }
+
+    /// The delivery tag that comes next.
+    pub(super) const fn next_tag(&self) -> u64 {
+        self.unacked.last_tag + 1
     }
 
     /// Takes the next delivery tag for a message nobody will acknowledge.
@@ -124,85 +142,109 @@ impl Channel {
 
     /// Takes the next delivery tag, and holds the delivery until it is settled.
     pub(super) fn tag_unacked(&mut self, delivered: Delivered) -> u64 {
-        if let Some(Some(consumer)) = delivered.slot.and_then(|slot| self.consumers.get_mut(slot)) {
+        if let Some(Slot::Taken(consumer)) = delivered.slot.and_then(|slot| self.slots.get_mut(slot)) {
             consumer.unacked += 1;
         }
         self.windowed += usize::from(delivered.slot.is_some());
         self.unacked.push(Some(delivered))
     }
 
-    /// Takes out what an acknowledgement names; `None` when it names nothing.
-    pub(super) fn settle(&mut self, delivery_tag: u64, multiple: bool) -> Option<Vec<Delivered>> {
-        if !multiple {
-            let delivered = self.unacked.take(delivery_tag)?;
-            self.release(&delivered);
-            return Some(vec![delivered]);
+    /// Takes out what an acknowledgement names; `None` when it names nothing. Its place in the windows stays taken
+    /// until [`Channel::release`].
+    pub(super) fn take(&mut self, delivery_tag: u64, multiple: bool) -> Option<Vec<Delivered>> {
+        match multiple {
+            true => self.unacked.take_through(delivery_tag),
+            false => self.unacked.take(delivery_tag).map(|delivered| vec![delivered]),
         }
-        let settled = self.unacked.take_through(delivery_tag)?;
-        for delivered in &settled {
-            self.release(delivered);
-        }
-        Some(settled)
     }
 
     /// One acknowledgement of one delivery, the usual case, without a list.
-    pub(super) fn settle_one(&mut self, delivery_tag: u64) -> Option<Delivered> {
-        let delivered = self.unacked.take(delivery_tag)?;
-        self.release(&delivered);
-        Some(delivered)
+    pub(super) fn take_one(&mut self, delivery_tag: u64) -> Option<Delivered> {
+        self.unacked.take(delivery_tag)
     }
 
     /// Takes out everything unacknowledged, in delivery order.
-    pub(super) fn settle_all(&mut self) -> Vec<Delivered> {
-        let settled = self.unacked.take_all();
-        for delivered in &settled {
-            self.release(delivered);
-        }
-        settled
+    pub(super) fn take_all(&mut self) -> Vec<Delivered> {
+        self.unacked.take_all()
     }
 
     /// Takes back what a rolled-back transaction had settled: it is unacknowledged again under its old tag.
     pub(super) fn restore(&mut self, settlements: Vec<(Delivered, Settle)>) {
         for (delivered, _) in settlements {
-            if let Some(slot) = delivered.slot {
-                self.windowed += 1;
-                if let Some(Some(consumer)) = self.consumers.get_mut(slot) {
-                    consumer.unacked += 1;
-                }
-            }
             self.unacked.restore(delivered);
         }
     }
 
-    /// Frees the windows a delivery occupied.
-    fn release(&mut self, delivered: &Delivered) {
-        if let Some(slot) = delivered.slot {
-            self.windowed = self.windowed.saturating_sub(1);
-            if let Some(Some(consumer)) = self.consumers.get_mut(slot) {
-                consumer.unacked = consumer.unacked.saturating_sub(1);
+    /// Frees a delivery's place in the windows.
+    pub(super) fn release(&mut self, delivered: &Delivered) {
+        let Some(slot) = delivered.slot else { return };
+        self.windowed = self.windowed.saturating_sub(1);
+        match self.slots.get_mut(slot) {
+            Some(Slot::Taken(consumer)) => consumer.unacked = consumer.unacked.saturating_sub(1),
+            Some(Slot::Left { unacked }) if *unacked > 1 => *unacked -= 1,
+            Some(left @ Slot::Left { .. }) => {
+                *left = Slot::Free;
+                self.free_slots.push(slot);
+            }
+            Some(Slot::Free) | None => {}
+        }
+    }
+
+    pub(super) fn add_consumer(&mut self, consumer: ChannelConsumer) -> usize {
+        match self.free_slots.pop() {
+            Some(slot) => {
+                self.slots[slot] = Slot::Taken(consumer);
+                slot
+            }
+            None => {
+                self.slots.push(Slot::Taken(consumer));
+                self.slots.len() - 1
             }
         }
     }
 
-    /// Puts a consumer into the first free slot. A slot is not reused while deliveries of its last consumer are out.
-    pub(super) fn add_consumer(&mut self, consumer: ChannelConsumer) -> usize {
-        self.consumers.push(Some(consumer));
-        self.consumers.len() - 1
+    pub(super) fn consumer(&self, slot: usize) -> Option<&ChannelConsumer> {
+        match self.slots.get(slot) {
+            Some(Slot::Taken(consumer)) => Some(consumer),
+            _ => None,
+        }
+    }
+
+    pub(super) fn consumers(&self) -> impl Iterator<Item = &ChannelConsumer> {
+        (0..self.slots.len()).filter_map(|slot| self.consumer(slot))
+    }
+
+    /// The queues its consumers are on, each once, and another one first each time: they take turns at a window they
+    /// share.
+    pub(super) fn consumed_queues(&mut self) -> Vec<QueueKey> {
+        let mut keys: Vec<_> = self.consumers().map(|consumer| consumer.queue).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        if !keys.is_empty() {
+            self.turn = self.turn.wrapping_add(1);
+            let first = self.turn % keys.len();
+            keys.rotate_left(first);
+        }
+        keys
     }
 
     pub(super) fn consumer_slot(&self, tag: &[u8]) -> Option<usize> {
-        self.consumers.iter().position(|consumer| consumer.as_ref().is_some_and(|consumer| consumer.tag == tag))
+        (0..self.slots.len()).find(|slot| self.consumer(*slot).is_some_and(|consumer| consumer.tag == tag))
     }
 
     pub(super) fn remove_consumer(&mut self, slot: usize) -> Option<ChannelConsumer> {
-        let removed = self.consumers.get_mut(slot)?.take();
-        // Slots at the end are free again once nothing delivered through them is out.
-        if self.windowed == 0 {
-            while matches!(self.consumers.last(), Some(None)) {
-                self.consumers.pop();
+        let unacked = self.consumer(slot)?.unacked;
+        let left = match unacked {
+            0 => {
+                self.free_slots.push(slot);
+                Slot::Free
             }
+            unacked => Slot::Left { unacked },
+        };
+        match std::mem::replace(self.slots.get_mut(slot)?, left) {
+            Slot::Taken(consumer) => Some(consumer),
+            Slot::Free | Slot::Left { .. } => None,
         }
-        removed
     }
 }
 
@@ -211,34 +253,29 @@ fn is_below(count: usize, limit: u16) -> bool {
     limit == 0 || count < usize::from(limit)
 }
 
-/// Unacknowledged deliveries by consecutive tag: looking one up is an index.
+/// Unacknowledged deliveries in the order of their tags. What is settled leaves a hole; holes go when they are at the
+/// front, or half of all.
 #[derive(Debug, Default)]
 struct Unacked {
-    /// The tag of the front; tags below it are settled.
-    first: u64,
-    deliveries: VecDeque<Option<Delivered>>,
+    /// The last tag given out.
+    last_tag: u64,
+    deliveries: VecDeque<(u64, Option<Delivered>)>,
+    holes: usize,
 }
 
 impl Unacked {
-    fn push(&mut self, mut delivered: Option<Delivered>) -> u64 {
-        if self.first == 0 {
-            self.first = 1;
+    fn push(&mut self, delivered: Option<Delivered>) -> u64 {
+        self.last_tag += 1;
+        if let Some(delivered) = delivered {
+            self.deliveries.push_back((self.last_tag, Some(Delivered { delivery_tag: self.last_tag, ..delivered })));
         }
-        let tag = self.first + self.deliveries.len() as u64;
-        if let Some(delivered) = &mut delivered {
-            delivered.delivery_tag = tag;
-        }
-        if delivered.is_none() && self.deliveries.is_empty() {
-            self.first += 1;
-        } else {
-            self.deliveries.push_back(delivered);
-        }
-        tag
+        self.last_tag
     }
 
     fn take(&mut self, tag: u64) -> Option<Delivered> {
-        let at = usize::try_from(tag.checked_sub(self.first)?).ok()?;
-        let delivered = self.deliveries.get_mut(at)?.take()?;
+        let at = self.position(tag)?;
+        let delivered = self.deliveries.get_mut(at)?.1.take()?;
+        self.holes += 1;
         self.trim();
         Some(delivered)
     }
@@ -248,40 +285,55 @@ impl Unacked {
         let count = if tag == 0 {
             self.deliveries.len()
         } else {
-            let at = usize::try_from(tag.checked_sub(self.first)?).ok()?;
-            self.deliveries.get(at)?.as_ref()?;
+            let at = self.position(tag)?;
+            self.deliveries.get(at)?.1.as_ref()?;
             at + 1
         };
-        let taken = self.deliveries.drain(..count).flatten().collect();
-        self.first += count as u64;
+        let taken: Vec<_> = self.deliveries.drain(..count).filter_map(|(_, delivered)| delivered).collect();
+        self.holes -= count - taken.len();
         self.trim();
         Some(taken)
     }
 
     fn take_all(&mut self) -> Vec<Delivered> {
-        self.first += self.deliveries.len() as u64;
-        self.deliveries.drain(..).flatten().collect()
+        self.holes = 0;
+        self.deliveries.drain(..).filter_map(|(_, delivered)| delivered).collect()
     }
 
-    /// Puts a delivery back under its tag, which may lie below the first one that is still out.
+    /// Puts a delivery back under its tag.
     fn restore(&mut self, delivered: Delivered) {
-        while self.first > delivered.delivery_tag {
-            self.deliveries.push_front(None);
-            self.first -= 1;
+        let tag = delivered.delivery_tag;
+        match self.deliveries.binary_search_by_key(&tag, |(tag, _)| *tag) {
+            Ok(at) => {
+                self.deliveries[at].1 = Some(delivered);
+                self.holes -= 1;
+            }
+            Err(at) => self.deliveries.insert(at, (tag, Some(delivered))),
         }
-        let at = delivered.delivery_tag - self.first;
-        if let Some(slot) = usize::try_from(at).ok().and_then(|at| self.deliveries.get_mut(at)) {
-            *slot = Some(delivered);
+    }
+
+    fn position(&self, tag: u64) -> Option<usize> {
+        // Nearly all acknowledgements come in order.
+        if self.deliveries.front()?.0 == tag {
+            return Some(0);
         }
+        self.deliveries.binary_search_by_key(&tag, |(tag, _)| *tag).ok()
     }
 
     fn trim(&mut self) {
-        while let Some(None) = self.deliveries.front() {
+        while let Some((_, None)) = self.deliveries.front() {
             self.deliveries.pop_front();
-            self.first += 1;
+            self.holes -= 1;
+        }
+        if self.holes > HOLES_MIN && self.holes > self.deliveries.len() / 2 {
+            self.deliveries.retain(|(_, delivered)| delivered.is_some());
+            self.holes = 0;
         }
     }
 }
+
+/// Fewer holes are not worth moving the rest for.
+const HOLES_MIN: usize = 64;
 
 /// Publisher confirms that are due, merged until the batch of frames is handled.
 #[derive(Debug, Default)]
@@ -300,6 +352,11 @@ pub(super) struct Confirm {
 }
 
 impl Confirms {
+    /// Whether there is something to flush.
+    pub(super) const fn is_pending(&self) -> bool {
+        self.run.is_some()
+    }
+
     /// Notes one more publish; returns the run it does not continue.
     pub(super) fn add(&mut self, is_ack: bool) -> Option<Confirm> {
         let ended = match self.run {
@@ -314,25 +371,26 @@ impl Confirms {
     /// The run so far.
     pub(super) fn flush(&mut self) -> Option<Confirm> {
         let (first, is_ack) = self.run.take()?;
-        Some(Confirm { delivery_tag: self.published, multiple: self.published > first, is_ack })
+        // RabbitMQ's nacks are always `multiple`.
+        let multiple = !is_ack || self.published > first;
+        Some(Confirm { delivery_tag: self.published, multiple, is_ack })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::core::message::tests::message;
 
     fn delivered(slot: Option<usize>) -> Delivered {
-        let message = Arc::new(Message {
-            exchange: Bytes::new(),
-            routing_key: Bytes::new(),
-            properties: Bytes::from_static(&[0, 0]),
-            body: Body::Empty,
-            priority: 0,
-            expiration_ms: None,
-        });
-        let entry = Entry { place: 1, message, redelivered: false, expires_at: None };
+        let entry = Entry { place: 1, message: message(b"", 0), delivery_count: 0, expires_at: None };
         Delivered { queue: QueueKey(1), entry, slot, delivery_tag: 0 }
+    }
+
+    fn settle(channel: &mut Channel, delivery_tag: u64, multiple: bool) -> Option<usize> {
+        let taken = channel.take(delivery_tag, multiple)?;
+        taken.iter().for_each(|delivered| channel.release(delivered));
+        Some(taken.len())
     }
 
     #[test]
@@ -341,14 +399,29 @@ mod tests {
         assert_eq!(channel.tag_settled(), 1);
         let tags: Vec<_> = (0..3).map(|_| channel.tag_unacked(delivered(None))).collect();
         assert_eq!(tags, [2, 3, 4]);
-        assert!(channel.settle(1, false).is_none(), "never waited for one");
-        assert!(channel.settle(3, false).is_some());
-        assert!(channel.settle(3, false).is_none());
-        assert!(channel.settle(5, true).is_none(), "above the last");
-        assert_eq!(channel.settle(4, true).unwrap().len(), 2);
-        assert_eq!(channel.settle(0, true).unwrap().len(), 0, "all of nothing");
-        assert!(channel.settle(0, false).is_none());
+        assert_eq!(settle(&mut channel, 1, false), None, "never waited for one");
+        assert_eq!(settle(&mut channel, 3, false), Some(1));
+        assert_eq!(settle(&mut channel, 3, false), None);
+        assert_eq!(settle(&mut channel, 5, true), None, "above the last");
+        assert_eq!(settle(&mut channel, 4, true), Some(2));
+        assert_eq!(settle(&mut channel, 0, true), Some(0), "all of nothing");
+        assert_eq!(settle(&mut channel, 0, false), None);
         assert_eq!(channel.tag_unacked(delivered(None)), 5);
+    }
+
+    #[test]
+    fn one_delivery_that_stays_out_holds_no_memory_for_later_ones() {
+        let mut channel = Channel::default();
+        let stuck = channel.tag_unacked(delivered(None));
+        for _ in 0..10_000 {
+            channel.tag_settled();
+            let tag = channel.tag_unacked(delivered(None));
+            assert_eq!(settle(&mut channel, tag, false), Some(1));
+        }
+        assert!(channel.unacked.deliveries.len() <= 2 * HOLES_MIN + 2);
+        assert_eq!(settle(&mut channel, stuck, false), Some(1));
+        assert!(channel.unacked.deliveries.is_empty());
+        assert_eq!(channel.unacked.holes, 0);
     }
 
     #[test]
@@ -357,9 +430,9 @@ mod tests {
         for _ in 0..3 {
             channel.tag_unacked(delivered(None));
         }
-        let settled = channel.settle(2, true).unwrap();
+        let settled = channel.take(2, true).unwrap();
         channel.restore(settled.into_iter().map(|delivered| (delivered, Settle::Ack)).collect());
-        assert_eq!(channel.settle(0, true).unwrap().len(), 3);
+        assert_eq!(settle(&mut channel, 0, true), Some(3));
         assert_eq!(channel.tag_unacked(delivered(None)), 4);
     }
 
@@ -375,8 +448,34 @@ mod tests {
         channel.tag_unacked(delivered(Some(1)));
         assert!(!channel.has_credit(1), "the channel's window is full");
         channel.tag_unacked(delivered(None));
-        channel.settle(1, false);
+        settle(&mut channel, 1, false);
         assert!(channel.has_credit(0) && channel.has_credit(1));
+    }
+
+    #[test]
+    fn a_slot_is_reused_when_its_last_delivery_is_settled() {
+        let mut channel = Channel::default();
+        let consumer = || ChannelConsumer::new(Bytes::new(), QueueKey(1), false, 1);
+        let first = channel.add_consumer(consumer());
+        let tag = channel.tag_unacked(delivered(Some(first)));
+        channel.remove_consumer(first);
+        let second = channel.add_consumer(consumer());
+        assert_ne!(first, second);
+        settle(&mut channel, tag, false);
+        assert!(channel.has_credit(second));
+        assert_eq!(channel.add_consumer(consumer()), first);
+        channel.remove_consumer(second);
+        assert_eq!(channel.add_consumer(consumer()), second);
+    }
+
+    #[test]
+    fn a_full_window_of_the_channel_stops_those_who_need_not_acknowledge() {
+        let mut channel = Channel { global_prefetch_count: 1, ..Channel::default() };
+        channel.add_consumer(ChannelConsumer::new(Bytes::new(), QueueKey(1), false, 0));
+        channel.add_consumer(ChannelConsumer::new(Bytes::new(), QueueKey(1), true, 0));
+        assert!(channel.has_credit(1));
+        channel.tag_unacked(delivered(Some(0)));
+        assert!(!channel.has_credit(1));
     }
 
     #[test]
@@ -385,7 +484,7 @@ mod tests {
         assert_eq!((confirms.add(true), confirms.add(true)), (None, None));
         let acks = Confirm { delivery_tag: 2, multiple: true, is_ack: true };
         assert_eq!(confirms.add(false), Some(acks));
-        assert_eq!(confirms.flush(), Some(Confirm { delivery_tag: 3, multiple: false, is_ack: false }));
+        assert_eq!(confirms.flush(), Some(Confirm { delivery_tag: 3, multiple: true, is_ack: false }));
         assert_eq!(confirms.flush(), None);
     }
 }

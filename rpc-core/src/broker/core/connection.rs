@@ -29,20 +29,17 @@ impl Core {
         self.sessions.send(id, 0, &AMQPClass::Connection(AMQPMethod::Start(start)));
     }
 
-    pub(super) fn connection_method(
-        &mut self,
-        id: ConnectionId,
-        method: AMQPMethod,
-        ids: (u16, u16),
-        now: Now,
-    ) -> Result<Flow, Fault> {
+    pub(super) fn connection_method(&mut self, id: ConnectionId, method: AMQPMethod, now: Now) -> Result<Flow, Fault> {
         let stage = self.session_mut(id)?.stage;
         match (stage, method) {
             (Stage::AwaitStartOk, AMQPMethod::StartOk(start_ok)) => self.start_ok(id, &start_ok),
             (Stage::AwaitTuneOk, AMQPMethod::TuneOk(tune_ok)) => self.tune_ok(id, &tune_ok),
             (Stage::AwaitOpen, AMQPMethod::Open(open)) => self.open_vhost(id, &open),
             (_, AMQPMethod::Close(_)) => {
-                self.close_channels(id, now);
+                self.end_batch(id);
+                let freed = self.end_channels(id, now);
+                self.deliver_all(id, freed, now);
+                // Its exclusive queues go with the connection, in `Core::close`.
                 self.sessions.send(id, 0, &AMQPClass::Connection(AMQPMethod::CloseOk(CloseOk {})));
                 Ok(Flow::Close)
             }
@@ -51,14 +48,14 @@ impl Core {
                 self.sessions.send(id, 0, &AMQPClass::Connection(ok));
                 Ok(Flow::Continue)
             }
-            _ => self.unexpected_method(id, ids),
+            _ => self.unexpected_method(id),
         }
     }
 
     /// RabbitMQ tells a client it knows what is wrong; one that has not introduced itself is cut off after a pause.
-    pub(super) fn unexpected_method(&mut self, id: ConnectionId, ids: (u16, u16)) -> Result<Flow, Fault> {
+    pub(super) fn unexpected_method(&mut self, id: ConnectionId) -> Result<Flow, Fault> {
         match self.session_mut(id)?.stage {
-            Stage::Open => Err(Fault::unexpected_when_running(ids)),
+            Stage::Open => Err(Fault::unexpected_when_running()),
             _ => Ok(Flow::ClosePaused(REFUSED_PAUSE)),
         }
     }
@@ -110,31 +107,14 @@ impl Core {
 
     fn open_vhost(&mut self, id: ConnectionId, open: &Open) -> Result<Flow, Fault> {
         let name = open.virtual_host.as_str();
-        let Some((name, _)) = self.vhosts.get_key_value(name) else {
+        let Some(vhost) = self.vhosts.iter().position(|vhost| &*vhost.name == name) else {
             return Err(Fault::not_allowed(format!("vhost {name} not found")).at((10, 40)));
         };
-        let name = std::sync::Arc::clone(name);
         let session = self.session_mut(id)?;
-        session.vhost = name;
+        session.vhost = Some(vhost);
         session.stage = Stage::Open;
         self.sessions.send(id, 0, &AMQPClass::Connection(AMQPMethod::OpenOk(OpenOk {})));
         Ok(Flow::Continue)
-    }
-
-    fn close_channels(&mut self, id: ConnectionId, now: Now) {
-        self.end_batch(id);
-        let Some(session) = self.sessions.get(id) else { return };
-        let mut numbers: Vec<_> = session.channels.keys().copied().collect();
-        numbers.sort_unstable();
-        let mut freed = Vec::new();
-        for number in numbers {
-            freed.extend(self.end_channel(id, number, now));
-        }
-        if let Some(session) = self.sessions.get_mut(id) {
-            session.channels.clear();
-        }
-        // Its exclusive queues go with the connection, in `Core::close`.
-        self.deliver_all(id, freed, now);
     }
 }
 

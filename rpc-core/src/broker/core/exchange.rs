@@ -8,17 +8,11 @@ use amq_protocol::{
     types::AMQPValue,
 };
 
-use super::{ConnectionId, Core, Fault, Now};
+use super::{ConnectionId, Core, Fault, queue_arguments::type_name};
 use crate::routing::{Declared, Destination, ExchangeKind, ExchangeOptions, RoutingError};
 
 impl Core {
-    pub(super) fn exchange_method(
-        &mut self,
-        id: ConnectionId,
-        number: u16,
-        method: AMQPMethod,
-        _now: Now,
-    ) -> Result<(), Fault> {
+    pub(super) fn exchange_method(&mut self, id: ConnectionId, number: u16, method: AMQPMethod) -> Result<(), Fault> {
         let (nowait, ok) = match method {
             AMQPMethod::Declare(declare) => {
                 self.declare_exchange(id, &declare)?;
@@ -36,7 +30,7 @@ impl Core {
                 self.unbind_exchange(id, &unbind)?;
                 (unbind.nowait, AMQPMethod::UnbindOk(UnbindOk {}))
             }
-            _ => return Err(Fault::unimplemented()),
+            _ => return Err(Fault::unimplemented_method()),
         };
         if !nowait {
             self.sessions.send(id, number, &AMQPClass::Exchange(ok));
@@ -58,10 +52,7 @@ impl Core {
         }
         let kind = declare.kind.as_str();
         let Some(kind) = ExchangeKind::from_name(kind) else {
-            if kind.is_empty() {
-                return Err(Fault::command_invalid("invalid exchange type ''"));
-            }
-            return Err(Fault::command_invalid(format!("unknown exchange type '{kind}'")));
+            return Err(Fault::unknown_exchange_type(kind));
         };
         if name.starts_with("amq.") && vhost.router.exchange(name).is_none() {
             return Err(Fault::reserved_name("exchange", name));
@@ -75,11 +66,8 @@ impl Core {
             None => None,
             Some(AMQPValue::LongString(text)) => Some(String::from_utf8_lossy(text.as_bytes()).into_owned()),
             Some(other) => {
-                let kind = super::queue_arguments::type_name(other);
-                return Err(Fault::precondition(format!(
-                    "invalid type '{kind}' for arg 'alternate-exchange' in exchange '{name}' in vhost '{}'",
-                    vhost.name
-                )));
+                let kind = type_name(other);
+                return Err(Fault::invalid_argument_type(kind, "alternate-exchange", "exchange", name, &vhost.name));
             }
         };
         match vhost.router.declare_exchange(name, options) {
@@ -97,11 +85,11 @@ impl Core {
         if name.is_empty() {
             return Err(Fault::default_exchange());
         }
-        if name.starts_with("amq.") && vhost.router.exchange(name).is_some() {
+        if name.starts_with("amq.") {
             return Err(Fault::system_exchange(name, &vhost.name));
         }
         if delete.if_unused && vhost.router.is_exchange_in_use(name) {
-            return Err(Fault::precondition(format!("exchange '{name}' in vhost '{}' in use", vhost.name)));
+            return Err(Fault::in_use("exchange", name, &vhost.name));
         }
         vhost.router.delete_exchange(name);
         Ok(())

@@ -3,7 +3,7 @@
 //! A soft fault closes the channel, a hard one the connection. There is one constructor for each text; a text that
 //! stands here is RabbitMQ 3.10.8's own.
 
-use crate::wire::{RawFrame, ReplyCode};
+use crate::wire::ReplyCode;
 
 /// A refused operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,11 +14,12 @@ pub(crate) struct Fault {
     /// The method that was refused; (0, 0) when there was none.
     pub(crate) class_id: u16,
     pub(crate) method_id: u16,
+    is_of_frame: bool,
 }
 
 impl Fault {
     fn soft(code: ReplyCode, text: impl Into<String>) -> Self {
-        Self { is_hard: false, code, text: text.into(), class_id: 0, method_id: 0 }
+        Self { is_hard: false, code, text: text.into(), class_id: 0, method_id: 0, is_of_frame: false }
     }
 
     fn hard(code: ReplyCode, text: impl Into<String>) -> Self {
@@ -31,11 +32,28 @@ impl Fault {
         self
     }
 
+    /// Names the refused method, unless that was done closer to it.
+    pub(super) fn at_unless_set(self, ids: (u16, u16)) -> Self {
+        if (self.class_id, self.method_id) == (0, 0) && !self.is_of_frame { self.at(ids) } else { self }
+    }
+
+    /// Closes the connection: there is no channel it could close.
+    pub(super) const fn hardened(mut self) -> Self {
+        self.is_hard = true;
+        self
+    }
+
+    /// A fault of the frame, not of a method in it: it names none.
+    const fn of_frame(mut self) -> Self {
+        self.is_of_frame = true;
+        self
+    }
+
     /// `reply_text` as sent: cut to what a short string holds.
     pub(super) fn reply_text(&self) -> String {
         let mut text = format!("{} - {}", self.code.name(), self.text);
-        if text.len() > 255 {
-            let end = (0..=252).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+        if text.len() > SHORT_STRING_MAX {
+            let end = (0..=SHORT_STRING_MAX - 3).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
             text.truncate(end);
             text.push_str("...");
         }
@@ -87,6 +105,45 @@ impl Fault {
         Self::precondition(format!("invalid arg '{argument}' for queue '{queue}' in vhost '{vhost}': {why}"))
     }
 
+    /// An argument that exists, but not for this type of queue.
+    pub(super) fn argument_of_other_type(argument: &str, queue: &str, vhost: &str, module: &str) -> Self {
+        Self::precondition(format!(
+            "invalid arg '{argument}' for queue '{queue}' in vhost '{vhost}' of queue type {module}"
+        ))
+    }
+
+    pub(super) fn invalid_argument_type(kind: &str, argument: &str, what: &str, name: &str, vhost: &str) -> Self {
+        Self::precondition(format!("invalid type '{kind}' for arg '{argument}' in {what} '{name}' in vhost '{vhost}'"))
+    }
+
+    pub(super) fn invalid_property(property: &str, queue: &str, vhost: &str) -> Self {
+        Self::precondition(format!("invalid property '{property}' for queue '{queue}' in vhost '{vhost}'"))
+    }
+
+    pub(super) fn invalid_expiration(expiration: &str, why: &str) -> Self {
+        Self::precondition(format!("invalid expiration '{expiration}': {why}"))
+    }
+
+    pub(super) fn unacceptable_header(header: &str, kind: &str) -> Self {
+        Self::precondition(format!("invalid message: {{unacceptable_type_in_header,\"{header}\",{kind}}}"))
+    }
+
+    pub(super) fn unknown_delivery_mode(mode: u8) -> Self {
+        Self::precondition(format!("invalid message: {{delivery_mode_unknown,{mode}}}"))
+    }
+
+    pub(super) fn wrong_user_id(user_id: &str, user: &str) -> Self {
+        Self::precondition(format!("user_id property set to '{user_id}' but authenticated user was '{user}'"))
+    }
+
+    pub(super) fn in_use(what: &str, name: &str, vhost: &str) -> Self {
+        Self::precondition(format!("{what} '{name}' in vhost '{vhost}' in use"))
+    }
+
+    pub(super) fn not_empty(queue: &str, vhost: &str) -> Self {
+        Self::precondition(format!("queue '{queue}' in vhost '{vhost}' not empty"))
+    }
+
     pub(super) fn unknown_delivery_tag(delivery_tag: u64) -> Self {
         Self::precondition(format!("unknown delivery tag {delivery_tag}"))
     }
@@ -125,6 +182,7 @@ impl Fault {
                 "Login was refused using authentication mechanism {mechanism}. For details see the broker logfile."
             ),
         )
+        .of_frame()
     }
 
     pub(super) fn not_allowed(text: impl Into<String>) -> Self {
@@ -135,41 +193,81 @@ impl Fault {
         Self::hard(ReplyCode::NotImplemented, text)
     }
 
-    pub(super) fn command_invalid(text: impl Into<String>) -> Self {
-        Self::hard(ReplyCode::CommandInvalid, text)
+    pub(super) fn no_global_qos(queue: &str, vhost: &str) -> Self {
+        Self::not_implemented(format!("queue '{queue}' in vhost '{vhost}' does not support global qos"))
     }
 
-    /// A method only servers send, or one that does not belong here.
-    pub(super) fn unimplemented() -> Self {
-        Self::command_invalid("unimplemented method")
+    pub(super) fn too_many_channels(open: usize, max: u16) -> Self {
+        let text = format!("number of channels opened ({open}) has reached the negotiated channel_max ({max})");
+        Self::not_allowed(text).of_frame()
     }
 
-    /// A method on channel 0 that does not belong there.
-    pub(super) fn unexpected_when_running(ids: (u16, u16)) -> Self {
-        Self::channel_error("unexpected method in connection state running").at(ids)
+    pub(super) fn unknown_exchange_type(kind: &str) -> Self {
+        // RabbitMQ calls invalid what it knows as a word, and unknown what it does not.
+        let adjective = if kind.is_empty() { "invalid" } else { "unknown" };
+        Self::hard(ReplyCode::CommandInvalid, format!("{adjective} exchange type '{kind}'"))
+    }
+
+    /// A method that is the server's to send, or belongs on another channel.
+    pub(super) fn unimplemented_method() -> Self {
+        Self::hard(ReplyCode::CommandInvalid, "unimplemented method")
+    }
+
+    /// A method that does not belong on channel 0, or not now.
+    pub(super) fn unexpected_when_running() -> Self {
+        Self::channel_error("unexpected method in connection state running")
+    }
+
+    pub(super) fn second_channel_open() -> Self {
+        Self::channel_error("second 'channel.open' seen")
     }
 
     pub(super) fn channel_error(text: impl Into<String>) -> Self {
         Self::hard(ReplyCode::ChannelError, text)
     }
 
-    pub(super) fn unexpected_frame(text: impl Into<String>) -> Self {
+    pub(super) fn expected_method() -> Self {
+        let text = "expected method frame, got non method frame instead";
+        Self::hard(ReplyCode::UnexpectedFrame, text).of_frame()
+    }
+
+    pub(super) fn expected_header(instead: &str) -> Self {
+        let text = format!("expected content header for class 60, got {instead} instead");
         Self::hard(ReplyCode::UnexpectedFrame, text)
     }
 
-    /// A frame that has no business on its channel.
-    pub(super) fn unexpected_octets(frame: &RawFrame) -> Self {
-        let octets = octets_or_text(&frame.payload);
-        Self::unexpected_frame(format!("type {}, all octets = {octets}", frame.kind.octet()))
+    pub(super) fn expected_body() -> Self {
+        let text = "expected content body, got non content body frame instead";
+        Self::hard(ReplyCode::UnexpectedFrame, text)
     }
 
-    /// A frame of no kind, or too short to be of its kind.
+    pub(super) fn unexpected_kind(kind: u8, payload: &[u8]) -> Self {
+        Self::hard(ReplyCode::UnexpectedFrame, frame_text(kind, payload)).of_frame()
+    }
+
     pub(super) fn unknown_frame(kind: u8, payload: &[u8]) -> Self {
-        Self::frame_error(format!("type {kind}, all octets = {}: unknown_frame", octets_or_text(payload)))
+        Self::frame_error(format!("{}: unknown_frame", frame_text(kind, payload)))
     }
 
-    pub(super) fn frame_error(text: impl Into<String>) -> Self {
-        Self::hard(ReplyCode::FrameError, text)
+    pub(super) fn frame_too_large(kind: u8, payload_bytes: u32, limit_bytes: u32) -> Self {
+        let text = frame_text(kind, &[]);
+        Self::frame_error(format!("{text}: {{frame_too_large,{payload_bytes},{limit_bytes}}}"))
+    }
+
+    pub(super) fn bad_frame_end(kind: u8, payload: &[u8], end: u8) -> Self {
+        let text = frame_text(kind, payload);
+        let why = erlang_pair(text.len() + 2, "invalid_frame_end_marker", &end.to_string());
+        Self::frame_error(format!("{text}: {why}"))
+    }
+
+    pub(super) fn body_too_long(more: u64) -> Self {
+        Self::frame_error(format!("{more} bytes of body more than the content header announced"))
+    }
+
+    /// Arguments of a known method that are not what they should be.
+    pub(super) fn undecodable(arguments: &[u8]) -> Self {
+        // RabbitMQ writes these, and only these, as numbers even where they are text.
+        Self::hard(ReplyCode::FrameError, format!("cannot decode <<{}>>", erlang_numbers(arguments)))
     }
 
     pub(super) fn syntax_error(text: impl Into<String>) -> Self {
@@ -177,24 +275,82 @@ impl Fault {
     }
 
     pub(super) fn connection_forced(text: impl Into<String>) -> Self {
-        Self::hard(ReplyCode::ConnectionForced, text)
+        Self::hard(ReplyCode::ConnectionForced, text).of_frame()
+    }
+
+    fn frame_error(text: String) -> Self {
+        Self::hard(ReplyCode::FrameError, text).of_frame()
     }
 }
 
-/// Bytes as Erlang shows them: `<<1,2,3>>`. As many as a reply text holds.
-pub(super) fn octets(bytes: &[u8]) -> String {
-    let octets: Vec<_> = bytes.iter().take(OCTETS_MAX).map(u8::to_string).collect();
-    format!("<<{}>>", octets.join(","))
+/// A frame in RabbitMQ's words: only the start of a long payload.
+fn frame_text(kind: u8, payload: &[u8]) -> String {
+    let shown = &payload[..payload.len().min(FRAME_TEXT_MAX_BYTES)];
+    let extent = match payload.len() > shown.len() {
+        true => format!("first {FRAME_TEXT_MAX_BYTES}"),
+        false => "all".to_owned(),
+    };
+    format!("type {kind}, {extent} octets = {}", erlang_binary(shown))
 }
 
-/// The same with Erlang's eye for text: `<<"abc">>`.
-fn octets_or_text(bytes: &[u8]) -> String {
-    let shown = &bytes[..bytes.len().min(OCTETS_MAX)];
-    if !bytes.is_empty() && shown.iter().all(|byte| (b' '..=b'~').contains(byte)) {
-        return format!("<<{:?}>>", String::from_utf8_lossy(shown));
+/// Bytes as Erlang prints them: text in quotes when all of them can be read, else numbers.
+fn erlang_binary(bytes: &[u8]) -> String {
+    let is_text = !bytes.is_empty() && bytes.iter().all(|byte| matches!(byte, b' '..=b'~'));
+    if is_text {
+        let text = String::from_utf8_lossy(bytes).replace('\\', "\\\\").replace('"', "\\\"");
+        return format!("<<\"{text}\">>");
     }
-    octets(bytes)
+    format!("<<{}>>", erlang_numbers(bytes))
 }
 
-/// More are cut off with the reply text anyway.
-const OCTETS_MAX: usize = 255;
+fn erlang_numbers(bytes: &[u8]) -> String {
+    let numbers: Vec<_> = bytes.iter().map(u8::to_string).collect();
+    numbers.join(",")
+}
+
+/// `{name,value}` as Erlang prints it behind `column` other characters: on two lines where one would be too long.
+pub(super) fn erlang_pair(column: usize, name: &str, value: &str) -> String {
+    if column + name.len() + value.len() + 3 < ERLANG_COLUMNS {
+        return format!("{{{name},{value}}}");
+    }
+    format!("{{{name},\n{:indent$}{value}}}", "", indent = column + 1)
+}
+
+/// Payload bytes shown in a fault's text.
+const FRAME_TEXT_MAX_BYTES: usize = 16;
+const ERLANG_COLUMNS: usize = 80;
+const SHORT_STRING_MAX: usize = 255;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_described_as_erlang_prints_them() {
+        let text = |fault: Fault| fault.reply_text();
+        assert_eq!(
+            text(Fault::bad_frame_end(1, &[0, 50, 0, 10, 0, 0, 0, 0, 0, 0, 0, 0], 0)),
+            "FRAME_ERROR - type 1, all octets = <<0,50,0,10,0,0,0,0,0,0,0,0>>: {invalid_frame_end_marker,\n\
+             \x20                                                    0}"
+        );
+        assert_eq!(
+            text(Fault::bad_frame_end(3, b"hello", 1)),
+            "FRAME_ERROR - type 3, all octets = <<\"hello\">>: {invalid_frame_end_marker,1}"
+        );
+        assert_eq!(
+            text(Fault::unknown_frame(2, &[7; 17])),
+            "FRAME_ERROR - type 2, first 16 octets = <<7,7,7,7,7,7,7,7,7,7,7,7,7,7,7,7>>: unknown_frame"
+        );
+        assert_eq!(
+            text(Fault::frame_too_large(3, 5_000, 4_088)),
+            "FRAME_ERROR - type 3, all octets = <<>>: {frame_too_large,5000,4088}"
+        );
+        assert_eq!(text(Fault::undecodable(&[0, 9])), "FRAME_ERROR - cannot decode <<0,9>>");
+    }
+
+    #[test]
+    fn long_texts_are_cut_to_a_short_string() {
+        let text = Fault::no_queue(&"ü".repeat(127), "/").reply_text();
+        assert!(text.len() <= SHORT_STRING_MAX && text.ends_with("ü..."), "{text}");
+    }
+}

@@ -1,53 +1,151 @@
 //! A message: what was published, kept as it came.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+
+use crate::wire::COPY_MAX_BYTES;
 
 /// A published message, shared by all queues it is in.
+///
+/// Names, properties and a small body lie in one piece of memory, so that a small message pins nothing of the buffer it
+/// was read into. The parts of a large body stay where they were received.
 #[derive(Debug)]
 pub(super) struct Message {
-    pub(super) exchange: Bytes,
-    pub(super) routing_key: Bytes,
-    /// Property flags and values, byte for byte.
-    pub(super) properties: Bytes,
-    pub(super) body: Body,
+    bytes: Box<[u8]>,
+    exchange_end: usize,
+    routing_key_end: usize,
+    properties_end: usize,
+    parts: Vec<Bytes>,
     pub(super) priority: u8,
     /// The message's own time to live.
     pub(super) expiration_ms: Option<u64>,
 }
 
-/// A body in the frames it came in.
-#[derive(Debug, Default)]
-pub(super) enum Body {
-    #[default]
-    Empty,
-    One([Bytes; 1]),
-    Many(Vec<Bytes>),
+impl Message {
+    /// A message with the same body.
+    pub(super) fn with_body_of(other: &Self, exchange: &[u8], routing_key: &[u8], properties: &[u8]) -> Self {
+        let (small, parts) = other.body();
+        let mut assembly = Assembly::default();
+        assembly.begin(exchange, routing_key);
+        assembly.properties(properties, 0);
+        assembly.bytes.extend_from_slice(small);
+        assembly.parts.extend_from_slice(parts);
+        assembly.finish(other.priority, other.expiration_ms)
+    }
+
+    pub(super) fn exchange(&self) -> &[u8] {
+        &self.bytes[..self.exchange_end]
+    }
+
+    pub(super) fn routing_key(&self) -> &[u8] {
+        &self.bytes[self.exchange_end..self.routing_key_end]
+    }
+
+    /// Property flags and values, byte for byte.
+    pub(super) fn properties(&self) -> &[u8] {
+        &self.bytes[self.routing_key_end..self.properties_end]
+    }
+
+    /// The body: what is small, and what is large.
+    pub(super) fn body(&self) -> (&[u8], &[Bytes]) {
+        (&self.bytes[self.properties_end..], &self.parts)
+    }
+
+    pub(super) fn body_bytes(&self) -> usize {
+        let (small, parts) = self.body();
+        small.len() + parts.iter().map(Bytes::len).sum::<usize>()
+    }
 }
 
-impl Body {
-    pub(super) fn parts(&self) -> &[Bytes] {
-        match self {
-            Self::Empty => &[],
-            Self::One(part) => part,
-            Self::Many(parts) => parts,
+/// A message on its way in; its memory serves the next one.
+#[derive(Debug, Default)]
+pub(super) struct Assembly {
+    bytes: Vec<u8>,
+    exchange_end: usize,
+    routing_key_end: usize,
+    properties_end: usize,
+    parts: Vec<Bytes>,
+    /// Small pieces of a large body, until they are worth a part.
+    pieces: BytesMut,
+    body_left: u64,
+    is_small: bool,
+}
+
+impl Assembly {
+    /// Starts over.
+    pub(super) fn begin(&mut self, exchange: &[u8], routing_key: &[u8]) {
+        self.bytes.clear();
+        self.parts.clear();
+        self.pieces.clear();
+        self.bytes.extend_from_slice(exchange);
+        self.exchange_end = self.bytes.len();
+        self.bytes.extend_from_slice(routing_key);
+        self.routing_key_end = self.bytes.len();
+    }
+
+    pub(super) fn properties(&mut self, properties: &[u8], body_size: u64) {
+        self.bytes.truncate(self.routing_key_end);
+        self.bytes.extend_from_slice(properties);
+        self.properties_end = self.bytes.len();
+        self.body_left = body_size;
+        self.is_small = body_size <= COPY_MAX_BYTES as u64;
+    }
+
+    /// A piece of the body; `share` keeps it where it is. Returns by how much it is more than was announced.
+    pub(super) fn body(&mut self, piece: &[u8], share: impl FnOnce() -> Bytes) -> Result<(), u64> {
+        let length = piece.len() as u64;
+        self.body_left = self.body_left.checked_sub(length).ok_or_else(|| length - self.body_left)?;
+        if self.is_small {
+            self.bytes.extend_from_slice(piece);
+        } else if piece.len() > COPY_MAX_BYTES {
+            self.cut_pieces();
+            self.parts.push(share());
+        } else {
+            self.pieces.extend_from_slice(piece);
         }
+        Ok(())
     }
 
-    pub(super) fn push(&mut self, part: Bytes) {
-        *self = match std::mem::take(self) {
-            Self::Empty => Self::One([part]),
-            Self::One([first]) => Self::Many(vec![first, part]),
-            Self::Many(mut parts) => {
-                parts.push(part);
-                Self::Many(parts)
-            }
+    pub(super) const fn is_whole(&self) -> bool {
+        self.body_left == 0
+    }
+
+    pub(super) fn exchange_and_key(&self) -> (&[u8], &[u8]) {
+        (&self.bytes[..self.exchange_end], &self.bytes[self.exchange_end..self.routing_key_end])
+    }
+
+    pub(super) fn property_bytes(&self) -> &[u8] {
+        &self.bytes[self.routing_key_end..self.properties_end]
+    }
+
+    /// Replaces the properties of a whole message.
+    pub(super) fn replace_properties(&mut self, properties: &[u8]) {
+        self.bytes.splice(self.routing_key_end..self.properties_end, properties.iter().copied());
+        self.properties_end = self.routing_key_end + properties.len();
+    }
+
+    /// The message, leaving the memory for the next one.
+    pub(super) fn finish(&mut self, priority: u8, expiration_ms: Option<u64>) -> Message {
+        self.cut_pieces();
+        let message = Message {
+            bytes: self.bytes.as_slice().into(),
+            exchange_end: self.exchange_end,
+            routing_key_end: self.routing_key_end,
+            properties_end: self.properties_end,
+            parts: std::mem::take(&mut self.parts),
+            priority,
+            expiration_ms,
         };
+        self.bytes.clear();
+        self.bytes.shrink_to(KEPT_MAX_BYTES);
+        message
     }
 
-    pub(super) fn bytes(&self) -> usize {
-        self.parts().iter().map(Bytes::len).sum()
+    fn cut_pieces(&mut self) {
+        if !self.pieces.is_empty() {
+            self.parts.push(self.pieces.split().freeze());
+        }
     }
 }
 
@@ -57,12 +155,72 @@ pub(super) struct Entry {
     /// Its place in the queue, which it gets back when it is requeued.
     pub(super) place: u64,
     pub(super) message: Arc<Message>,
-    pub(super) redelivered: bool,
-    pub(super) expires_at: Option<std::time::Instant>,
+    /// How often it was delivered and came back.
+    pub(super) delivery_count: u32,
+    pub(super) expires_at: Option<Instant>,
 }
 
 impl Entry {
-    pub(super) fn is_expired(&self, now: std::time::Instant) -> bool {
-        self.expires_at.is_some_and(|at| at <= now)
+    pub(super) const fn is_redelivered(&self) -> bool {
+        self.delivery_count > 0
+    }
+}
+
+/// Memory a channel keeps for the next message.
+const KEPT_MAX_BYTES: usize = 16 * 1_024;
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A message without names and properties.
+    pub(in super::super) fn message(body: &[u8], priority: u8) -> Arc<Message> {
+        let mut assembly = Assembly::default();
+        assembly.begin(b"", b"");
+        assembly.properties(&[0, 0], body.len() as u64);
+        assembly.body(body, || Bytes::copy_from_slice(body)).unwrap();
+        Arc::new(assembly.finish(priority, None))
+    }
+
+    #[test]
+    fn a_small_body_lies_with_the_names_and_a_large_one_where_it_was() {
+        let mut assembly = Assembly::default();
+        for _ in 0..2 {
+            assembly.begin(b"exchange", b"key");
+            assembly.properties(b"\0\0", 4);
+            assert_eq!(assembly.body(b"bo", || panic!("copied")), Ok(()));
+            assert_eq!(assembly.body(b"dy!", || panic!("copied")), Err(1));
+            assert_eq!(assembly.body(b"dy", || panic!("copied")), Ok(()));
+            assert!(assembly.is_whole());
+            let small = assembly.finish(0, None);
+            assert_eq!((small.exchange(), small.routing_key()), (&b"exchange"[..], &b"key"[..]));
+            assert_eq!((small.properties(), small.body()), (&b"\0\0"[..], (&b"body"[..], &[][..])));
+        }
+        let large = Bytes::from(vec![1; 10_000]);
+        assembly.begin(b"", b"q");
+        assembly.properties(b"\0\0", 10_003);
+        for piece in [&b"a"[..], b"b"] {
+            assembly.body(piece, || panic!("copied")).unwrap();
+        }
+        assembly.body(&large, || large.clone()).unwrap();
+        assembly.body(b"c", || panic!("copied")).unwrap();
+        let message = assembly.finish(0, None);
+        let (small, parts) = message.body();
+        assert_eq!((small, message.body_bytes()), (&b""[..], 10_003));
+        assert_eq!(parts.iter().map(Bytes::len).collect::<Vec<_>>(), [2, 10_000, 1]);
+        assert_eq!(parts[1].as_ptr(), large.as_ptr());
+    }
+
+    #[test]
+    fn properties_can_be_replaced_when_the_message_is_whole() {
+        let mut assembly = Assembly::default();
+        assembly.begin(b"e", b"k");
+        assembly.properties(b"\0\0", 1);
+        assembly.body(b"x", || panic!("copied")).unwrap();
+        assembly.replace_properties(b"longer");
+        let message = assembly.finish(3, Some(7));
+        assert_eq!((message.properties(), message.body()), (&b"longer"[..], (&b"x"[..], &[][..])));
+        let copy = Message::with_body_of(&message, b"other", b"key", b"\0\0");
+        assert_eq!((copy.exchange(), copy.body().0, copy.priority), (&b"other"[..], &b"x"[..], 3));
     }
 }

@@ -1,30 +1,27 @@
-//! Publishing: content is put together, checked, routed and queued; and the tx class, which does that later.
+//! Publishing: content is put together, checked, routed and queued.
 
-use std::sync::Arc;
-
-use amq_protocol::{
-    protocol::{AMQPClass, tx},
-    types::{AMQPValue, FieldTable},
-};
-use bytes::Bytes;
+use std::{borrow::Cow, sync::Arc};
 
 use super::{
     ConnectionId, Core, Fault, Now,
     channel::{Incoming, Mode, Routable},
-    message::{Body, Message},
-    queue_arguments::type_name,
-    session::name_of,
+    session::{ReplyAddress, text_of},
     vhost::MessageHeaders,
 };
-use crate::wire::{ContentHeader, PropertyReader, PropertyWriter, Publish};
+use crate::wire::{
+    ContentHeader, ContentHeaderError, PropertyReader, PropertyWriter, Publish, RawFrame,
+    table::{self, TableWriter, Value},
+};
 
 /// The name that stands for a client's own consumer of replies.
 pub(super) const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
 impl Core {
-    pub(super) fn begin_publish(&mut self, id: ConnectionId, number: u16, publish: Publish) -> Result<(), Fault> {
-        let incoming = Incoming { publish, properties: None, body_left: 0, body: Body::Empty };
-        self.channel_mut(id, number)?.incoming = Some(incoming);
+    pub(super) fn begin_publish(&mut self, id: ConnectionId, number: u16, publish: &Publish<'_>) -> Result<(), Fault> {
+        let &Publish { exchange, routing_key, mandatory, immediate } = publish;
+        let channel = self.channel_mut(id, number)?;
+        channel.assembly.begin(exchange, routing_key);
+        channel.incoming = Some(Incoming { mandatory, immediate, has_header: false });
         Ok(())
     }
 
@@ -32,39 +29,31 @@ impl Core {
         &mut self,
         id: ConnectionId,
         number: u16,
-        payload: &Bytes,
+        frame: &RawFrame<'_>,
         now: Now,
     ) -> Result<(), Fault> {
         let limit = self.rules.message_max_bytes;
         let channel = self.channel_mut(id, number)?;
-        let Some(incoming) = channel.incoming.as_mut() else {
-            return Err(Fault::unexpected_frame("expected method frame, got non method frame instead"));
+        let Some(incoming) = &mut channel.incoming else {
+            return Err(Fault::expected_method());
         };
-        if incoming.properties.is_some() {
-            let text = "expected content body, got non content body frame instead";
-            return Err(Fault::unexpected_frame(text).at(PUBLISH));
+        if incoming.has_header {
+            return Err(Fault::expected_body().at(PUBLISH));
         }
-        if payload.len() < HEADER_MIN_BYTES {
-            return Err(Fault::unknown_frame(crate::wire::FrameKind::Header.octet(), payload));
-        }
-        let Some(header) = ContentHeader::read(payload) else {
-            return Err(Fault::syntax_error("a content header that cannot be read").at(PUBLISH));
-        };
-        if header.class_id != BASIC {
-            let text =
-                format!("expected content header for class {BASIC}, got one for class {} instead", header.class_id);
-            return Err(Fault::unexpected_frame(text).at(PUBLISH));
-        }
-        if header.weight != 0 {
-            let text = "expected content header for class 60, got non content header frame instead";
-            return Err(Fault::unexpected_frame(text).at(PUBLISH));
-        }
+        let header = ContentHeader::read(frame.payload).map_err(|error| match error {
+            ContentHeaderError::Truncated => Fault::unknown_frame(2, frame.payload),
+            ContentHeaderError::Weight => Fault::expected_header("non content header frame").at(PUBLISH),
+            ContentHeaderError::Class(class_id) => {
+                Fault::expected_header(&format!("one for class {class_id}")).at(PUBLISH)
+            }
+            ContentHeaderError::Properties => Fault::syntax_error("content properties cannot be read").at(PUBLISH),
+        })?;
         if header.body_size > limit {
             channel.incoming = None;
             return Err(Fault::message_too_large(header.body_size, limit).at(PUBLISH));
         }
-        incoming.body_left = header.body_size;
-        incoming.properties = Some(header.properties);
+        incoming.has_header = true;
+        channel.assembly.properties(header.properties, header.body_size);
         self.publish_if_whole(id, number, now)
     }
 
@@ -72,299 +61,237 @@ impl Core {
         &mut self,
         id: ConnectionId,
         number: u16,
-        payload: &Bytes,
+        frame: &RawFrame<'_>,
         now: Now,
     ) -> Result<(), Fault> {
         let channel = self.channel_mut(id, number)?;
-        let Some(incoming) = channel.incoming.as_mut() else {
-            return Err(Fault::unexpected_frame("expected method frame, got non method frame instead"));
-        };
-        if incoming.properties.is_none() {
-            let text = "expected content header for class 60, got non content header frame instead";
-            return Err(Fault::unexpected_frame(text).at(PUBLISH));
+        match channel.incoming {
+            None => return Err(Fault::expected_method()),
+            Some(Incoming { has_header: false, .. }) => {
+                return Err(Fault::expected_header("non content header frame").at(PUBLISH));
+            }
+            Some(_) => {}
         }
-        let bytes = payload.len() as u64;
-        if bytes > incoming.body_left {
-            let text = format!("a body of {} bytes more than the content header announced", bytes - incoming.body_left);
-            return Err(Fault::frame_error(text).at(PUBLISH));
-        }
-        incoming.body_left -= bytes;
-        if bytes > 0 {
-            incoming.body.push(payload.clone());
-        }
+        channel
+            .assembly
+            .body(frame.payload, || frame.share())
+            .map_err(|more| Fault::body_too_long(more).at(PUBLISH))?;
         self.publish_if_whole(id, number, now)
     }
 
     fn publish_if_whole(&mut self, id: ConnectionId, number: u16, now: Now) -> Result<(), Fault> {
         let channel = self.channel_mut(id, number)?;
-        if channel.incoming.as_ref().is_none_or(|incoming| incoming.body_left != 0) {
+        if !channel.assembly.is_whole() {
             return Ok(());
         }
-        let Some(Incoming { publish, properties: Some(properties), body, .. }) = channel.incoming.take() else {
-            return Ok(());
-        };
-        self.publish(id, number, &publish, properties, body, now).map_err(|fault| fault.at(PUBLISH))
+        let Some(incoming) = channel.incoming.take() else { return Ok(()) };
+        self.publish(id, number, incoming, now).map_err(|fault| fault.at(PUBLISH))
     }
 
-    fn publish(
-        &mut self,
-        id: ConnectionId,
-        number: u16,
-        publish: &Publish,
-        mut properties: Bytes,
-        body: Body,
-        now: Now,
-    ) -> Result<(), Fault> {
-        if publish.immediate {
+    fn publish(&mut self, id: ConnectionId, number: u16, incoming: Incoming, now: Now) -> Result<(), Fault> {
+        if incoming.immediate {
             return Err(Fault::not_implemented("immediate=true"));
         }
-        let exchange = name_of(&publish.exchange);
+        let nonce = self.session_mut(id)?.nonce;
         let (vhost, sessions) = self.vhost(id)?;
-        match vhost.router.exchange(exchange) {
-            None => return Err(Fault::no_exchange(exchange, &vhost.name)),
-            Some(options) if options.internal => return Err(Fault::internal_exchange(exchange, &vhost.name)),
+        let Some(session) = sessions.get_mut(id) else { return Ok(()) };
+        let Some(channel) = session.channels.get_mut(&number) else { return Ok(()) };
+        let (exchange, _) = channel.assembly.exchange_and_key();
+        let exchange = text_of(exchange);
+        match vhost.router.exchange(&exchange) {
+            None => return Err(Fault::no_exchange(&exchange, &vhost.name)),
+            Some(options) if options.internal => return Err(Fault::internal_exchange(&exchange, &vhost.name)),
             Some(_) => {}
         }
-        let reader = PropertyReader::new(&properties);
-        if let Some(user) = reader.user_id() {
-            let own = sessions.get(id).map_or("", |session| session.user.as_str());
-            if user != own.as_bytes() {
-                let user = String::from_utf8_lossy(user);
-                return Err(Fault::precondition(format!(
-                    "user_id property set to '{user}' but authenticated user was '{own}'"
-                )));
-            }
+        let reader = PropertyReader::new(channel.assembly.property_bytes());
+        if let Some(user) = reader.user_id().filter(|user| *user != session.user.as_bytes()) {
+            return Err(Fault::wrong_user_id(&text_of(user), &session.user));
         }
         let expiration_ms = expiration(reader)?;
-        if let Some(mode) = reader.delivery_mode().filter(|mode| !(1..=2).contains(mode)) {
-            return Err(Fault::precondition(format!("invalid message: {{delivery_mode_unknown,{mode}}}")));
+        if let Some(mode) = reader.delivery_mode().filter(|mode| !matches!(mode, 1 | 2)) {
+            return Err(Fault::unknown_delivery_mode(mode));
         }
         let priority = reader.priority().unwrap_or(0);
-        let more_keys = more_routing_keys(reader)?;
-        if let Some(headers) = &more_keys.without_bcc {
-            properties = PropertyWriter::new(&properties).headers(headers.clone()).write();
-        }
-        if PropertyReader::new(&properties).reply_to() == Some(DIRECT_REPLY_TO.as_bytes()) {
-            let has_consumer = sessions.channel_mut(id, number).is_some_and(|channel| channel.direct_replies.is_some());
-            if !has_consumer {
+        let copies = CarbonCopies::read(reader)?;
+        let reply_to = if reader.reply_to() == Some(DIRECT_REPLY_TO.as_bytes()) {
+            if channel.direct_replies.is_none() {
                 return Err(Fault::precondition("fast reply consumer does not exist"));
             }
-            let nonce = sessions.get(id).map_or(0, |session| session.nonce);
-            let token = reply_token(id, nonce, number);
-            properties = PropertyWriter::new(&properties).reply_to(&token).write();
+            Some(reply_token(&ReplyAddress { connection: id, nonce, channel: number }))
+        } else {
+            None
+        };
+        if copies.without_bcc.is_some() || reply_to.is_some() {
+            let mut writer = PropertyWriter::new(channel.assembly.property_bytes());
+            if let Some(headers) = &copies.without_bcc {
+                writer = writer.headers(headers);
+            }
+            if let Some(reply_to) = &reply_to {
+                writer = writer.reply_to(reply_to);
+            }
+            let properties = writer.write();
+            channel.assembly.replace_properties(&properties);
         }
-        let message = Arc::new(Message {
-            exchange: publish.exchange.clone(),
-            routing_key: publish.routing_key.clone(),
-            properties,
-            body,
-            priority,
-            expiration_ms,
-        });
-        let routing_key = name_of(&publish.routing_key);
-        if exchange.is_empty()
-            && let Some(token) = routing_key.strip_prefix(DIRECT_REPLY_TO).and_then(|rest| rest.strip_prefix('.'))
+        let is_transaction = matches!(channel.mode, Mode::Transaction(_));
+        let message = Arc::new(channel.assembly.finish(priority, expiration_ms));
+        let routing_key = text_of(message.routing_key());
+        if message.exchange().is_empty()
+            && let Some(token) = reply_token_of(&routing_key)
         {
-            let is_delivered = parse_reply_token(token)
-                .is_some_and(|(to, nonce, channel)| sessions.deliver_reply(to, nonce, channel, &message));
-            if publish.mandatory && !is_delivered {
+            let is_delivered = parse_reply_token(token).is_some_and(|to| sessions.deliver_reply(&to, &message));
+            if incoming.mandatory && !is_delivered {
                 sessions.send_return(id, number, &message);
             }
             self.confirm(id, number, true);
             return Ok(());
         }
-        let headers = MessageHeaders(&message.properties);
-        let routed = if more_keys.keys.is_empty() {
-            vhost.route(exchange, &[routing_key], &headers)
+        let exchange = text_of(message.exchange());
+        let headers = MessageHeaders(message.properties());
+        let routed = if copies.keys.is_empty() {
+            vhost.route(&exchange, &[&routing_key], &headers)
         } else {
-            let mut keys = vec![routing_key];
-            keys.extend(more_keys.keys.iter().map(String::as_str));
-            vhost.route(exchange, &keys, &headers)
+            let keys: Vec<_> = std::iter::once(&*routing_key).chain(copies.keys.iter().map(|key| &**key)).collect();
+            vhost.route(&exchange, &keys, &headers)
         };
         let Some(queues) = routed else {
-            return Err(Fault::no_exchange(exchange, &vhost.name));
+            return Err(Fault::no_exchange(&exchange, &vhost.name));
         };
-        // Nearly every message goes to one queue, without a list of them.
+        // Nearly every message goes to one queue at once, without a list of them.
         if let [key] = *queues
-            && !sessions.channel_mut(id, number).is_some_and(|channel| matches!(channel.mode, Mode::Transaction(_)))
+            && !is_transaction
         {
             let is_taken = vhost.enqueue(key, &message, now, sessions);
             vhost.route_dead(now, sessions);
             self.confirm(id, number, is_taken);
             return Ok(());
         }
-        let routable = Routable { message, queues: queues.to_vec(), mandatory: publish.mandatory };
-        match self.channel_mut(id, number)?.mode {
-            Mode::Transaction(ref mut transaction) => transaction.publishes.push(routable),
+        let queues = queues.to_vec();
+        let routable = Routable { message: Arc::clone(&message), queues, mandatory: incoming.mandatory };
+        match &mut self.channel_mut(id, number)?.mode {
+            Mode::Transaction(transaction) => transaction.publishes.push(routable),
             Mode::Plain | Mode::Confirm => {
-                self.queue_up(id, number, &routable, now);
+                let is_taken = self.queue_up(id, number, &routable, now);
+                self.confirm(id, number, is_taken);
             }
         }
         Ok(())
     }
 
-    /// Puts a message into its queues, and tells the publisher; false when a queue refused it.
-    fn queue_up(&mut self, id: ConnectionId, number: u16, routable: &Routable, now: Now) -> bool {
+    /// Returns a message nobody takes, or puts it into its queues; false when one of them refuses it.
+    pub(super) fn queue_up(&mut self, id: ConnectionId, number: u16, routable: &Routable, now: Now) -> bool {
         let Routable { message, queues, mandatory } = routable;
-        let name = self.sessions.vhost_of(id);
-        let Some(vhost) = self.vhosts.get_mut(&name) else { return true };
-        // Queues may have gone between publish and commit.
+        let Ok((vhost, sessions)) = self.vhost(id) else { return true };
+        // Some of them may have gone while the transaction was open.
         if *mandatory && !queues.iter().any(|key| vhost.queues.contains_key(key)) {
-            self.sessions.send_return(id, number, message);
+            sessions.send_return(id, number, message);
         }
         let mut is_taken = true;
         for key in queues {
-            is_taken &= vhost.enqueue(*key, message, now, &mut self.sessions);
+            is_taken &= vhost.enqueue(*key, message, now, sessions);
         }
-        vhost.route_dead(now, &mut self.sessions);
-        self.confirm(id, number, is_taken);
+        vhost.route_dead(now, sessions);
         is_taken
     }
 
     /// Notes a confirm, when the channel asked for them.
     fn confirm(&mut self, id: ConnectionId, number: u16, is_ack: bool) {
-        let Some(channel) = self.sessions.channel_mut(id, number) else { return };
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let Some(channel) = session.channels.get_mut(&number) else { return };
         if !matches!(channel.mode, Mode::Confirm) {
             return;
+        }
+        if !channel.confirms.is_pending() {
+            session.confirming.push(number);
         }
         if let Some(ended) = channel.confirms.add(is_ack) {
             self.send_confirm(id, number, ended);
         }
     }
+}
 
-    pub(super) fn tx_method(
-        &mut self,
-        id: ConnectionId,
-        number: u16,
-        method: &tx::AMQPMethod,
-        now: Now,
-    ) -> Result<(), Fault> {
-        let channel = self.channel_mut(id, number)?;
-        let ok = match method {
-            tx::AMQPMethod::Select(_) => {
-                match channel.mode {
-                    Mode::Confirm => return Err(Fault::precondition("cannot switch from confirm to tx mode")),
-                    Mode::Plain => channel.mode = Mode::Transaction(Default::default()),
-                    Mode::Transaction(_) => {}
-                }
-                tx::AMQPMethod::SelectOk(tx::SelectOk {})
-            }
-            tx::AMQPMethod::Commit(_) => {
-                let Mode::Transaction(transaction) = &mut channel.mode else {
-                    return Err(Fault::precondition("channel is not transactional"));
-                };
-                let transaction = std::mem::take(transaction);
-                let mut is_taken = true;
-                for routable in &transaction.publishes {
-                    is_taken &= self.queue_up(id, number, routable, now);
-                }
-                self.apply(id, number, transaction.settlements.into_iter(), now);
-                if !is_taken {
-                    return Err(Fault::precondition("partial tx completion"));
-                }
-                tx::AMQPMethod::CommitOk(tx::CommitOk {})
-            }
-            tx::AMQPMethod::Rollback(_) => {
-                let Mode::Transaction(transaction) = &mut channel.mode else {
-                    return Err(Fault::precondition("channel is not transactional"));
-                };
-                let transaction = std::mem::take(transaction);
-                channel.restore(transaction.settlements);
-                tx::AMQPMethod::RollbackOk(tx::RollbackOk {})
-            }
-            _ => return Err(Fault::unimplemented()),
-        };
-        self.sessions.send(id, number, &AMQPClass::Tx(ok));
-        Ok(())
-    }
+/// What follows `amq.rabbitmq.reply-to.` in a name.
+pub(super) fn reply_token_of(name: &str) -> Option<&str> {
+    name.strip_prefix(DIRECT_REPLY_TO)?.strip_prefix('.')
 }
 
 /// Where direct replies go: `amq.rabbitmq.reply-to.<connection>-<nonce>.<channel>`.
-fn reply_token(id: ConnectionId, nonce: u64, number: u16) -> String {
-    format!("{DIRECT_REPLY_TO}.{:x}-{nonce:016x}.{number:x}", id.0)
+fn reply_token(to: &ReplyAddress) -> String {
+    format!("{DIRECT_REPLY_TO}.{:x}-{:016x}.{:x}", to.connection.0, to.nonce, to.channel)
 }
 
-pub(super) fn parse_reply_token(token: &str) -> Option<(ConnectionId, u64, u16)> {
-    let (connection, number) = token.rsplit_once('.')?;
-    let (id, nonce) = connection.split_once('-')?;
-    Some((
-        ConnectionId(usize::from_str_radix(id, 16).ok()?),
-        u64::from_str_radix(nonce, 16).ok()?,
-        u16::from_str_radix(number, 16).ok()?,
-    ))
+pub(super) fn parse_reply_token(token: &str) -> Option<ReplyAddress> {
+    let (connection, channel) = token.rsplit_once('.')?;
+    let (connection, nonce) = connection.split_once('-')?;
+    Some(ReplyAddress {
+        connection: ConnectionId(usize::from_str_radix(connection, 16).ok()?),
+        nonce: u64::from_str_radix(nonce, 16).ok()?,
+        channel: u16::from_str_radix(channel, 16).ok()?,
+    })
 }
 
 fn expiration(reader: PropertyReader<'_>) -> Result<Option<u64>, Fault> {
     let Some(raw) = reader.expiration() else {
         return Ok(None);
     };
-    let text = String::from_utf8_lossy(raw);
-    let refuse = |why: &str| Err(Fault::precondition(format!("invalid expiration '{text}': {why}")));
-    let unsigned = text.trim_start_matches(['+', '-']);
-    let digits = unsigned.bytes().take_while(u8::is_ascii_digit).count();
-    let (digits, rest) = unsigned.split_at(digits);
-    if digits.is_empty() || text.len() - unsigned.len() > 1 {
-        return refuse("no_integer");
+    let text = text_of(raw);
+    // RabbitMQ reads as far as there are digits, and then complains about the rest.
+    let sign = usize::from(text.starts_with(['+', '-']));
+    let digits = text[sign..].bytes().take_while(u8::is_ascii_digit).count();
+    let (number, rest) = text.split_at(sign + digits);
+    if digits == 0 {
+        return Err(Fault::invalid_expiration(&text, "no_integer"));
     }
     if !rest.is_empty() {
-        return refuse(&format!("{{leftover_string,{rest:?}}}"));
+        return Err(Fault::invalid_expiration(&text, &format!("{{leftover_string,\"{rest}\"}}")));
     }
-    // A time nobody will live to see is as good as a longer one.
-    let value = digits.parse().unwrap_or(u64::MAX).min(EXPIRATION_MAX_MS);
-    if text.starts_with('-') && value > 0 {
-        return refuse(&format!("{{value_negative,-{digits}}}"));
+    let number = number.trim_start_matches('+');
+    match number.parse::<i128>() {
+        Ok(value) if value < 0 => Err(Fault::invalid_expiration(&text, &format!("{{value_negative,{value}}}"))),
+        Ok(value) if value <= i128::from(TTL_MAX_MS) => Ok(u64::try_from(value).ok()),
+        _ => {
+            let number = number.trim_start_matches('0');
+            let before = format!("invalid expiration '{text}': ");
+            let why = super::fault::erlang_pair(before.len(), "value_too_large", number);
+            Err(Fault::invalid_expiration(&text, &why))
+        }
     }
-    Ok(Some(value))
 }
 
-/// CC and BCC.
-#[derive(Default)]
-struct MoreKeys {
+/// The keys in CC and BCC.
+#[derive(Debug, Default)]
+struct CarbonCopies {
     keys: Vec<String>,
     /// The headers as receivers see them, when they are not as sent.
-    without_bcc: Option<Option<FieldTable>>,
+    without_bcc: Option<Vec<u8>>,
 }
 
-fn more_routing_keys(reader: PropertyReader<'_>) -> Result<MoreKeys, Fault> {
-    let mut more = MoreKeys::default();
-    if !reader.may_have_copies() {
-        return Ok(more);
-    }
-    let Some(headers) = reader.headers() else {
-        return Ok(more);
-    };
-    for name in ["CC", "BCC"] {
-        match headers.inner().get(name) {
-            None => {}
-            Some(AMQPValue::FieldArray(keys)) => {
-                for key in keys.as_slice() {
-                    if let AMQPValue::LongString(key) = key {
-                        more.keys.push(String::from_utf8_lossy(key.as_bytes()).into_owned());
-                    }
-                }
-            }
-            Some(other) => {
-                let kind = type_name(other);
-                return Err(Fault::precondition(format!(
-                    "invalid message: {{unacceptable_type_in_header,\"{name}\",{kind}}}"
-                )));
-            }
+impl CarbonCopies {
+    fn read(reader: PropertyReader<'_>) -> Result<Self, Fault> {
+        let mut copies = Self::default();
+        let Some(headers) = reader.raw_headers() else {
+            return Ok(copies);
+        };
+        // Two passes over the fields, without decoding them, and none of them does anything on most messages.
+        for name in ["CC", "BCC"] {
+            let Some(value) = table::find(headers, name.as_bytes()) else { continue };
+            let kind = value.kind_name();
+            let Some(keys) = value.as_array() else {
+                return Err(Fault::unacceptable_header(name, kind));
+            };
+            copies.keys.extend(keys.filter_map(Value::as_text).map(text_of).map(Cow::into_owned));
         }
-    }
-    if headers.contains_key("BCC") {
-        let mut kept = FieldTable::default();
-        for (key, value) in headers.inner().iter().filter(|(key, _)| key.as_str() != "BCC") {
-            kept.insert(key.clone(), value.clone());
+        if table::find(headers, b"BCC").is_some() {
+            let mut kept = TableWriter::new();
+            for field in table::fields(headers).filter(|field| field.key != b"BCC") {
+                kept.raw(field);
+            }
+            copies.without_bcc = Some(kept.finish());
         }
-        more.without_bcc = Some(Some(kept));
+        Ok(copies)
     }
-    Ok(more)
 }
 
-/// Class, weight, body size and flags.
-const HEADER_MIN_BYTES: usize = 14;
-const BASIC: u16 = 60;
 const PUBLISH: (u16, u16) = (60, 40);
 
-/// A thousand years.
-const EXPIRATION_MAX_MS: u64 = 1_000 * 365 * 24 * 60 * 60 * 1_000;
+/// RabbitMQ's limit: ten years.
+pub(super) const TTL_MAX_MS: u64 = 315_360_000_000;

@@ -41,7 +41,9 @@ pub(super) struct Queue {
     /// Delivered and neither acknowledged nor requeued.
     pub(super) unacked: usize,
     /// Highest priority first; the one served last stands last among its equals.
-    pub(super) consumers: Vec<Consumer>,
+    consumers: Vec<Consumer>,
+    /// How many of them are not blocked.
+    unblocked: usize,
     /// The only one served, on a queue with `x-single-active-consumer`.
     active: Option<(ConnectionId, u16, Bytes)>,
     /// When it was last declared, consumed or got from: `x-expires` counts from here.
@@ -60,6 +62,8 @@ pub(super) struct Consumer {
     pub(super) slot: usize,
     pub(super) priority: i64,
     pub(super) exclusive: bool,
+    /// It had no credit when its turn came, and is passed over until it has.
+    pub(super) is_blocked: bool,
 }
 
 impl Consumer {
@@ -84,6 +88,7 @@ impl Queue {
             next_place: 1,
             unacked: 0,
             consumers: Vec::new(),
+            unblocked: 0,
             active: None,
             last_used: now,
             timer: None,
@@ -118,13 +123,13 @@ impl Queue {
             (own, queue) => own.or(queue),
         };
         let expires_at = ttl.and_then(|ttl| now.checked_add(ttl));
-        Entry { place, message: Arc::clone(message), redelivered: false, expires_at }
+        Entry { place, message: Arc::clone(message), delivery_count: 0, expires_at }
     }
 
     /// Puts an entry at its place: a new one behind all others, a requeued one where it was.
     pub(super) fn insert(&mut self, entry: Entry) {
         self.ready_count += 1;
-        self.ready_bytes += entry.message.body.bytes() as u64;
+        self.ready_bytes += entry.message.body_bytes() as u64;
         let line = self.line_of(&entry.message);
         let line = &mut self.ready[line];
         match line.back() {
@@ -143,27 +148,29 @@ impl Queue {
     /// Takes an unacknowledged entry back.
     pub(super) fn requeue(&mut self, entry: Entry) {
         self.unacked = self.unacked.saturating_sub(1);
-        self.insert(Entry { redelivered: true, ..entry });
+        self.insert(Entry { delivery_count: entry.delivery_count.saturating_add(1), ..entry });
     }
 
-    /// The entry to deliver next, or to drop from a queue that is too full: RabbitMQ drops from this end, whatever the
-    /// priorities.
+    /// The entry to deliver next.
     pub(super) fn pop(&mut self) -> Option<Entry> {
         let line = self.ready.iter().rposition(|line| !line.is_empty())?;
         self.take(line)
     }
 
-    /// Takes out an entry that is past its time, and stands at a head.
-    pub(super) fn pop_overdue(&mut self, now: Instant) -> Option<Entry> {
-        let is_overdue = |entry: &Entry| entry.expires_at.is_some_and(|at| at < now);
-        let line = self.ready.iter().position(|line| line.front().is_some_and(is_overdue))?;
-        self.take(line)
+    /// Takes out an entry that stands at a head and is due.
+    pub(super) fn pop_expired(&mut self, now: Instant) -> Option<Entry> {
+        self.pop_head(|expires_at| expires_at <= now)
     }
 
-    /// Takes out an entry that is expired and stands at a head.
-    pub(super) fn pop_expired(&mut self, now: Instant) -> Option<Entry> {
-        let is_expired = |line: &VecDeque<Entry>| line.front().is_some_and(|entry| entry.is_expired(now));
-        let line = self.ready.iter().position(is_expired)?;
+    /// Takes out an entry that stands at a head and was due before. One that is due this very moment may be delivered:
+    /// a message with a time to live of 0 reaches those who wait for it.
+    pub(super) fn pop_overdue(&mut self, now: Instant) -> Option<Entry> {
+        self.pop_head(|expires_at| expires_at < now)
+    }
+
+    fn pop_head(&mut self, is_expired: impl Fn(Instant) -> bool) -> Option<Entry> {
+        let is_expired = |line: &VecDeque<Entry>| line.front()?.expires_at.map(&is_expired);
+        let line = self.ready.iter().position(|line| is_expired(line) == Some(true))?;
         self.take(line)
     }
 
@@ -181,38 +188,72 @@ impl Queue {
         std::mem::take(&mut self.ready_count)
     }
 
+    pub(super) fn consumers(&self) -> &[Consumer] {
+        &self.consumers
+    }
+
     /// Puts a consumer in line behind its equals.
     pub(super) fn add_consumer(&mut self, consumer: Consumer) {
+        if self.arguments.single_active_consumer && self.active.is_none() {
+            self.active = Some((consumer.connection, consumer.channel, consumer.tag.clone()));
+        }
+        self.unblocked += usize::from(!consumer.is_blocked);
         let at = self.consumers.partition_point(|other| other.priority >= consumer.priority);
         self.consumers.insert(at, consumer);
     }
 
-    /// Takes a consumer out of the line.
+    /// Takes a consumer out of the line. The next in line becomes the single active one, if there is to be one.
     pub(super) fn remove_consumer(&mut self, connection: ConnectionId, channel: u16, tag: &[u8]) -> Option<Consumer> {
         let at = self.consumers.iter().position(|consumer| consumer.is(connection, channel, tag))?;
-        let removed = self.consumers.remove(at);
+        let removed = self.remove_at(at);
         if self.active.as_ref().is_some_and(|(c, n, t)| removed.is(*c, *n, t)) {
-            self.active = None;
+            self.active = self.consumers.first().map(|next| (next.connection, next.channel, next.tag.clone()));
         }
         Some(removed)
     }
 
-    /// The index of the next consumer that `has_credit`, round robin among the highest priority that has any.
-    pub(super) fn next_consumer(&mut self, mut has_credit: impl FnMut(&Consumer) -> bool) -> Option<usize> {
-        if !self.arguments.single_active_consumer {
-            return self.consumers.iter().position(has_credit);
+    fn remove_at(&mut self, at: usize) -> Consumer {
+        let removed = self.consumers.remove(at);
+        self.unblocked -= usize::from(!removed.is_blocked);
+        removed
+    }
+
+    /// Whoever was blocked and has credit again goes to the end of its equals.
+    pub(super) fn unblock(&mut self, has_credit: impl Fn(&Consumer) -> bool) {
+        if self.unblocked == self.consumers.len() {
+            return;
         }
-        let active = match &self.active {
-            Some((connection, channel, tag)) => {
-                self.consumers.iter().position(|consumer| consumer.is(*connection, *channel, tag))?
+        let mut at = 0;
+        let mut left = self.consumers.len();
+        while left > 0 {
+            left -= 1;
+            if self.consumers[at].is_blocked && has_credit(&self.consumers[at]) {
+                let consumer = self.remove_at(at);
+                self.add_consumer(Consumer { is_blocked: false, ..consumer });
+            } else {
+                at += 1;
             }
-            None => {
-                let first = self.consumers.first()?;
-                self.active = Some((first.connection, first.channel, first.tag.clone()));
-                0
+        }
+    }
+
+    /// The index of the next consumer that `has_credit`, round robin among the highest priority that has any. Those
+    /// found without are blocked.
+    pub(super) fn next_consumer(&mut self, mut has_credit: impl FnMut(&Consumer) -> bool) -> Option<usize> {
+        if let Some((connection, channel, tag)) = &self.active {
+            let active = self.consumers.iter().position(|consumer| consumer.is(*connection, *channel, tag))?;
+            return has_credit(&self.consumers[active]).then_some(active);
+        }
+        if self.unblocked == 0 {
+            return None;
+        }
+        for (at, consumer) in self.consumers.iter_mut().enumerate().filter(|(_, consumer)| !consumer.is_blocked) {
+            if has_credit(consumer) {
+                return Some(at);
             }
-        };
-        has_credit(&self.consumers[active]).then_some(active)
+            consumer.is_blocked = true;
+            self.unblocked -= 1;
+        }
+        None
     }
 
     /// Sends a consumer that was just served to the end of its equals.
@@ -225,7 +266,7 @@ impl Queue {
     fn take(&mut self, line: usize) -> Option<Entry> {
         let entry = self.ready[line].pop_front()?;
         self.ready_count -= 1;
-        self.ready_bytes -= entry.message.body.bytes() as u64;
+        self.ready_bytes -= entry.message.body_bytes() as u64;
         Some(entry)
     }
 
@@ -237,25 +278,14 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::core::message::Body;
-
-    fn message(priority: u8) -> Arc<Message> {
-        Arc::new(Message {
-            exchange: Bytes::new(),
-            routing_key: Bytes::new(),
-            properties: Bytes::from_static(&[0, 0]),
-            body: Body::One([Bytes::from_static(b"four")]),
-            priority,
-            expiration_ms: None,
-        })
-    }
+    use crate::broker::core::message::tests::message;
 
     fn queue(arguments: QueueArguments) -> Queue {
         Queue::new("q".into(), FieldTable::default(), arguments, Instant::now())
     }
 
     fn push(queue: &mut Queue, priority: u8) -> u64 {
-        let entry = queue.admit(&message(priority), Instant::now());
+        let entry = queue.admit(&message(b"four", priority), Instant::now());
         let place = entry.place;
         queue.insert(entry);
         place
@@ -269,6 +299,7 @@ mod tests {
             slot: 0,
             priority,
             exclusive: false,
+            is_blocked: false,
         }
     }
 
@@ -283,7 +314,8 @@ mod tests {
         for entry in taken {
             queue.requeue(entry);
         }
-        let order: Vec<_> = std::iter::from_fn(|| queue.pop()).map(|entry| (entry.place, entry.redelivered)).collect();
+        let order: Vec<_> =
+            std::iter::from_fn(|| queue.pop()).map(|entry| (entry.place, entry.is_redelivered())).collect();
         assert_eq!(order, [(1, true), (2, true), (3, true), (4, false), (5, false)]);
         assert_eq!((queue.ready_count(), queue.ready_bytes), (0, 0));
     }
@@ -311,6 +343,24 @@ mod tests {
         assert_eq!(turns, ["a", "b", "a", "b"]);
         let at = queue.next_consumer(|consumer| consumer.priority == 0).unwrap();
         assert_eq!(queue.consumers[at].tag, "low");
+        queue.unblock(|consumer| consumer.tag == "a");
+        let at = queue.next_consumer(|_| true).unwrap();
+        assert_eq!(queue.consumers[at].tag, "a");
+        assert_eq!(queue.next_consumer(|consumer| consumer.tag == "b"), None, "b is blocked until it is unblocked");
+    }
+
+    #[test]
+    fn whoever_is_unblocked_goes_to_the_end_of_the_line() {
+        let mut queue = queue(QueueArguments::default());
+        for tag in ["a", "b", "c"] {
+            queue.add_consumer(consumer(tag, 0));
+        }
+        let at = queue.next_consumer(|consumer| consumer.tag == "c").unwrap();
+        assert_eq!(queue.consumers[at].tag, "c");
+        queue.unblock(|_| true);
+        let order: Vec<_> = queue.consumers.iter().map(|consumer| consumer.tag.clone()).collect();
+        assert_eq!(order, ["c", "a", "b"]);
+        assert_eq!(queue.unblocked, 3);
     }
 
     #[test]

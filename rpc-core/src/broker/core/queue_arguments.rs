@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use amq_protocol::types::{AMQPValue, FieldTable};
 
-use super::fault::Fault;
+use super::{fault::Fault, publish::TTL_MAX_MS};
 
 /// What to do with a publish to a full queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -30,48 +30,82 @@ pub(super) struct QueueArguments {
     pub(super) dead_letter_routing_key: Option<String>,
     pub(super) max_priority: Option<u8>,
     pub(super) single_active_consumer: bool,
+    /// Deliveries are counted, and told.
+    pub(super) is_quorum: bool,
+    /// How often a message may come back before it is a dead letter.
+    pub(super) delivery_limit: Option<u64>,
 }
 
-/// The arguments that must be equal when a queue is declared again, in the order they are compared.
-pub(super) const COMPARED: [&str; 12] = [
-    "x-expires",
-    "x-message-ttl",
-    "x-dead-letter-exchange",
-    "x-dead-letter-routing-key",
-    "x-max-length",
-    "x-max-length-bytes",
-    "x-single-active-consumer",
-    "x-max-priority",
-    "x-overflow",
-    "x-queue-mode",
-    "x-queue-version",
-    "x-queue-type",
+/// What RabbitMQ calls the types of queues in its faults.
+pub(super) const CLASSIC: &str = "rabbit_classic_queue";
+const QUORUM: &str = "rabbit_quorum_queue";
+
+/// The arguments RabbitMQ 3.10 knows, and which type of queue takes them. They must be equal when a queue is declared
+/// again, and are compared in this order.
+const ARGUMENTS: [(&str, bool, bool); 23] = [
+    // name, classic, quorum
+    ("x-expires", true, true),
+    ("x-message-ttl", true, true),
+    ("x-dead-letter-exchange", true, true),
+    ("x-dead-letter-routing-key", true, true),
+    ("x-dead-letter-strategy", false, true),
+    ("x-max-length", true, true),
+    ("x-max-length-bytes", true, true),
+    ("x-max-in-memory-length", false, true),
+    ("x-max-in-memory-bytes", false, true),
+    ("x-single-active-consumer", true, true),
+    ("x-max-priority", true, false),
+    ("x-overflow", true, true),
+    ("x-queue-mode", true, false),
+    ("x-queue-version", true, false),
+    ("x-queue-type", true, true),
+    ("x-queue-master-locator", true, false),
+    ("x-queue-leader-locator", false, true),
+    ("x-quorum-initial-group-size", false, true),
+    ("x-delivery-limit", false, true),
+    ("x-max-age", false, false),
+    ("x-stream-max-segment-size-bytes", false, false),
+    ("x-initial-cluster-size", false, false),
+    ("x-stream-filter-size-bytes", true, true),
 ];
 
 impl QueueArguments {
     /// Reads and checks a declaration's arguments; arguments nobody knows are ignored.
     pub(super) fn read(table: &FieldTable, queue: &str, vhost: &str) -> Result<Self, Fault> {
         let read = Reader { table, queue, vhost };
-        read.check_supported()?;
+        let is_quorum = read.is_quorum()?;
+        for (argument, classic, quorum) in ARGUMENTS {
+            let is_taken = if is_quorum { quorum } else { classic };
+            if !is_taken && table.contains_key(argument) {
+                let module = if is_quorum { QUORUM } else { CLASSIC };
+                return Err(Fault::argument_of_other_type(argument, queue, vhost, module));
+            }
+        }
         // In RabbitMQ's order: of several wrong ones the first is named.
         let mut arguments = Self {
-            expires: read.integer("x-expires", 1)?.map(Duration::from_millis),
-            message_ttl: read.integer("x-message-ttl", 0)?.map(Duration::from_millis),
-            dead_letter_exchange: read.dead_letter_exchange()?.map(str::to_owned),
+            is_quorum,
+            expires: read.milliseconds("x-expires", 1)?,
+            message_ttl: read.milliseconds("x-message-ttl", 0)?,
+            dead_letter_exchange: read.dead_letter_exchange()?,
             dead_letter_routing_key: read.text("x-dead-letter-routing-key")?.map(str::to_owned),
             max_length: read.integer("x-max-length", 0)?,
             max_length_bytes: read.integer("x-max-length-bytes", 0)?,
             single_active_consumer: read.boolean("x-single-active-consumer")?,
-            ..Self::default()
+            // RabbitMQ takes anything, and means it when it is a number.
+            delivery_limit: table
+                .inner()
+                .get("x-delivery-limit")
+                .and_then(integer_of)
+                .and_then(|limit| limit.try_into().ok()),
+            overflow: Overflow::DropHead,
+            max_priority: None,
         };
         if arguments.dead_letter_routing_key.is_some() && arguments.dead_letter_exchange.is_none() {
             return Err(read.invalid("x-dead-letter-routing-key", "routing_key_but_no_dlx_defined"));
         }
         if let Some(max_priority) = read.integer("x-max-priority", 0)? {
-            arguments.max_priority = Some(
-                u8::try_from(max_priority)
-                    .map_err(|_| read.invalid("x-max-priority", &format!("{{max_value_exceeded,{max_priority}}}")))?,
-            );
+            let too_high = |_| read.invalid("x-max-priority", &format!("{{max_value_exceeded,{max_priority}}}"));
+            arguments.max_priority = Some(u8::try_from(max_priority).map_err(too_high)?);
         }
         arguments.overflow = match read.text("x-overflow")? {
             None | Some("drop-head") => Overflow::DropHead,
@@ -79,29 +113,12 @@ impl QueueArguments {
             Some("reject-publish-dlx") => Overflow::RejectPublishDeadLetter,
             Some(_) => return Err(read.invalid("x-overflow", "invalid_overflow")),
         };
-        match read.text("x-queue-mode")? {
-            None | Some("default" | "lazy") => {}
-            Some(other) => {
-                return Err(read.invalid("x-queue-mode", &format!("\"unsupported queue mode '{other}'\"")));
-            }
-        }
-        match read.integer("x-queue-version", 0)? {
-            None | Some(1 | 2) => {}
-            Some(other) => {
-                return Err(read.invalid("x-queue-version", &format!("\"unsupported queue version '{other}'\"")));
-            }
-        }
-        match read.text("x-queue-type")? {
-            None | Some("classic" | "quorum") => {}
-            Some(other) => {
-                return Err(read.invalid("x-queue-type", &format!("\"unsupported queue type '{other}'\"")));
-            }
-        }
+        read.check_ignored()?;
         Ok(arguments)
     }
 }
 
-/// Whether the declaration asks for a quorum queue.
+/// Whether a declaration asks for a quorum queue.
 pub(super) fn is_quorum(table: &FieldTable) -> bool {
     matches!(table.inner().get("x-queue-type"), Some(AMQPValue::LongString(kind)) if kind.as_bytes() == b"quorum")
 }
@@ -113,7 +130,7 @@ pub(super) fn check_equivalent(
     queue: &str,
     vhost: &str,
 ) -> Result<(), Fault> {
-    for argument in COMPARED {
+    for (argument, ..) in ARGUMENTS {
         let (new, old) = (received.inner().get(argument), current.inner().get(argument));
         let is_same = match (new, old) {
             (None, None) => true,
@@ -158,34 +175,6 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Arguments of the other type of queue are refused, those of no type are not.
-    fn check_supported(&self) -> Result<(), Fault> {
-        let (kind, unsupported): (_, &[&str]) = match is_quorum(self.table) {
-            true => ("rabbit_quorum_queue", &["x-max-priority"]),
-            false => ("rabbit_classic_queue", &["x-delivery-limit", "x-queue-leader-locator"]),
-        };
-        let Some(argument) = unsupported.iter().find(|argument| self.table.inner().contains_key(**argument)) else {
-            return Ok(());
-        };
-        let Self { queue, vhost, .. } = self;
-        Err(Fault::precondition(format!(
-            "invalid arg '{argument}' for queue '{queue}' in vhost '{vhost}' of queue type {kind}"
-        )))
-    }
-
-    fn dead_letter_exchange(&self) -> Result<Option<&'a str>, Fault> {
-        const ARGUMENT: &str = "x-dead-letter-exchange";
-        match self.table.inner().get(ARGUMENT) {
-            Some(value) if !matches!(value, AMQPValue::LongString(_) | AMQPValue::ShortString(_)) => {
-                let (kind, Self { queue, vhost, .. }) = (type_name(value), self);
-                Err(Fault::precondition(format!(
-                    "invalid type '{kind}' for arg '{ARGUMENT}' in queue '{queue}' in vhost '{vhost}'"
-                )))
-            }
-            _ => self.text(ARGUMENT),
-        }
-    }
-
     fn integer(&self, argument: &str, least: i64) -> Result<Option<u64>, Fault> {
         let Some(value) = self.table.inner().get(argument) else {
             return Ok(None);
@@ -201,15 +190,19 @@ impl<'a> Reader<'a> {
         }
     }
 
+    fn milliseconds(&self, argument: &str, least: i64) -> Result<Option<Duration>, Fault> {
+        match self.integer(argument, least)? {
+            Some(value) if value > TTL_MAX_MS => Err(self.invalid(argument, &format!("{{value_too_large,{value}}}"))),
+            value => Ok(value.map(Duration::from_millis)),
+        }
+    }
+
     fn text(&self, argument: &str) -> Result<Option<&'a str>, Fault> {
         match self.table.inner().get(argument) {
             None => Ok(None),
             Some(AMQPValue::LongString(text)) => Ok(std::str::from_utf8(text.as_bytes()).ok()),
             Some(AMQPValue::ShortString(text)) => Ok(Some(text.as_str())),
-            Some(value) => {
-                let why = format!("{{unacceptable_type,{}}}", type_name(value));
-                Err(self.invalid(argument, &why))
-            }
+            Some(value) => Err(self.unacceptable(argument, value)),
         }
     }
 
@@ -217,11 +210,60 @@ impl<'a> Reader<'a> {
         match self.table.inner().get(argument) {
             None => Ok(false),
             Some(AMQPValue::Boolean(value)) => Ok(*value),
+            Some(value) => Err(self.unacceptable(argument, value)),
+        }
+    }
+
+    fn is_quorum(&self) -> Result<bool, Fault> {
+        match self.text("x-queue-type")? {
+            None | Some("classic") => Ok(false),
+            Some("quorum") => Ok(true),
+            Some(other) => Err(self.invalid("x-queue-type", &format!("\"unsupported queue type '{other}'\""))),
+        }
+    }
+
+    fn dead_letter_exchange(&self) -> Result<Option<String>, Fault> {
+        let argument = "x-dead-letter-exchange";
+        match self.table.inner().get(argument) {
+            Some(AMQPValue::LongString(_) | AMQPValue::ShortString(_)) | None => {
+                Ok(self.text(argument)?.map(str::to_owned))
+            }
             Some(value) => {
-                let why = format!("{{unacceptable_type,{}}}", type_name(value));
-                Err(self.invalid(argument, &why))
+                Err(Fault::invalid_argument_type(type_name(value), argument, "queue", self.queue, self.vhost))
             }
         }
+    }
+
+    /// Arguments that make no difference here, but are checked all the same.
+    fn check_ignored(&self) -> Result<(), Fault> {
+        for argument in ["x-max-in-memory-length", "x-max-in-memory-bytes"] {
+            self.integer(argument, 0)?;
+        }
+        self.integer("x-quorum-initial-group-size", 1)?;
+        match self.text("x-dead-letter-strategy")? {
+            None | Some("at-most-once" | "at-least-once") => {}
+            Some(_) => return Err(self.invalid("x-dead-letter-strategy", "invalid_dlx_strategy")),
+        }
+        match self.text("x-queue-leader-locator")? {
+            None | Some("client-local" | "balanced" | "random" | "least-leaders") => {}
+            Some(_) => return Err(self.invalid("x-queue-leader-locator", "invalid_queue_locator_arg")),
+        }
+        match self.text("x-queue-mode")? {
+            None | Some("default" | "lazy") => {}
+            Some(mode) => {
+                return Err(self.invalid("x-queue-mode", &format!("\"unsupported queue mode '{mode}'\"")));
+            }
+        }
+        match self.integer("x-queue-version", 0)? {
+            None | Some(1 | 2) => Ok(()),
+            Some(version) => {
+                Err(self.invalid("x-queue-version", &format!("\"unsupported queue version '{version}'\"")))
+            }
+        }
+    }
+
+    fn unacceptable(&self, argument: &str, value: &AMQPValue) -> Fault {
+        self.invalid(argument, &format!("{{unacceptable_type,{}}}", type_name(value)))
     }
 
     fn invalid(&self, argument: &str, why: &str) -> Fault {

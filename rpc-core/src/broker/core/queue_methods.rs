@@ -10,9 +10,10 @@ use amq_protocol::protocol::{
 use super::{
     ConnectionId, Core, Fault, Now,
     exchange::routing_fault,
-    publish::DIRECT_REPLY_TO,
+    publish::{DIRECT_REPLY_TO, parse_reply_token, reply_token_of},
     queue::Queue,
     queue_arguments::{self, QueueArguments},
+    session::short,
     vhost::{QueueKey, Vhost},
 };
 use crate::routing::Destination;
@@ -46,7 +47,7 @@ impl Core {
                 let message_count = self.delete_queue(id, number, &delete)?;
                 (delete.nowait, AMQPMethod::DeleteOk(DeleteOk { message_count }))
             }
-            _ => return Err(Fault::unimplemented()),
+            _ => return Err(Fault::unimplemented_method()),
         };
         if !nowait {
             self.sessions.send(id, number, &AMQPClass::Queue(ok));
@@ -62,9 +63,11 @@ impl Core {
         now: Now,
     ) -> Result<DeclareOk, Fault> {
         let mut name = declare.queue.as_str().to_owned();
-        // Both stand for a consumer that is there; whether a requester is waiting is what clients ask with a token.
-        if name == DIRECT_REPLY_TO || self.sessions.is_reply_token(&name) {
-            return Ok(DeclareOk { queue: name.into(), message_count: 0, consumer_count: 1 });
+        if let Some(consumer_count) = self.direct_reply_queue(&name) {
+            return match consumer_count {
+                0 => Err(Fault::no_queue(&name, &self.vhost(id)?.0.name)),
+                _ => Ok(DeclareOk { queue: declare.queue.clone(), message_count: 0, consumer_count }),
+            };
         }
         if !declare.passive && name.starts_with("amq.") {
             return Err(Fault::reserved_name("queue", &name));
@@ -76,7 +79,7 @@ impl Core {
             }
             name = self.generated_name("amq.gen-");
         }
-        let (vhost, _) = self.vhost(id)?;
+        let (vhost, sessions) = self.vhost(id)?;
         let existing = vhost.names.get(name.as_str()).copied();
         let key = match existing {
             Some(key) => {
@@ -84,14 +87,35 @@ impl Core {
                 key
             }
             None if declare.passive => return Err(Fault::no_queue(&name, &vhost.name)),
-            None => vhost.add_queue(new_queue(&name, id, declare, &vhost.name, now)?),
+            None => {
+                let key = vhost.add_queue(new_queue(&name, id, declare, &vhost.name, now)?);
+                if declare.exclusive
+                    && let Some(session) = sessions.get_mut(id)
+                {
+                    session.exclusive_queues.insert(key);
+                }
+                key
+            }
         };
-        let queue = vhost.queues.get_mut(&key).ok_or_else(|| Fault::no_queue(&name, "/"))?;
+        let Some(queue) = vhost.queues.get_mut(&key) else {
+            return Err(Fault::no_queue(&name, &vhost.name));
+        };
         queue.last_used = now.instant;
         let message_count = count(queue.ready_count());
-        let consumer_count = count(queue.consumers.len());
-        self.channel_mut(id, number)?.last_queue = Some(name.clone());
-        Ok(DeclareOk { queue: name.into(), message_count, consumer_count })
+        let consumer_count = count(queue.consumers().len());
+        let ok = DeclareOk { queue: short(&name), message_count, consumer_count };
+        self.channel_mut(id, number)?.last_queue = Some(name);
+        Ok(ok)
+    }
+
+    /// How many consumers the direct replies have under this name: always one under the common name, as in RabbitMQ, and
+    /// one under a token as long as its owner listens. `None` for all other names.
+    fn direct_reply_queue(&self, name: &str) -> Option<u32> {
+        if name == DIRECT_REPLY_TO {
+            return Some(1);
+        }
+        let token = reply_token_of(name)?;
+        Some(parse_reply_token(token).is_some_and(|to| self.sessions.has_reply_consumer(&to)).into())
     }
 
     fn bind_queue(&mut self, id: ConnectionId, number: u16, bind: &Bind) -> Result<(), Fault> {
@@ -121,16 +145,15 @@ impl Core {
         if unbind.exchange.as_str().is_empty() {
             return Err(Fault::default_exchange());
         }
-        let Some(&key) = vhost.names.get(name.as_str()) else {
+        let Some(key) = vhost.names.get(name.as_str()).copied() else {
             return Ok(());
-        };
-        let is_bound = || {
-            let of_queue = |destination: &Destination<'_>| matches!(destination, Destination::Queue(to) if *to == key);
-            vhost.router.bindings().any(|(source, to, ..)| source == unbind.exchange.as_str() && of_queue(&to))
         };
         // RabbitMQ looks for the binding first: what is not there may be unbound from a locked queue, too.
         if let Err(locked) = accessible(vhost, &name, id) {
-            return if is_bound() { Err(locked) } else { Ok(()) };
+            let is_bound = vhost.router.bindings().any(|(source, to, ..)| {
+                source == unbind.exchange.as_str() && matches!(to, Destination::Queue(to) if to == key)
+            });
+            return if is_bound { Err(locked) } else { Ok(()) };
         }
         let routing_key = match (unbind.queue.as_str(), unbind.routing_key.as_str()) {
             ("", "") => name.as_str(),
@@ -158,11 +181,11 @@ impl Core {
         }
         let key = accessible(vhost, &name, id)?;
         if let Some(queue) = vhost.queues.get(&key) {
-            if delete.if_unused && !queue.consumers.is_empty() {
-                return Err(Fault::precondition(format!("queue '{name}' in vhost '{}' in use", vhost.name)));
+            if delete.if_unused && !queue.consumers().is_empty() {
+                return Err(Fault::in_use("queue", &name, &vhost.name));
             }
             if delete.if_empty && queue.ready_count() > 0 {
-                return Err(Fault::precondition(format!("queue '{name}' in vhost '{}' not empty", vhost.name)));
+                return Err(Fault::not_empty(&name, &vhost.name));
             }
         }
         Ok(count(vhost.delete_queue(key, sessions)))
@@ -197,37 +220,33 @@ fn check_existing(vhost: &Vhost, key: QueueKey, id: ConnectionId, declare: &Decl
     if declare.passive {
         return Ok(());
     }
+    if queue.exclusive_to.is_some() != declare.exclusive {
+        return Err(Fault::locked(name, vhost));
+    }
     let differs = |field, received: bool, current: bool| {
         let (received, current) = (format!("'{received}'"), format!("'{current}'"));
         Err(Fault::inequivalent("queue", name, vhost, field, &received, &current))
     };
     // RabbitMQ makes an exclusive queue transient whatever the declaration says, and does not compare.
-    if queue.exclusive_to.is_none() && !declare.exclusive && queue.durable != declare.durable {
+    if queue.exclusive_to.is_none() && queue.durable != declare.durable {
         return differs("durable", declare.durable, queue.durable);
     }
     if queue.auto_delete != declare.auto_delete {
         return differs("auto_delete", declare.auto_delete, queue.auto_delete);
-    }
-    if queue.exclusive_to.is_some() != declare.exclusive {
-        return Err(Fault::locked(name, vhost));
     }
     queue_arguments::check_equivalent(&declare.arguments, &queue.table, name, vhost)
 }
 
 fn new_queue(name: &str, id: ConnectionId, declare: &Declare, vhost: &str, now: Now) -> Result<Queue, Fault> {
     let arguments = QueueArguments::read(&declare.arguments, name, vhost)?;
-    if queue_arguments::is_quorum(&declare.arguments) {
-        let refused = |property: &str| {
-            Err(Fault::precondition(format!("invalid property '{property}' for queue '{name}' in vhost '{vhost}'")))
-        };
-        if declare.exclusive {
-            return refused("exclusive-owner");
-        }
-        if declare.auto_delete {
-            return refused("auto-delete");
-        }
-        if !declare.durable {
-            return refused("non-durable");
+    if arguments.is_quorum {
+        let properties = [
+            (declare.exclusive, "exclusive-owner"),
+            (declare.auto_delete, "auto-delete"),
+            (!declare.durable, "non-durable"),
+        ];
+        if let Some((_, property)) = properties.into_iter().find(|(is_asked_for, _)| *is_asked_for) {
+            return Err(Fault::invalid_property(property, name, vhost));
         }
     }
     let mut queue = Queue::new(Arc::from(name), declare.arguments.clone(), arguments, now.instant);

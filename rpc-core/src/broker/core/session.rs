@@ -1,7 +1,8 @@
 //! What the broker knows of one connection, and all connections together.
 
 use std::{
-    collections::HashMap,
+    borrow::Cow,
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -10,19 +11,20 @@ use std::{
 
 use amq_protocol::{
     protocol::{AMQPClass, basic},
-    types::{AMQPValue, FieldTable},
+    types::{AMQPValue, FieldTable, ShortString},
 };
-use bytes::Bytes;
 
 use super::{
     ConnectionId,
     channel::{Channel, Delivered},
     message::{Entry, Message},
-    publish::{DIRECT_REPLY_TO, parse_reply_token},
     queue::Consumer,
     vhost::QueueKey,
 };
-use crate::wire::OutBuffer;
+use crate::wire::{
+    Delivery, OutBuffer, PropertyReader, PropertyWriter, ReplyCode,
+    table::{self, TableWriter},
+};
 
 /// How far a connection has got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,11 +63,16 @@ pub(super) struct Session {
     pub(super) stage: Stage,
     pub(super) capabilities: Capabilities,
     pub(super) user: String,
-    pub(super) vhost: Arc<str>,
+    /// Its index, once the connection is open on it.
+    pub(super) vhost: Option<usize>,
     pub(super) frame_max: u32,
     pub(super) channel_max: u16,
     pub(super) heartbeat_s: u16,
     pub(super) channels: HashMap<u16, Channel, foldhash::fast::RandomState>,
+    /// They go with it.
+    pub(super) exclusive_queues: BTreeSet<QueueKey>,
+    /// Channels with confirms to send at the end of the batch.
+    pub(super) confirming: Vec<u16>,
     /// Tells this connection from a later one with the same id.
     pub(super) nonce: u64,
     out: OutBuffer,
@@ -77,7 +84,11 @@ pub(super) struct Session {
 impl Session {
     /// Whether the client reads what it is sent: deliveries stop while too much is waiting for it.
     fn has_room(&self) -> bool {
-        self.out.bytes() + self.backlog.load(Ordering::Relaxed) < BACKLOG_MAX_BYTES
+        self.backlog_bytes() < BACKLOG_MAX_BYTES
+    }
+
+    fn backlog_bytes(&self) -> usize {
+        self.out.bytes() + self.backlog.load(Ordering::Relaxed)
     }
 }
 
@@ -95,11 +106,13 @@ impl Sessions {
             stage: Stage::AwaitStartOk,
             capabilities: Capabilities::default(),
             user: String::new(),
-            vhost: "/".into(),
+            vhost: None,
             frame_max,
             channel_max: 0,
             heartbeat_s: 0,
             channels: HashMap::default(),
+            exclusive_queues: BTreeSet::new(),
+            confirming: Vec::new(),
             nonce,
             out: OutBuffer::default(),
             is_touched: false,
@@ -157,24 +170,25 @@ impl Sessions {
         }
     }
 
-    /// A method and a message.
-    pub(super) fn send_content(&mut self, id: ConnectionId, channel: u16, class: &AMQPClass, message: &Message) {
+    /// `basic.get-ok` and its message.
+    pub(super) fn send_got(&mut self, id: ConnectionId, channel: u16, got: &Got<'_>) {
         let Some(frame_max) = self.get(id).map(|session| session.frame_max) else { return };
         if let Some(out) = self.out(id) {
-            out.method(channel, class);
-            out.content(channel, &message.properties, message.body.parts(), frame_max);
+            let message = &*got.entry.message;
+            out.get_ok(channel, got.message_count, &delivery(message, got.delivery_tag, got.entry.is_redelivered()));
+            let (small, parts) = message.body();
+            out.content(channel, &properties_of(got.entry, got.is_counted), small, parts, frame_max);
         }
     }
 
     /// `basic.return`.
     pub(super) fn send_return(&mut self, id: ConnectionId, channel: u16, message: &Message) {
-        let class = AMQPClass::Basic(basic::AMQPMethod::Return(basic::Return {
-            reply_code: crate::wire::ReplyCode::NoRoute.number(),
-            reply_text: crate::wire::ReplyCode::NoRoute.name().into(),
-            exchange: name_of(&message.exchange).into(),
-            routing_key: name_of(&message.routing_key).into(),
-        }));
-        self.send_content(id, channel, &class, message);
+        let Some(frame_max) = self.get(id).map(|session| session.frame_max) else { return };
+        if let Some(out) = self.out(id) {
+            out.returned(channel, ReplyCode::NoRoute, message.exchange(), message.routing_key());
+            let (small, parts) = message.body();
+            out.content(channel, message.properties(), small, parts, frame_max);
+        }
     }
 
     pub(super) fn has_credit(&self, consumer: &Consumer) -> bool {
@@ -189,68 +203,70 @@ impl Sessions {
                 .is_some_and(|channel| !channel.is_closing && channel.has_credit(consumer.slot))
     }
 
-    /// Sends an entry to a consumer; true when it now waits for an acknowledgement.
-    pub(super) fn deliver(&mut self, consumer: &Consumer, queue: QueueKey, entry: Entry) -> bool {
-        let message = Arc::clone(&entry.message);
-        let redelivered = entry.redelivered;
-        let Some(session) = self.get_mut(consumer.connection) else {
+    /// Sends an entry to a consumer; true when it now waits for an acknowledgement. `is_counted` tells the consumer how
+    /// often it was delivered before.
+    pub(super) fn deliver(&mut self, consumer: &Consumer, queue: QueueKey, entry: Entry, is_counted: bool) -> bool {
+        let Some(session) = self.slots.get_mut(consumer.connection.0).and_then(Option::as_mut) else {
             return false;
         };
         let frame_max = session.frame_max;
         let Some(channel) = session.channels.get_mut(&consumer.channel) else {
             return false;
         };
-        let no_ack = matches!(channel.consumers.get(consumer.slot), Some(Some(consumer)) if consumer.no_ack);
+        let no_ack = channel.consumer(consumer.slot).is_some_and(|consumer| consumer.no_ack);
+        let message = Arc::clone(&entry.message);
+        let redelivered = entry.is_redelivered();
+        let counted = is_counted.then(|| properties_of(&entry, true).into_owned());
         let delivery_tag = if no_ack {
             channel.tag_settled()
         } else {
             channel.tag_unacked(Delivered { queue, entry, slot: Some(consumer.slot), delivery_tag: 0 })
         };
         if let Some(out) = self.out(consumer.connection) {
-            let Message { exchange, routing_key, properties, body, .. } = &*message;
-            out.deliver(consumer.channel, &consumer.tag, delivery_tag, redelivered, exchange, routing_key);
-            out.content(consumer.channel, properties, body.parts(), frame_max);
+            out.deliver(consumer.channel, &consumer.tag, &delivery(&message, delivery_tag, redelivered));
+            let (small, parts) = message.body();
+            let properties = counted.as_deref().unwrap_or_else(|| message.properties());
+            out.content(consumer.channel, properties, small, parts, frame_max);
         }
         !no_ack
     }
 
-    /// Sends a direct reply to the consumer of `amq.rabbitmq.reply-to` on a channel; false when it is gone.
-    pub(super) fn deliver_reply(&mut self, id: ConnectionId, nonce: u64, channel: u16, message: &Message) -> bool {
-        let Some(session) = self.get_mut(id).filter(|session| session.nonce == nonce) else {
+    /// Sends a direct reply to the consumer of `amq.rabbitmq.reply-to` on a channel; false when it is gone, or does not
+    /// read what it is sent.
+    pub(super) fn deliver_reply(&mut self, to: &ReplyAddress, message: &Message) -> bool {
+        let Some(session) = self.get_mut(to.connection).filter(|session| session.nonce == to.nonce) else {
             return false;
         };
         let frame_max = session.frame_max;
-        let Some(open) = session.channels.get_mut(&channel) else {
+        let has_room = session.backlog_bytes() < REPLY_BACKLOG_MAX_BYTES;
+        let Some(channel) = session.channels.get_mut(&to.channel) else {
             return false;
         };
-        let Some(tag) = open.direct_replies.clone() else {
+        let Some(tag) = channel.direct_replies.clone().filter(|_| has_room) else {
             return false;
         };
-        // Nobody can acknowledge a reply: RabbitMQ gives them all the same delivery tag.
-        if let Some(out) = self.out(id) {
-            out.deliver(channel, &tag, REPLY_DELIVERY_TAG, false, &message.exchange, &message.routing_key);
-            out.content(channel, &message.properties, message.body.parts(), frame_max);
+        // RabbitMQ does not count direct replies.
+        let delivery_tag = channel.next_tag();
+        if let Some(out) = self.out(to.connection) {
+            out.deliver(to.channel, &tag, &delivery(message, delivery_tag, false));
+            let (small, parts) = message.body();
+            out.content(to.channel, message.properties(), small, parts, frame_max);
         }
         true
     }
 
-    /// Whether a name is the token of a requester that still waits for direct replies.
-    pub(super) fn is_reply_token(&self, name: &str) -> bool {
-        let token = name.strip_prefix(DIRECT_REPLY_TO).and_then(|rest| rest.strip_prefix('.'));
-        let Some((id, nonce, channel)) = token.and_then(parse_reply_token) else {
-            return false;
-        };
-        let session = self.get(id).filter(|session| session.nonce == nonce);
-        session
-            .and_then(|session| session.channels.get(&channel))
-            .is_some_and(|channel| channel.direct_replies.is_some())
+    /// Whether somebody waits for direct replies there.
+    pub(super) fn has_reply_consumer(&self, to: &ReplyAddress) -> bool {
+        self.get(to.connection).filter(|session| session.nonce == to.nonce).is_some_and(|session| {
+            session.channels.get(&to.channel).is_some_and(|channel| channel.direct_replies.is_some())
+        })
     }
 
     /// Tells a client that its consumer is gone, when it wants to know.
     pub(super) fn cancel_notify(&mut self, consumer: &Consumer) {
         let wants = self.get(consumer.connection).is_some_and(|session| session.capabilities.consumer_cancel_notify);
         if wants {
-            let consumer_tag = name_of(&consumer.tag).into();
+            let consumer_tag = short(&text_of(&consumer.tag));
             let cancel = basic::Cancel { consumer_tag, nowait: true };
             let class = AMQPClass::Basic(basic::AMQPMethod::Cancel(cancel));
             self.send(consumer.connection, consumer.channel, &class);
@@ -266,18 +282,55 @@ impl Sessions {
             }
         }
     }
-
-    pub(super) fn vhost_of(&self, id: ConnectionId) -> Arc<str> {
-        self.get(id).map_or_else(|| "/".into(), |session| Arc::clone(&session.vhost))
-    }
 }
 
-/// Names were checked to be UTF-8 when they came in.
-pub(super) fn name_of(bytes: &Bytes) -> &str {
-    std::str::from_utf8(bytes).unwrap_or_default()
+/// What `basic.get` found.
+#[derive(Debug)]
+pub(super) struct Got<'a> {
+    pub(super) entry: &'a Entry,
+    pub(super) delivery_tag: u64,
+    pub(super) message_count: u32,
+    pub(super) is_counted: bool,
+}
+
+/// Where direct replies go: a channel of a connection, and no later one with the same id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ReplyAddress {
+    pub(super) connection: ConnectionId,
+    pub(super) nonce: u64,
+    pub(super) channel: u16,
+}
+
+fn delivery(message: &Message, delivery_tag: u64, redelivered: bool) -> Delivery<'_> {
+    Delivery { delivery_tag, redelivered, exchange: message.exchange(), routing_key: message.routing_key() }
+}
+
+/// A message's properties as this delivery shows them: quorum queues say how often it was delivered before.
+fn properties_of(entry: &Entry, is_counted: bool) -> Cow<'_, [u8]> {
+    let properties = entry.message.properties();
+    if !is_counted {
+        return Cow::Borrowed(properties);
+    }
+    let mut headers = TableWriter::new();
+    let old = PropertyReader::new(properties).raw_headers().unwrap_or_default();
+    for field in table::fields(old).filter(|field| field.key != b"x-delivery-count") {
+        headers.raw(field);
+    }
+    headers.integer("x-delivery-count", entry.delivery_count.into());
+    Cow::Owned(PropertyWriter::new(properties).headers(&headers.finish()).write())
+}
+
+/// Names as text. Routing keys need not be UTF-8, all others are.
+pub(super) fn text_of(bytes: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(bytes)
+}
+
+/// A short string of what came from one, or was generated to fit.
+pub(super) fn short(text: &str) -> ShortString {
+    ShortString::try_new(text).unwrap_or_default()
 }
 
 /// A client that does not read gets no deliveries beyond this much.
 const BACKLOG_MAX_BYTES: usize = 4 << 20;
-
-const REPLY_DELIVERY_TAG: u64 = 1;
+/// Direct replies wait in no queue: beyond this much they are lost.
+const REPLY_BACKLOG_MAX_BYTES: usize = 64 << 20;

@@ -1,6 +1,6 @@
 //! Histories without sockets: frames into the core, output looked at as frames.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use amq_protocol::{
     frame::WriteContext,
@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::Decoder;
+use crate::wire::{Decoder, FrameKind, Method, RawFrame, read_method};
 
 /// A broker, its clock, and what each client has been sent and not looked at yet.
 struct Bench {
@@ -57,12 +57,22 @@ impl Bench {
     #[expect(clippy::needless_pass_by_value, reason = "reads better where it is called")]
     fn send(&mut self, id: ConnectionId, channel: u16, class: AMQPClass) -> Flow {
         let payload = gen_class(&class)(WriteContext::from(Vec::new())).unwrap().write;
-        self.frame(id, FrameKind::Method, channel, payload)
+        self.frame(id, FrameKind::Method, channel, &payload)
     }
 
-    fn frame(&mut self, id: ConnectionId, kind: FrameKind, channel: u16, payload: Vec<u8>) -> Flow {
-        let flow = self.core.frame(id, &RawFrame { kind, channel, payload: payload.into() }, self.now);
-        self.core.end_batch(id);
+    fn frame(&mut self, id: ConnectionId, kind: FrameKind, channel: u16, payload: &[u8]) -> Flow {
+        let mut bytes = vec![kind.octet()];
+        bytes.extend(channel.to_be_bytes());
+        bytes.extend((payload.len() as u32).to_be_bytes());
+        bytes.extend(payload);
+        bytes.push(0xCE);
+        self.bytes(id, &bytes)
+    }
+
+    /// Bytes as they would come from a socket.
+    fn bytes(&mut self, id: ConnectionId, bytes: &[u8]) -> Flow {
+        let (batch, error) = Decoder::new(131_072).cut(&mut BytesMut::from(bytes), usize::MAX);
+        let flow = self.core.batch(id, &batch, error.as_ref(), self.now);
         self.collect();
         flow
     }
@@ -70,7 +80,9 @@ impl Bench {
     fn collect(&mut self) {
         let received = &mut self.received;
         self.core.take_output(|id, out| {
-            for segment in out.take() {
+            let mut segments = VecDeque::new();
+            out.take_into(&mut segments);
+            for segment in segments {
                 received.entry(id).or_default().extend_from_slice(&segment);
             }
         });
@@ -79,9 +91,10 @@ impl Bench {
     /// What a client was sent since the last look: methods by name, bodies as text.
     fn received(&mut self, id: ConnectionId) -> Vec<String> {
         let mut buffer = self.received.remove(&id).unwrap_or_default();
-        let mut decoder = Decoder::new(131_072);
+        let (batch, error) = Decoder::new(131_072).cut(&mut buffer, usize::MAX);
+        assert!(buffer.is_empty() && error.is_none());
         let mut lines = Vec::new();
-        while let Some(frame) = decoder.next(&mut buffer).unwrap() {
+        for frame in batch.frames() {
             lines.push(match frame.kind {
                 FrameKind::Method => name_of(&frame),
                 FrameKind::Body => String::from_utf8(frame.payload.to_vec()).unwrap(),
@@ -111,9 +124,9 @@ impl Bench {
         let mut header = vec![0, 60, 0, 0];
         header.extend((body.len() as u64).to_be_bytes());
         header.extend([0, 0]);
-        self.frame(id, FrameKind::Header, 1, header);
+        self.frame(id, FrameKind::Header, 1, &header);
         if !body.is_empty() {
-            self.frame(id, FrameKind::Body, 1, body.as_bytes().to_vec());
+            self.frame(id, FrameKind::Body, 1, body.as_bytes());
         }
     }
 
@@ -143,8 +156,8 @@ impl Bench {
 }
 
 /// The method and what matters of it.
-fn name_of(frame: &RawFrame) -> String {
-    match read_method(&frame.payload).unwrap() {
+fn name_of(frame: &RawFrame<'_>) -> String {
+    match read_method(frame.payload).unwrap() {
         Method::Other(class) => match *class {
             AMQPClass::Basic(basic::AMQPMethod::Deliver(deliver)) => {
                 format!("deliver {}{}", deliver.delivery_tag, if deliver.redelivered { " again" } else { "" })
@@ -203,7 +216,7 @@ fn exclusive_queues_go_with_their_connection() {
     bench.declare(other, "mine", false);
     assert_eq!(bench.received(other), ["channel.close 405"]);
     bench.close(owner);
-    assert!(bench.core.vhosts["/"].queues.is_empty());
+    assert!(bench.core.vhosts[0].queues.is_empty());
 }
 
 #[test]
@@ -217,7 +230,7 @@ fn frames_out_of_place_close_the_connection() {
     ] {
         let mut bench = Bench::new();
         let client = bench.connect();
-        bench.frame(client, kind, channel, payload.clone());
+        bench.frame(client, kind, channel, &payload);
         assert_eq!(bench.received(client), [format!("connection.close {code}")], "{kind:?} {payload:?}");
     }
 }
@@ -297,7 +310,7 @@ proptest! {
                 client.look(&mut bench);
                 prop_assert!(client.held.len() <= usize::from(client.window.unwrap_or(0)));
             }
-            let queue = bench.core.vhosts["/"].queues.values().next().unwrap();
+            let queue = bench.core.vhosts[0].queues.values().next().unwrap();
             let held: usize = clients.iter().map(|client| client.held.len()).sum();
             prop_assert_eq!(queue.unacked, held);
             prop_assert_eq!(queue.ready_count() + held + acknowledged.len(), published);
@@ -332,7 +345,7 @@ proptest! {
                 payload[..2].copy_from_slice(&class_id.to_be_bytes());
                 payload[2..4].copy_from_slice(&method_id.to_be_bytes());
             }
-            if bench.frame(client, kind, channel, payload) != Flow::Continue {
+            if bench.frame(client, kind, channel, &payload) != Flow::Continue {
                 break;
             }
         }
