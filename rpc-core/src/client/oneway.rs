@@ -56,7 +56,7 @@ impl ConfirmChannel {
     pub(super) async fn open(connection: &Connection) -> Result<Self, Error> {
         let channel = connection.channel().await?;
         channel.confirm_select().await?;
-        channel.declare_topic_exchange(crate::topology::EXCHANGE).await?;
+        channel.declare_request_exchanges().await?;
         let (requests, inbox) = mpsc::channel(BATCH_MAX);
         let task = tokio::spawn(publish_batches(channel, inbox)).abort_handle();
         Ok(Self { requests, task })

@@ -102,7 +102,7 @@ impl Session {
         max_in_flight: usize,
     ) -> Result<Self, Error> {
         let channel = connection.channel().await?;
-        channel.declare_topic_exchange(topology::EXCHANGE).await?;
+        channel.declare_request_exchanges().await?;
         let reply_queue = topology::reply_queue(client, epoch);
         let queue =
             QueueDeclaration { name: &reply_queue, durable: false, exclusive: true, auto_delete: true, arguments: &[] };

@@ -29,7 +29,7 @@ use lapin::{
 };
 
 use super::transport::{HeaderValue, Properties, Publish, QueueDeclaration, Returned, Settlement};
-use crate::error::Error;
+use crate::{error::Error, topology};
 
 /// Checks a URI and says whom it addresses.
 pub(super) fn parse_uri(uri: &str) -> Result<Endpoint, Error> {
@@ -197,10 +197,23 @@ impl Channel {
             .map_err(|error| operation_error(&error, "switch to confirm mode"))
     }
 
-    pub(crate) async fn declare_topic_exchange(&self, name: &str) -> Result<(), Error> {
+    /// Declares the exchanges of `topology`.
+    pub(crate) async fn declare_request_exchanges(&self) -> Result<(), Error> {
+        self.declare_exchange(topology::OTHER_EXCHANGE, lapin::ExchangeKind::Topic, FieldTable::default()).await?;
+        let mut arguments = FieldTable::default();
+        arguments.insert(short("alternate-exchange")?, AMQPValue::LongString(topology::OTHER_EXCHANGE.into()));
+        self.declare_exchange(topology::EXCHANGE, lapin::ExchangeKind::Direct, arguments).await
+    }
+
+    async fn declare_exchange(
+        &self,
+        name: &str,
+        kind: lapin::ExchangeKind,
+        arguments: FieldTable,
+    ) -> Result<(), Error> {
         let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
         self.channel
-            .exchange_declare(short(name)?, lapin::ExchangeKind::Topic, options, FieldTable::default())
+            .exchange_declare(short(name)?, kind, options, arguments)
             .await
             .map_err(|error| operation_error(&error, &format!("declare exchange '{name}'")))
     }

@@ -275,11 +275,17 @@ impl Source {
     /// Declares a service queue and binds it.
     async fn declare(&self, channel: &Channel) -> Result<String, Error> {
         let service = self.descriptor.name;
-        channel.declare_topic_exchange(topology::EXCHANGE).await?;
+        channel.declare_request_exchanges().await?;
         let queue = topology::service_queue(service, self.method_queue);
         self.declare_durable(channel, &queue).await?;
-        let key = topology::binding_key(service, self.method_queue);
-        channel.bind_queue(&queue, topology::EXCHANGE, &key).await?;
+        for method in self.descriptor.methods.iter().filter(|method| method.queue == self.method_queue) {
+            for name in std::iter::once(&method.name).chain(method.aliases) {
+                let key = topology::binding_key(service, self.method_queue, name);
+                channel.bind_queue(&queue, topology::EXCHANGE, &key).await?;
+            }
+        }
+        let other = topology::other_binding_key(service, self.method_queue);
+        channel.bind_queue(&queue, topology::OTHER_EXCHANGE, &other).await?;
         Ok(queue)
     }
 

@@ -12,7 +12,7 @@ use lapin::{
         BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ExchangeDeclareOptions,
         QueueBindOptions, QueueDeclareOptions,
     },
-    types::{FieldTable, ShortString},
+    types::{AMQPValue, FieldTable, ShortString},
 };
 use rpc_core::EXCHANGE;
 
@@ -76,13 +76,15 @@ pub(crate) async fn worker(url: &str) -> Result<()> {
     let connection = connect(url).await?;
     let channel = connection.create_channel().await?;
     let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-    channel.exchange_declare(EXCHANGE.into(), ExchangeKind::Topic, options, FieldTable::default()).await?;
+    channel.exchange_declare(OTHER.into(), ExchangeKind::Topic, options, FieldTable::default()).await?;
+    let mut alternate = FieldTable::default();
+    alternate.insert("alternate-exchange".into(), AMQPValue::LongString(OTHER.into()));
+    channel.exchange_declare(EXCHANGE.into(), ExchangeKind::Direct, options, alternate).await?;
     let queue: ShortString = format!("rpc.{SERVICE}").into();
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     channel.queue_declare(queue.clone(), options, FieldTable::default()).await?;
-    let key = format!("{SERVICE}.*").into();
     let options = QueueBindOptions::default();
-    channel.queue_bind(queue.clone(), EXCHANGE.into(), key, options, FieldTable::default()).await?;
+    channel.queue_bind(queue.clone(), EXCHANGE.into(), ROUTING_KEY.into(), options, FieldTable::default()).await?;
     channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
     let options = BasicConsumeOptions::default();
     let consumer = channel.basic_consume(queue, "".into(), options, FieldTable::default()).await?;
@@ -124,3 +126,6 @@ async fn serve(channel: &lapin::Channel, mut consumer: lapin::Consumer) -> Resul
         }
     }
 }
+
+/// Where requests go that nobody bound.
+const OTHER: &str = "rpc.other";
