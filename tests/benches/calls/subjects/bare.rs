@@ -88,14 +88,18 @@ pub(crate) async fn worker(url: &str) -> Result<()> {
     channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
     let options = BasicConsumeOptions::default();
     let consumer = channel.basic_consume(queue, "".into(), options, FieldTable::default()).await?;
+    // The last clone to go closes the channel, which must not meet the closing of the connection.
+    let serving_channel = channel.clone();
     let serving = tokio::spawn(async move {
-        if let Err(error) = serve(&channel, consumer).await {
+        if let Err(error) = serve(&serving_channel, consumer).await {
             eprintln!("stopped serving: {error}");
         }
     });
     load::until_stopped().await?;
     serving.abort();
-    Ok(connection.close(200, "done".into()).await?)
+    connection.close(200, "done".into()).await?;
+    drop(channel);
+    Ok(())
 }
 
 async fn serve(channel: &lapin::Channel, mut consumer: lapin::Consumer) -> Result<()> {
