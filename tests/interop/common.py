@@ -47,3 +47,23 @@ def eventually(what, condition):
     while not condition():
         assert time.monotonic() < deadline, f"not within {LIMIT_S} s: {what}"
         time.sleep(0.02)
+
+
+def closed_with(action, channel=None):
+    """Runs `action`, which must make the broker close the channel: the code, and what its text is about."""
+    try:
+        action()
+    except pika.exceptions.ChannelClosedByBroker as closed:
+        assert channel is None or channel.is_closed
+        return closed.reply_code, essence(closed.reply_text)
+    raise AssertionError("the broker must close the channel")
+
+
+def essence(text):
+    """RabbitMQ's texts begin with the code's name, and some go on to where it was."""
+    text = text.split(" - ", 1)[-1]
+    if text.startswith("inequivalent arg "):
+        return text.split("'")[1]
+    if " in exclusive use" in text:
+        return "in exclusive use"
+    return text.split(" in vhost ")[0]

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a case that cannot go on has failed")]
 
+mod amqplib;
 mod bare;
 mod calls;
 mod concurrency;

@@ -2,16 +2,24 @@
 //!
 //! Needs a Python with pika, named by `RPC_TEST_PYTHON`; `tests/run` makes one.
 
-use rpc_tests::{Python, Stage, on_both_brokers};
+use rpc_tests::{Script, Stage, on_both_brokers};
 
 on_both_brokers!(
     tutorial_1_hello,
     tutorial_2_work_queue,
+    tutorial_2_durable,
+    tutorial_2_fair_dispatch,
     tutorial_3_fanout,
     tutorial_4_direct,
     tutorial_5_topic,
     tutorial_6_rpc,
     headers_exchange,
+    basic_get,
+    transactions,
+    confirms,
+    exchange_to_exchange,
+    internal_exchange,
+    consumer_cancellation,
     direct_reply_to,
     a_pika_client_calls_a_rust_worker_with_json,
     a_pika_client_calls_a_bare_rust_worker,
@@ -20,7 +28,7 @@ on_both_brokers!(
 
 /// Runs a script that checks everything itself.
 async fn script(stage: &Stage, script: &str) {
-    if let Some(python) = Python::spawn(script, &[stage.uri()]) {
+    if let Some(python) = Script::python(script, &[stage.uri()]) {
         python.succeeds().await;
     }
 }
@@ -31,6 +39,14 @@ async fn tutorial_1_hello(stage: &Stage) {
 
 async fn tutorial_2_work_queue(stage: &Stage) {
     script(stage, "work_queue.py").await;
+}
+
+async fn tutorial_2_durable(stage: &Stage) {
+    script(stage, "durable.py").await;
+}
+
+async fn tutorial_2_fair_dispatch(stage: &Stage) {
+    script(stage, "fair_dispatch.py").await;
 }
 
 async fn tutorial_3_fanout(stage: &Stage) {
@@ -53,6 +69,30 @@ async fn headers_exchange(stage: &Stage) {
     script(stage, "headers.py").await;
 }
 
+async fn basic_get(stage: &Stage) {
+    script(stage, "basic_get.py").await;
+}
+
+async fn transactions(stage: &Stage) {
+    script(stage, "tx.py").await;
+}
+
+async fn confirms(stage: &Stage) {
+    script(stage, "confirms.py").await;
+}
+
+async fn exchange_to_exchange(stage: &Stage) {
+    script(stage, "exchange_bind.py").await;
+}
+
+async fn internal_exchange(stage: &Stage) {
+    script(stage, "internal_exchange.py").await;
+}
+
+async fn consumer_cancellation(stage: &Stage) {
+    script(stage, "consumer_cancellation.py").await;
+}
+
 async fn direct_reply_to(stage: &Stage) {
     script(stage, "direct_reply_to.py").await;
 }
@@ -70,7 +110,7 @@ async fn a_pika_client_calls_a_rust_worker_with_json(stage: &Stage) {
     }
     let _pool = stage.pool(AdderServer::new(Sum)).await.start().await.unwrap();
     let arguments = [stage.uri(), "rpc", "pika-json.add", r#"{"a": 40, "b": 2}"#, "application/json"];
-    if let Some(mut python) = Python::spawn("rpc_client.py", &arguments) {
+    if let Some(mut python) = Script::python("rpc_client.py", &arguments) {
         assert_eq!(python.line().await, "42");
         python.succeeds().await;
     }
@@ -88,7 +128,7 @@ async fn a_pika_client_calls_a_bare_rust_worker(stage: &Stage) {
         }
     }
     let _pool = stage.pool(DoubleServer::new(Doubling)).await.start().await.unwrap();
-    if let Some(mut python) = Python::spawn("rpc_client.py", &[stage.uri(), "", "pika-bare-rust", "21"]) {
+    if let Some(mut python) = Script::python("rpc_client.py", &[stage.uri(), "", "pika-bare-rust", "21"]) {
         assert_eq!(python.line().await, "42");
         python.succeeds().await;
     }
@@ -100,7 +140,7 @@ async fn a_rust_client_calls_a_pika_server(stage: &Stage) {
         async fn fib(&self, n: u32) -> u64;
     }
     stage.fresh("pika-bare-python").await;
-    let Some(mut python) = Python::spawn("rpc_server.py", &[stage.uri(), "pika-bare-python", "2"]) else {
+    let Some(mut python) = Script::python("rpc_server.py", &[stage.uri(), "pika-bare-python", "2"]) else {
         return;
     };
     assert_eq!(python.line().await, "ready");

@@ -9,8 +9,8 @@
 //!
 //! Cases run in parallel on one RabbitMQ, so each uses service names of its own (`probe!("its-name")`).
 
-mod python;
 pub mod raw;
+mod script;
 mod stage;
 mod wait;
 pub mod wire;
@@ -18,11 +18,11 @@ mod worker_process;
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
-pub use python::Python;
 use rpc_core::{
     __private::{Handler, MethodDescriptor, Request, ServiceDescriptor},
     Context, Dispatch,
 };
+pub use script::Script;
 pub use stage::{Stage, Target, run};
 pub use wait::{eventually, within};
 pub use worker_process::WorkerProcess;
