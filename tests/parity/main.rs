@@ -3,12 +3,15 @@
 //! The transcripts in `parity/*.txt` are what RabbitMQ 3.10.8 answers, literally; the bundled broker has to answer
 //! the same, except where a scenario says why it does not (`differs: …`).
 //!
+//! Both have the users, vhosts and permissions of `definitions.json`.
+//!
 //! ```text
 //!  RPC_TEST_RABBITMQ_URL=amqp://…                     also check the recordings against that RabbitMQ
 //!  UPDATE_PARITY=1                                    and record its answers anew
 //!  PARITY_ONLY=queue/                                 only scenarios with that in their name
 //! ```
 
+mod definitions;
 mod link;
 mod names;
 mod run;
@@ -24,7 +27,6 @@ use std::{
     thread,
 };
 
-use rpc_core::broker::Broker;
 use rpc_tests::wire::Method;
 use run::{Pace, Target, Transcript};
 use scenario::{File, Scenario, Step};
@@ -47,7 +49,7 @@ fn rabbitmq_gives_the_recorded_transcripts() {
 #[test]
 fn the_bundled_broker_gives_the_same_transcripts() {
     let runtime = tokio::runtime::Runtime::new().expect("the operating system gives threads");
-    let broker = runtime.block_on(Broker::start()).expect("the bundled broker starts");
+    let broker = runtime.block_on(definitions::builder().start()).expect("the bundled broker starts");
     let files = File::all().expect("the scenarios can be read");
     for scenario in files.iter().flat_map(|file| &file.scenarios) {
         if let Some(reason) = &scenario.differs {

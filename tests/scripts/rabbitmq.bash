@@ -14,6 +14,9 @@ rabbitmq_pid=
 rabbitmq_epmd_pid=
 rabbitmq_locks=()
 
+# The users, vhosts and permissions it starts with; guest is among them.
+rabbitmq_definitions=$(cd "$(dirname "${BASH_SOURCE[0]}")/../parity" && pwd)/definitions.json
+
 # How long the node may take to answer. 4 s on an idle machine with 2 cores, 15 s while a build runs beside it.
 RABBITMQ_START_LIMIT_S=90
 RABBITMQ_STOP_LIMIT_S=10
@@ -97,6 +100,7 @@ rabbitmq_start_once() {
 		listeners.tcp.1 = 127.0.0.1:$amqp_port
 		log.console = false
 		log.file.level = warning
+		load_definitions = $rabbitmq_definitions
 	CONF
 
     ERL_EPMD_ADDRESS=127.0.0.1 setsid epmd -port "$epmd_port" </dev/null >"$rabbitmq_home/epmd.log" 2>&1 &

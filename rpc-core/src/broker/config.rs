@@ -1,15 +1,16 @@
 //! How a broker is set up.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::net::TcpListener;
 
-use super::{Broker, core::Rules, listener, shared::Shared};
+use super::{
+    Broker,
+    accounts::{self, Accounts, PermissionSetting, TopicPermissionSetting},
+    core::Rules,
+    listener,
+    shared::Shared,
+};
 use crate::wire::FRAME_MIN_SIZE;
 
 /// Why a broker did not start.
@@ -34,8 +35,7 @@ pub enum BrokerError {
 #[must_use = "a broker starts with `start`"]
 pub struct BrokerBuilder {
     address: SocketAddr,
-    users: BTreeMap<String, String>,
-    vhosts: Vec<String>,
+    accounts: Accounts,
     channel_max: u16,
     frame_max: u32,
     heartbeat: Duration,
@@ -48,8 +48,7 @@ impl Default for BrokerBuilder {
     fn default() -> Self {
         Self {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
-            users: BTreeMap::from([("guest".to_owned(), "guest".to_owned())]),
-            vhosts: vec!["/".to_owned()],
+            accounts: Accounts::default(),
             channel_max: 2_047,
             frame_max: 131_072,
             heartbeat: Duration::from_secs(60),
@@ -74,17 +73,87 @@ impl BrokerBuilder {
     }
 
     /// Adds a user, or changes its password. `guest` with password `guest` is there from the start.
+    ///
+    /// A user may do everything on every vhost until [`permissions`](Self::permissions) says otherwise. One with an
+    /// empty password cannot log in with it, only with a client certificate.
     pub fn user(mut self, name: impl Into<String>, password: impl Into<String>) -> Self {
-        self.users.insert(name.into(), password.into());
+        self.accounts.add_user(name.into(), password.into());
+        self
+    }
+
+    /// Sets a user's tags. Only RabbitMQ's `impersonator` means something here: such a user may send messages with
+    /// somebody else's `user_id`.
+    pub fn user_tags<T: Into<String>>(mut self, user: impl Into<String>, tags: impl IntoIterator<Item = T>) -> Self {
+        self.accounts.set_tags(user.into(), tags.into_iter().map(Into::into).collect());
         self
     }
 
     /// Adds a vhost. `/` is there from the start.
     pub fn vhost(mut self, name: impl Into<String>) -> Self {
-        let name = name.into();
-        if !self.vhosts.contains(&name) {
-            self.vhosts.push(name);
-        }
+        self.accounts.add_vhost(name.into());
+        self
+    }
+
+    /// Says what a user may do on a vhost, as `rabbitmqctl set_permissions` does: each right is a regular expression
+    /// that is searched for in the names of exchanges and queues (`amq.default` for the default exchange), and an empty
+    /// one allows nothing. From then on the user may use those vhosts only for which this was called.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use rpc_core::{Connection, broker::Broker};
+    ///
+    /// let broker = Broker::builder()
+    ///     .user("shop", "secret")
+    ///     .permissions("shop", "/", "^rpc", "^(rpc|amq\\.default$)", "^rpc")
+    ///     .start()
+    ///     .await?;
+    /// let connection = Connection::open(&broker.uri_for("/", "shop")?).await?;
+    /// # connection.close().await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn permissions(
+        mut self,
+        user: impl Into<String>,
+        vhost: impl Into<String>,
+        configure: impl Into<String>,
+        write: impl Into<String>,
+        read: impl Into<String>,
+    ) -> Self {
+        self.accounts.set_permissions(PermissionSetting {
+            user: user.into(),
+            vhost: vhost.into(),
+            configure: configure.into(),
+            write: write.into(),
+            read: read.into(),
+        });
+        self
+    }
+
+    /// Limits the routing keys a user may publish with to a topic exchange (`write`) and bind from it with (`read`), as
+    /// `rabbitmqctl set_topic_permissions` does. `{username}` and `{vhost}` in the patterns stand for the user's and the
+    /// vhost's name.
+    pub fn topic_permissions(
+        mut self,
+        user: impl Into<String>,
+        vhost: impl Into<String>,
+        exchange: impl Into<String>,
+        write: impl Into<String>,
+        read: impl Into<String>,
+    ) -> Self {
+        self.accounts.set_topic_permissions(TopicPermissionSetting {
+            user: user.into(),
+            vhost: vhost.into(),
+            exchange: exchange.into(),
+            write: write.into(),
+            read: read.into(),
+        });
+        self
+    }
+
+    /// The users who may connect from this machine only. The default is guest alone, as in RabbitMQ.
+    pub fn loopback_users<T: Into<String>>(mut self, users: impl IntoIterator<Item = T>) -> Self {
+        self.accounts.set_loopback_users(users.into_iter().map(Into::into).collect());
         self
     }
 
@@ -129,7 +198,7 @@ impl BrokerBuilder {
     ///
     /// # Errors
     /// [`BrokerError::Bind`] when the address is taken or not to be had, [`BrokerError::Configuration`] when a limit
-    /// is out of range.
+    /// is out of range, a permission is no regular expression, or it names a user or a vhost that is not there.
     pub async fn start(self) -> Result<Broker, BrokerError> {
         if self.frame_max < FRAME_MIN_SIZE {
             let message = format!("frame_max {} is below AMQP's minimum of {FRAME_MIN_SIZE}", self.frame_max);
@@ -138,28 +207,14 @@ impl BrokerBuilder {
         if self.channel_max == 0 {
             return Err(BrokerError::Configuration("channel_max 0 leaves no channel to work on".to_owned()));
         }
+        let users = self.accounts.users()?;
         let bind = |source| BrokerError::Bind { address: self.address, source };
         let socket = TcpListener::bind(self.address).await.map_err(bind)?;
         let address = socket.local_addr().map_err(bind)?;
-        let (user, password) = self
-            .users
-            .first_key_value()
-            .map_or(("guest", "guest"), |(user, password)| (user.as_str(), password.as_str()));
-        let (user, password) = match self.users.get("guest") {
-            Some(password) => ("guest", password.as_str()),
-            None => (user, password),
-        };
-        let uri = match (user, password) {
-            ("guest", "guest") => format!("amqp://{address}"),
-            (user, password) => format!("amqp://{user}:{password}@{address}"),
-        };
+        let uri = accounts::uri("amqp", self.accounts.first_user(), address, "/");
         let rules = Rules {
-            users: self
-                .users
-                .iter()
-                .map(|(user, password)| (user.clone(), password.clone()))
-                .collect::<HashMap<_, _>>(),
-            vhosts: self.vhosts.clone(),
+            users,
+            vhosts: self.accounts.vhosts.clone(),
             channel_max: self.channel_max,
             frame_max: self.frame_max,
             heartbeat_s: u16::try_from(self.heartbeat.as_secs()).unwrap_or(u16::MAX),

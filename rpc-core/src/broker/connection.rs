@@ -21,13 +21,13 @@ use tokio::{
 };
 
 use super::{
-    core::{ConnectionId, Flow, Negotiated},
+    core::{ConnectionId, Flow, Negotiated, Peer},
     shared::{Outbox, Shared},
 };
 use crate::wire::{Decoder, PROTOCOL_HEADER, Start, read_protocol_header};
 
 /// Serves a connection to its end.
-pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>) {
+pub(super) async fn serve(stream: TcpStream, peer: Peer, shared: Arc<Shared>) {
     // Requests and replies are small and awaited: no delay for the sake of full packets.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
@@ -44,7 +44,7 @@ pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>) {
         linger(&mut reading, &mut writing, &shared).await;
         return;
     }
-    let Some((id, outbox)) = shared.open(start == Start::Version0_8) else {
+    let Some((id, outbox)) = shared.open(peer, start == Start::Version0_8) else {
         tracing::warn!("too many connections");
         return;
     };

@@ -9,7 +9,7 @@ use tokio::{
 };
 use tracing::Instrument;
 
-use super::{connection, shared::Shared};
+use super::{connection, core::Peer, shared::Shared};
 
 /// Runs until the broker stops, and until its connections are closed.
 pub(super) async fn run(socket: TcpListener, shared: Arc<Shared>) {
@@ -20,9 +20,10 @@ pub(super) async fn run(socket: TcpListener, shared: Arc<Shared>) {
         tokio::select! {
             () = stopping.wait() => break,
             accepted = socket.accept() => match accepted {
-                Ok((stream, peer)) => {
-                    let span = tracing::info_span!("connection", %peer);
-                    connections.spawn(connection::serve(stream, Arc::clone(&shared)).instrument(span));
+                Ok((stream, address)) => {
+                    let span = tracing::info_span!("connection", peer = %address);
+                    let peer = Peer { is_loopback: address.ip().to_canonical().is_loopback(), certificate_name: None };
+                    connections.spawn(connection::serve(stream, peer, Arc::clone(&shared)).instrument(span));
                 }
                 Err(error) => {
                     // Out of file descriptors, most likely: they come back when connections close.

@@ -11,6 +11,7 @@
 //! Sockets live in `listener.rs` and `connection.rs`; `core` is pure. The broker knows nothing of clients and worker
 //! pools: they meet on the socket.
 
+mod accounts;
 mod config;
 mod connection;
 mod core;
@@ -62,6 +63,18 @@ impl Broker {
     /// Where it listens, as a URI with user and password.
     pub fn uri(&self) -> &str {
         &self.uri
+    }
+
+    /// As [`uri`](Self::uri), for another user or vhost; names and password are percent-encoded.
+    ///
+    /// # Errors
+    /// [`BrokerError::Configuration`] when there is no such user or vhost.
+    pub fn uri_for(&self, vhost: &str, user: &str) -> Result<String, BrokerError> {
+        let password = self.shared.with(|core, _| core.login(vhost, user).map(str::to_owned));
+        match password {
+            Some(password) => Ok(accounts::uri("amqp", (user, &password), self.address, vhost)),
+            None => Err(BrokerError::Configuration(format!("there is no user '{user}' or no vhost '{vhost}'"))),
+        }
     }
 
     /// Where it listens.

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 
-use super::core::{ConnectionId, Core, Now, Rules};
+use super::core::{ConnectionId, Core, Now, Peer, Rules};
 use crate::wire::OutBuffer;
 
 /// A broker's state, shared by its tasks.
@@ -75,10 +75,10 @@ impl Shared {
     }
 
     /// Registers a connection; `None` when there are too many.
-    pub(super) fn open(&self, version_0_8: bool) -> Option<(ConnectionId, Arc<Outbox>)> {
+    pub(super) fn open(&self, peer: Peer, version_0_8: bool) -> Option<(ConnectionId, Arc<Outbox>)> {
         let outbox = Arc::new(Outbox::default());
         let mut state = self.lock();
-        let id = state.core.open(Arc::clone(&outbox.backlog), version_0_8)?;
+        let id = state.core.open(peer, Arc::clone(&outbox.backlog), version_0_8)?;
         if state.outboxes.len() <= id.0 {
             state.outboxes.resize(id.0 + 1, None);
         }

@@ -2,7 +2,7 @@
 
 use std::{io::Write, net::SocketAddr, time::Duration};
 
-use crate::broker::{Broker, BrokerError};
+use crate::broker::{Broker, BrokerBuilder, BrokerError};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -15,6 +15,19 @@ pub(super) struct Arguments {
     /// Adds a vhost; may be repeated. '/' is there from the start.
     #[arg(long, value_name = "NAME")]
     vhost: Vec<String>,
+    /// What a user may do on a vhost, as regular expressions; may be repeated. Users for whom it is not given may do
+    /// everything everywhere.
+    #[arg(long, num_args = 5, value_names = ["USER", "VHOST", "CONFIGURE", "WRITE", "READ"], allow_hyphen_values = true)]
+    permissions: Vec<String>,
+    /// The routing keys a user may publish (WRITE) and bind (READ) with on a topic exchange; may be repeated.
+    #[arg(long, num_args = 5, value_names = ["USER", "VHOST", "EXCHANGE", "WRITE", "READ"], allow_hyphen_values = true)]
+    topic_permissions: Vec<String>,
+    /// Sets a user's tags, as 'impersonator'; several are separated by commas. May be repeated.
+    #[arg(long, num_args = 2, value_names = ["USER", "TAGS"])]
+    user_tags: Vec<String>,
+    /// Lets guest connect from other machines, too.
+    #[arg(long)]
+    allow_remote_guest: bool,
     /// The heartbeat offered to clients, in seconds; 0 is none.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     heartbeat: u16,
@@ -36,6 +49,16 @@ pub(super) struct Arguments {
 pub(super) async fn run(arguments: Arguments) -> Result<(), BrokerError> {
     // Before anybody can know that we run: a signal that comes early must not kill us rudely.
     let mut stop = Stop::new()?;
+    let broker = builder(&arguments)?.start().await?;
+    let mut stdout = std::io::stdout();
+    // Whoever started us may have closed our stdout: we serve all the same.
+    drop(writeln!(stdout, "listening on amqp://{}", broker.address()).and_then(|()| stdout.flush()));
+    stop.wait().await;
+    broker.shutdown().await;
+    Ok(())
+}
+
+fn builder(arguments: &Arguments) -> Result<BrokerBuilder, BrokerError> {
     let mut builder = Broker::builder()
         .address(arguments.listen)
         .heartbeat(Duration::from_secs(arguments.heartbeat.into()))
@@ -49,16 +72,22 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), BrokerError> {
         };
         builder = builder.user(name, password);
     }
-    for vhost in arguments.vhost {
+    for vhost in &arguments.vhost {
         builder = builder.vhost(vhost);
     }
-    let broker = builder.start().await?;
-    let mut stdout = std::io::stdout();
-    // Whoever started us may have closed our stdout: we serve all the same.
-    drop(writeln!(stdout, "listening on amqp://{}", broker.address()).and_then(|()| stdout.flush()));
-    stop.wait().await;
-    broker.shutdown().await;
-    Ok(())
+    for setting in arguments.permissions.chunks_exact(5) {
+        builder = builder.permissions(&setting[0], &setting[1], &setting[2], &setting[3], &setting[4]);
+    }
+    for setting in arguments.topic_permissions.chunks_exact(5) {
+        builder = builder.topic_permissions(&setting[0], &setting[1], &setting[2], &setting[3], &setting[4]);
+    }
+    for setting in arguments.user_tags.chunks_exact(2) {
+        builder = builder.user_tags(&setting[0], setting[1].split(','));
+    }
+    if arguments.allow_remote_guest {
+        builder = builder.loopback_users(Vec::<String>::new());
+    }
+    Ok(builder)
 }
 
 /// SIGTERM and SIGINT.
@@ -93,5 +122,38 @@ impl Stop {
         }
         #[cfg(not(unix))]
         drop(tokio::signal::ctrl_c().await);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Program {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    async fn start(words: &str) -> Result<Broker, String> {
+        let words = ["rpc", "--listen", "127.0.0.1:0"].into_iter().chain(words.split(' '));
+        let program = Program::try_parse_from(words).map_err(|error| error.to_string())?;
+        builder(&program.arguments).map_err(|error| error.to_string())?.start().await.map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn users_vhosts_and_permissions_are_set_by_flags() {
+        let flags = "--user ann:p:w --vhost shop --permissions ann shop ^a .* -a --topic-permissions ann shop t ^a ^b \
+                     --user-tags ann impersonator,x";
+        let broker = start(flags).await.unwrap();
+        assert_eq!(broker.uri_for("shop", "ann").unwrap(), format!("amqp://ann:p%3Aw@{}/shop", broker.address()));
+        assert!(broker.uri_for("nowhere", "ann").is_err() && broker.uri_for("shop", "eve").is_err());
+        let error = start("--permissions guest / .* ( .*").await.unwrap_err();
+        let start_of = "permissions of user 'guest' on vhost '/': write: '(' is no regular expression: ";
+        assert!(error.starts_with(start_of), "{error}");
+        assert!(start("--permissions guest / .*").await.unwrap_err().contains("5 values required"));
+        assert!(start("--user ann").await.unwrap_err().contains("is not NAME:PASSWORD"));
     }
 }

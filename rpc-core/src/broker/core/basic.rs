@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::{
     ConnectionId, Core, Fault, Now,
+    access::{Resource, Right},
     channel::{ChannelConsumer, Confirm, Delivered, Mode, Settle},
     dead_letter::Death,
     publish::DIRECT_REPLY_TO,
@@ -114,6 +115,7 @@ impl Core {
         if self.channel_mut(id, number)?.consumer_slot(tag.as_bytes()).is_some() {
             return Err(Fault::not_allowed(format!("attempt to reuse consumer tag '{tag}'")));
         }
+        self.authorize(id, Right::Read, Resource::Queue(&name))?;
         let (vhost, sessions) = self.vhost(id)?;
         let key = accessible(vhost, &name, id)?;
         let Some(queue) = vhost.queues.get_mut(&key) else {
@@ -194,6 +196,7 @@ impl Core {
 
     fn get(&mut self, id: ConnectionId, number: u16, get: &Get, now: Now) -> Result<(), Fault> {
         let name = self.queue_name(id, number, get.queue.as_str())?;
+        self.authorize(id, Right::Read, Resource::Queue(&name))?;
         let (vhost, sessions) = self.vhost(id)?;
         let key = accessible(vhost, &name, id)?;
         vhost.drop_expired(key, now);

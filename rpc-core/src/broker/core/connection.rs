@@ -11,7 +11,7 @@ use amq_protocol::{
 };
 
 use super::{
-    ConnectionId, Core, Fault, Flow, Now,
+    ConnectionId, Core, Fault, Flow, Now, Peer, User,
     session::{Capabilities, Stage},
 };
 use crate::wire::FRAME_MIN_SIZE;
@@ -19,11 +19,17 @@ use crate::wire::FRAME_MIN_SIZE;
 impl Core {
     pub(super) fn send_start(&mut self, id: ConnectionId, version_0_8: bool) {
         let (version_major, version_minor) = if version_0_8 { (8, 0) } else { (0, 9) };
+        let has_certificate = self.sessions.get(id).is_some_and(|session| session.peer.certificate_name.is_some());
+        let mut mechanisms = "AMQPLAIN PLAIN".to_owned();
+        if has_certificate {
+            mechanisms.push(' ');
+            mechanisms.push_str(EXTERNAL);
+        }
         let start = Start {
             version_major,
             version_minor,
             server_properties: server_properties(version_0_8),
-            mechanisms: "AMQPLAIN PLAIN".into(),
+            mechanisms: mechanisms.into(),
             locales: "en_US".into(),
         };
         self.sessions.send(id, 0, &AMQPClass::Connection(AMQPMethod::Start(start)));
@@ -63,19 +69,17 @@ impl Core {
     fn start_ok(&mut self, id: ConnectionId, start_ok: &StartOk) -> Result<Flow, Fault> {
         let mechanism = start_ok.mechanism.as_str();
         let capabilities = Capabilities::read(&start_ok.client_properties);
-        let Some(credentials) = credentials(mechanism, start_ok.response.as_bytes()) else {
+        let Some(peer) = self.sessions.get(id).map(|session| &session.peer) else { return Ok(Flow::Close) };
+        let Some(claim) = Claim::read(mechanism, start_ok.response.as_bytes(), peer) else {
             return Ok(Flow::ClosePaused(REFUSED_PAUSE));
         };
-        let is_known = credentials
-            .as_ref()
-            .is_some_and(|(user, password)| self.rules.users.get(user).is_some_and(|known| known == password));
-        let Some((user, _)) = credentials.filter(|_| is_known) else {
-            tracing::warn!(mechanism, "login refused");
+        let Some((name, user)) = self.log_in(mechanism, claim, peer) else {
             if capabilities.authentication_failure_close {
                 return Err(Fault::authentication_refused(mechanism));
             }
             return Ok(Flow::ClosePaused(REFUSED_PAUSE));
         };
+        let is_impersonator = user.tags.contains("impersonator");
         let tune = Tune {
             channel_max: self.rules.channel_max,
             frame_max: self.rules.frame_max,
@@ -83,10 +87,33 @@ impl Core {
         };
         let session = self.session_mut(id)?;
         session.capabilities = capabilities;
-        session.user = user;
+        session.user = name;
+        session.is_impersonator = is_impersonator;
         session.stage = Stage::AwaitTuneOk;
         self.sessions.send(id, 0, &AMQPClass::Connection(AMQPMethod::Tune(tune)));
         Ok(Flow::Continue)
+    }
+
+    /// The user a claim is about, if it is true; what is wrong with others is for the log only.
+    fn log_in(&self, mechanism: &str, claim: Claim, peer: &Peer) -> Option<(String, &User)> {
+        let (name, password) = match claim {
+            Claim::Password { user, password } => (user, Some(password)),
+            Claim::Certificate { user } => (user, None),
+            Claim::Unreadable => {
+                tracing::warn!(mechanism, "login refused: the response cannot be read");
+                return None;
+            }
+        };
+        let user = self.rules.users.get(&name).filter(|user| password.is_none_or(|password| user.proves(&password)));
+        let Some(user) = user else {
+            tracing::warn!(mechanism, user = name, "login refused: wrong user or password");
+            return None;
+        };
+        if user.is_loopback_only && !peer.is_loopback {
+            tracing::warn!(mechanism, user = name, "login refused: the user can only connect via localhost");
+            return None;
+        }
+        Some((name, user))
     }
 
     fn tune_ok(&mut self, id: ConnectionId, tune_ok: &TuneOk) -> Result<Flow, Fault> {
@@ -110,7 +137,11 @@ impl Core {
         let Some(vhost) = self.vhosts.iter().position(|vhost| &*vhost.name == name) else {
             return Err(Fault::not_allowed(format!("vhost {name} not found")).at((10, 40)));
         };
-        let session = self.session_mut(id)?;
+        let Some(session) = self.sessions.get_mut(id) else { return Ok(Flow::Close) };
+        let Some(access) = self.rules.users.get(&session.user).and_then(|user| user.access(name)) else {
+            return Err(Fault::vhost_refused(name, &session.user).at((10, 40)));
+        };
+        session.access = access;
         session.vhost = Some(vhost);
         session.stage = Stage::Open;
         self.sessions.send(id, 0, &AMQPClass::Connection(AMQPMethod::OpenOk(OpenOk {})));
@@ -118,32 +149,57 @@ impl Core {
     }
 }
 
-/// User and password; `None` for a mechanism nobody offered, `Some(None)` for a response that cannot be read.
-#[allow(clippy::option_option)]
-fn credentials(mechanism: &str, response: &[u8]) -> Option<Option<(String, String)>> {
-    match mechanism {
-        "PLAIN" => {
-            let mut parts = response.splitn(3, |byte| *byte == 0).skip(1).map(|part| String::from_utf8(part.to_vec()));
-            Some(match (parts.next(), parts.next()) {
-                (Some(Ok(user)), Some(Ok(password))) => Some((user, password)),
-                _ => None,
-            })
-        }
-        "AMQPLAIN" => {
-            // A field table without its length.
-            let mut table = u32::try_from(response.len()).unwrap_or(u32::MAX).to_be_bytes().to_vec();
-            table.extend_from_slice(response);
-            let Ok((_, table)) = parsing::parse_field_table(&table[..]) else {
-                return Some(None);
-            };
-            let text = |name: &str| match table.inner().get(name) {
-                Some(AMQPValue::LongString(text)) => String::from_utf8(text.as_bytes().to_vec()).ok(),
-                _ => None,
-            };
-            Some(text("LOGIN").zip(text("PASSWORD")))
-        }
+/// Who a client says it is.
+#[derive(Debug)]
+enum Claim {
+    Password {
+        user: String,
+        password: String,
+    },
+    /// The certificate was verified already.
+    Certificate {
+        user: String,
+    },
+    Unreadable,
+}
+
+impl Claim {
+    /// Reads a response; `None` for a mechanism nobody offered.
+    fn read(mechanism: &str, response: &[u8], peer: &Peer) -> Option<Self> {
+        let credentials = match mechanism {
+            "PLAIN" => plain(response),
+            "AMQPLAIN" => amqplain(response),
+            EXTERNAL => {
+                let user = peer.certificate_name.clone()?;
+                return Some(Self::Certificate { user });
+            }
+            _ => return None,
+        };
+        Some(match credentials {
+            Some((user, password)) => Self::Password { user, password },
+            None => Self::Unreadable,
+        })
+    }
+}
+
+fn plain(response: &[u8]) -> Option<(String, String)> {
+    let mut parts = response.splitn(3, |byte| *byte == 0).skip(1).map(|part| String::from_utf8(part.to_vec()));
+    match (parts.next(), parts.next()) {
+        (Some(Ok(user)), Some(Ok(password))) => Some((user, password)),
         _ => None,
     }
+}
+
+fn amqplain(response: &[u8]) -> Option<(String, String)> {
+    // A field table without its length.
+    let mut table = u32::try_from(response.len()).unwrap_or(u32::MAX).to_be_bytes().to_vec();
+    table.extend_from_slice(response);
+    let (_, table) = parsing::parse_field_table(&table[..]).ok()?;
+    let text = |name: &str| match table.inner().get(name) {
+        Some(AMQPValue::LongString(text)) => String::from_utf8(text.as_bytes().to_vec()).ok(),
+        _ => None,
+    };
+    text("LOGIN").zip(text("PASSWORD"))
 }
 
 /// Clients switch features on by the capabilities: only what works is claimed. Some test suites insist on the product.
@@ -178,6 +234,9 @@ const CAPABILITIES: [&str; 9] = [
     "per_consumer_qos",
     "direct_reply_to",
 ];
+
+/// Offered to those alone whose certificate was verified.
+const EXTERNAL: &str = "EXTERNAL";
 
 /// The RabbitMQ whose behaviour this broker has.
 const COMPATIBLE_VERSION: &str = "3.10.8";

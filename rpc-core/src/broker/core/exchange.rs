@@ -8,7 +8,11 @@ use amq_protocol::{
     types::AMQPValue,
 };
 
-use super::{ConnectionId, Core, Fault, queue_arguments::type_name};
+use super::{
+    ConnectionId, Core, Fault,
+    access::{Resource, Right},
+    queue_arguments::type_name,
+};
 use crate::routing::{Declared, Destination, ExchangeKind, ExchangeOptions, RoutingError};
 
 impl Core {
@@ -54,6 +58,8 @@ impl Core {
         let Some(kind) = ExchangeKind::from_name(kind) else {
             return Err(Fault::unknown_exchange_type(kind));
         };
+        self.authorize(id, Right::Configure, Resource::Exchange(name))?;
+        let (vhost, sessions) = self.vhost(id)?;
         if name.starts_with("amq.") && vhost.router.exchange(name).is_none() {
             return Err(Fault::reserved_name("exchange", name));
         }
@@ -70,6 +76,14 @@ impl Core {
                 return Err(Fault::invalid_argument_type(kind, "alternate-exchange", "exchange", name, &vhost.name));
             }
         };
+        // What overflows is read from it; of an exchange that exists already, that was allowed to somebody.
+        if let Some(alternate) = options.alternate_exchange.as_deref()
+            && vhost.router.exchange(name).is_none()
+            && let Some(session) = sessions.get(id)
+        {
+            session.authorize(Right::Read, Resource::Exchange(name), &vhost.name)?;
+            session.authorize(Right::Write, Resource::Exchange(alternate), &vhost.name)?;
+        }
         match vhost.router.declare_exchange(name, options) {
             Ok(Declared::New | Declared::Existing) => Ok(()),
             Err(RoutingError::Inequivalent { field, received, current }) => {
@@ -88,6 +102,8 @@ impl Core {
         if name.starts_with("amq.") {
             return Err(Fault::system_exchange(name, &vhost.name));
         }
+        self.authorize(id, Right::Configure, Resource::Exchange(name))?;
+        let (vhost, _) = self.vhost(id)?;
         if delete.if_unused && vhost.router.is_exchange_in_use(name) {
             return Err(Fault::in_use("exchange", name, &vhost.name));
         }
@@ -96,6 +112,8 @@ impl Core {
     }
 
     fn bind_exchange(&mut self, id: ConnectionId, bind: &Bind) -> Result<(), Fault> {
+        let destination = Resource::Exchange(bind.destination.as_str());
+        self.authorize_binding(id, destination, bind.source.as_str(), bind.routing_key.as_str())?;
         let (vhost, _) = self.vhost(id)?;
         let destination = Destination::Exchange(bind.destination.as_str());
         vhost
@@ -105,6 +123,8 @@ impl Core {
     }
 
     fn unbind_exchange(&mut self, id: ConnectionId, unbind: &Unbind) -> Result<(), Fault> {
+        let destination = Resource::Exchange(unbind.destination.as_str());
+        self.authorize_binding(id, destination, unbind.source.as_str(), unbind.routing_key.as_str())?;
         let (vhost, _) = self.vhost(id)?;
         let destination = Destination::Exchange(unbind.destination.as_str());
         vhost

@@ -3,6 +3,7 @@
 //! A soft fault closes the channel, a hard one the connection. There is one constructor for each text; a text that
 //! stands here is RabbitMQ 3.10.8's own.
 
+use super::access::Resource;
 use crate::wire::ReplyCode;
 
 /// A refused operation.
@@ -146,6 +147,17 @@ impl Fault {
 
     pub(super) fn unknown_delivery_tag(delivery_tag: u64) -> Self {
         Self::precondition(format!("unknown delivery tag {delivery_tag}"))
+    }
+
+    pub(super) fn access_refused(resource: &Resource<'_>, user: &str, vhost: &str) -> Self {
+        Self::soft(
+            ReplyCode::AccessRefused,
+            format!("access to {resource} in vhost '{vhost}' refused for user '{user}'"),
+        )
+    }
+
+    pub(super) fn vhost_refused(vhost: &str, user: &str) -> Self {
+        Self::not_allowed(format!("access to vhost '{vhost}' refused for user '{user}'"))
     }
 
     pub(super) fn reserved_name(what: &str, name: &str) -> Self {

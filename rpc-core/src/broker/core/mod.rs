@@ -8,6 +8,7 @@
 //!
 //! One value for the whole broker: whoever holds it locks it for a batch of frames, and never across an await.
 
+mod access;
 mod basic;
 mod channel;
 mod connection;
@@ -32,7 +33,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use self::fault::Fault;
+pub(crate) use self::{
+    access::{Grants, Pattern, Permissions, TopicPermissions, User},
+    fault::Fault,
+};
 use self::{
     channel::Channel,
     session::{Session, Sessions, Stage},
@@ -43,6 +47,15 @@ use crate::wire::{Batch, FrameError, OutBuffer};
 /// Names a connection while it is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ConnectionId(pub(crate) usize);
+
+/// Who is at the other end of a socket.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Peer {
+    /// Whether it is on this machine.
+    pub(crate) is_loopback: bool,
+    /// The name in its certificate, when it showed one that was verified.
+    pub(crate) certificate_name: Option<String>,
+}
 
 /// What time it is.
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +68,7 @@ pub(crate) struct Now {
 /// What the core enforces.
 #[derive(Debug, Clone)]
 pub(crate) struct Rules {
-    pub(crate) users: HashMap<String, String>,
+    pub(crate) users: HashMap<String, User>,
     pub(crate) vhosts: Vec<String>,
     pub(crate) channel_max: u16,
     pub(crate) frame_max: u32,
@@ -101,14 +114,20 @@ impl Core {
     }
 
     /// A new connection, whose protocol header was good. `backlog` is what its writer has not written yet.
-    pub(crate) fn open(&mut self, backlog: Arc<AtomicUsize>, version_0_8: bool) -> Option<ConnectionId> {
+    pub(crate) fn open(&mut self, peer: Peer, backlog: Arc<AtomicUsize>, version_0_8: bool) -> Option<ConnectionId> {
         if self.sessions.len() >= self.rules.connections_max {
             return None;
         }
         let nonce = self.random();
-        let id = self.sessions.add(backlog, nonce, self.rules.frame_max);
+        let id = self.sessions.add(peer, backlog, nonce, self.rules.frame_max);
         self.send_start(id, version_0_8);
         Some(id)
+    }
+
+    /// The password of a user; `None` when there is no such user or vhost.
+    pub(crate) fn login(&self, vhost: &str, user: &str) -> Option<&str> {
+        let is_known = self.vhosts.iter().any(|known| &*known.name == vhost);
+        self.rules.users.get(user).filter(|_| is_known).map(|user| user.password.as_str())
     }
 
     /// Handles a batch of frames of a connection, and what followed them when that was no frame.

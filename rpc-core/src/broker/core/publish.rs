@@ -4,13 +4,17 @@ use std::{borrow::Cow, sync::Arc};
 
 use super::{
     ConnectionId, Core, Fault, Now,
+    access::{Access, Resource, Right},
     channel::{Incoming, Mode, Routable},
     session::{ReplyAddress, text_of},
     vhost::MessageHeaders,
 };
-use crate::wire::{
-    ContentHeader, ContentHeaderError, PropertyReader, PropertyWriter, Publish, RawFrame,
-    table::{self, TableWriter, Value},
+use crate::{
+    routing::ExchangeKind,
+    wire::{
+        ContentHeader, ContentHeaderError, PropertyReader, PropertyWriter, Publish, RawFrame,
+        table::{self, TableWriter, Value},
+    },
 };
 
 /// The name that stands for a client's own consumer of replies.
@@ -96,15 +100,24 @@ impl Core {
         let (vhost, sessions) = self.vhost(id)?;
         let Some(session) = sessions.get_mut(id) else { return Ok(()) };
         let Some(channel) = session.channels.get_mut(&number) else { return Ok(()) };
-        let (exchange, _) = channel.assembly.exchange_and_key();
+        let (exchange, routing_key) = channel.assembly.exchange_and_key();
         let exchange = text_of(exchange);
+        let may_write = |resource| session.access.check(Right::Write, resource, &session.user, &vhost.name);
+        may_write(Resource::Exchange(&exchange))?;
         match vhost.router.exchange(&exchange) {
             None => return Err(Fault::no_exchange(&exchange, &vhost.name)),
             Some(options) if options.internal => return Err(Fault::internal_exchange(&exchange, &vhost.name)),
+            // Who may do everything pays nothing for a look at the key.
+            Some(options) if matches!(session.access, Access::Limited(_)) && options.kind == ExchangeKind::Topic => {
+                let routing_key = text_of(routing_key);
+                may_write(Resource::Topic { exchange: &exchange, routing_key: &routing_key })?;
+            }
             Some(_) => {}
         }
         let reader = PropertyReader::new(channel.assembly.property_bytes());
-        if let Some(user) = reader.user_id().filter(|user| *user != session.user.as_bytes()) {
+        if let Some(user) = reader.user_id().filter(|user| *user != session.user.as_bytes())
+            && !session.is_impersonator
+        {
             return Err(Fault::wrong_user_id(&text_of(user), &session.user));
         }
         let expiration_ms = expiration(reader)?;

@@ -2,18 +2,22 @@
 
 use std::sync::Arc;
 
-use amq_protocol::protocol::{
-    AMQPClass,
-    queue::{AMQPMethod, Bind, BindOk, Declare, DeclareOk, Delete, DeleteOk, Purge, PurgeOk, Unbind, UnbindOk},
+use amq_protocol::{
+    protocol::{
+        AMQPClass,
+        queue::{AMQPMethod, Bind, BindOk, Declare, DeclareOk, Delete, DeleteOk, Purge, PurgeOk, Unbind, UnbindOk},
+    },
+    types::AMQPValue,
 };
 
 use super::{
     ConnectionId, Core, Fault, Now,
+    access::{Resource, Right},
     exchange::routing_fault,
     publish::{DIRECT_REPLY_TO, parse_reply_token, reply_token_of},
     queue::Queue,
     queue_arguments::{self, QueueArguments},
-    session::short,
+    session::{short, text_of},
     vhost::{QueueKey, Vhost},
 };
 use crate::routing::Destination;
@@ -79,6 +83,9 @@ impl Core {
             }
             name = self.generated_name("amq.gen-");
         }
+        if !declare.passive {
+            self.authorize(id, Right::Configure, Resource::Queue(&name))?;
+        }
         let (vhost, sessions) = self.vhost(id)?;
         let existing = vhost.names.get(name.as_str()).copied();
         let key = match existing {
@@ -88,6 +95,13 @@ impl Core {
             }
             None if declare.passive => return Err(Fault::no_queue(&name, &vhost.name)),
             None => {
+                if let Some(AMQPValue::LongString(exchange)) = declare.arguments.inner().get("x-dead-letter-exchange")
+                    && let Some(session) = sessions.get(id)
+                {
+                    let exchange = text_of(exchange.as_bytes());
+                    session.authorize(Right::Read, Resource::Queue(&name), &vhost.name)?;
+                    session.authorize(Right::Write, Resource::Exchange(&exchange), &vhost.name)?;
+                }
                 let key = vhost.add_queue(new_queue(&name, id, declare, &vhost.name, now)?);
                 if declare.exclusive
                     && let Some(session) = sessions.get_mut(id)
@@ -120,19 +134,13 @@ impl Core {
 
     fn bind_queue(&mut self, id: ConnectionId, number: u16, bind: &Bind) -> Result<(), Fault> {
         let name = self.queue_name(id, number, bind.queue.as_str())?;
+        let routing_key = binding_key(&name, bind.queue.as_str(), bind.routing_key.as_str());
+        self.authorize_binding(id, Resource::Queue(&name), bind.exchange.as_str(), routing_key)?;
         let (vhost, _) = self.vhost(id)?;
-        if bind.exchange.as_str().is_empty() {
-            return Err(Fault::default_exchange());
-        }
         if vhost.router.exchange(bind.exchange.as_str()).is_none() {
             return Err(Fault::no_exchange(bind.exchange.as_str(), &vhost.name));
         }
         let key = accessible(vhost, &name, id)?;
-        // RabbitMQ: with neither a queue nor a key named, the queue's name is the key.
-        let routing_key = match (bind.queue.as_str(), bind.routing_key.as_str()) {
-            ("", "") => name.as_str(),
-            (_, routing_key) => routing_key,
-        };
         vhost
             .router
             .bind(bind.exchange.as_str(), Destination::Queue(key), routing_key, &bind.arguments)
@@ -141,10 +149,9 @@ impl Core {
 
     fn unbind_queue(&mut self, id: ConnectionId, number: u16, unbind: &Unbind) -> Result<(), Fault> {
         let name = self.queue_name(id, number, unbind.queue.as_str())?;
+        let routing_key = binding_key(&name, unbind.queue.as_str(), unbind.routing_key.as_str());
+        self.authorize_binding(id, Resource::Queue(&name), unbind.exchange.as_str(), routing_key)?;
         let (vhost, _) = self.vhost(id)?;
-        if unbind.exchange.as_str().is_empty() {
-            return Err(Fault::default_exchange());
-        }
         let Some(key) = vhost.names.get(name.as_str()).copied() else {
             return Ok(());
         };
@@ -155,10 +162,6 @@ impl Core {
             });
             return if is_bound { Err(locked) } else { Ok(()) };
         }
-        let routing_key = match (unbind.queue.as_str(), unbind.routing_key.as_str()) {
-            ("", "") => name.as_str(),
-            (_, routing_key) => routing_key,
-        };
         vhost
             .router
             .unbind(unbind.exchange.as_str(), Destination::Queue(key), routing_key, &unbind.arguments)
@@ -168,6 +171,7 @@ impl Core {
 
     fn purge_queue(&mut self, id: ConnectionId, number: u16, purge: &Purge) -> Result<u32, Fault> {
         let name = self.queue_name(id, number, purge.queue.as_str())?;
+        self.authorize(id, Right::Read, Resource::Queue(&name))?;
         let (vhost, _) = self.vhost(id)?;
         let key = accessible(vhost, &name, id)?;
         Ok(vhost.queues.get_mut(&key).map_or(0, |queue| count(queue.purge())))
@@ -175,6 +179,7 @@ impl Core {
 
     fn delete_queue(&mut self, id: ConnectionId, number: u16, delete: &Delete) -> Result<u32, Fault> {
         let name = self.queue_name(id, number, delete.queue.as_str())?;
+        self.authorize(id, Right::Configure, Resource::Queue(&name))?;
         let (vhost, sessions) = self.vhost(id)?;
         if !vhost.names.contains_key(name.as_str()) {
             return Ok(0);
@@ -197,6 +202,14 @@ impl Core {
             return Ok(name.to_owned());
         }
         self.channel_mut(id, number)?.last_queue.clone().ok_or_else(Fault::no_previous_queue)
+    }
+}
+
+/// RabbitMQ: with neither a queue nor a key named, the queue's name is the key.
+fn binding_key<'a>(name: &'a str, queue: &str, routing_key: &'a str) -> &'a str {
+    match (queue, routing_key) {
+        ("", "") => name,
+        (_, routing_key) => routing_key,
     }
 }
 

@@ -15,7 +15,8 @@ use amq_protocol::{
 };
 
 use super::{
-    ConnectionId,
+    ConnectionId, Peer,
+    access::Access,
     channel::{Channel, Delivered},
     message::{Entry, Message},
     queue::Consumer,
@@ -62,7 +63,13 @@ impl Capabilities {
 pub(super) struct Session {
     pub(super) stage: Stage,
     pub(super) capabilities: Capabilities,
+    pub(super) peer: Peer,
+    /// Empty until the login.
     pub(super) user: String,
+    /// Whether it may send messages in other users' names.
+    pub(super) is_impersonator: bool,
+    /// On its vhost.
+    pub(super) access: Access,
     /// Its index, once the connection is open on it.
     pub(super) vhost: Option<usize>,
     pub(super) frame_max: u32,
@@ -101,11 +108,14 @@ pub(super) struct Sessions {
 }
 
 impl Sessions {
-    pub(super) fn add(&mut self, backlog: Arc<AtomicUsize>, nonce: u64, frame_max: u32) -> ConnectionId {
+    pub(super) fn add(&mut self, peer: Peer, backlog: Arc<AtomicUsize>, nonce: u64, frame_max: u32) -> ConnectionId {
         let session = Session {
             stage: Stage::AwaitStartOk,
             capabilities: Capabilities::default(),
+            peer,
             user: String::new(),
+            is_impersonator: false,
+            access: Access::default(),
             vhost: None,
             frame_max,
             channel_max: 0,

@@ -1,5 +1,7 @@
 //! Histories without sockets: frames into the core, output looked at as frames.
 
+mod access;
+
 use std::collections::{HashMap, VecDeque};
 
 use amq_protocol::{
@@ -22,8 +24,12 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::with_users([("guest", User { password: "guest".to_owned(), ..User::default() })])
+    }
+
+    fn with_users<const N: usize>(users: [(&str, User); N]) -> Self {
         let rules = Rules {
-            users: HashMap::from([("guest".to_owned(), "guest".to_owned())]),
+            users: users.into_iter().map(|(name, user)| (name.to_owned(), user)).collect(),
             vhosts: vec!["/".to_owned()],
             channel_max: 2_047,
             frame_max: 131_072,
@@ -37,21 +43,31 @@ impl Bench {
 
     /// A client past the handshake, with channel 1 open.
     fn connect(&mut self) -> ConnectionId {
-        let id = self.core.open(Arc::default(), false).unwrap();
+        let id = self.log_in(Peer::default(), "PLAIN", "\0guest\0guest").unwrap();
+        self.open_vhost(id);
+        id
+    }
+
+    /// A client that has sent `connection.start-ok`; `None` for one that is cut off for it.
+    fn log_in(&mut self, peer: Peer, mechanism: &str, response: &str) -> Option<ConnectionId> {
+        let id = self.core.open(peer, Arc::default(), false)?;
         let start_ok = connection::StartOk {
             client_properties: FieldTable::default(),
-            mechanism: "PLAIN".into(),
-            response: "\0guest\0guest".into(),
+            mechanism: mechanism.into(),
+            response: response.into(),
             locale: "en_US".into(),
         };
-        self.send(id, 0, AMQPClass::Connection(connection::AMQPMethod::StartOk(start_ok)));
-        let tune_ok = connection::TuneOk { channel_max: 2_047, frame_max: 131_072, heartbeat: 60 };
-        self.send(id, 0, AMQPClass::Connection(connection::AMQPMethod::TuneOk(tune_ok)));
+        let flow = self.send(id, 0, AMQPClass::Connection(connection::AMQPMethod::StartOk(start_ok)));
+        (flow == Flow::Continue).then_some(id)
+    }
+
+    /// The rest of the handshake, with channel 1 open.
+    fn open_vhost(&mut self, id: ConnectionId) {
+        self.send(id, 0, tune_ok());
         let open = connection::Open { virtual_host: "/".into() };
         self.send(id, 0, AMQPClass::Connection(connection::AMQPMethod::Open(open)));
         self.send(id, 1, AMQPClass::Channel(channel_class::AMQPMethod::Open(channel_class::Open {})));
         self.received(id);
-        id
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "reads better where it is called")]
@@ -156,6 +172,11 @@ impl Bench {
 }
 
 /// The method and what matters of it.
+fn tune_ok() -> AMQPClass {
+    let tune_ok = connection::TuneOk { channel_max: 2_047, frame_max: 131_072, heartbeat: 60 };
+    AMQPClass::Connection(connection::AMQPMethod::TuneOk(tune_ok))
+}
+
 fn name_of(frame: &RawFrame<'_>) -> String {
     match read_method(frame.payload).unwrap() {
         Method::Other(class) => match *class {

@@ -1,0 +1,229 @@
+//! Users, vhosts and permissions as a builder collects them, and the URIs that name them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::SocketAddr,
+    sync::Arc,
+};
+
+use super::{
+    BrokerError,
+    core::{Grants, Pattern, Permissions, TopicPermissions, User},
+};
+
+/// What [`BrokerBuilder`](super::BrokerBuilder) was told of users and vhosts, in the order it was told.
+#[derive(Debug, Clone)]
+pub(super) struct Accounts {
+    passwords: BTreeMap<String, String>,
+    pub(super) vhosts: Vec<String>,
+    loopback_users: BTreeSet<String>,
+    tags: Vec<(String, Vec<String>)>,
+    permissions: Vec<PermissionSetting>,
+    topic_permissions: Vec<TopicPermissionSetting>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct PermissionSetting {
+    pub(super) user: String,
+    pub(super) vhost: String,
+    pub(super) configure: String,
+    pub(super) write: String,
+    pub(super) read: String,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct TopicPermissionSetting {
+    pub(super) user: String,
+    pub(super) vhost: String,
+    pub(super) exchange: String,
+    pub(super) write: String,
+    pub(super) read: String,
+}
+
+impl Default for Accounts {
+    fn default() -> Self {
+        Self {
+            passwords: BTreeMap::from([("guest".to_owned(), "guest".to_owned())]),
+            vhosts: vec!["/".to_owned()],
+            loopback_users: BTreeSet::from(["guest".to_owned()]),
+            tags: Vec::new(),
+            permissions: Vec::new(),
+            topic_permissions: Vec::new(),
+        }
+    }
+}
+
+impl Accounts {
+    pub(super) fn add_user(&mut self, name: String, password: String) {
+        self.passwords.insert(name, password);
+    }
+
+    pub(super) fn add_vhost(&mut self, name: String) {
+        if !self.vhosts.contains(&name) {
+            self.vhosts.push(name);
+        }
+    }
+
+    pub(super) fn set_tags(&mut self, user: String, tags: Vec<String>) {
+        self.tags.push((user, tags));
+    }
+
+    pub(super) fn set_permissions(&mut self, setting: PermissionSetting) {
+        self.permissions.push(setting);
+    }
+
+    pub(super) fn set_topic_permissions(&mut self, setting: TopicPermissionSetting) {
+        self.topic_permissions.push(setting);
+    }
+
+    pub(super) fn set_loopback_users(&mut self, users: BTreeSet<String>) {
+        self.loopback_users = users;
+    }
+
+    /// Whom [`Broker::uri`](super::Broker::uri) names: guest, or the first there is.
+    pub(super) fn first_user(&self) -> (&str, &str) {
+        let guest = self.passwords.get_key_value("guest");
+        let (user, password) = guest.or_else(|| self.passwords.first_key_value()).unzip();
+        (user.map_or("guest", String::as_str), password.map_or("guest", String::as_str))
+    }
+
+    /// The users with their rights; refuses patterns that cannot be read and names nobody has heard of.
+    pub(super) fn users(&self) -> Result<HashMap<String, User>, BrokerError> {
+        let mut users: HashMap<_, _> =
+            self.passwords.iter().map(|(name, password)| self.user(name, password)).collect();
+        for (name, tags) in &self.tags {
+            find_user(&mut users, name, "tags")?.tags = tags.iter().cloned().collect();
+        }
+        let mut grants = BTreeMap::<&str, HashMap<String, Permissions>>::new();
+        for setting in &self.permissions {
+            let PermissionSetting { user, vhost, .. } = setting;
+            let what = format!("permissions of user '{user}' on vhost '{vhost}'");
+            find_user(&mut users, user, "permissions")?;
+            self.find_vhost(vhost, &what)?;
+            let read = |right, pattern: &str| read_pattern(&what, right, pattern);
+            let permissions = Permissions::new(
+                read("configure", &setting.configure)?,
+                read("write", &setting.write)?,
+                read("read", &setting.read)?,
+            );
+            grants.entry(user).or_default().insert(vhost.clone(), permissions);
+        }
+        for setting in &self.topic_permissions {
+            let TopicPermissionSetting { user, vhost, exchange, .. } = setting;
+            let what = format!("topic permissions of user '{user}' on exchange '{exchange}' in vhost '{vhost}'");
+            find_user(&mut users, user, "topic permissions")?;
+            self.find_vhost(vhost, &what)?;
+            // Both are known by now, and RabbitMQ puts them in as they are, too.
+            let expand = |pattern: &str| pattern.replace("{username}", user).replace("{vhost}", vhost);
+            let permissions = TopicPermissions {
+                write: read_pattern(&what, "write", &expand(&setting.write))?,
+                read: read_pattern(&what, "read", &expand(&setting.read))?,
+            };
+            let vhosts = grants.entry(user).or_insert_with(|| everything_on(&self.vhosts));
+            let Some(on_vhost) = vhosts.get_mut(vhost) else {
+                return Err(BrokerError::Configuration(format!("{what}: the user has no permissions there")));
+            };
+            on_vhost.limit_topic(exchange.clone(), permissions);
+        }
+        for (user, vhosts) in grants {
+            let vhosts = vhosts.into_iter().map(|(vhost, permissions)| (vhost, Arc::new(permissions))).collect();
+            find_user(&mut users, user, "permissions")?.grants = Grants::On(vhosts);
+        }
+        Ok(users)
+    }
+
+    fn user(&self, name: &str, password: &str) -> (String, User) {
+        let user = User {
+            password: password.to_owned(),
+            is_loopback_only: self.loopback_users.contains(name),
+            ..User::default()
+        };
+        (name.to_owned(), user)
+    }
+
+    fn find_vhost(&self, vhost: &str, what: &str) -> Result<(), BrokerError> {
+        match self.vhosts.iter().any(|known| known == vhost) {
+            true => Ok(()),
+            false => Err(BrokerError::Configuration(format!("{what}: there is no such vhost"))),
+        }
+    }
+}
+
+/// Topic permissions take nothing away elsewhere.
+fn everything_on(vhosts: &[String]) -> HashMap<String, Permissions> {
+    let all = || Permissions::new(Pattern::Anything, Pattern::Anything, Pattern::Anything);
+    vhosts.iter().map(|vhost| (vhost.clone(), all())).collect()
+}
+
+fn find_user<'a>(users: &'a mut HashMap<String, User>, name: &str, what: &str) -> Result<&'a mut User, BrokerError> {
+    let missing = || BrokerError::Configuration(format!("{what} of user '{name}': there is no such user"));
+    users.get_mut(name).ok_or_else(missing)
+}
+
+fn read_pattern(what: &str, right: &str, pattern: &str) -> Result<Pattern, BrokerError> {
+    Pattern::new(pattern).map_err(|error| BrokerError::Configuration(format!("{what}: {right}: {error}")))
+}
+
+/// `scheme://user:password@address/vhost`, as short as it can be: guest, and the vhost `/`, need not be named.
+pub(super) fn uri(scheme: &str, (user, password): (&str, &str), address: SocketAddr, vhost: &str) -> String {
+    let login = match (user, password) {
+        ("guest", "guest") => String::new(),
+        (user, "") => format!("{}@", percent_encoded(user)),
+        (user, password) => format!("{}:{}@", percent_encoded(user), percent_encoded(password)),
+    };
+    let vhost = match vhost {
+        "/" => String::new(),
+        vhost => format!("/{}", percent_encoded(vhost)),
+    };
+    format!("{scheme}://{login}{address}{vhost}")
+}
+
+/// Everything but what RFC 3986 leaves alone anywhere.
+fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(byte)),
+            byte => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uris_are_short_and_encoded() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 5672));
+        for (user, password, vhost, expected) in [
+            ("guest", "guest", "/", "amqp://127.0.0.1:5672"),
+            ("guest", "guest", "a", "amqp://127.0.0.1:5672/a"),
+            ("ann", "p", "/", "amqp://ann:p@127.0.0.1:5672"),
+            ("ann", "", "/", "amqp://ann@127.0.0.1:5672"),
+            ("a@b", "p:/?ü", "/v w", "amqp://a%40b:p%3A%2F%3F%C3%BC@127.0.0.1:5672/%2Fv%20w"),
+        ] {
+            assert_eq!(uri("amqp", (user, password), address, vhost), expected);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        let permissions = |user: &str, vhost: &str, configure: &str| {
+            let mut accounts = Accounts::default();
+            let text = str::to_owned;
+            let (user, vhost, configure) = (text(user), text(vhost), text(configure));
+            let setting = PermissionSetting { user, vhost, configure, write: text(""), read: text("") };
+            accounts.set_permissions(setting);
+            accounts.users().map(drop).map_err(|error| error.to_string())
+        };
+        assert_eq!(permissions("guest", "/", "^a"), Ok(()));
+        assert_eq!(permissions("ann", "/", ""), Err("permissions of user 'ann': there is no such user".to_owned()));
+        let error = "permissions of user 'guest' on vhost 'a': there is no such vhost";
+        assert_eq!(permissions("guest", "a", ""), Err(error.to_owned()));
+        let error = permissions("guest", "/", "a(").unwrap_err();
+        let start = "permissions of user 'guest' on vhost '/': configure: 'a(' is no regular expression: ";
+        assert!(error.starts_with(start), "{error}");
+    }
+}
