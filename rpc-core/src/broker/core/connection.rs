@@ -43,11 +43,10 @@ impl Core {
             (Stage::AwaitOpen, AMQPMethod::Open(open)) => self.open_vhost(id, &open),
             (_, AMQPMethod::Close(_)) => {
                 self.end_batch(id);
-                let freed = self.end_channels(id, now);
-                self.deliver_all(id, freed, now);
-                // Its exclusive queues go with the connection, in `Core::close`.
-                self.sessions.send(id, 0, &AMQPClass::Connection(AMQPMethod::CloseOk(CloseOk {})));
-                Ok(Flow::Close)
+                self.release(id, now);
+                self.session_mut(id)?.stage = Stage::Closed;
+                self.send_close_ok(id);
+                Ok(Flow::Continue)
             }
             (Stage::Open, AMQPMethod::UpdateSecret(_)) => {
                 let ok = AMQPMethod::UpdateSecretOk(UpdateSecretOk {});
@@ -56,6 +55,10 @@ impl Core {
             }
             _ => self.unexpected_method(id),
         }
+    }
+
+    pub(super) fn send_close_ok(&mut self, id: ConnectionId) {
+        self.sessions.send(id, 0, &AMQPClass::Connection(AMQPMethod::CloseOk(CloseOk {})));
     }
 
     /// RabbitMQ tells a client it knows what is wrong; one that has not introduced itself is cut off after a pause.

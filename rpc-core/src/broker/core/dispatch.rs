@@ -16,8 +16,8 @@ impl Core {
         let Some(stage) = self.sessions.get(id).map(|session| session.stage) else {
             return Flow::Close;
         };
-        if stage == Stage::Closing {
-            return self.closing_frame(id, frame);
+        if matches!(stage, Stage::Closing | Stage::Closed) {
+            return self.closing_frame(id, stage, frame);
         }
         if stage == Stage::Open && frame.channel != 0 {
             return match self.channel_frame(id, frame, now) {
@@ -34,7 +34,7 @@ impl Core {
     /// Bytes that are no frame.
     pub(super) fn bad_frame(&mut self, id: ConnectionId, error: &FrameError, now: Now) -> Flow {
         match self.sessions.get(id).map(|session| session.stage) {
-            Some(Stage::Closing) => Flow::Continue,
+            Some(Stage::Closing | Stage::Closed) => Flow::Continue,
             Some(Stage::Open) => {
                 let fault = match error {
                     FrameError::UnknownKind { kind, payload } => Fault::unknown_frame(*kind, payload),
@@ -77,17 +77,17 @@ impl Core {
         Flow::Continue
     }
 
-    /// After our `connection.close` only its answer, and the client's own close, mean anything.
-    fn closing_frame(&mut self, id: ConnectionId, frame: &RawFrame<'_>) -> Flow {
+    /// After our `connection.close` only its answer, and the client's own close, mean anything. After the client's, only
+    /// another one does: threads that close a connection together all wait for an answer, so the client ends it.
+    fn closing_frame(&mut self, id: ConnectionId, stage: Stage, frame: &RawFrame<'_>) -> Flow {
         if frame.kind != FrameKind::Method || frame.channel != 0 {
             return Flow::Continue;
         }
         match method_ids(frame.payload) {
-            Some(CLOSE_OK) => Flow::Close,
+            Some(CLOSE_OK) if stage == Stage::Closing => Flow::Close,
             Some(CLOSE) => {
-                let close_ok = connection_class::AMQPMethod::CloseOk(connection_class::CloseOk {});
-                self.sessions.send(id, 0, &AMQPClass::Connection(close_ok));
-                Flow::Close
+                self.send_close_ok(id);
+                if stage == Stage::Closed { Flow::Continue } else { Flow::Close }
             }
             _ => Flow::Continue,
         }

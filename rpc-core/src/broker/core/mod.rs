@@ -93,7 +93,7 @@ pub(crate) struct Negotiated {
     pub(crate) frame_max: u32,
     pub(crate) heartbeat_s: u16,
     pub(crate) is_open: bool,
-    /// How long to wait for the answer, after we sent `connection.close`.
+    /// How long to wait for the client's last word, after a `connection.close`.
     pub(crate) closing_limit: Option<Duration>,
 }
 
@@ -147,10 +147,17 @@ impl Core {
 
     /// Forgets a connection: what it had not acknowledged goes back, then its exclusive queues go.
     pub(crate) fn close(&mut self, id: ConnectionId, now: Now) {
+        self.release(id, now);
+        self.sessions.remove(id);
+    }
+
+    /// Gives back everything a connection holds.
+    fn release(&mut self, id: ConnectionId, now: Now) {
         let freed = self.end_channels(id, now);
-        let Some(session) = self.sessions.remove(id) else { return };
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let exclusive_queues = std::mem::take(&mut session.exclusive_queues);
         let Some(vhost) = session.vhost.and_then(|at| self.vhosts.get_mut(at)) else { return };
-        for key in session.exclusive_queues {
+        for key in exclusive_queues {
             vhost.delete_queue(key, &mut self.sessions);
         }
         for key in freed {
@@ -161,7 +168,7 @@ impl Core {
 
     /// Asks a client to leave.
     pub(crate) fn shut_down_one(&mut self, id: ConnectionId, now: Now) {
-        if self.sessions.get(id).is_some_and(|session| session.stage != Stage::Closing) {
+        if self.sessions.get(id).is_some_and(|session| !matches!(session.stage, Stage::Closing | Stage::Closed)) {
             let text = "broker forced connection closure with reason 'shutdown'";
             self.fail(id, 0, &Fault::connection_forced(text), now);
         }
@@ -201,10 +208,11 @@ impl Core {
 
     pub(crate) fn negotiated(&self, id: ConnectionId) -> Option<Negotiated> {
         let session = self.sessions.get(id)?;
-        let closing_limit = (session.stage == Stage::Closing).then_some(match session.user.is_empty() {
-            true => connection::REFUSED_PAUSE,
-            false => CLOSE_OK_TIMEOUT,
-        });
+        let closing_limit = match session.stage {
+            Stage::Closing if session.user.is_empty() => Some(connection::REFUSED_PAUSE),
+            Stage::Closing | Stage::Closed => Some(CLOSE_OK_TIMEOUT),
+            _ => None,
+        };
         Some(Negotiated {
             frame_max: session.frame_max,
             heartbeat_s: session.heartbeat_s,

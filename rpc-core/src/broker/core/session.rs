@@ -36,6 +36,8 @@ pub(super) enum Stage {
     Open,
     /// We sent `connection.close`: only its answer is read.
     Closing,
+    /// We answered the client's `connection.close`: nothing is left of the connection but its socket.
+    Closed,
 }
 
 /// What the client can do, from its `start-ok`.
@@ -140,11 +142,11 @@ impl Sessions {
         }
     }
 
-    pub(super) fn remove(&mut self, id: ConnectionId) -> Option<Session> {
-        let session = self.slots.get_mut(id.0)?.take()?;
-        self.free.push(id.0);
-        self.touched.retain(|touched| *touched != id);
-        Some(session)
+    pub(super) fn remove(&mut self, id: ConnectionId) {
+        if self.slots.get_mut(id.0).and_then(Option::take).is_some() {
+            self.free.push(id.0);
+            self.touched.retain(|touched| *touched != id);
+        }
     }
 
     pub(super) fn len(&self) -> usize {
