@@ -25,6 +25,10 @@ use crate::{
 pub(crate) const CALL: &str = "rpc.call";
 /// `type` of a request whose caller does not.
 pub(crate) const ONEWAY: &str = "rpc.oneway";
+/// `type` of a message that gives calls up; its body is their correlation_ids, one a line.
+pub(crate) const CANCEL: &str = "rpc.cancel";
+/// How many calls one such message names at most; a reader ignores the rest.
+pub(crate) const CANCELS_PER_MESSAGE_MAX: usize = 512;
 /// `type` of a reply that carries the result.
 pub(crate) const OK: &str = "rpc.ok";
 /// `type` of a reply that carries an error.
@@ -78,6 +82,16 @@ pub(crate) fn oneway_properties(
 ) -> Properties<'static> {
     let call = CallHeaders { message_id: Some(call.message_id.unwrap_or(message_id)), ..call };
     Properties { kind: Some(ONEWAY), delivery_mode: Some(PERSISTENT), ..request_properties(service, method, call) }
+}
+
+/// The properties of a message that gives up calls whose replies were to go to `reply_to`.
+pub(crate) fn cancel_properties(reply_to: &str) -> Properties<'_> {
+    Properties {
+        content_type: Some(Codec::Text.content_type()),
+        kind: Some(CANCEL),
+        reply_to: Some(reply_to),
+        ..Properties::default()
+    }
 }
 
 fn request_properties<'a>(service: &ServiceDescriptor, method: &MethodDescriptor, call: CallHeaders) -> Properties<'a> {

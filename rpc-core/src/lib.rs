@@ -64,7 +64,8 @@
 //! request nobody waits for any more is not begun, and a handler still running then is dropped. Calls made inside a handler
 //! inherit what is left of it.
 //!
-//! Dropping the future gives the call up. Calls in flight are bounded by [`ClientOptions::max_in_flight`]; further ones
+//! Dropping the future cancels the call: a handler that runs is stopped, a queued request is skipped, except with
+//! `#[rpc(no_cancel)]`. Calls in flight are bounded by [`ClientOptions::max_in_flight`]; further ones
 //! wait, within their budget, or are refused ([`WhenFull`]).
 //!
 //! A lost connection is reopened for ever, with backoff. A call in flight meanwhile is sent again when its method is

@@ -36,6 +36,8 @@ pub struct MethodDescriptor {
     pub oneway: bool,
     /// Runs on a thread of its own.
     pub blocking: bool,
+    /// Runs to its end even when its caller has given up.
+    pub no_cancel: bool,
     /// Has a queue of its own, `rpc.<service>.<queue>`.
     pub queue: Option<&'static str>,
     /// 0 to 9 by AMQP, to 255 on RabbitMQ's priority queues.
@@ -53,6 +55,7 @@ impl MethodDescriptor {
             idempotent: false,
             oneway: false,
             blocking: false,
+            no_cancel: false,
             queue: None,
             priority: None,
         }
@@ -64,6 +67,15 @@ impl ServiceDescriptor {
     pub(crate) fn method_of(&self, routing_key: &str) -> Option<usize> {
         let exact = self.methods.iter().position(|method| method.routing_key == routing_key);
         exact.or_else(|| self.method_index(topology::method_of(routing_key)))
+    }
+
+    /// The method a request with this routing key asks for.
+    pub(crate) fn method_for(&self, routing_key: &str) -> Option<&'static MethodDescriptor> {
+        match self.queue {
+            // The bare profile has one method, whatever the routing key says.
+            Some(_) => self.methods.first(),
+            None => self.method_of(routing_key).map(|method| &self.methods[method]),
+        }
     }
 
     /// The index of the method that answers to `name`.

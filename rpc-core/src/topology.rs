@@ -5,6 +5,7 @@
 //!    │                   ──<service>.<queue>.<method>──► rpc.<service>.<queue>    #[rpc(queue = "…")]
 //!    └─alternate─► rpc.other (topic, durable) ──<service>.*──► rpc.<service>      what has no binding of its own:
 //!                                             ──<service>.<queue>.*──► …          unknown methods are answered, too
+//!  rpc.cancel (direct, durable) ──<service>──► rpc.control.<uuid>   exclusive, auto-delete, one per worker pool
 //!  "" (default) ──► rpc.reply.<uuid>.<epoch>   exclusive, auto-delete, one per client and connection epoch
 //! ```
 //!
@@ -17,6 +18,9 @@ pub const EXCHANGE: &str = "rpc";
 
 /// The topic exchange behind it, for requests whose method nobody has bound.
 pub(crate) const OTHER_EXCHANGE: &str = "rpc.other";
+
+/// The direct exchange cancels go through, to every worker of the service that is the routing key. Durable.
+pub(crate) const CANCEL_EXCHANGE: &str = "rpc.cancel";
 
 /// Every topology name starts with this.
 const PREFIX: &str = "rpc";
@@ -55,6 +59,11 @@ pub(crate) fn reply_queue(client: Uuid, epoch: u64) -> String {
     format!("{PREFIX}.reply.{client}.{epoch}")
 }
 
+/// A pool's control queue: a new one for each opening, so that nothing is restored behind anybody's back.
+pub(crate) fn control_queue(opening: Uuid) -> String {
+    format!("{PREFIX}.control.{opening}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,6 +79,7 @@ mod tests {
         assert_eq!(method_of("fibonacci.fib"), "fib");
         assert_eq!(method_of("fibonacci.slow.fib"), "fib");
         assert_eq!(method_of("rpc_queue"), "rpc_queue");
+        assert_eq!(control_queue(Uuid::nil()), "rpc.control.00000000-0000-0000-0000-000000000000");
         assert_eq!(reply_queue(Uuid::nil(), 2), "rpc.reply.00000000-0000-0000-0000-000000000000.2");
     }
 }

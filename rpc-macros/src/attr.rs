@@ -43,12 +43,14 @@ pub(crate) struct MethodOptions {
     pub(crate) idempotent: Option<Span>,
     pub(crate) oneway: Option<Span>,
     pub(crate) blocking: Option<Span>,
+    pub(crate) no_cancel: Option<Span>,
     pub(crate) queue: Option<LitStr>,
     pub(crate) priority: Option<u8>,
 }
 
 const SERVICE_KEYS: [&str; 7] = ["name", "version", "queue", "codec", "crate", "client_impls_trait", "dyn_trait"];
-const METHOD_KEYS: [&str; 8] = ["name", "alias", "timeout", "idempotent", "oneway", "blocking", "queue", "priority"];
+const METHOD_KEYS: [&str; 9] =
+    ["name", "alias", "timeout", "idempotent", "oneway", "blocking", "no_cancel", "queue", "priority"];
 
 impl ServiceOptions {
     pub(crate) fn parse(arguments: TokenStream, errors: &mut Errors) -> Self {
@@ -106,6 +108,7 @@ impl MethodOptions {
                 "idempotent" => self.idempotent = Some(flag(&meta)?),
                 "oneway" => self.oneway = Some(flag(&meta)?),
                 "blocking" => self.blocking = Some(flag(&meta)?),
+                "no_cancel" => self.no_cancel = Some(flag(&meta)?),
                 "queue" => self.queue = wire_name(text(&meta)?, errors),
                 "priority" => {
                     self.priority = integer(&meta, "priority", 0, 255, errors)?.and_then(|n| n.try_into().ok());

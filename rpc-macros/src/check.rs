@@ -154,6 +154,7 @@ fn check_method(
         idempotent: options.idempotent.is_some(),
         oneway: options.oneway.is_some(),
         blocking: options.blocking.is_some(),
+        no_cancel: options.no_cancel.is_some(),
         queue,
         priority: options.priority,
         arguments,
@@ -352,6 +353,12 @@ fn check_options(function: &TraitItemFn, options: &MethodOptions, is_bare: bool,
         errors.at_span(
             idempotent,
             "a one-way request is sent once and confirmed by the broker: `idempotent` means nothing here, leave it out",
+        );
+    }
+    if let (Some(_), Some(no_cancel)) = (options.oneway, options.no_cancel) {
+        errors.at_span(
+            no_cancel,
+            "a one-way request has no caller who could give it up: `no_cancel` means nothing here, leave it out",
         );
     }
     if is_bare {

@@ -45,7 +45,7 @@ fn every_method_option() {
                 async fn start_job(&self, ctx: &Context, name: String, arguments: Vec<HashMap<String, u8>>) -> u64;
                 #[rpc(oneway)]
                 async fn stop(&self, id: u64);
-                #[rpc(blocking)]
+                #[rpc(blocking, no_cancel)]
                 #[deprecated]
                 async fn crunch(&self) -> Vec<u8> {
                     let nothing = Vec::new();

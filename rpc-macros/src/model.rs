@@ -40,6 +40,7 @@ pub(crate) struct Method {
     pub(crate) idempotent: bool,
     pub(crate) oneway: bool,
     pub(crate) blocking: bool,
+    pub(crate) no_cancel: bool,
     pub(crate) queue: Option<String>,
     pub(crate) priority: Option<u8>,
     /// In the trait's order.

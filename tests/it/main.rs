@@ -8,6 +8,7 @@
 mod amqplib;
 mod bare;
 mod calls;
+mod cancel;
 mod concurrency;
 mod connections;
 mod deadlines;

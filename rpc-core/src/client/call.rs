@@ -46,8 +46,10 @@ use crate::{
 /// A call of a one-way method resolves when the broker has confirmed the request.
 ///
 /// # Cancel safety
-/// Dropping the future before it resolves forgets the call: a reply that comes later is dropped. A request that was
-/// sent may still be executed.
+/// Dropping the future before it resolves cancels the call: the service's workers are told, a handler that runs is
+/// stopped at its next `.await` (unless its method is `#[rpc(no_cancel)]`, or on a thread already), a request that is
+/// queued is skipped. That message may be lost or come too late, so what was sent may have been executed; a reply that
+/// comes later is dropped. So it is with a call whose deadline has passed.
 #[must_use = "a call is sent when it is awaited"]
 pub struct Call<T, E = Infallible> {
     request: Request,
@@ -295,7 +297,7 @@ impl Request {
                 Err(_) => return Err(timed_out(TimeoutStage::Connecting)),
             },
         };
-        let waiter = loop {
+        let mut waiter = loop {
             match session.begin(deadline) {
                 Ok(waiter) => break waiter,
                 Err(NotSent::Full) if self.client.options().when_full == WhenFull::Refuse => {
@@ -325,7 +327,8 @@ impl Request {
             body,
         };
         tracing::trace!(routing_key = self.method.routing_key, correlation_id = waiter.id(), "call");
-        waiter.publish(publish).map_err(not_sent)?;
+        let cancellable = (!self.method.no_cancel).then_some(self.service.name);
+        waiter.publish(publish, cancellable).map_err(not_sent)?;
         match waiter.outcome().await {
             Outcome::Reply(delivery) => {
                 match envelope::reply_status(delivery.kind(), |name| delivery.header(name), budget) {

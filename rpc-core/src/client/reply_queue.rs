@@ -4,6 +4,7 @@
 //!  call ──insert──► Pending ◄──complete── replies task ◄── consumer (no_ack)
 //!    │                 ▲
 //!    └─publish         └──returned, expired── driver task (one timer for all calls)
+//!    └─given up ──► cancels task
 //! ```
 //!
 //! A session ends with its channel and never comes back: the next call opens another one, whose reply queue has
@@ -25,7 +26,7 @@ use tokio::{
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::pending::Pending;
+use super::{cancel::Cancels, pending::Pending};
 use crate::{
     connection::{
         Channel, Connection, Consumer, Delivery,
@@ -60,7 +61,7 @@ pub(super) enum NotSent {
 #[derive(Debug)]
 pub(super) struct Session {
     shared: Arc<Shared>,
-    tasks: [AbortHandle; 2],
+    tasks: [AbortHandle; 3],
 }
 
 #[derive(Debug)]
@@ -73,6 +74,7 @@ struct Shared {
     /// One permit for each call that ended while others waited for a place.
     freed: Notify,
     returns: AtomicU8,
+    cancels: Cancels,
 }
 
 #[derive(Debug)]
@@ -103,6 +105,7 @@ impl Session {
     ) -> Result<Self, Error> {
         let channel = connection.channel().await?;
         channel.declare_request_exchanges().await?;
+        channel.declare_cancel_exchange().await?;
         let reply_queue = topology::reply_queue(client, epoch);
         let queue =
             QueueDeclaration { name: &reply_queue, durable: false, exclusive: true, auto_delete: true, arguments: &[] };
@@ -115,12 +118,19 @@ impl Session {
             driver: Notify::new(),
             freed: Notify::new(),
             returns: AtomicU8::new(returns::QUIET),
+            cancels: Cancels::default(),
             reply_queue,
         });
         let span = tracing::debug_span!("client", reply_queue = shared.reply_queue);
         let replies = tokio::spawn(take_replies(Arc::clone(&shared), consumer).instrument(span.clone()));
-        let driver = tokio::spawn(drive(Arc::clone(&shared)).instrument(span));
-        Ok(Self { shared, tasks: [replies.abort_handle(), driver.abort_handle()] })
+        let driver = tokio::spawn(drive(Arc::clone(&shared)).instrument(span.clone()));
+        let cancels = {
+            let shared = Arc::clone(&shared);
+            tokio::spawn(
+                async move { shared.cancels.send(&shared.channel, &shared.reply_queue).await }.instrument(span),
+            )
+        };
+        Ok(Self { shared, tasks: [replies.abort_handle(), driver.abort_handle(), cancels.abort_handle()] })
     }
 
     pub(super) fn reply_queue(&self) -> &str {
@@ -148,7 +158,7 @@ impl Session {
         if inserted.is_earliest {
             self.shared.driver.notify_one();
         }
-        Ok(Waiter { shared: Arc::clone(&self.shared), id: inserted.id, outcome, is_over: false })
+        Ok(Waiter { shared: Arc::clone(&self.shared), id: inserted.id, outcome, is_over: false, cancellable: None })
     }
 
     /// Waits until a call ends while `max_in_flight` are waiting.
@@ -189,13 +199,15 @@ impl Drop for Session {
     }
 }
 
-/// The caller's end of one call in flight. Dropping it takes the call out.
+/// The caller's end of one call in flight. Dropping it takes the call out and cancels what was sent.
 #[derive(Debug)]
 pub(super) struct Waiter {
     shared: Arc<Shared>,
     id: u64,
     outcome: oneshot::Receiver<Outcome>,
     is_over: bool,
+    /// The service whose workers are told when the call is given up.
+    cancellable: Option<&'static str>,
 }
 
 impl Waiter {
@@ -204,13 +216,14 @@ impl Waiter {
         self.id
     }
 
-    /// Sends the request.
-    pub(super) fn publish(&self, publish: Publish<'_>) -> Result<(), NotSent> {
+    /// Sends the request. `cancellable` is the service whose workers are to know if the call is given up.
+    pub(super) fn publish(&mut self, publish: Publish<'_>, cancellable: Option<&'static str>) -> Result<(), NotSent> {
         match self.shared.channel.publish(publish) {
             Ok(()) => {}
             Err(Error::Disconnected { .. }) => return Err(NotSent::Ended),
             Err(error) => return Err(NotSent::Refused(error)),
         }
+        self.cancellable = cancellable;
         if self.shared.returns.swap(returns::PUBLISHED, Ordering::AcqRel) == returns::QUIET {
             self.shared.driver.notify_one();
         }
@@ -222,14 +235,28 @@ impl Waiter {
         let outcome = (&mut self.outcome).await;
         self.is_over = true;
         // The sender is dropped unused only when the session's tasks are.
-        outcome.unwrap_or(Outcome::Disconnected)
+        let outcome = outcome.unwrap_or(Outcome::Disconnected);
+        if let Outcome::Expired = outcome {
+            // The worker counts the budget from the request's arrival there, so it would go on for a while.
+            self.cancel();
+        }
+        outcome
+    }
+}
+
+impl Waiter {
+    fn cancel(&self) {
+        if let Some(service) = self.cancellable {
+            self.shared.cancels.note(service, self.id);
+        }
     }
 }
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        if !self.is_over {
-            self.shared.complete(self.id);
+        // What is not among the waiting any more was answered a moment ago.
+        if !self.is_over && self.shared.complete(self.id).is_some() {
+            self.cancel();
         }
     }
 }

@@ -12,7 +12,10 @@
 use std::{
     future::Future,
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{self, Poll, Waker},
 };
 
@@ -205,6 +208,11 @@ impl Channel {
         self.declare_exchange(topology::EXCHANGE, lapin::ExchangeKind::Direct, arguments).await
     }
 
+    /// Declares the exchange for cancels.
+    pub(crate) async fn declare_cancel_exchange(&self) -> Result<(), Error> {
+        self.declare_exchange(topology::CANCEL_EXCHANGE, lapin::ExchangeKind::Direct, FieldTable::default()).await
+    }
+
     async fn declare_exchange(
         &self,
         name: &str,
@@ -327,7 +335,10 @@ impl Consumer {
 
     fn poll_next(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<Option<Delivery>, Error>> {
         Pin::new(&mut self.consumer).poll_next(cx).map(|delivery| match delivery {
-            Some(Ok(delivery)) => Ok(Some(Delivery { delivery: Arc::new(delivery) })),
+            Some(Ok(delivery)) => {
+                let received = Received { delivery, is_claimed: AtomicBool::new(false) };
+                Ok(Some(Delivery { received: Arc::new(received) }))
+            }
             Some(Err(error)) => Err(operation_error(&error, "consume")),
             None => Ok(None),
         })
@@ -347,61 +358,88 @@ impl Consumer {
 /// lapin's is half a kilobyte: behind a pointer, everything that carries it stays small.
 #[derive(Debug, Clone)]
 pub(crate) struct Delivery {
-    delivery: Arc<lapin::message::Delivery>,
+    received: Arc<Received>,
+}
+
+#[derive(Debug)]
+struct Received {
+    delivery: lapin::message::Delivery,
+    is_claimed: AtomicBool,
+}
+
+/// A delivery that may be dealt with already; it holds no body in memory.
+#[derive(Debug)]
+pub(crate) struct WeakDelivery {
+    received: Weak<Received>,
+}
+
+impl WeakDelivery {
+    pub(crate) fn upgrade(&self) -> Option<Delivery> {
+        self.received.upgrade().map(|received| Delivery { received })
+    }
 }
 
 impl Delivery {
+    pub(crate) fn downgrade(&self) -> WeakDelivery {
+        WeakDelivery { received: Arc::downgrade(&self.received) }
+    }
+
+    /// True for the first who asks, of all who share the delivery: that one decides what becomes of it.
+    pub(crate) fn claim(&self) -> bool {
+        !self.received.is_claimed.swap(true, Ordering::AcqRel)
+    }
+
     pub(crate) fn delivery_tag(&self) -> u64 {
-        self.delivery.delivery_tag
+        self.received.delivery.delivery_tag
     }
 
     pub(crate) fn redelivered(&self) -> bool {
-        self.delivery.redelivered
+        self.received.delivery.redelivered
     }
 
     pub(crate) fn routing_key(&self) -> &str {
-        self.delivery.routing_key.as_str()
+        self.received.delivery.routing_key.as_str()
     }
 
     pub(crate) fn body(&self) -> &[u8] {
-        &self.delivery.data
+        &self.received.delivery.data
     }
 
     pub(crate) fn content_type(&self) -> Option<&str> {
-        self.delivery.properties.content_type().as_ref().map(ShortString::as_str)
+        self.received.delivery.properties.content_type().as_ref().map(ShortString::as_str)
     }
 
     pub(crate) fn kind(&self) -> Option<&str> {
-        self.delivery.properties.kind().as_ref().map(ShortString::as_str)
+        self.received.delivery.properties.kind().as_ref().map(ShortString::as_str)
     }
 
     pub(crate) fn correlation_id(&self) -> Option<&str> {
-        self.delivery.properties.correlation_id().as_ref().map(ShortString::as_str)
+        self.received.delivery.properties.correlation_id().as_ref().map(ShortString::as_str)
     }
 
     pub(crate) fn reply_to(&self) -> Option<&str> {
-        self.delivery.properties.reply_to().as_ref().map(ShortString::as_str)
+        self.received.delivery.properties.reply_to().as_ref().map(ShortString::as_str)
     }
 
     pub(crate) fn message_id(&self) -> Option<&str> {
-        self.delivery.properties.message_id().as_ref().map(ShortString::as_str)
+        self.received.delivery.properties.message_id().as_ref().map(ShortString::as_str)
     }
 
     pub(crate) fn app_id(&self) -> Option<&str> {
-        self.delivery.properties.app_id().as_ref().map(ShortString::as_str)
+        self.received.delivery.properties.app_id().as_ref().map(ShortString::as_str)
     }
 
     pub(crate) fn priority(&self) -> Option<u8> {
-        *self.delivery.properties.priority()
+        *self.received.delivery.properties.priority()
     }
 
     /// `expiration` in milliseconds; `None` when absent or not a number.
     pub(crate) fn expiration_ms(&self) -> Option<u64> {
-        self.delivery.properties.expiration().as_ref()?.as_str().parse().ok()
+        self.received.delivery.properties.expiration().as_ref()?.as_str().parse().ok()
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<HeaderValue> {
-        let headers = self.delivery.properties.headers().as_ref()?;
+        let headers = self.received.delivery.properties.headers().as_ref()?;
         value_from_lapin(headers.inner().get(name)?)
     }
 }

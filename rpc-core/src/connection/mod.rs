@@ -23,7 +23,7 @@ use std::{
 use tokio::{sync::watch, task::AbortHandle, time::timeout};
 
 pub(crate) use self::{
-    lapin::{Channel, Consumer, Delivery},
+    lapin::{Channel, Consumer, Delivery, WeakDelivery},
     supervisor::Backoff,
 };
 use self::{

@@ -11,14 +11,15 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Semaphore, mpsc, watch},
-    task::JoinHandle,
     time::{Instant, sleep},
 };
 use tracing::Instrument;
 
 use super::{
     AckPolicy, Counters, Source,
+    cancel::{Cancels, Tombstones},
     dispatch::{self, Dispatch, Response},
+    handlers::Handlers,
     reply::{Finished, Reply, Verdict, send_replies},
 };
 use crate::{
@@ -66,10 +67,15 @@ pub(super) enum LaneEnd {
 }
 
 /// Serves one queue until the pool shuts down or the connection is closed for good.
-pub(super) async fn run(lane: Lane, mut intake: Intake, mut phase: watch::Receiver<Phase>) -> LaneEnd {
+pub(super) async fn run(
+    lane: Lane,
+    mut intake: Intake,
+    mut cancels: Cancels,
+    mut phase: watch::Receiver<Phase>,
+) -> LaneEnd {
     let lane = Arc::new(lane);
     loop {
-        let end = serve(&lane, intake, &mut phase).await;
+        let end = serve(&lane, intake, &mut cancels, &mut phase).await;
         let LaneEnd::Lost { reason } = end else {
             return end;
         };
@@ -103,7 +109,12 @@ async fn reopen(lane: &Lane) -> Result<Intake, Error> {
 }
 
 /// Serves one queue until the pool shuts down or the consumer is lost.
-async fn serve(lane: &Arc<Lane>, mut intake: Intake, phase: &mut watch::Receiver<Phase>) -> LaneEnd {
+async fn serve(
+    lane: &Arc<Lane>,
+    mut intake: Intake,
+    cancels: &mut Cancels,
+    phase: &mut watch::Receiver<Phase>,
+) -> LaneEnd {
     let (finished, inbox) = mpsc::unbounded_channel();
     let replier =
         tokio::spawn(send_replies(intake.channel.clone(), lane.source.ack_policy, inbox, Arc::clone(&lane.counters)));
@@ -115,15 +126,16 @@ async fn serve(lane: &Arc<Lane>, mut intake: Intake, phase: &mut watch::Receiver
             _ = phase.wait_for(|phase| *phase > Phase::Serving) => break None,
             delivery = intake.consumer.next() => match delivery {
                 Ok(Some(delivery)) => {
-                    take(&desk, &intake, &mut handlers, delivery);
+                    take(&desk, &intake, &mut handlers, &mut cancels.tombstones, delivery);
                     // What arrived with it needs no second wake-up.
                     while let Some(delivery) = intake.consumer.next_ready() {
-                        take(&desk, &intake, &mut handlers, delivery);
+                        take(&desk, &intake, &mut handlers, &mut cancels.tombstones, delivery);
                     }
                 }
                 Ok(None) => break Some("the broker cancelled the consumer".to_owned()),
                 Err(error) => break Some(error.to_string()),
             },
+            Some(cancel) = cancels.inbox.recv() => handlers.cancel(&desk, &cancel, &mut cancels.tombstones),
         }
     };
     let end = match lost {
@@ -147,15 +159,15 @@ async fn serve(lane: &Arc<Lane>, mut intake: Intake, phase: &mut watch::Receiver
 }
 
 /// What the handlers of one consumer share.
-struct Desk {
-    lane: Arc<Lane>,
+pub(super) struct Desk {
+    pub(super) lane: Arc<Lane>,
     /// To the replier, which ends with the desk.
-    finished: mpsc::UnboundedSender<Finished>,
+    pub(super) finished: mpsc::UnboundedSender<Finished>,
     phase: watch::Receiver<Phase>,
 }
 
 /// Starts the handler of a delivery, or answers it at once.
-fn take(desk: &Arc<Desk>, intake: &Intake, handlers: &mut Handlers, delivery: Delivery) {
+fn take(desk: &Arc<Desk>, intake: &Intake, handlers: &mut Handlers, tombstones: &mut Tombstones, delivery: Delivery) {
     let lane = &*desk.lane;
     Counters::add(&lane.counters.received);
     let mut job = Job { delivery: delivery.clone(), ack: Verdict::Ack, desk: Arc::clone(desk) };
@@ -167,11 +179,17 @@ fn take(desk: &Arc<Desk>, intake: &Intake, handlers: &mut Handlers, delivery: De
         }
         job.ack = Verdict::Settled;
     }
-    let context = Context::new(delivery, Instant::now());
+    let (now, weak) = (Instant::now(), delivery.downgrade());
+    let is_given_up = tombstones.is_given_up(&delivery, now);
+    let context = Context::new(delivery, now);
     let request = match dispatch::open(&*lane.service, context) {
         Ok(request) => request,
         Err(response) => return job.finish(response),
     };
+    if is_given_up && !lane.service.descriptor().methods[request.method()].no_cancel {
+        Counters::add(&lane.counters.expired);
+        return job.finish(Response::NOTHING);
+    }
     let span = tracing::debug_span!(
         "handle",
         service = lane.service.descriptor().name,
@@ -197,6 +215,10 @@ fn take(desk: &Arc<Desk>, intake: &Intake, handlers: &mut Handlers, delivery: De
                 Counters::add(&lane.counters.expired);
                 break 'begun Some(Response::NOTHING);
             }
+            if !job.delivery.claim() {
+                // A cancel was first, and counted it.
+                break 'begun Some(Response::NOTHING);
+            }
             Some(match dispatch::start(&*lane.service, request) {
                 Ok(running) => running.await,
                 Err(response) => response,
@@ -207,7 +229,7 @@ fn take(desk: &Arc<Desk>, intake: &Intake, handlers: &mut Handlers, delivery: De
             None => job.requeue(),
         }
     };
-    handlers.spawn(handler.instrument(span));
+    handlers.spawn(weak, handler.instrument(span));
 }
 
 /// Finishes what runs and gives the rest back, in the order of guarantee 9.
@@ -238,50 +260,6 @@ async fn drain(
     tokio::select! {
         () = handlers.finish() => LaneEnd::Drained,
         () = &mut aborting => LaneEnd::Aborted { handlers: handlers.abort().await },
-    }
-}
-
-/// The handlers under way; dropping it aborts them.
-///
-/// Not a `JoinSet`: that costs an allocation, two locks and a wake-up for each task to tell which one has ended, and
-/// nobody here asks.
-#[derive(Default)]
-struct Handlers {
-    tasks: Vec<JoinHandle<()>>,
-    /// How many tasks there may be before the ended ones are dropped.
-    sweep_at: usize,
-}
-
-impl Handlers {
-    fn spawn(&mut self, handler: impl Future<Output = ()> + Send + 'static) {
-        if self.tasks.len() >= self.sweep_at {
-            self.tasks.retain(|task| !task.is_finished());
-            self.sweep_at = 2 * self.tasks.len() + ENDED_HANDLERS_KEPT;
-        }
-        self.tasks.push(tokio::spawn(handler));
-    }
-
-    /// Waits for all of them. Dropping the future loses none.
-    async fn finish(&mut self) {
-        while let Some(task) = self.tasks.last_mut() {
-            // A handler's panic was answered; what is left is that it was aborted.
-            drop(task.await);
-            self.tasks.pop();
-        }
-    }
-
-    /// Aborts all of them and waits until they are gone; says how many were still running.
-    async fn abort(&mut self) -> usize {
-        let running = self.tasks.iter().filter(|task| !task.is_finished()).count();
-        self.tasks.iter().for_each(JoinHandle::abort);
-        self.finish().await;
-        running
-    }
-}
-
-impl Drop for Handlers {
-    fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -319,9 +297,6 @@ impl Job {
         drop(self.desk.finished.send(Finished { delivery_tag, verdict, reply: None }));
     }
 }
-
-/// Ended handlers that may be held before they are swept.
-const ENDED_HANDLERS_KEPT: usize = 64;
 
 /// Pauses before a lost consumer is declared again.
 const REOPEN_DELAY_MIN: Duration = Duration::from_millis(50);

@@ -8,8 +8,10 @@
 //!
 //! It knows services only as [`Dispatch`]; who calls, and how, is not its business.
 
+mod cancel;
 mod consume;
 mod dispatch;
+mod handlers;
 mod reply;
 mod shutdown;
 
@@ -29,8 +31,11 @@ use tokio::{
 use tracing::Instrument;
 use uuid::Uuid;
 
-use self::consume::{Intake, Lane, Phase};
 pub(crate) use self::dispatch::inherited_deadline;
+use self::{
+    cancel::{Control, ControlTask},
+    consume::{Intake, Lane, Phase},
+};
 pub use self::{
     dispatch::{Dispatch, Handler, Request, Response, blocking},
     shutdown::{PoolHandle, ShutdownReport},
@@ -79,8 +84,10 @@ pub struct PoolStats {
     pub received: u64,
     /// Replies sent.
     pub answered: u64,
-    /// Requests dropped because their caller had given up.
+    /// Requests dropped unexecuted because their caller had given up.
     pub expired: u64,
+    /// Handlers stopped because their caller gave up.
+    pub cancelled: u64,
     /// Requests given back to their queue unexecuted.
     pub requeued: u64,
 }
@@ -169,17 +176,16 @@ impl WorkerPool {
             .then(|| Arc::new(Semaphore::new(self.concurrency.min(Semaphore::MAX_PERMITS))));
         let (phase, _) = watch::channel(Phase::Serving);
         let mut handle = PoolHandle::new(phase, Arc::clone(&counters));
+        let names = self.services.iter().map(|service| service.descriptor().name).collect();
+        let mut control = Control::new(self.connection.clone(), names);
+        // Before the first request is taken, so that no cancel of one is missed.
+        let heard = within_start_limit("hear cancels", control.open()).await?;
         for service in &self.services {
             let descriptor = service.descriptor();
             for method_queue in descriptor.method_queues() {
                 let source = self.source(service, method_queue, prefetch_count);
-                let intake = match timeout(START_TIMEOUT, source.open()).await {
-                    Ok(intake) => intake?,
-                    Err(_) => {
-                        let operation = format!("start serving '{}'", descriptor.name);
-                        return Err(Error::TimedOut { operation, limit: START_TIMEOUT });
-                    }
-                };
+                let operation = format!("start serving '{}'", descriptor.name);
+                let intake = within_start_limit(&operation, source.open()).await?;
                 let lane = Lane {
                     source,
                     service: Arc::clone(service),
@@ -187,10 +193,11 @@ impl WorkerPool {
                     counters: Arc::clone(&counters),
                 };
                 let span = tracing::info_span!("worker", queue = intake.queue);
-                handle.spawn(consume::run(lane, intake, handle.phase()).instrument(span));
+                handle.spawn(consume::run(lane, intake, control.lane(), handle.phase()).instrument(span));
             }
             tracing::info!(service = descriptor.name, prefetch_count, concurrency = self.concurrency, "serving");
         }
+        handle.hear(ControlTask::spawn(control, heard));
         Ok(handle)
     }
 
@@ -241,6 +248,13 @@ impl fmt::Debug for WorkerPool {
             .field("ack_policy", &self.ack_policy)
             .field("queue_kind", &self.queue_kind)
             .finish_non_exhaustive()
+    }
+}
+
+async fn within_start_limit<T>(operation: &str, opening: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    match timeout(START_TIMEOUT, opening).await {
+        Ok(opened) => opened,
+        Err(_) => Err(Error::TimedOut { operation: operation.to_owned(), limit: START_TIMEOUT }),
     }
 }
 
@@ -310,6 +324,7 @@ struct Counters {
     received: AtomicU64,
     answered: AtomicU64,
     expired: AtomicU64,
+    cancelled: AtomicU64,
     requeued: AtomicU64,
 }
 
@@ -327,6 +342,7 @@ impl Counters {
             received: self.received.load(Ordering::Relaxed),
             answered: self.answered.load(Ordering::Relaxed),
             expired: self.expired.load(Ordering::Relaxed),
+            cancelled: self.cancelled.load(Ordering::Relaxed),
             requeued: self.requeued.load(Ordering::Relaxed),
         }
     }

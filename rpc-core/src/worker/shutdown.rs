@@ -10,6 +10,7 @@ use tokio::{
 
 use super::{
     Counters, PoolStats,
+    cancel::ControlTask,
     consume::{LaneEnd, Phase},
 };
 use crate::error::Error;
@@ -20,6 +21,7 @@ pub struct PoolHandle {
     phase: watch::Sender<Phase>,
     lanes: JoinSet<LaneEnd>,
     counters: Arc<Counters>,
+    control: Option<ControlTask>,
 }
 
 /// What a shutdown left behind.
@@ -32,7 +34,7 @@ pub struct ShutdownReport {
 
 impl PoolHandle {
     pub(super) fn new(phase: watch::Sender<Phase>, counters: Arc<Counters>) -> Self {
-        Self { phase, lanes: JoinSet::new(), counters }
+        Self { phase, lanes: JoinSet::new(), counters, control: None }
     }
 
     pub(super) fn phase(&self) -> watch::Receiver<Phase> {
@@ -41,6 +43,10 @@ impl PoolHandle {
 
     pub(super) fn spawn(&mut self, lane: impl Future<Output = LaneEnd> + Send + 'static) {
         self.lanes.spawn(lane);
+    }
+
+    pub(super) fn hear(&mut self, control: ControlTask) {
+        self.control = Some(control);
     }
 
     /// What the pool has done so far.

@@ -116,7 +116,9 @@ fn descriptor(service: &Service) -> TokenStream {
     };
     let variants = service.methods.iter().map(|Method { cfgs, ident, .. }| quote!(#(#cfgs)* #ident,));
     let methods = service.methods.iter().map(|method| {
-        let Method { cfgs, name, routing_key, aliases, idempotent, oneway, blocking, queue, priority, .. } = method;
+        let Method {
+            cfgs, name, routing_key, aliases, idempotent, oneway, blocking, no_cancel, queue, priority, ..
+        } = method;
         let mut options = Vec::new();
         if !aliases.is_empty() {
             options.push(quote!(aliases: &[#(#aliases),*]));
@@ -126,7 +128,9 @@ fn descriptor(service: &Service) -> TokenStream {
             let timeout = option(Some(quote!(::core::time::Duration::from_millis(#milliseconds))));
             options.push(quote!(timeout: #timeout));
         }
-        for (field, is_set) in [("idempotent", idempotent), ("oneway", oneway), ("blocking", blocking)] {
+        for (field, is_set) in
+            [("idempotent", idempotent), ("oneway", oneway), ("blocking", blocking), ("no_cancel", no_cancel)]
+        {
             if *is_set {
                 let field = quote::format_ident!("{field}");
                 options.push(quote!(#field: true));

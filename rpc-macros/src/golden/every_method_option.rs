@@ -57,6 +57,7 @@ const _: () = {
             },
             ::rpc_core::__private::MethodDescriptor {
                 blocking: true,
+                no_cancel: true,
                 ..::rpc_core::__private::MethodDescriptor::new("crunch", "jobs.crunch")
             },
             #[cfg(unix)]

@@ -10,7 +10,7 @@ pub trait Every {
     #[rpc(name = "first", alias = "one", alias = "uno", timeout = "250ms", idempotent, priority = 9, queue = "fast")]
     async fn a(&self) -> u8;
     /// Another.
-    #[rpc(timeout = "1h", blocking)]
+    #[rpc(timeout = "1h", blocking, no_cancel)]
     async fn b(&self) -> u8;
 }
 

@@ -1,0 +1,132 @@
+//! Cancels: tells the workers of calls that nobody waits for any more.
+//!
+//! ```text
+//!  call dropped, deadline passed ──note──► the session's list ──task──► exchange rpc.cancel, key <service>
+//! ```
+//!
+//! A call that is answered never comes here. Those given up together go out together: one message names many calls,
+//! and there is a pause between two rounds, so that ten thousand dropped futures make a few dozen messages.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::sleep};
+
+use crate::{
+    connection::{Channel, transport::Publish},
+    envelope, topology,
+};
+
+/// The calls of one session that were given up and not yet told of.
+#[derive(Debug, Default)]
+pub(super) struct Cancels {
+    given_up: Mutex<Vec<GivenUp>>,
+    noted: Notify,
+}
+
+/// A call whose request was sent and whose answer nobody wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct GivenUp {
+    service: &'static str,
+    correlation_id: u64,
+}
+
+impl Cancels {
+    /// Notes a call. Beyond [`GIVEN_UP_MAX`] it is forgotten: its request runs until its own deadline.
+    pub(super) fn note(&self, service: &'static str, correlation_id: u64) {
+        let is_first = {
+            let mut given_up = self.given_up();
+            if given_up.len() >= GIVEN_UP_MAX {
+                return;
+            }
+            given_up.push(GivenUp { service, correlation_id });
+            given_up.len() == 1
+        };
+        if is_first {
+            self.noted.notify_one();
+        }
+    }
+
+    /// Sends what is noted, for as long as the session lives.
+    pub(super) async fn send(&self, channel: &Channel, reply_queue: &str) {
+        loop {
+            self.noted.notified().await;
+            let mut given_up = std::mem::take(&mut *self.given_up());
+            for message in messages(&mut given_up) {
+                let publish = Publish {
+                    exchange: topology::CANCEL_EXCHANGE,
+                    routing_key: message.service,
+                    // Workers that are not there have nothing to stop.
+                    mandatory: false,
+                    properties: envelope::cancel_properties(reply_queue),
+                    body: message.body.as_bytes(),
+                };
+                if let Err(error) = channel.publish(publish) {
+                    tracing::debug!(%error, "could not send cancels");
+                    return;
+                }
+            }
+            sleep(GATHER).await;
+        }
+    }
+
+    fn given_up(&self) -> MutexGuard<'_, Vec<GivenUp>> {
+        self.given_up.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug, PartialEq)]
+struct Message {
+    service: &'static str,
+    /// correlation_ids, one a line.
+    body: String,
+}
+
+/// One message for each service, or several of them when it has many.
+fn messages(given_up: &mut [GivenUp]) -> Vec<Message> {
+    given_up.sort_unstable();
+    let of_one_service = given_up.chunk_by(|one, next| one.service == next.service);
+    of_one_service
+        .flat_map(|calls| calls.chunks(envelope::CANCELS_PER_MESSAGE_MAX))
+        .map(|calls| {
+            let lines: Vec<_> = calls.iter().map(|call| call.correlation_id.to_string()).collect();
+            let body = lines.join("\n");
+            Message { service: calls[0].service, body }
+        })
+        .collect()
+}
+
+/// Calls noted between two rounds.
+const GIVEN_UP_MAX: usize = 16_384;
+
+/// The pause after a round, in which the next one gathers.
+const GATHER: Duration = Duration::from_millis(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ten_thousand_calls_make_a_few_messages_for_each_service() {
+        let mut given_up: Vec<_> = (0..10_000)
+            .map(|id| GivenUp { service: if id % 2 == 0 { "even" } else { "odd" }, correlation_id: id })
+            .collect();
+        let messages = messages(&mut given_up);
+        let per_service = 5_000_usize.div_ceil(envelope::CANCELS_PER_MESSAGE_MAX);
+        assert_eq!(messages.len(), 2 * per_service);
+        assert!(messages[0].body.starts_with("0\n2\n4\n"));
+        let named: usize = messages.iter().map(|message| message.body.lines().count()).sum();
+        assert_eq!(named, 10_000);
+    }
+
+    #[test]
+    fn the_list_is_bounded() {
+        let cancels = Cancels::default();
+        for id in 0..2 * GIVEN_UP_MAX as u64 {
+            cancels.note("s", id);
+        }
+        assert_eq!(cancels.given_up().len(), GIVEN_UP_MAX);
+    }
+}

@@ -1,0 +1,261 @@
+//! Cancels: requests whose caller has given up are stopped, or skipped when their turn comes.
+//!
+//! ```text
+//!  rpc.cancel ──<service>──► rpc.control.<uuid> ──► control task ──► every lane: stop it, or note it for later
+//! ```
+//!
+//! Every worker of a service hears of every call given up, and at most one of them has it. The others leave a tombstone,
+//! because the request may still be queued, or be redelivered. A cancel that is lost costs work, nothing else: the
+//! request runs until its own deadline.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque, hash_map::RandomState},
+    hash::BuildHasher,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::mpsc,
+    task::AbortHandle,
+    time::{Instant, sleep},
+};
+use uuid::Uuid;
+
+use crate::{
+    connection::{
+        Backoff, Channel, Connection, Consumer, Delivery,
+        transport::{QueueDeclaration, Settlement},
+    },
+    envelope,
+    error::Error,
+    topology,
+};
+
+/// Calls of one client that were given up together.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Cancel {
+    /// Where their replies were to go: with a correlation_id it names a call.
+    pub(super) reply_to: String,
+    pub(super) correlation_ids: HashSet<String>,
+}
+
+impl Cancel {
+    /// Reads one; `None` when it names no call.
+    fn read(reply_to: Option<&str>, body: &[u8]) -> Option<Self> {
+        let reply_to = reply_to.filter(|reply_to| !reply_to.is_empty())?.to_owned();
+        let lines = std::str::from_utf8(body).ok()?.lines().filter(|line| !line.is_empty());
+        let correlation_ids: HashSet<_> = lines.take(envelope::CANCELS_PER_MESSAGE_MAX).map(str::to_owned).collect();
+        (!correlation_ids.is_empty()).then_some(Self { reply_to, correlation_ids })
+    }
+}
+
+/// A lane's part: what it hears, and what it has noted.
+#[derive(Debug)]
+pub(super) struct Cancels {
+    pub(super) inbox: mpsc::Receiver<Arc<Cancel>>,
+    pub(super) tombstones: Tombstones,
+}
+
+/// The task that hears cancels; dropping it stops it.
+#[derive(Debug)]
+pub(super) struct ControlTask(AbortHandle);
+
+impl ControlTask {
+    pub(super) fn spawn(control: Control, intake: ControlIntake) -> Self {
+        Self(tokio::spawn(control.run(intake)).abort_handle())
+    }
+}
+
+impl Drop for ControlTask {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A pool's control queue, and who hears of what comes in.
+#[derive(Debug)]
+pub(super) struct Control {
+    connection: Connection,
+    services: Vec<&'static str>,
+    lanes: Vec<mpsc::Sender<Arc<Cancel>>>,
+}
+
+/// The consumer of one opening.
+#[derive(Debug)]
+pub(super) struct ControlIntake {
+    channel: Channel,
+    consumer: Consumer,
+}
+
+impl Control {
+    pub(super) fn new(connection: Connection, services: Vec<&'static str>) -> Self {
+        Self { connection, services, lanes: Vec::new() }
+    }
+
+    /// What a further lane hears.
+    pub(super) fn lane(&mut self) -> Cancels {
+        let (sender, inbox) = mpsc::channel(CANCELS_WAITING_MAX);
+        self.lanes.push(sender);
+        Cancels { inbox, tombstones: Tombstones::new(TOMBSTONES_MAX, TOMBSTONE_AGE_MAX) }
+    }
+
+    /// Declares the control queue and consumes from it, on a channel of its own: delivery tags are a channel's.
+    pub(super) async fn open(&self) -> Result<ControlIntake, Error> {
+        let channel = self.connection.channel().await?;
+        channel.declare_cancel_exchange().await?;
+        let name = topology::control_queue(Uuid::new_v4());
+        let queue =
+            QueueDeclaration { name: &name, durable: false, exclusive: true, auto_delete: true, arguments: &[] };
+        channel.declare_queue(queue).await?;
+        for service in &self.services {
+            channel.bind_queue(&name, topology::CANCEL_EXCHANGE, service).await?;
+        }
+        // Not without acks: the prefetch count bounds what the client library buffers.
+        channel.qos(CONTROL_PREFETCH).await?;
+        let consumer = channel.consume(&name, "", false).await?;
+        Ok(ControlIntake { channel, consumer })
+    }
+
+    /// Runs until the connection is closed for good.
+    async fn run(self, mut intake: ControlIntake) {
+        loop {
+            self.hear(intake).await;
+            let mut backoff = Backoff::new(REOPEN_DELAY_MIN, REOPEN_DELAY_MAX);
+            intake = loop {
+                sleep(backoff.pause()).await;
+                match self.open().await {
+                    Ok(intake) => break intake,
+                    Err(Error::Closed { .. }) => return,
+                    Err(error) => tracing::debug!(%error, "could not hear cancels again"),
+                }
+            };
+        }
+    }
+
+    /// Hands cancels to the lanes until the consumer is lost.
+    async fn hear(&self, ControlIntake { channel, mut consumer }: ControlIntake) {
+        loop {
+            match consumer.next().await {
+                Ok(Some(delivery)) => {
+                    if let Some(cancel) = Cancel::read(delivery.reply_to(), delivery.body()) {
+                        self.tell(&Arc::new(cancel));
+                    }
+                    let ack = Settlement::Ack { delivery_tag: delivery.delivery_tag(), multiple: false };
+                    if channel.settle(ack).is_err() {
+                        return;
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => return tracing::debug!(%error, "the control consumer ended"),
+            }
+        }
+    }
+
+    fn tell(&self, cancel: &Arc<Cancel>) {
+        for lane in &self.lanes {
+            if lane.try_send(Arc::clone(cancel)).is_err() {
+                tracing::debug!("a lane is too busy to hear a cancel, or gone");
+            }
+        }
+    }
+}
+
+/// Calls given up whose requests are not here: bounded in number and age.
+#[derive(Debug)]
+pub(super) struct Tombstones {
+    /// By a hash of both names, so that looking one up allocates nothing.
+    graves: HashMap<u64, (Arc<Cancel>, String)>,
+    /// Their hashes in order of age.
+    ages: VecDeque<(Instant, u64)>,
+    hasher: RandomState,
+    len_max: usize,
+    age_max: Duration,
+}
+
+impl Tombstones {
+    fn new(len_max: usize, age_max: Duration) -> Self {
+        let (graves, ages, hasher) = (HashMap::new(), VecDeque::new(), RandomState::new());
+        Self { graves, ages, hasher, len_max, age_max }
+    }
+
+    /// Notes a call; the oldest one is forgotten when there are too many.
+    pub(super) fn bury(&mut self, cancel: &Arc<Cancel>, correlation_id: &str, now: Instant) {
+        let hash = self.hasher.hash_one((cancel.reply_to.as_str(), correlation_id));
+        if self.graves.insert(hash, (Arc::clone(cancel), correlation_id.to_owned())).is_none() {
+            self.ages.push_back((now, hash));
+        }
+        while self.ages.len() > self.len_max {
+            self.forget_oldest();
+        }
+    }
+
+    /// Whether the call that wants this request was given up. Costs nothing while there are none.
+    pub(super) fn is_given_up(&mut self, delivery: &Delivery, now: Instant) -> bool {
+        !self.graves.is_empty() && self.has(delivery.reply_to(), delivery.correlation_id(), now)
+    }
+
+    /// A grave stays until it is old: a request may be delivered, lost with its worker's channel, and come again.
+    fn has(&mut self, reply_to: Option<&str>, correlation_id: Option<&str>, now: Instant) -> bool {
+        while self.ages.front().is_some_and(|(since, _)| now.saturating_duration_since(*since) > self.age_max) {
+            self.forget_oldest();
+        }
+        let (Some(reply_to), Some(correlation_id)) = (reply_to, correlation_id) else { return false };
+        let grave = self.graves.get(&self.hasher.hash_one((reply_to, correlation_id)));
+        grave.is_some_and(|(cancel, id)| cancel.reply_to == reply_to && id == correlation_id)
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((_, hash)) = self.ages.pop_front() {
+            self.graves.remove(&hash);
+        }
+    }
+}
+
+/// Calls given up whose requests a lane has not seen: at most 8 MB with the longest names AMQP allows.
+const TOMBSTONES_MAX: usize = 16_384;
+/// A request that is queued longer than this after its caller gave up is executed.
+const TOMBSTONE_AGE_MAX: Duration = Duration::from_secs(300);
+/// Messages a lane may have before it; each names up to `CANCELS_PER_MESSAGE_MAX` calls.
+const CANCELS_WAITING_MAX: usize = 64;
+/// Messages on their way here.
+const CONTROL_PREFETCH: u16 = 32;
+
+/// Pauses before a lost control queue is declared again.
+const REOPEN_DELAY_MIN: Duration = Duration::from_millis(50);
+const REOPEN_DELAY_MAX: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cancel(reply_to: &str, ids: &str) -> Arc<Cancel> {
+        Arc::new(Cancel::read(Some(reply_to), ids.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn a_cancel_names_calls_or_is_ignored() {
+        assert_eq!(cancel("q", "1\n22\n").correlation_ids, HashSet::from(["1".to_owned(), "22".to_owned()]));
+        for (reply_to, body) in [(None, &b"1"[..]), (Some(""), b"1"), (Some("q"), b""), (Some("q"), b"\xFF")] {
+            assert_eq!(Cancel::read(reply_to, body), None);
+        }
+        let many: String = (0..2 * envelope::CANCELS_PER_MESSAGE_MAX).map(|id| format!("{id}\n")).collect();
+        assert_eq!(cancel("q", &many).correlation_ids.len(), envelope::CANCELS_PER_MESSAGE_MAX);
+    }
+
+    #[test]
+    fn tombstones_are_bounded_in_number_and_age() {
+        let now = Instant::now();
+        let mut tombstones = Tombstones::new(2, Duration::from_secs(1));
+        let calls = cancel("q", "1\n2\n3");
+        for (id, at) in [("1", 0), ("2", 0), ("2", 100), ("3", 500)] {
+            tombstones.bury(&calls, id, now + Duration::from_millis(at));
+        }
+        assert!(!tombstones.has(Some("q"), Some("1"), now), "the oldest went first");
+        assert!(tombstones.has(Some("q"), Some("2"), now) && tombstones.has(Some("q"), Some("3"), now));
+        assert!(!tombstones.has(Some("another"), Some("2"), now) && !tombstones.has(Some("q"), None, now));
+        assert!(!tombstones.has(Some("q"), Some("2"), now + Duration::from_millis(1_001)), "too old");
+        assert!(tombstones.has(Some("q"), Some("3"), now + Duration::from_millis(1_001)));
+        assert_eq!((tombstones.graves.len(), tombstones.ages.len()), (1, 1));
+    }
+}
