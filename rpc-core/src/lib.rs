@@ -88,6 +88,7 @@
 //! | `macros` | yes | [`#[service]`](macro@service) |
 //! | `json` | | the JSON codec, `#[service(codec = "json")]` |
 //! | `broker` | | `broker::Broker`, the bundled broker |
+//! | `tls` | | `amqps` connections, and TLS for the bundled broker, by rustls |
 //! | `cli` | | the program `rpc`, whose `rpc broker` runs the bundled broker alone |
 //!
 //! What travels in which AMQP property, for programs in other languages, is in the repository's README; how the crate
@@ -118,6 +119,8 @@ pub mod __private;
 // The public interface is:
 pub use client::{Call, CallFuture, Client, ClientOptions, WhenFull};
 pub use codec::{Codec, CodecError};
+#[cfg(feature = "tls")]
+pub use connection::ClientTlsOptions;
 pub use connection::{Connection, ConnectionOptions, State, transport::HeaderValue};
 pub use context::Context;
 pub use error::{CallError, Error, TimeoutStage};

@@ -4,11 +4,14 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::net::TcpListener;
 
+#[cfg(feature = "tls")]
+use super::TlsOptions;
 use super::{
     Broker,
     accounts::{self, Accounts, PermissionSetting, TopicPermissionSetting},
+    connection::Transport,
     core::Rules,
-    listener,
+    listener::{self, Door},
     shared::Shared,
 };
 use crate::wire::FRAME_MIN_SIZE;
@@ -42,6 +45,10 @@ pub struct BrokerBuilder {
     handshake_timeout: Duration,
     message_max_bytes: u64,
     connections_max: usize,
+    #[cfg(feature = "tls")]
+    tls: Option<TlsOptions>,
+    #[cfg(feature = "tls")]
+    tls_address: SocketAddr,
 }
 
 impl Default for BrokerBuilder {
@@ -55,6 +62,10 @@ impl Default for BrokerBuilder {
             handshake_timeout: Duration::from_secs(10),
             message_max_bytes: 16 << 20,
             connections_max: 65_536,
+            #[cfg(feature = "tls")]
+            tls: None,
+            #[cfg(feature = "tls")]
+            tls_address: SocketAddr::from(([127, 0, 0, 1], 0)),
         }
     }
 }
@@ -194,11 +205,26 @@ impl BrokerBuilder {
         self
     }
 
+    /// Listens for TLS as well, on an address of its own. The default is not to.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, options: TlsOptions) -> Self {
+        self.tls = Some(options);
+        self
+    }
+
+    /// Where to listen for TLS. The default is 127.0.0.1 with a port the system chooses.
+    #[cfg(feature = "tls")]
+    pub fn tls_address(mut self, address: SocketAddr) -> Self {
+        self.tls_address = address;
+        self
+    }
+
     /// Starts listening.
     ///
     /// # Errors
     /// [`BrokerError::Bind`] when the address is taken or not to be had, [`BrokerError::Configuration`] when a limit
-    /// is out of range, a permission is no regular expression, or it names a user or a vhost that is not there.
+    /// is out of range, a permission is no regular expression, or it names a user or a vhost that is not there, or
+    /// a certificate or key cannot be read.
     pub async fn start(self) -> Result<Broker, BrokerError> {
         if self.frame_max < FRAME_MIN_SIZE {
             let message = format!("frame_max {} is below AMQP's minimum of {FRAME_MIN_SIZE}", self.frame_max);
@@ -208,9 +234,20 @@ impl BrokerBuilder {
             return Err(BrokerError::Configuration("channel_max 0 leaves no channel to work on".to_owned()));
         }
         let users = self.accounts.users()?;
-        let bind = |source| BrokerError::Bind { address: self.address, source };
-        let socket = TcpListener::bind(self.address).await.map_err(bind)?;
-        let address = socket.local_addr().map_err(bind)?;
+        #[cfg(feature = "tls")]
+        let tls = self.tls.as_ref().map(TlsOptions::acceptor).transpose()?;
+        let (socket, address) = bind(self.address).await?;
+        let doors = vec![Door { socket, transport: Transport::Plain }];
+        #[cfg(feature = "tls")]
+        let (doors, tls_address) = match tls {
+            Some(acceptor) => {
+                let (socket, address) = bind(self.tls_address).await?;
+                tracing::info!(%address, "broker listening for TLS");
+                let secure = Door { socket, transport: Transport::Tls(acceptor) };
+                (doors.into_iter().chain([secure]).collect(), Some(address))
+            }
+            None => (doors, None),
+        };
         let uri = accounts::uri("amqp", self.accounts.first_user(), address, "/");
         let rules = Rules {
             users,
@@ -222,8 +259,24 @@ impl BrokerBuilder {
             connections_max: self.connections_max,
         };
         let shared = Arc::new(Shared::new(rules, self.handshake_timeout));
-        let listener = tokio::spawn(listener::run(socket, Arc::clone(&shared)));
+        let listener = tokio::spawn(listener::run(doors, Arc::clone(&shared)));
         tracing::info!(%address, "broker listening");
-        Ok(Broker { uri, address, shared, listener: Some(listener) })
+        Ok(Broker {
+            uri,
+            address,
+            #[cfg(feature = "tls")]
+            tls_address,
+            #[cfg(feature = "tls")]
+            tls_uri: tls_address.map(|address| accounts::uri("amqps", self.accounts.first_user(), address, "/")),
+            shared,
+            listener: Some(listener),
+        })
     }
+}
+
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), BrokerError> {
+    let refused = |source| BrokerError::Bind { address, source };
+    let socket = TcpListener::bind(address).await.map_err(refused)?;
+    let address = socket.local_addr().map_err(refused)?;
+    Ok((socket, address))
 }

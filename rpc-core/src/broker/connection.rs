@@ -12,11 +12,8 @@ use std::{
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{
-        TcpStream,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
-    },
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
@@ -26,15 +23,54 @@ use super::{
 };
 use crate::wire::{Decoder, PROTOCOL_HEADER, Start, read_protocol_header};
 
+/// What is between a connection and its socket.
+#[derive(Clone)]
+pub(super) enum Transport {
+    Plain,
+    #[cfg(feature = "tls")]
+    Tls(tokio_rustls::TlsAcceptor),
+}
+
 /// Serves a connection to its end.
-pub(super) async fn serve(stream: TcpStream, peer: Peer, shared: Arc<Shared>) {
+pub(super) async fn serve(stream: TcpStream, peer: Peer, transport: Transport, shared: Arc<Shared>) {
     // Requests and replies are small and awaited: no delay for the sake of full packets.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
-    let (mut reading, mut writing) = stream.into_split();
-    let mut input = Input { buffer: BytesMut::new(), room: READ_MIN_BYTES };
     let handshake_deadline = Instant::now() + shared.handshake_timeout;
+    match transport {
+        Transport::Plain => {
+            let (reading, writing) = stream.into_split();
+            converse(reading, writing, peer, handshake_deadline, shared).await;
+        }
+        #[cfg(feature = "tls")]
+        Transport::Tls(acceptor) => {
+            // Boxed, so that connections without TLS do not carry the room for it.
+            let accepting = Box::pin(timeout_at(handshake_deadline, acceptor.accept(stream)));
+            let stream = match accepting.await {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(error)) => {
+                    tracing::info!(%error, "no agreement on TLS");
+                    return;
+                }
+                Err(_) => {
+                    tracing::info!("TLS handshake not finished in time");
+                    return;
+                }
+            };
+            let peer = Peer { certificate_name: super::tls::certificate_name(&stream), ..peer };
+            let (reading, writing) = tokio::io::split(stream);
+            Box::pin(converse(reading, writing, peer, handshake_deadline, shared)).await;
+        }
+    }
+}
+
+async fn converse<R, W>(mut reading: R, mut writing: W, peer: Peer, handshake_deadline: Instant, shared: Arc<Shared>)
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut input = Input { buffer: BytesMut::new(), room: READ_MIN_BYTES };
     let start = match timeout_at(handshake_deadline, read_start(&mut reading, &mut input)).await {
         Ok(Ok(start)) => start,
         Ok(Err(_)) | Err(_) => return,
@@ -85,7 +121,7 @@ struct Input {
 }
 
 impl Input {
-    async fn read(&mut self, reading: &mut OwnedReadHalf) -> io::Result<usize> {
+    async fn read<R: AsyncRead + Unpin>(&mut self, reading: &mut R) -> io::Result<usize> {
         if self.buffer.capacity() - self.buffer.len() < self.room {
             self.buffer.reserve(self.room);
         }
@@ -100,7 +136,7 @@ impl Input {
     }
 }
 
-async fn read_start(reading: &mut OwnedReadHalf, input: &mut Input) -> io::Result<Start> {
+async fn read_start<R: AsyncRead + Unpin>(reading: &mut R, input: &mut Input) -> io::Result<Start> {
     loop {
         if let Some(start) = read_protocol_header(&mut input.buffer) {
             return Ok(start);
@@ -120,7 +156,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// Reads, decodes and handles until the connection ends.
-    async fn run(&self, reading: &mut OwnedReadHalf, mut input: Input) -> Flow {
+    async fn run<R: AsyncRead + Unpin>(&self, reading: &mut R, mut input: Input) -> Flow {
         let mut decoder = Decoder::new(HANDSHAKE_FRAME_MAX);
         let mut stage = Waiting::Handshake;
         let mut last_read = Instant::now();
@@ -229,7 +265,12 @@ impl Waiting {
 }
 
 /// Writes whatever comes into the outbox, and heartbeats when nothing does.
-async fn write_output(writing: &mut OwnedWriteHalf, outbox: &Outbox, shared: &Shared, id: ConnectionId) -> io::Error {
+async fn write_output<W: AsyncWrite + Unpin>(
+    writing: &mut W,
+    outbox: &Outbox,
+    shared: &Shared,
+    id: ConnectionId,
+) -> io::Error {
     let mut segments = VecDeque::new();
     let mut has_written = false;
     let mut heartbeat = pin!(sleep(HEARTBEAT_CHECK));
@@ -272,13 +313,13 @@ async fn write_output(writing: &mut OwnedWriteHalf, outbox: &Outbox, shared: &Sh
     }
 }
 
-async fn write_rest(writing: &mut OwnedWriteHalf, outbox: &Outbox) -> io::Result<()> {
+async fn write_rest<W: AsyncWrite + Unpin>(writing: &mut W, outbox: &Outbox) -> io::Result<()> {
     let mut segments = VecDeque::new();
     outbox.take_into(&mut segments);
     write_segments(writing, &mut segments).await
 }
 
-async fn write_segments(writing: &mut OwnedWriteHalf, segments: &mut VecDeque<Bytes>) -> io::Result<()> {
+async fn write_segments<W: AsyncWrite + Unpin>(writing: &mut W, segments: &mut VecDeque<Bytes>) -> io::Result<()> {
     while let Some(first) = segments.front() {
         let mut left = if segments.len() == 1 {
             writing.write(first).await?
@@ -304,11 +345,16 @@ async fn write_segments(writing: &mut OwnedWriteHalf, segments: &mut VecDeque<By
             }
         }
     }
-    Ok(())
+    // TLS may still hold some of it; a plain socket does not.
+    writing.flush().await
 }
 
 /// Lets the client read our last words: a socket closed over unread input would take them back.
-async fn linger(reading: &mut OwnedReadHalf, writing: &mut OwnedWriteHalf, shared: &Shared) {
+async fn linger<R, W>(reading: &mut R, writing: &mut W, shared: &Shared)
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
     if writing.shutdown().await.is_err() {
         return;
     }

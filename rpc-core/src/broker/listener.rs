@@ -9,13 +9,31 @@ use tokio::{
 };
 use tracing::Instrument;
 
-use super::{connection, core::Peer, shared::Shared};
+use super::{
+    connection::{self, Transport},
+    core::Peer,
+    shared::Shared,
+};
+
+/// A socket that clients come to, and how they speak there.
+pub(super) struct Door {
+    pub(super) socket: TcpListener,
+    pub(super) transport: Transport,
+}
 
 /// Runs until the broker stops, and until its connections are closed.
-pub(super) async fn run(socket: TcpListener, shared: Arc<Shared>) {
+pub(super) async fn run(doors: Vec<Door>, shared: Arc<Shared>) {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(keep_time(Arc::clone(&shared)));
+    for door in doors {
+        tasks.spawn(welcome(door, Arc::clone(&shared)));
+    }
+    while tasks.join_next().await.is_some() {}
+}
+
+async fn welcome(Door { socket, transport }: Door, shared: Arc<Shared>) {
     let mut stopping = shared.stopping();
     let mut connections = JoinSet::new();
-    connections.spawn(keep_time(Arc::clone(&shared)));
     loop {
         tokio::select! {
             () = stopping.wait() => break,
@@ -23,7 +41,8 @@ pub(super) async fn run(socket: TcpListener, shared: Arc<Shared>) {
                 Ok((stream, address)) => {
                     let span = tracing::info_span!("connection", peer = %address);
                     let peer = Peer { is_loopback: address.ip().to_canonical().is_loopback(), certificate_name: None };
-                    connections.spawn(connection::serve(stream, peer, Arc::clone(&shared)).instrument(span));
+                    let serving = connection::serve(stream, peer, transport.clone(), Arc::clone(&shared));
+                    connections.spawn(serving.instrument(span));
                 }
                 Err(error) => {
                     // Out of file descriptors, most likely: they come back when connections close.

@@ -12,11 +12,15 @@
 //! pools: they meet on the socket.
 
 mod accounts;
+#[cfg(feature = "tls")]
+mod common_name;
 mod config;
 mod connection;
 mod core;
 mod listener;
 mod shared;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -24,6 +28,8 @@ use tokio::task::JoinHandle;
 
 pub use self::config::{BrokerBuilder, BrokerError};
 use self::shared::Shared;
+#[cfg(feature = "tls")]
+pub use self::tls::TlsOptions;
 
 /// A running broker. Dropping it stops it.
 ///
@@ -42,6 +48,10 @@ use self::shared::Shared;
 pub struct Broker {
     uri: String,
     address: SocketAddr,
+    #[cfg(feature = "tls")]
+    tls_address: Option<SocketAddr>,
+    #[cfg(feature = "tls")]
+    tls_uri: Option<String>,
     shared: Arc<Shared>,
     listener: Option<JoinHandle<()>>,
 }
@@ -70,11 +80,38 @@ impl Broker {
     /// # Errors
     /// [`BrokerError::Configuration`] when there is no such user or vhost.
     pub fn uri_for(&self, vhost: &str, user: &str) -> Result<String, BrokerError> {
+        let password = self.password(vhost, user)?;
+        Ok(accounts::uri("amqp", (user, &password), self.address, vhost))
+    }
+
+    /// As [`uri_for`](Self::uri_for), with TLS. A user without a password logs in with its certificate: its URI says
+    /// `auth_mechanism=external`.
+    ///
+    /// # Errors
+    /// [`BrokerError::Configuration`] when there is no such user or vhost, or no TLS.
+    #[cfg(feature = "tls")]
+    pub fn tls_uri_for(&self, vhost: &str, user: &str) -> Result<String, BrokerError> {
+        let address = self.tls_address.ok_or_else(|| BrokerError::Configuration("the broker has no TLS".to_owned()))?;
+        let password = self.password(vhost, user)?;
+        let uri = accounts::uri("amqps", (user, &password), address, vhost);
+        Ok(if password.is_empty() { uri + "?auth_mechanism=external" } else { uri })
+    }
+
+    /// Where it listens for TLS, as [`uri`](Self::uri); `None` when it does not.
+    #[cfg(feature = "tls")]
+    pub fn tls_uri(&self) -> Option<&str> {
+        self.tls_uri.as_deref()
+    }
+
+    /// Where it listens for TLS.
+    #[cfg(feature = "tls")]
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.tls_address
+    }
+
+    fn password(&self, vhost: &str, user: &str) -> Result<String, BrokerError> {
         let password = self.shared.with(|core, _| core.login(vhost, user).map(str::to_owned));
-        match password {
-            Some(password) => Ok(accounts::uri("amqp", (user, &password), self.address, vhost)),
-            None => Err(BrokerError::Configuration(format!("there is no user '{user}' or no vhost '{vhost}'"))),
-        }
+        password.ok_or_else(|| BrokerError::Configuration(format!("there is no user '{user}' or no vhost '{vhost}'")))
     }
 
     /// Where it listens.

@@ -43,6 +43,9 @@ pub(super) struct Arguments {
     /// Connections at once.
     #[arg(long, value_name = "CONNECTIONS", default_value_t = 65_536)]
     connections_max: usize,
+    #[cfg(feature = "tls")]
+    #[command(flatten)]
+    tls: super::tls::TlsArguments,
 }
 
 /// Runs a broker until it is told to stop.
@@ -53,6 +56,10 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), BrokerError> {
     let mut stdout = std::io::stdout();
     // Whoever started us may have closed our stdout: we serve all the same.
     drop(writeln!(stdout, "listening on amqp://{}", broker.address()).and_then(|()| stdout.flush()));
+    #[cfg(feature = "tls")]
+    if let Some(address) = broker.tls_address() {
+        drop(writeln!(stdout, "listening on amqps://{address}").and_then(|()| stdout.flush()));
+    }
     stop.wait().await;
     broker.shutdown().await;
     Ok(())
@@ -87,6 +94,8 @@ fn builder(arguments: &Arguments) -> Result<BrokerBuilder, BrokerError> {
     if arguments.allow_remote_guest {
         builder = builder.loopback_users(Vec::<String>::new());
     }
+    #[cfg(feature = "tls")]
+    let builder = arguments.tls.apply(builder)?;
     Ok(builder)
 }
 
@@ -155,5 +164,15 @@ mod tests {
         assert!(error.starts_with(start_of), "{error}");
         assert!(start("--permissions guest / .*").await.unwrap_err().contains("5 values required"));
         assert!(start("--user ann").await.unwrap_err().contains("is not NAME:PASSWORD"));
+    }
+
+    #[cfg(feature = "tls")]
+    #[tokio::test]
+    async fn tls_needs_a_certificate_and_its_key() {
+        let error = start("--tls-listen 127.0.0.1:0 --tls-cert a").await.unwrap_err();
+        assert!(error.contains("--tls-key <FILE>"), "{error}");
+        let error = start("--tls-listen 127.0.0.1:0 --tls-cert /none --tls-key /none").await.unwrap_err();
+        assert!(error.starts_with("cannot read /none: "), "{error}");
+        assert!(start("--tls-verify").await.unwrap_err().contains("--tls-ca <FILE>"));
     }
 }

@@ -1,6 +1,8 @@
 //! The `rpc` program: its arguments, and what they start.
 
 mod broker;
+#[cfg(feature = "tls")]
+mod tls;
 
 use clap::{Parser, Subcommand};
 

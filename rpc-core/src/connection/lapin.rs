@@ -7,6 +7,7 @@
 //! - Outside confirm mode returned messages pile up silently: [`Channel::drain_returned`] fetches them.
 //! - In confirm mode a return arrives inside the confirm of any publish: [`Confirm::wait`] hands it over as it is,
 //!   to be matched by correlation_id.
+//! - Built without TLS it takes `amqps` for `amqp`: [`parse_uri`] refuses it.
 //! - `ShortString::from` panics above 255 bytes: every name goes through [`short`].
 
 use std::{
@@ -28,15 +29,22 @@ use lapin::{
     },
     protocol::{AMQPErrorKind, AMQPHardError},
     types::{AMQPValue, FieldTable, ShortString},
-    uri::AMQPUri,
+    uri::{AMQPScheme, AMQPUri},
 };
 
-use super::transport::{HeaderValue, Properties, Publish, QueueDeclaration, Returned, Settlement};
+use super::{
+    ConnectionOptions,
+    transport::{HeaderValue, Properties, Publish, QueueDeclaration, Returned, Settlement},
+};
 use crate::{error::Error, topology};
 
 /// Checks a URI and says whom it addresses.
 pub(super) fn parse_uri(uri: &str) -> Result<Endpoint, Error> {
     let parsed: AMQPUri = uri.parse().map_err(|reason: String| Error::InvalidUri { reason })?;
+    // Without TLS, lapin would send the password in the clear, and say nothing.
+    if cfg!(not(feature = "tls")) && parsed.scheme == AMQPScheme::AMQPS {
+        return Err(Error::InvalidUri { reason: "amqps needs rpc-core's feature 'tls'".to_owned() });
+    }
     Ok(Endpoint {
         address: format!("{}:{}", parsed.authority.host, parsed.authority.port),
         user: parsed.authority.userinfo.username.clone(),
@@ -76,9 +84,17 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) async fn open(endpoint: &Endpoint, name: &str) -> Result<Self, Error> {
-        let properties = ConnectionProperties::default().with_connection_name(name.into());
-        match lapin::Connection::connect_uri(endpoint.uri.clone(), properties).await {
+    pub(super) async fn open(endpoint: &Endpoint, options: &ConnectionOptions) -> Result<Self, Error> {
+        let properties = ConnectionProperties::default().with_connection_name(options.name.as_str().into());
+        #[cfg(not(feature = "tls"))]
+        let connecting = lapin::Connection::connect_uri(endpoint.uri.clone(), properties);
+        #[cfg(feature = "tls")]
+        let connecting = {
+            let runtime = lapin::runtime::default_runtime().map_err(|error| opening_error(&error, endpoint))?;
+            let tls = tls_config(&options.tls)?;
+            lapin::Connection::connect_uri_with_config(endpoint.uri.clone(), properties, tls, runtime)
+        };
+        match connecting.await {
             Ok(connection) => Ok(Self { connection }),
             Err(error) => Err(opening_error(&error, endpoint)),
         }
@@ -575,6 +591,19 @@ fn short(text: impl Into<String>) -> Result<ShortString, Error> {
     let bytes = text.len();
     ShortString::try_new(text)
         .map_err(|_| Error::Configuration(format!("a name of {bytes} bytes does not fit AMQP's short string of 255")))
+}
+
+#[cfg(feature = "tls")]
+fn tls_config(options: &super::ClientTlsOptions) -> Result<lapin::tcp::OwnedTLSConfig, Error> {
+    let identity = match (&options.cert, &options.key) {
+        (Some(cert), Some(key)) => {
+            let (pem, key) = (cert.clone().into_bytes(), key.clone().into_bytes());
+            Some(lapin::tcp::OwnedIdentity::PKCS8 { pem, key })
+        }
+        (None, None) => None,
+        _ => return Err(Error::Configuration("a client certificate needs a key, and a key a certificate".to_owned())),
+    };
+    Ok(lapin::tcp::OwnedTLSConfig { identity, cert_chain: options.ca.clone() })
 }
 
 /// Why a connection could not be opened, told apart as far as AMQP does.

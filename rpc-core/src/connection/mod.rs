@@ -10,6 +10,8 @@
 
 mod lapin;
 mod supervisor;
+#[cfg(feature = "tls")]
+mod tls;
 pub(crate) mod transport;
 
 use std::{
@@ -22,6 +24,8 @@ use std::{
 
 use tokio::{sync::watch, task::AbortHandle, time::timeout};
 
+#[cfg(feature = "tls")]
+pub use self::tls::ClientTlsOptions;
 pub(crate) use self::{
     lapin::{Channel, Consumer, Delivery, WeakDelivery},
     supervisor::Backoff,
@@ -47,6 +51,9 @@ pub struct ConnectionOptions {
     pub reconnect_delay_max: Duration,
     /// How often to try before the connection counts as closed. The default, `None`, is for ever; 0 is never.
     pub reconnect_attempts: Option<u32>,
+    /// Whom an `amqps` connection trusts, and the certificate it shows. The default is the system's CAs, and none.
+    #[cfg(feature = "tls")]
+    pub tls: ClientTlsOptions,
 }
 
 impl Default for ConnectionOptions {
@@ -57,6 +64,8 @@ impl Default for ConnectionOptions {
             reconnect_delay_min: Duration::from_millis(100),
             reconnect_delay_max: Duration::from_secs(30),
             reconnect_attempts: None,
+            #[cfg(feature = "tls")]
+            tls: ClientTlsOptions::default(),
         }
     }
 }
@@ -104,7 +113,7 @@ struct Shared {
 
 impl Connection {
     /// Opens a connection to `amqp://user:password@host:port/vhost`; every part but the scheme has a default
-    /// (`guest`, `guest`, `localhost`, 5672, `/`).
+    /// (`guest`, `guest`, `localhost`, 5672, `/`). `amqps` is TLS, with port 5671, and needs the feature `tls`.
     ///
     /// # Errors
     /// [`Error::InvalidUri`], [`Error::Unreachable`], [`Error::AuthenticationRefused`], [`Error::VhostRefused`], or
@@ -226,7 +235,7 @@ impl Drop for Shared {
 
 async fn open_link(endpoint: &Endpoint, options: &ConnectionOptions) -> Result<Link, Error> {
     let limit = options.connect_timeout;
-    match timeout(limit, Link::open(endpoint, &options.name)).await {
+    match timeout(limit, Link::open(endpoint, options)).await {
         Ok(link) => {
             let link = link?;
             tracing::info!(broker = ?endpoint, name = options.name, "connected");

@@ -1,0 +1,191 @@
+//! TLS, from both ends: the framework's connections to the bundled broker.
+
+#![cfg(all(feature = "broker", feature = "macros", feature = "tls"))]
+
+use std::time::{Duration, Instant};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rpc_core::{
+    Connection, ConnectionOptions, Error, WorkerPool,
+    broker::{Broker, BrokerBuilder, TlsOptions},
+    service,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+#[service]
+trait Echo {
+    async fn echo(&self, text: String) -> String;
+}
+
+struct Mirror;
+
+impl Echo for Mirror {
+    async fn echo(&self, text: String) -> String {
+        text
+    }
+}
+
+#[tokio::test]
+async fn calls_go_over_tls() {
+    let ca = Ca::new();
+    let broker = Broker::builder().tls(ca.for_the_broker()).start().await.unwrap();
+    let uri = broker.tls_uri().unwrap();
+    assert_eq!(uri, format!("amqps://{}", broker.tls_address().unwrap()));
+    let connection = Connection::open_with(uri, ca.trusted()).await.unwrap();
+    let pool = WorkerPool::new(&connection).serve(EchoServer::new(Mirror)).start().await.unwrap();
+    let client = EchoClient::new(&connection);
+    for length in [0, 1, 20_000, 3_000_000] {
+        let text = "x".repeat(length);
+        assert_eq!(client.echo(text.clone()).await.unwrap(), text);
+    }
+    let mut calls = tokio::task::JoinSet::new();
+    for number in 0..100 {
+        let client = client.clone();
+        calls.spawn(async move { (number, client.echo(number.to_string()).await) });
+    }
+    while let Some(call) = calls.join_next().await {
+        let (number, answer) = call.unwrap();
+        assert_eq!(answer.unwrap(), number.to_string());
+    }
+    pool.shutdown(LIMIT).await.unwrap();
+    connection.close().await.unwrap();
+    broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_certificate_logs_in_as_the_user_it_names() {
+    let ca = Ca::new();
+    let broker = Broker::builder()
+        .user("worker", "")
+        .permissions("worker", "/", "", "", "")
+        .tls(ca.for_the_broker().client_ca(ca.pem()))
+        .start()
+        .await
+        .unwrap();
+    let uri = broker.tls_uri_for("/", "worker").unwrap();
+    assert_eq!(uri, format!("amqps://worker@{}?auth_mechanism=external", broker.tls_address().unwrap()));
+    let connection = Connection::open_with(&uri, ca.client("worker")).await.unwrap();
+    // It is the worker, who may do nothing.
+    let refused = WorkerPool::new(&connection).serve(EchoServer::new(Mirror)).start().await.unwrap_err();
+    assert!(refused.to_string().contains("refused for user 'worker'"), "{refused}");
+    connection.close().await.unwrap();
+    let refused = Connection::open_with(&uri, ca.client("stranger")).await.unwrap_err();
+    let Error::AuthenticationRefused { reply_text, .. } = refused else { panic!("{refused}") };
+    assert!(reply_text.contains("Login was refused using authentication mechanism EXTERNAL"), "{reply_text}");
+    // A certificate need not be used, nor shown: guest logs in with the password.
+    for options in [ca.client("worker"), ca.trusted()] {
+        Connection::open_with(broker.tls_uri().unwrap(), options).await.unwrap().close().await.unwrap();
+    }
+    // Whose certificate nobody saw is not offered EXTERNAL.
+    Connection::open_with(&uri, ca.trusted()).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn who_cannot_be_verified_is_refused() {
+    let (ca, other) = (Ca::new(), Ca::new());
+    let tls = ca.for_the_broker().client_ca(ca.pem()).require_client_certificate(true);
+    let broker = Broker::builder().tls(tls).start().await.unwrap();
+    let uri = broker.tls_uri().unwrap();
+    let refused = async |options| matches!(Connection::open_with(uri, options).await, Err(Error::Unreachable { .. }));
+    assert!(refused(ca.trusted()).await, "no certificate");
+    assert!(refused(other.client("guest")).await, "a broker of another CA");
+    let mut forged = other.client("guest");
+    forged.tls.ca = Some(ca.pem());
+    assert!(refused(forged).await, "another CA's certificate");
+    Connection::open_with(uri, ca.client("guest")).await.unwrap().close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_tls_handshake_has_its_time_limit() {
+    let tls = Ca::new().for_the_broker();
+    let limit = Duration::from_millis(300);
+    let broker = Broker::builder().tls(tls).handshake_timeout(limit).start().await.unwrap();
+    let address = broker.tls_address().unwrap();
+    let started = Instant::now();
+    let mut silent = TcpStream::connect(address).await.unwrap();
+    let mut nothing = Vec::new();
+    timeout(LIMIT, silent.read_to_end(&mut nothing)).await.unwrap().unwrap();
+    assert!(nothing.is_empty() && started.elapsed() >= limit);
+    // One who speaks plainly there is told by TLS, and cut off.
+    let mut plain = TcpStream::connect(address).await.unwrap();
+    plain.write_all(b"AMQP\x00\x00\x09\x01").await.unwrap();
+    drop(timeout(LIMIT, plain.read_to_end(&mut nothing)).await.unwrap());
+    assert!(!nothing.starts_with(b"AMQP"));
+}
+
+#[tokio::test]
+async fn what_is_no_certificate_is_refused_at_the_start() {
+    let ca = Ca::new();
+    let (cert, key) = ca.sign("broker", ExtendedKeyUsagePurpose::ServerAuth);
+    let (_, foreign_key) = ca.sign("broker", ExtendedKeyUsagePurpose::ServerAuth);
+    let with = |tls| Broker::builder().tls(tls);
+    let start = async |builder: BrokerBuilder| builder.start().await.map(drop).map_err(|error| error.to_string());
+    for (tls, start_of) in [
+        (TlsOptions::new("", key.as_str()), "TLS: certificate: there is none"),
+        (TlsOptions::new(cert.as_str(), ""), "TLS: key: "),
+        (TlsOptions::new(cert.as_str(), foreign_key), "TLS: certificate and key: "),
+        (TlsOptions::new(cert.as_str(), key.as_str()).client_ca("?"), "TLS: ca: there is none"),
+        (
+            TlsOptions::new(cert.as_str(), key.as_str()).require_client_certificate(true),
+            "TLS: client certificates are required: there is no ca",
+        ),
+    ] {
+        let error = start(with(tls)).await.unwrap_err();
+        assert!(error.starts_with(start_of), "{error}");
+    }
+    assert_eq!(start(with(TlsOptions::new(cert, key))).await, Ok(()));
+    assert!(Broker::start().await.unwrap().tls_uri().is_none());
+}
+
+/// A certificate authority of this test's own.
+struct Ca(CertifiedIssuer<'static, KeyPair>);
+
+impl Ca {
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "a test's own CA");
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a certificate"))
+    }
+
+    fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// A certificate and its key.
+    fn sign(&self, name: &str, usage: ExtendedKeyUsagePurpose) -> (String, String) {
+        let mut params = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()]).expect("names");
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages.push(usage);
+        let key = KeyPair::generate().expect("a key");
+        let cert = params.signed_by(&key, &self.0).expect("a certificate");
+        (cert.pem(), key.serialize_pem())
+    }
+
+    fn for_the_broker(&self) -> TlsOptions {
+        let (cert, key) = self.sign("broker", ExtendedKeyUsagePurpose::ServerAuth);
+        TlsOptions::new(cert, key)
+    }
+
+    /// Options that trust this CA.
+    fn trusted(&self) -> ConnectionOptions {
+        let mut options = ConnectionOptions::default();
+        options.tls.ca = Some(self.pem());
+        options
+    }
+
+    /// The same, with a certificate for a client.
+    fn client(&self, name: &str) -> ConnectionOptions {
+        let mut options = self.trusted();
+        let (cert, key) = self.sign(name, ExtendedKeyUsagePurpose::ClientAuth);
+        (options.tls.cert, options.tls.key) = (Some(cert), Some(key));
+        options
+    }
+}
+
+/// Nothing here takes this long.
+const LIMIT: Duration = Duration::from_secs(20);
