@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
     /// Calls in flight.
     #[arg(long, default_value_t = 64)]
     in_flight: usize,
-    /// Keep callgrind's files of the framework here (for `callgrind_annotate`).
+    /// Keep callgrind's files here (for `callgrind_annotate`).
     #[arg(long)]
     keep: Option<std::path::PathBuf>,
 }
@@ -105,7 +105,7 @@ fn per_call(arguments: &Arguments, url: &str, end: End, subject: Subject) -> Res
         call(arguments, url, end, subject, calls, &profile)?;
         *counts = Counts::read(&profile)?;
     }
-    if arguments.keep.is_none() || subject == Subject::Bare {
+    if arguments.keep.is_none() {
         std::fs::remove_file(&profile)?;
     }
     let [once, twice] = counts;
