@@ -25,6 +25,9 @@ pub(crate) const CANCEL_EXCHANGE: &str = "rpc.cancel";
 /// Every topology name starts with this.
 const PREFIX: &str = "rpc";
 
+/// Names of reply queues, and of nothing else, start with this.
+const REPLY_PREFIX: &str = "rpc.reply.";
+
 /// The service queue, or the queue of those of its methods that have one of their own.
 pub(crate) fn service_queue(service: &str, method_queue: Option<&str>) -> String {
     match method_queue {
@@ -56,7 +59,12 @@ pub(crate) fn method_of(routing_key: &str) -> &str {
 
 /// A client's reply queue: never used by an earlier epoch, so no late reply can reach a later one.
 pub(crate) fn reply_queue(client: Uuid, epoch: u64) -> String {
-    format!("{PREFIX}.reply.{client}.{epoch}")
+    format!("{REPLY_PREFIX}{client}.{epoch}")
+}
+
+/// Whether a client of ours reads this queue.
+pub(crate) fn is_reply_queue(queue: &str) -> bool {
+    queue.starts_with(REPLY_PREFIX)
 }
 
 /// A pool's control queue: a new one for each opening, so that nothing is restored behind anybody's back.

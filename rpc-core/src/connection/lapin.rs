@@ -477,8 +477,8 @@ fn start_pinned<F: Future>(future: Pin<&mut F>) -> Option<F::Output> {
 fn to_lapin(properties: Properties<'_>) -> Result<BasicProperties, Error> {
     match properties {
         Properties {
-            content_type: Some(content_type),
-            kind: Some(kind),
+            content_type: None,
+            kind: None,
             correlation_id: Some(correlation_id),
             reply_to: Some(reply_to),
             expiration_ms: Some(expiration_ms),
@@ -487,14 +487,12 @@ fn to_lapin(properties: Properties<'_>) -> Result<BasicProperties, Error> {
             priority: None,
             headers,
         } if headers.is_empty() => Ok(BasicProperties::default()
-            .with_content_type(short(content_type)?)
-            .with_type(short(kind)?)
             .with_correlation_id(short(correlation_id)?)
             .with_reply_to(short(reply_to)?)
             .with_expiration(short(expiration_ms.to_string())?)),
         Properties {
-            content_type: Some(content_type),
-            kind: Some(kind),
+            content_type: None,
+            kind: None,
             correlation_id: Some(correlation_id),
             reply_to: None,
             expiration_ms: None,
@@ -502,10 +500,7 @@ fn to_lapin(properties: Properties<'_>) -> Result<BasicProperties, Error> {
             delivery_mode: None,
             priority: None,
             headers,
-        } if headers.is_empty() => Ok(BasicProperties::default()
-            .with_content_type(short(content_type)?)
-            .with_type(short(kind)?)
-            .with_correlation_id(short(correlation_id)?)),
+        } if headers.is_empty() => Ok(BasicProperties::default().with_correlation_id(short(correlation_id)?)),
         properties => any_to_lapin(properties),
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     codec::{Codec, CodecError},
     connection::{Delivery, transport::Properties},
     context::Context,
-    envelope::{self, Code},
+    envelope::{self, Code, Manner},
     service::ServiceDescriptor,
 };
 
@@ -138,15 +138,17 @@ impl Response {
 }
 
 impl Answer {
-    /// The reply's properties and body.
-    pub(super) fn into_message(self, correlation_id: Option<&str>) -> (Properties<'_>, Vec<u8>) {
+    /// The properties and body of the reply to `request`.
+    pub(super) fn into_message(self, request: &Delivery) -> (Properties<'_>, Vec<u8>) {
+        let correlation_id = request.correlation_id();
+        let manner = Manner::towards(request.content_type(), request.reply_to().unwrap_or_default());
         match self {
-            Self::Ok(codec, body) => (envelope::ok_properties(codec, correlation_id), body),
+            Self::Ok(codec, body) => (envelope::ok_properties(manner, codec, correlation_id), body),
             Self::ServiceError(codec, body) => {
-                (envelope::error_properties(codec, correlation_id, Code::Service, ""), body)
+                (envelope::error_properties(manner, codec, correlation_id, Code::Service, ""), body)
             }
             Self::Failed(code, message) => {
-                (envelope::error_properties(Codec::default(), correlation_id, code, &message), Vec::new())
+                (envelope::error_properties(manner, Codec::default(), correlation_id, code, &message), Vec::new())
             }
         }
     }

@@ -37,8 +37,6 @@ pub(crate) async fn client(url: &str, in_flight: usize, load: &Arc<Load>) -> Res
         channel.basic_consume(reply_queue.as_str().into(), "".into(), options, FieldTable::default()).await?;
     let publish = |slot: usize| {
         let properties = BasicProperties::default()
-            .with_content_type("application/msgpack".into())
-            .with_type("rpc.call".into())
             .with_correlation_id(slot.to_string().into())
             .with_reply_to(reply_queue.as_str().into())
             .with_expiration("10000".into());
@@ -115,10 +113,7 @@ async fn serve(channel: &lapin::Channel, mut consumer: lapin::Consumer) -> Resul
             left -= 1;
             let reply_to = delivery.properties.reply_to().clone().ok_or("no reply_to")?;
             let correlation_id = delivery.properties.correlation_id().clone().ok_or("no correlation_id")?;
-            let properties = BasicProperties::default()
-                .with_content_type("application/msgpack".into())
-                .with_type("rpc.ok".into())
-                .with_correlation_id(correlation_id);
+            let properties = BasicProperties::default().with_correlation_id(correlation_id);
             let options = BasicPublishOptions::default();
             let reply = channel.basic_publish(ShortString::default(), reply_to, options, REPLY, properties);
             if left > 0 {
