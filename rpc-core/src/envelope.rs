@@ -59,6 +59,12 @@ pub(crate) struct CallHeaders {
     pub(crate) headers: Vec<(Cow<'static, str>, HeaderValue)>,
 }
 
+impl CallHeaders {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.priority.is_none() && self.message_id.is_none() && self.headers.is_empty()
+    }
+}
+
 /// The properties of a request whose caller waits for `correlation_id` in `reply_to`.
 pub(crate) fn call_properties<'a>(
     service: &ServiceDescriptor,

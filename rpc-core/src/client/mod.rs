@@ -7,6 +7,7 @@ mod cancel;
 mod oneway;
 mod pending;
 mod reply_queue;
+mod request;
 
 use std::{
     sync::{

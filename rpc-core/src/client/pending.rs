@@ -1,30 +1,49 @@
-//! The calls in flight: correlation_id -> waiter and deadline.
+//! The calls in flight: correlation_id -> deadline, and the waker or the outcome.
 //!
-//! Pure data: no I/O, no clock, no tasks. Whoever holds it says what time it is.
+//! Pure data: no I/O, no clock, no tasks. Whoever holds it says what time it is, and wakes the wakers it hands out.
 //!
 //! ```text
-//!  insert ──► waiters[id] ──complete(id)──► the reply's waiter
-//!        └──► deadlines   ──expire(now)───► waiters whose time is up
+//!  insert ──► slots[id mod 2ⁿ] ──complete(id)──► Ended ──poll(id)──► the caller, and the slot is free
+//!        └──► deadlines        ──expire(now)───► Ended
 //! ```
 //!
-//! Most calls end long before their deadline, so ended calls stay among the deadlines until they surface or outnumber
-//! the living two to one. Calls with the same budget come in deadline order and go into a queue, at a push and a pop
-//! each; only the others need a heap. Completing costs a hash lookup.
+//! Ids count up and skip those whose slot is taken, so finding a call is one look at one slot, and a late reply finds
+//! another id there. Most calls end long before their deadline, so ended calls stay among the deadlines until they
+//! surface or outnumber the living two to one. Calls with the same budget come in deadline order and go into a queue, at
+//! a push and a pop each; only the others need a heap.
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap, VecDeque},
-    hash::{BuildHasherDefault, Hasher},
+    collections::{BinaryHeap, VecDeque},
+    task::{Poll, Waker},
     time::Instant,
 };
 
-/// The calls in flight of one reply queue.
+/// The calls in flight of one reply queue; `O` is how a call can end.
 #[derive(Debug)]
-pub(crate) struct Pending<W> {
-    waiters: HashMap<u64, W, BuildHasherDefault<IdHasher>>,
+pub(crate) struct Pending<O> {
+    /// A power of two of them.
+    slots: Vec<Slot<O>>,
+    /// Slots that are not free: calls in flight, and those whose end the caller has not looked at yet.
+    taken: usize,
     deadlines: Deadlines,
     next_id: u64,
+    in_flight: usize,
     limit: usize,
+}
+
+#[derive(Debug)]
+struct Slot<O> {
+    id: u64,
+    state: State<O>,
+}
+
+#[derive(Debug)]
+enum State<O> {
+    Free,
+    /// In flight; the waker is that of the last poll.
+    Waiting(Option<Waker>),
+    Ended(O),
 }
 
 /// A call that was taken in.
@@ -36,44 +55,108 @@ pub(crate) struct Inserted {
     pub(crate) is_earliest: bool,
 }
 
-impl<W> Pending<W> {
+/// A call that has ended: wake it, without the lock around this.
+#[derive(Debug)]
+#[must_use = "its caller sleeps until it is woken"]
+pub(crate) struct Ended {
+    waker: Option<Waker>,
+}
+
+impl Ended {
+    pub(crate) fn wake(self) {
+        if let Some(waker) = self.waker {
+            waker.wake();
+        }
+    }
+}
+
+impl<O> Pending<O> {
     /// Holds at most `limit` calls.
     pub(crate) fn new(limit: usize) -> Self {
-        Self { waiters: HashMap::default(), deadlines: Deadlines::default(), next_id: 1, limit }
+        Self { slots: Vec::new(), taken: 0, deadlines: Deadlines::default(), next_id: 1, in_flight: 0, limit }
     }
 
-    /// Takes a call in, or gives its waiter back when `limit` calls are in flight.
-    pub(crate) fn insert(&mut self, deadline: Instant, waiter: W) -> Result<Inserted, W> {
+    /// Takes a call in; `None` when `limit` calls are in flight.
+    pub(crate) fn insert(&mut self, deadline: Instant) -> Option<Inserted> {
         if self.is_full() {
-            return Err(waiter);
+            return None;
+        }
+        // At most half of them taken: the next free one is near.
+        if 2 * self.taken >= self.slots.len() {
+            self.grow();
+        }
+        while !matches!(self.slots[self.place(self.next_id)].state, State::Free) {
+            self.next_id += 1;
         }
         let id = self.next_id;
         self.next_id += 1;
-        self.waiters.insert(id, waiter);
+        let place = self.place(id);
+        self.slots[place] = Slot { id, state: State::Waiting(None) };
+        self.taken += 1;
+        self.in_flight += 1;
         let is_earliest = self.deadlines.earliest().is_none_or(|(earliest, _)| deadline < earliest);
         self.deadlines.push(deadline, id);
-        Ok(Inserted { id, is_earliest })
+        Some(Inserted { id, is_earliest })
     }
 
-    /// Takes a call out; `None` when it ended before (a late, duplicate or foreign reply).
-    pub(crate) fn complete(&mut self, id: u64) -> Option<W> {
-        let waiter = self.waiters.remove(&id)?;
-        if self.deadlines.len() > 2 * self.waiters.len() + DEADLINES_KEPT {
-            let waiters = &self.waiters;
-            self.deadlines.retain(|id| waiters.contains_key(&id));
+    /// The end of a call, when there is one; until then `waker` is to be woken.
+    ///
+    /// A call that was taken out, or never taken in, stays pending.
+    pub(crate) fn poll(&mut self, id: u64, waker: &Waker) -> Poll<O> {
+        let Some(state) = self.state_mut(id) else { return Poll::Pending };
+        match state {
+            State::Waiting(known) => {
+                if known.as_ref().is_none_or(|known| !known.will_wake(waker)) {
+                    *known = Some(waker.clone());
+                }
+                Poll::Pending
+            }
+            State::Ended(_) | State::Free => match std::mem::replace(state, State::Free) {
+                State::Ended(outcome) => {
+                    self.taken -= 1;
+                    Poll::Ready(outcome)
+                }
+                State::Waiting(_) | State::Free => Poll::Pending,
+            },
         }
-        Some(waiter)
     }
 
-    /// Takes out the next call whose deadline has come.
-    pub(crate) fn expire(&mut self, now: Instant) -> Option<W> {
+    /// Ends a call; gives the outcome back when it ended before (a late, duplicate or foreign reply).
+    pub(crate) fn complete(&mut self, id: u64, outcome: O) -> Result<Ended, O> {
+        let Some(state) = self.state_mut(id) else { return Err(outcome) };
+        let State::Waiting(waker) = state else { return Err(outcome) };
+        let waker = waker.take();
+        *state = State::Ended(outcome);
+        self.has_ended();
+        Ok(Ended { waker })
+    }
+
+    /// Takes a call out whose caller has gone; says whether it was in flight still.
+    pub(crate) fn forget(&mut self, id: u64) -> bool {
+        let Some(state) = self.state_mut(id) else { return false };
+        match std::mem::replace(state, State::Free) {
+            State::Free => false,
+            State::Ended(_) => {
+                self.taken -= 1;
+                false
+            }
+            State::Waiting(_) => {
+                self.taken -= 1;
+                self.has_ended();
+                true
+            }
+        }
+    }
+
+    /// Ends the next call whose deadline has come.
+    pub(crate) fn expire(&mut self, now: Instant, outcome: impl FnOnce() -> O) -> Option<Ended> {
         while let Some((deadline, id)) = self.deadlines.earliest() {
             if deadline > now {
                 return None;
             }
             self.deadlines.pop();
-            if let Some(waiter) = self.waiters.remove(&id) {
-                return Some(waiter);
+            if self.is_waiting(id) {
+                return self.complete(id, outcome()).ok();
             }
         }
         None
@@ -82,7 +165,7 @@ impl<W> Pending<W> {
     /// When the next call in flight must end.
     pub(crate) fn next_deadline(&mut self) -> Option<Instant> {
         while let Some((deadline, id)) = self.deadlines.earliest() {
-            if self.waiters.contains_key(&id) {
+            if self.is_waiting(id) {
                 return Some(deadline);
             }
             self.deadlines.pop();
@@ -90,21 +173,73 @@ impl<W> Pending<W> {
         None
     }
 
-    /// Takes all calls out.
-    pub(crate) fn drain(&mut self) -> Vec<W> {
+    /// Ends all calls.
+    pub(crate) fn end_all(&mut self, outcome: impl Fn() -> O) -> Vec<Ended> {
         self.deadlines = Deadlines::default();
-        self.waiters.drain().map(|(_, waiter)| waiter).collect()
+        self.in_flight = 0;
+        let waiting = self.slots.iter_mut().filter_map(|slot| match &mut slot.state {
+            State::Waiting(waker) => {
+                let waker = waker.take();
+                slot.state = State::Ended(outcome());
+                Some(Ended { waker })
+            }
+            State::Ended(_) | State::Free => None,
+        });
+        waiting.collect()
     }
 
     /// Whether another call would be refused.
     pub(crate) fn is_full(&self) -> bool {
-        self.waiters.len() >= self.limit
+        self.in_flight >= self.limit
     }
 
     /// How many calls are in flight.
     pub(crate) fn len(&self) -> usize {
-        self.waiters.len()
+        self.in_flight
     }
+
+    fn place(&self, id: u64) -> usize {
+        // The mask keeps the low bits, whatever the width of `usize`.
+        id as usize & (self.slots.len() - 1)
+    }
+
+    fn state_mut(&mut self, id: u64) -> Option<&mut State<O>> {
+        if self.slots.is_empty() {
+            return None;
+        }
+        let place = self.place(id);
+        let slot = &mut self.slots[place];
+        (slot.id == id).then_some(&mut slot.state)
+    }
+
+    fn is_waiting(&self, id: u64) -> bool {
+        is_waiting(&self.slots, id)
+    }
+
+    /// One call fewer is in flight.
+    fn has_ended(&mut self) {
+        self.in_flight -= 1;
+        if self.deadlines.len() > 2 * self.in_flight + DEADLINES_KEPT {
+            let slots = &self.slots;
+            self.deadlines.retain(|id| is_waiting(slots, id));
+        }
+    }
+
+    /// Twice as many slots. Ids that lay apart still do: one more of their bits counts.
+    fn grow(&mut self) {
+        let doubled = (2 * self.slots.len()).max(SLOTS_MIN);
+        let mut slots: Vec<_> = std::iter::repeat_with(|| Slot { id: 0, state: State::Free }).take(doubled).collect();
+        for slot in self.slots.drain(..).filter(|slot| !matches!(slot.state, State::Free)) {
+            let place = slot.id as usize & (doubled - 1);
+            slots[place] = slot;
+        }
+        self.slots = slots;
+    }
+}
+
+fn is_waiting<O>(slots: &[Slot<O>], id: u64) -> bool {
+    let slot = &slots[id as usize & (slots.len() - 1)];
+    slot.id == id && matches!(slot.state, State::Waiting(_))
 }
 
 /// Deadlines and their calls, the earliest first.
@@ -154,107 +289,155 @@ impl Deadlines {
 
 /// Ended calls that may stay among the deadlines before they are swept.
 const DEADLINES_KEPT: usize = 64;
-
-/// Ids are consecutive: one multiplication spreads them over the table, and nobody outside chooses them.
-#[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(self.0.rotate_left(8) ^ u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, id: u64) {
-        // 2^64 / golden ratio: Knuth's multiplicative hashing, with the well-mixed high half brought down.
-        let product = id.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        self.0 = product ^ (product >> 32);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
+const SLOTS_MIN: usize = 16;
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{
+        sync::{
+            Arc, OnceLock,
+            atomic::{AtomicUsize, Ordering},
+        },
+        task::Wake,
+        time::Duration,
+    };
 
     use super::*;
 
     fn at(milliseconds: u64) -> Instant {
-        use std::sync::OnceLock;
         static START: OnceLock<Instant> = OnceLock::new();
         *START.get_or_init(Instant::now) + Duration::from_millis(milliseconds)
+    }
+
+    fn look<O>(pending: &mut Pending<O>, id: u64) -> Option<O> {
+        match pending.poll(id, Waker::noop()) {
+            Poll::Ready(outcome) => Some(outcome),
+            Poll::Pending => None,
+        }
     }
 
     #[test]
     fn a_call_completes_once() {
         let mut pending = Pending::new(8);
-        let first = pending.insert(at(10), "first").unwrap();
-        let second = pending.insert(at(20), "second").unwrap();
+        assert_eq!(pending.complete(1, "foreign").unwrap_err(), "foreign", "before the first call");
+        let first = pending.insert(at(10)).unwrap();
+        let second = pending.insert(at(20)).unwrap();
         assert_eq!((first.id, second.id), (1, 2));
-        assert_eq!(pending.complete(second.id), Some("second"));
-        assert_eq!(pending.complete(second.id), None, "a duplicate reply");
-        assert_eq!(pending.complete(99), None, "a foreign reply");
-        assert_eq!(pending.len(), 1);
+        pending.complete(second.id, "second").unwrap().wake();
+        assert_eq!(pending.complete(second.id, "again").unwrap_err(), "again", "a duplicate reply");
+        assert_eq!(pending.complete(99, "foreign").unwrap_err(), "foreign");
+        assert_eq!(pending.len(), 1, "ended calls are not in flight");
+        assert_eq!(look(&mut pending, first.id), None);
+        assert_eq!(look(&mut pending, second.id), Some("second"));
+        assert_eq!(look(&mut pending, second.id), None);
+        assert_eq!(pending.complete(second.id, "late").unwrap_err(), "late");
+    }
+
+    #[test]
+    fn the_waker_of_the_last_poll_is_woken() {
+        struct Counter(AtomicUsize);
+        impl Wake for Counter {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let counters = [0, 1].map(|_| Arc::new(Counter(AtomicUsize::new(0))));
+        let mut pending = Pending::new(8);
+        let call = pending.insert(at(10)).unwrap();
+        for counter in &counters {
+            assert!(pending.poll(call.id, &Waker::from(Arc::clone(counter))).is_pending());
+        }
+        pending.complete(call.id, ()).unwrap().wake();
+        assert_eq!(counters.map(|counter| counter.0.load(Ordering::Relaxed)), [0, 1]);
     }
 
     #[test]
     fn calls_expire_in_deadline_order_and_completed_ones_do_not() {
         let mut pending = Pending::new(8);
-        for (deadline, name) in [(30, "c"), (10, "a"), (20, "b"), (40, "d")] {
-            pending.insert(at(deadline), name).unwrap();
+        for deadline in [30, 10, 20, 40] {
+            pending.insert(at(deadline)).unwrap();
         }
-        assert_eq!(pending.complete(2), Some("a"));
+        pending.complete(2, "reply").unwrap().wake();
         assert_eq!(pending.next_deadline(), Some(at(20)));
-        assert_eq!(pending.expire(at(19)), None);
-        assert_eq!(pending.expire(at(30)), Some("b"));
-        assert_eq!(pending.expire(at(30)), Some("c"));
-        assert_eq!(pending.expire(at(30)), None);
-        assert_eq!(pending.complete(3), None, "a late reply");
-        assert_eq!(pending.len(), 1);
+        assert!(pending.expire(at(19), || "expired").is_none());
+        pending.expire(at(30), || "expired").unwrap().wake();
+        assert_eq!(look(&mut pending, 3), Some("expired"));
+        assert_eq!(look(&mut pending, 1), None);
+        pending.expire(at(30), || "expired").unwrap().wake();
+        assert_eq!(look(&mut pending, 1), Some("expired"));
+        assert!(pending.expire(at(30), || "expired").is_none());
+        assert_eq!(pending.complete(3, "late").unwrap_err(), "late");
+        assert_eq!((look(&mut pending, 2), pending.len()), (Some("reply"), 1));
     }
 
     #[test]
     fn an_earlier_deadline_is_announced() {
-        let mut pending = Pending::new(8);
-        assert!(pending.insert(at(20), ()).unwrap().is_earliest);
-        assert!(!pending.insert(at(20), ()).unwrap().is_earliest);
-        assert!(pending.insert(at(10), ()).unwrap().is_earliest);
+        let mut pending = Pending::<()>::new(8);
+        assert!(pending.insert(at(20)).unwrap().is_earliest);
+        assert!(!pending.insert(at(20)).unwrap().is_earliest);
+        assert!(pending.insert(at(10)).unwrap().is_earliest);
     }
 
     #[test]
-    fn the_limit_gives_the_waiter_back() {
+    fn the_limit_counts_calls_in_flight_only() {
         let mut pending = Pending::new(1);
-        let first = pending.insert(at(1), "first").unwrap();
-        assert_eq!(pending.insert(at(1), "second"), Err("second"));
-        pending.complete(first.id);
-        pending.insert(at(1), "second").unwrap();
+        let first = pending.insert(at(1)).unwrap();
+        assert_eq!(pending.insert(at(1)), None);
+        pending.complete(first.id, ()).unwrap().wake();
+        // Whose caller has not looked yet: its slot is taken, its place is not.
+        let second = pending.insert(at(1)).unwrap();
+        assert!(pending.forget(second.id));
+        assert!(!pending.forget(second.id));
+        assert!(!pending.forget(first.id), "it had ended");
+        assert_eq!((pending.len(), pending.taken), (0, 0));
+        pending.insert(at(1)).unwrap();
     }
 
     #[test]
     fn ended_calls_do_not_pile_up_behind_a_long_one() {
         let mut pending = Pending::new(1_000);
-        pending.insert(at(0), "long").unwrap();
+        let long = pending.insert(at(0)).unwrap();
         for _ in 0..100_000 {
-            let call = pending.insert(at(1_000_000), "short").unwrap();
-            pending.complete(call.id);
+            let call = pending.insert(at(1_000_000)).unwrap();
+            assert_ne!(call.id, long.id);
+            pending.complete(call.id, "short").unwrap().wake();
+            assert_eq!(look(&mut pending, call.id), Some("short"));
         }
         assert!(pending.deadlines.len() <= 2 + DEADLINES_KEPT, "{}", pending.deadlines.len());
+        assert_eq!(pending.slots.len(), SLOTS_MIN);
         assert_eq!(pending.next_deadline(), Some(at(0)));
+        pending.complete(long.id, "long").unwrap().wake();
+        assert_eq!(look(&mut pending, long.id), Some("long"));
     }
 
     #[test]
-    fn draining_leaves_nothing_to_expire() {
+    fn growing_loses_no_call() {
+        let mut pending = Pending::new(10_000);
+        let mut ids = Vec::new();
+        for round in 0..10_000_u64 {
+            ids.push(pending.insert(at(round)).unwrap().id);
+            if round % 3 == 0 {
+                let id = ids.swap_remove(usize::try_from(round * 7).unwrap() % ids.len());
+                pending.complete(id, id).unwrap().wake();
+                assert_eq!(look(&mut pending, id), Some(id));
+            }
+        }
+        assert_eq!(pending.len(), ids.len());
+        for id in ids {
+            pending.complete(id, id).unwrap().wake();
+            assert_eq!(look(&mut pending, id), Some(id));
+        }
+        assert_eq!((pending.len(), pending.taken), (0, 0));
+    }
+
+    #[test]
+    fn ending_all_leaves_nothing_to_expire() {
         let mut pending = Pending::new(8);
-        pending.insert(at(1), 1).unwrap();
-        pending.insert(at(2), 2).unwrap();
-        let mut drained = pending.drain();
-        drained.sort_unstable();
-        assert_eq!(drained, [1, 2]);
+        let ids = [1, 2].map(|deadline| pending.insert(at(deadline)).unwrap().id);
+        assert_eq!(pending.end_all(|| "shutdown").len(), 2);
         assert_eq!(pending.next_deadline(), None);
-        assert_eq!(pending.expire(at(3)), None);
+        assert!(pending.expire(at(3), || "expired").is_none());
+        assert_eq!(ids.map(|id| look(&mut pending, id)), [Some("shutdown"); 2]);
+        assert_eq!(pending.len(), 0);
     }
 }

@@ -13,20 +13,24 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
+    task::{self, Poll},
     time::Duration,
 };
 
 use tokio::{
-    sync::{Notify, oneshot},
+    sync::Notify,
     task::AbortHandle,
     time::{Instant, sleep_until},
 };
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::{cancel::Cancels, pending::Pending};
+use super::{
+    cancel::Cancels,
+    pending::{Ended, Pending},
+};
 use crate::{
     connection::{
         Channel, Connection, Consumer, Delivery,
@@ -69,6 +73,7 @@ struct Shared {
     channel: Channel,
     reply_queue: String,
     calls: Mutex<Calls>,
+    has_ended: AtomicBool,
     /// Wakes the driver: an earlier deadline, or the first publish after a quiet time.
     driver: Notify,
     /// One permit for each call that ended while others waited for a place.
@@ -79,7 +84,8 @@ struct Shared {
 
 #[derive(Debug)]
 struct Calls {
-    pending: Pending<oneshot::Sender<Outcome>>,
+    pending: Pending<Outcome>,
+    /// As `Shared::has_ended`, in step with `pending`.
     has_ended: bool,
     /// Callers waiting for a place.
     waiting: usize,
@@ -115,6 +121,7 @@ impl Session {
         let shared = Arc::new(Shared {
             channel,
             calls: Mutex::new(Calls { pending: Pending::new(max_in_flight), has_ended: false, waiting: 0 }),
+            has_ended: AtomicBool::new(false),
             driver: Notify::new(),
             freed: Notify::new(),
             returns: AtomicU8::new(returns::QUIET),
@@ -138,7 +145,7 @@ impl Session {
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        self.shared.calls().has_ended
+        self.shared.has_ended.load(Ordering::Acquire)
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -147,18 +154,17 @@ impl Session {
 
     /// Takes a call in. Its waiter exists from here on, so no answer can come too early.
     pub(super) fn begin(&self, deadline: Instant) -> Result<Waiter, NotSent> {
-        let (sender, outcome) = oneshot::channel();
         let inserted = {
             let mut calls = self.shared.calls();
             if calls.has_ended {
                 return Err(NotSent::Ended);
             }
-            calls.pending.insert(deadline.into_std(), sender).map_err(|_| NotSent::Full)?
+            calls.pending.insert(deadline.into_std()).ok_or(NotSent::Full)?
         };
         if inserted.is_earliest {
             self.shared.driver.notify_one();
         }
-        Ok(Waiter { shared: Arc::clone(&self.shared), id: inserted.id, outcome, is_over: false, cancellable: None })
+        Ok(Waiter { shared: Arc::clone(&self.shared), id: inserted.id, is_over: false, cancellable: None })
     }
 
     /// Waits until a call ends while `max_in_flight` are waiting.
@@ -196,6 +202,8 @@ impl Drop for Session {
         for task in &self.tasks {
             task.abort();
         }
+        // Nobody would tell those who still wait.
+        self.shared.end(|| Outcome::Disconnected);
     }
 }
 
@@ -204,7 +212,6 @@ impl Drop for Session {
 pub(super) struct Waiter {
     shared: Arc<Shared>,
     id: u64,
-    outcome: oneshot::Receiver<Outcome>,
     is_over: bool,
     /// The service whose workers are told when the call is given up.
     cancellable: Option<&'static str>,
@@ -230,21 +237,22 @@ impl Waiter {
         Ok(())
     }
 
-    /// Waits for the end. There always is one: the driver expires the call at its deadline.
-    pub(super) async fn outcome(mut self) -> Outcome {
-        let outcome = (&mut self.outcome).await;
-        self.is_over = true;
-        // The sender is dropped unused only when the session's tasks are.
-        let outcome = outcome.unwrap_or(Outcome::Disconnected);
-        if let Outcome::Expired = outcome {
+    /// How the call ended. It always does: the driver expires it at its deadline.
+    pub(super) fn poll_outcome(&mut self, cx: &task::Context<'_>) -> Poll<Outcome> {
+        let outcome = self.shared.calls().pending.poll(self.id, cx.waker());
+        self.is_over = outcome.is_ready();
+        if matches!(outcome, Poll::Ready(Outcome::Expired)) {
             // The worker counts the budget from the request's arrival there, so it would go on for a while.
             self.cancel();
         }
         outcome
     }
-}
 
-impl Waiter {
+    /// Waits for the end.
+    pub(super) async fn outcome(mut self) -> Outcome {
+        std::future::poll_fn(|cx| self.poll_outcome(cx)).await
+    }
+
     fn cancel(&self) {
         if let Some(service) = self.cancellable {
             self.shared.cancels.note(service, self.id);
@@ -254,8 +262,8 @@ impl Waiter {
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        // What is not among the waiting any more was answered a moment ago.
-        if !self.is_over && self.shared.complete(self.id).is_some() {
+        // What was not in flight any more was answered a moment ago.
+        if !self.is_over && self.shared.forget(self.id) {
             self.cancel();
         }
     }
@@ -266,30 +274,39 @@ impl Shared {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a call out and offers its place to a waiting caller.
-    fn complete(&self, id: u64) -> Option<oneshot::Sender<Outcome>> {
+    /// Ends the call that `correlation_id` names, and offers its place to a waiting caller.
+    fn complete(&self, correlation_id: Option<u64>, outcome: Outcome) {
+        let ended = correlation_id.and_then(|id| {
+            let mut calls = self.calls();
+            let ended = calls.pending.complete(id, outcome).ok();
+            ended.map(|ended| (ended, calls.waiting > 0))
+        });
+        let Some((ended, is_wanted)) = ended else {
+            tracing::debug!(correlation_id, "dropped a late, duplicate or foreign reply");
+            return;
+        };
+        ended.wake();
+        if is_wanted {
+            self.freed.notify_one();
+        }
+    }
+
+    /// Takes a call out whose caller has gone, and offers its place; says whether it was in flight still.
+    fn forget(&self, id: u64) -> bool {
         let mut calls = self.calls();
-        let waiter = calls.pending.complete(id);
-        let is_wanted = waiter.is_some() && calls.waiting > 0;
+        let was_in_flight = calls.pending.forget(id);
+        let is_wanted = was_in_flight && calls.waiting > 0;
         drop(calls);
         if is_wanted {
             self.freed.notify_one();
         }
-        waiter
-    }
-
-    fn answer(&self, correlation_id: Option<&str>, outcome: Outcome) {
-        let waiter = correlation_id.and_then(|id| id.parse().ok()).and_then(|id| self.complete(id));
-        match waiter {
-            // The caller may have just gone; then nobody wants it.
-            Some(waiter) => drop(waiter.send(outcome)),
-            None => tracing::debug!(correlation_id, "dropped a late, duplicate or foreign reply"),
-        }
+        was_in_flight
     }
 
     fn take_returned(&self) {
         for Returned { correlation_id, reply_text } in self.channel.drain_returned() {
-            self.answer(correlation_id.as_deref(), Outcome::Returned { reply_text });
+            let correlation_id = correlation_id.and_then(|id| id.parse().ok());
+            self.complete(correlation_id, Outcome::Returned { reply_text });
         }
     }
 
@@ -297,27 +314,26 @@ impl Shared {
     fn expire(&self, now: Instant) -> Option<Instant> {
         loop {
             let mut calls = self.calls();
-            let Some(waiter) = calls.pending.expire(now.into_std()) else {
+            let Some(ended) = calls.pending.expire(now.into_std(), || Outcome::Expired) else {
                 return calls.pending.next_deadline().map(Instant::from_std);
             };
             let is_wanted = calls.waiting > 0;
             drop(calls);
+            ended.wake();
             if is_wanted {
                 self.freed.notify_one();
             }
-            drop(waiter.send(Outcome::Expired));
         }
     }
 
     fn end(&self, outcome: impl Fn() -> Outcome) {
-        let waiters = {
+        let ended = {
             let mut calls = self.calls();
             calls.has_ended = true;
-            calls.pending.drain()
+            self.has_ended.store(true, Ordering::Release);
+            calls.pending.end_all(outcome)
         };
-        for waiter in waiters {
-            drop(waiter.send(outcome()));
-        }
+        ended.into_iter().for_each(Ended::wake);
         self.freed.notify_waiters();
         self.driver.notify_one();
     }
@@ -328,14 +344,8 @@ async fn take_replies(shared: Arc<Shared>, mut consumer: Consumer) {
     loop {
         match consumer.next().await {
             Ok(Some(delivery)) => {
-                let waiter = delivery.correlation_id().and_then(|id| id.parse().ok());
-                match waiter.and_then(|id| shared.complete(id)) {
-                    Some(waiter) => drop(waiter.send(Outcome::Reply(delivery))),
-                    None => tracing::debug!(
-                        correlation_id = delivery.correlation_id(),
-                        "dropped a late, duplicate or foreign reply"
-                    ),
-                }
+                let correlation_id = delivery.correlation_id().and_then(|id| id.parse().ok());
+                shared.complete(correlation_id, Outcome::Reply(delivery));
             }
             Ok(None) => {
                 tracing::debug!("the reply consumer was cancelled");

@@ -1,0 +1,363 @@
+//! What a call sends, and how: at once when it can, else over detours.
+
+use std::{future::Future, pin::Pin, time::Duration};
+
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep, timeout_at},
+};
+
+use super::{
+    Client, WhenFull,
+    oneway::{OneWay, Settled},
+    reply_queue::{NotSent, Outcome, Session, Waiter},
+};
+use crate::{
+    codec::{Codec, CodecError},
+    connection::{Backoff, Delivery, transport::Publish},
+    envelope::{self, CallHeaders, ReplyStatus},
+    error::{CallError, Error, TimeoutStage},
+    service::{MethodDescriptor, ServiceDescriptor},
+    topology,
+    worker::inherited_deadline,
+};
+
+/// A request and what is known of its sending.
+pub(super) struct Request {
+    client: Client,
+    service: &'static ServiceDescriptor,
+    method: &'static MethodDescriptor,
+    body: Result<Vec<u8>, CodecError>,
+    pub(super) timeout: Option<Duration>,
+    pub(super) headers: CallHeaders,
+    /// Fixed when the call is first polled.
+    limits: Option<Limits>,
+}
+
+/// How long a call may take.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// All of it.
+    budget: Duration,
+    /// When it ends.
+    deadline: Instant,
+}
+
+impl Limits {
+    fn timed_out(self, stage: TimeoutStage) -> CallError {
+        CallError::Timeout { stage, after: self.budget }
+    }
+}
+
+/// A reply worth reading.
+pub(super) enum Reply {
+    Result(Delivery),
+    ServiceError(Delivery),
+    /// To a one-way request.
+    Nothing,
+}
+
+/// Why a call did not just go out and come back.
+pub(super) enum Obstacle {
+    /// It ends so.
+    Final(CallError),
+    /// It is one-way: nobody replies.
+    OneWay,
+    /// There is no session, or no place in it.
+    NotYet,
+    /// It was sent, or tried to be.
+    Failed(Failure),
+}
+
+type Detour = Pin<Box<dyn Future<Output = Result<Reply, CallError>> + Send>>;
+
+impl Obstacle {
+    /// The way around it; the error is the call's when there is none.
+    pub(super) fn over(self, request: &mut Request) -> Result<Detour, CallError> {
+        Ok(match self {
+            Self::Final(error) | Self::Failed(Failure::Final(error)) => return Err(error),
+            Self::OneWay => Box::pin(request.take().send_oneway()),
+            Self::NotYet => Box::pin(request.take().send(None)),
+            Self::Failed(failure) => Box::pin(request.take().send(Some(failure))),
+        })
+    }
+}
+
+impl Request {
+    pub(super) fn new(
+        client: Client,
+        service: &'static ServiceDescriptor,
+        method: &'static MethodDescriptor,
+        body: Result<Vec<u8>, CodecError>,
+    ) -> Self {
+        Self { client, service, method, body, timeout: None, headers: CallHeaders::default(), limits: None }
+    }
+
+    pub(super) fn codec(&self) -> Codec {
+        self.service.codec
+    }
+
+    pub(super) fn routing_key(&self) -> &'static str {
+        self.method.routing_key
+    }
+
+    /// All of it, for a future of its own.
+    fn take(&mut self) -> Self {
+        Self {
+            client: self.client.clone(),
+            service: self.service,
+            method: self.method,
+            body: std::mem::replace(&mut self.body, Ok(Vec::new())),
+            timeout: self.timeout,
+            headers: std::mem::take(&mut self.headers),
+            limits: self.limits,
+        }
+    }
+
+    fn limits(&mut self) -> Limits {
+        if let Some(limits) = self.limits {
+            return limits;
+        }
+        let budget = self.timeout.or(self.method.timeout).unwrap_or_else(|| self.client.options().timeout);
+        let now = Instant::now();
+        let deadline = now.checked_add(budget).unwrap_or_else(|| now + FOREVER);
+        let limits = match inherited_deadline() {
+            Some(inherited) if inherited < deadline => {
+                Limits { budget: inherited.saturating_duration_since(now), deadline: inherited }
+            }
+            _ => Limits { budget, deadline },
+        };
+        *self.limits.insert(limits)
+    }
+
+    /// Sends the request if it can be sent at once.
+    pub(super) fn begin(&mut self) -> Result<Waiter, Obstacle> {
+        let limits = self.limits();
+        self.check().map_err(Obstacle::Final)?;
+        if self.method.oneway {
+            return Err(Obstacle::OneWay);
+        }
+        if self.method.idempotent && self.headers.message_id.is_none() {
+            self.headers.message_id = Some(self.client.next_message_id());
+        }
+        if limits.budget.is_zero() {
+            return Err(Obstacle::Final(limits.timed_out(TimeoutStage::Connecting)));
+        }
+        let session = self.client.current_session().ok_or(Obstacle::NotYet)?;
+        let mut waiter = session.begin(limits.deadline).map_err(|_| Obstacle::NotYet)?;
+        // Nothing of the budget is spent yet.
+        self.publish(&session, &mut waiter, limits.budget, 1).map_err(Obstacle::Failed)?;
+        Ok(waiter)
+    }
+
+    /// Whether the call can be sent at all.
+    fn check(&self) -> Result<(), CallError> {
+        if self.client.is_shut_down() {
+            return Err(CallError::Shutdown { maybe_executed: false });
+        }
+        match &self.body {
+            Err(error) => Err(CallError::BadRequest { message: error.to_string() }),
+            Ok(body) => {
+                let limit_bytes = self.client.options().max_body_bytes;
+                match body.len() > limit_bytes {
+                    true => Err(CallError::PayloadTooLarge { body_bytes: body.len(), limit_bytes }),
+                    false => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// The default exchange in the bare profile.
+    fn exchange(&self) -> &'static str {
+        if self.service.queue.is_some() { "" } else { topology::EXCHANGE }
+    }
+
+    fn publish(&self, session: &Session, waiter: &mut Waiter, remaining: Duration, number: u32) -> Result<(), Failure> {
+        let mut call = match self.headers.is_empty() {
+            true => CallHeaders::default(),
+            false => self.headers.clone(),
+        };
+        if number > 1 {
+            call.headers.push((envelope::ATTEMPT_HEADER.into(), number.into()));
+        }
+        let remaining = (remaining < FOREVER).then_some(remaining);
+        let reply_to = session.reply_queue();
+        let publish = Publish {
+            exchange: self.exchange(),
+            routing_key: self.method.routing_key,
+            mandatory: true,
+            properties: envelope::call_properties(self.service, self.method, waiter.id(), reply_to, remaining, call),
+            body: self.body.as_deref().unwrap_or_default(),
+        };
+        tracing::trace!(routing_key = self.method.routing_key, correlation_id = waiter.id(), "call");
+        let cancellable = (!self.method.no_cancel).then_some(self.service.name);
+        waiter.publish(publish, cancellable).map_err(not_sent)
+    }
+
+    /// What the end of an attempt means for the call.
+    pub(super) fn conclude(&self, outcome: Outcome) -> Result<Reply, Failure> {
+        let budget = self.limits.map_or(Duration::ZERO, |limits| limits.budget);
+        match outcome {
+            Outcome::Reply(delivery) => {
+                match envelope::reply_status(delivery.kind(), |name| delivery.header(name), budget) {
+                    ReplyStatus::Ok => Ok(Reply::Result(delivery)),
+                    ReplyStatus::Service => Ok(Reply::ServiceError(delivery)),
+                    ReplyStatus::Failed(error) => Err(Failure::Final(error)),
+                }
+            }
+            Outcome::Returned { reply_text } => Err(Failure::Final(self.no_such_service(reply_text))),
+            Outcome::Expired => Err(Failure::Final(CallError::Timeout { stage: TimeoutStage::Unknown, after: budget })),
+            Outcome::Disconnected => Err(Failure::Lost { maybe_executed: true }),
+            Outcome::Shutdown => Err(Failure::Final(CallError::Shutdown { maybe_executed: true })),
+        }
+    }
+
+    /// Sends until there is an answer, or the deadline has come, or a request that may have been executed must not
+    /// be sent again. `failure` is what became of a first attempt.
+    async fn send(mut self, failure: Option<Failure>) -> Result<Reply, CallError> {
+        let limits = self.limits();
+        let mut sent = 0;
+        let mut backoff = Backoff::new(RESEND_DELAY_MIN, RESEND_DELAY_MAX);
+        let mut outcome = match failure {
+            Some(failure) => Err(failure),
+            None => self.attempt(limits, 1).await,
+        };
+        loop {
+            let maybe_executed = match outcome {
+                Ok(reply) => return Ok(reply),
+                // What an earlier send may have done outweighs that this one was not even taken.
+                Err(Failure::Final(error)) if sent > 0 && !error.maybe_executed() => {
+                    return Err(CallError::Disconnected { maybe_executed: true });
+                }
+                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Lost { maybe_executed }) => maybe_executed,
+            };
+            sent += u32::from(maybe_executed);
+            let is_resendable = self.method.idempotent || !maybe_executed;
+            if !is_resendable || self.client.is_shut_down() {
+                return Err(CallError::Disconnected { maybe_executed });
+            }
+            if timeout_at(limits.deadline, sleep(backoff.pause())).await.is_err() {
+                return Err(match sent {
+                    0 => limits.timed_out(TimeoutStage::Connecting),
+                    _ => CallError::Disconnected { maybe_executed: true },
+                });
+            }
+            tracing::debug!(routing_key = self.method.routing_key, sent, "sending again");
+            outcome = self.attempt(limits, sent + 1).await;
+        }
+    }
+
+    /// Sends once and waits for what becomes of it.
+    async fn attempt(&self, limits: Limits, number: u32) -> Result<Reply, Failure> {
+        let timed_out = |stage| Failure::Final(limits.timed_out(stage));
+        let session = match timeout_at(limits.deadline, self.client.session()).await {
+            Ok(session) => session.map_err(not_connected)?,
+            // What an earlier attempt may have done outweighs where this one stood.
+            Err(_) if number > 1 => return Err(timed_out(TimeoutStage::Unknown)),
+            Err(_) => return Err(timed_out(TimeoutStage::Connecting)),
+        };
+        let mut waiter = loop {
+            match session.begin(limits.deadline) {
+                Ok(waiter) => break waiter,
+                Err(NotSent::Full) if self.client.options().when_full == WhenFull::Refuse => {
+                    let message = format!("{} calls are in flight", self.client.options().max_in_flight);
+                    return Err(Failure::Final(CallError::Overloaded { message }));
+                }
+                Err(NotSent::Full) => {
+                    if timeout_at(limits.deadline, session.freed()).await.is_err() {
+                        return Err(timed_out(TimeoutStage::InFlightLimit));
+                    }
+                }
+                Err(error) => return Err(not_sent(error)),
+            }
+        };
+        let remaining = match limits.budget < FOREVER {
+            true => limits.deadline.saturating_duration_since(Instant::now()),
+            false => limits.budget,
+        };
+        self.publish(&session, &mut waiter, remaining, number)?;
+        self.conclude(waiter.outcome().await)
+    }
+
+    async fn send_oneway(mut self) -> Result<Reply, CallError> {
+        let limits = self.limits();
+        let body = std::mem::replace(&mut self.body, Ok(Vec::new())).unwrap_or_default();
+        let channel = match timeout_at(limits.deadline, self.client.confirm_channel()).await {
+            Ok(channel) => channel.map_err(|error| not_connected(error).into_call_error())?,
+            Err(_) => return Err(limits.timed_out(TimeoutStage::Connecting)),
+        };
+        let call = std::mem::take(&mut self.headers);
+        let message_id = self.client.next_message_id();
+        let (settled, outcome) = oneshot::channel();
+        let request = OneWay {
+            exchange: self.exchange(),
+            routing_key: self.method.routing_key,
+            properties: envelope::oneway_properties(self.service, self.method, message_id, call),
+            body,
+            settled,
+        };
+        match timeout_at(limits.deadline, channel.send(request)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(CallError::Disconnected { maybe_executed: false }),
+            Err(_) => return Err(limits.timed_out(TimeoutStage::InFlightLimit)),
+        }
+        match timeout_at(limits.deadline, outcome).await {
+            Ok(Ok(Settled::Confirmed)) => Ok(Reply::Nothing),
+            Ok(Ok(Settled::Returned { reply_text })) => Err(self.no_such_service(reply_text)),
+            Ok(Ok(Settled::Nacked)) => {
+                Err(CallError::Overloaded { message: "the broker refused the request (basic.nack)".to_owned() })
+            }
+            Ok(Ok(Settled::Lost { maybe_sent })) => Err(CallError::Disconnected { maybe_executed: maybe_sent }),
+            Ok(Ok(Settled::Refused(error))) => Err(not_sent(NotSent::Refused(error)).into_call_error()),
+            // The channel's task is gone: shut down, or the last client with it.
+            Ok(Err(_)) if self.client.is_shut_down() => Err(CallError::Shutdown { maybe_executed: true }),
+            Ok(Err(_)) => Err(CallError::Disconnected { maybe_executed: true }),
+            Err(_) => Err(limits.timed_out(TimeoutStage::Unconfirmed)),
+        }
+    }
+
+    fn no_such_service(&self, reply_text: String) -> CallError {
+        CallError::NoSuchService { routing_key: self.method.routing_key.to_owned(), reply_text }
+    }
+}
+
+/// Why an attempt gave no answer.
+pub(super) enum Failure {
+    /// The call ends so.
+    Final(CallError),
+    /// The session was lost: another attempt may be made.
+    Lost { maybe_executed: bool },
+}
+
+impl Failure {
+    /// For those who make no other attempt.
+    fn into_call_error(self) -> CallError {
+        match self {
+            Self::Final(error) => error,
+            Self::Lost { maybe_executed } => CallError::Disconnected { maybe_executed },
+        }
+    }
+}
+
+fn not_connected(error: Error) -> Failure {
+    match error {
+        Error::Disconnected { .. } => Failure::Lost { maybe_executed: false },
+        Error::Closed { .. } => Failure::Final(CallError::Disconnected { maybe_executed: false }),
+        error => Failure::Final(CallError::Topology(error)),
+    }
+}
+
+fn not_sent(reason: NotSent) -> Failure {
+    match reason {
+        NotSent::Refused(error) => Failure::Final(CallError::BadRequest { message: error.to_string() }),
+        NotSent::Ended | NotSent::Full => Failure::Lost { maybe_executed: false },
+    }
+}
+
+/// Pauses before a call is sent again: until the loss of a connection is known to all, a new session may be lost too.
+const RESEND_DELAY_MIN: Duration = Duration::from_millis(10);
+const RESEND_DELAY_MAX: Duration = Duration::from_secs(1);
+
+/// Thirty years: a deadline that never comes, and that every timer can hold.
+const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
