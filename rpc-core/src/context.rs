@@ -83,8 +83,8 @@ impl Context {
     }
 
     /// Whether the caller's deadline has passed.
-    pub(crate) fn is_expired(&self) -> bool {
-        self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+    pub(crate) fn is_expired(&self, now: Instant) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= now)
     }
 
     pub(crate) fn delivery(&self) -> &Delivery {

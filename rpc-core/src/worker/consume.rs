@@ -2,12 +2,20 @@
 //!
 //! ```text
 //!  queue ──deliver──► consume loop ──spawn──► handler task ──Finished──► replier
+//!                          └─────────quick methods, here─────────►┘
 //! ```
 //!
-//! The loop never waits for a handler. When the consumer is lost (a dead connection, a deleted queue), queue and
+//! The loop never waits for a handler. A method whose handlers end within microseconds, without waiting, is served in the
+//! loop itself: a task would cost more than the handler (`pace.rs`). When the consumer is lost (a dead connection, a deleted queue), queue and
 //! consumer are declared again, for ever, with the connection's backoff.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::Arc,
+    task::{self, Poll, Waker},
+    time::Duration,
+};
 
 use tokio::{
     sync::{Semaphore, mpsc, watch},
@@ -18,8 +26,9 @@ use tracing::Instrument;
 use super::{
     AckPolicy, Counters, Source,
     cancel::{Cancels, Tombstones},
-    dispatch::{self, Dispatch, Response},
+    dispatch::{self, Dispatch, Request, Response, Running},
     handlers::Handlers,
+    pace::Pace,
     reply::{Finished, Reply, Verdict, send_replies},
 };
 use crate::{
@@ -118,24 +127,26 @@ async fn serve(
     let (finished, inbox) = mpsc::unbounded_channel();
     let replier =
         tokio::spawn(send_replies(intake.channel.clone(), lane.source.ack_policy, inbox, Arc::clone(&lane.counters)));
-    let desk = Arc::new(Desk { lane: Arc::clone(lane), finished, phase: phase.clone() });
+    let paces = lane.service.descriptor().methods.iter().map(|_| Pace::default()).collect();
+    let desk = Arc::new(Desk { lane: Arc::clone(lane), finished, phase: phase.clone(), paces });
     let mut handlers = Handlers::default();
     let lost = loop {
-        tokio::select! {
+        let delivery = tokio::select! {
             biased;
             _ = phase.wait_for(|phase| *phase > Phase::Serving) => break None,
-            delivery = intake.consumer.next() => match delivery {
-                Ok(Some(delivery)) => {
-                    take(&desk, &intake, &mut handlers, &mut cancels.tombstones, delivery);
-                    // What arrived with it needs no second wake-up.
-                    while let Some(delivery) = intake.consumer.next_ready() {
-                        take(&desk, &intake, &mut handlers, &mut cancels.tombstones, delivery);
-                    }
-                }
-                Ok(None) => break Some("the broker cancelled the consumer".to_owned()),
-                Err(error) => break Some(error.to_string()),
-            },
-            Some(cancel) = cancels.inbox.recv() => handlers.cancel(&desk, &cancel, &mut cancels.tombstones),
+            // Before deliveries, which may never cease.
+            Some(cancel) = cancels.inbox.recv() => {
+                handlers.cancel(&desk, &cancel, &mut cancels.tombstones);
+                continue;
+            }
+            delivery = intake.consumer.next() => delivery,
+        };
+        match delivery {
+            Ok(Some(delivery)) => {
+                take_ready(&desk, &mut intake, &mut handlers, &mut cancels.tombstones, delivery).await;
+            }
+            Ok(None) => break Some("the broker cancelled the consumer".to_owned()),
+            Err(error) => break Some(error.to_string()),
         }
     };
     let end = match lost {
@@ -164,10 +175,54 @@ pub(super) struct Desk {
     /// To the replier, which ends with the desk.
     pub(super) finished: mpsc::UnboundedSender<Finished>,
     phase: watch::Receiver<Phase>,
+    /// Of each method.
+    paces: Box<[Pace]>,
 }
 
-/// Starts the handler of a delivery, or answers it at once.
-fn take(desk: &Arc<Desk>, intake: &Intake, handlers: &mut Handlers, tombstones: &mut Tombstones, delivery: Delivery) {
+/// Takes a delivery and those that came with it, which need no wake-ups of their own.
+async fn take_ready(
+    desk: &Arc<Desk>,
+    intake: &mut Intake,
+    handlers: &mut Handlers,
+    tombstones: &mut Tombstones,
+    first: Delivery,
+) {
+    let turn = Instant::now();
+    let mut now = turn;
+    let mut delivery = first;
+    loop {
+        let served = take(desk, intake, handlers, tombstones, delivery, now);
+        // The clock is read once for each delivery: when it is taken, the one before has been served.
+        let began = std::mem::replace(&mut now, Instant::now());
+        if let Some(Served { method, has_ended }) = served {
+            desk.paces[method].note(has_ended, now.saturating_duration_since(began));
+        }
+        if now.saturating_duration_since(turn) > TURN_MAX {
+            // Replies wait, and a shutdown may.
+            return tokio::task::yield_now().await;
+        }
+        match intake.consumer.next_ready() {
+            Some(next) => delivery = next,
+            None => return,
+        }
+    }
+}
+
+/// A handler that was begun in the consume loop.
+struct Served {
+    method: usize,
+    has_ended: bool,
+}
+
+/// Starts the handler of a delivery, or answers it at once; says so when it was begun here.
+fn take(
+    desk: &Arc<Desk>,
+    intake: &Intake,
+    handlers: &mut Handlers,
+    tombstones: &mut Tombstones,
+    delivery: Delivery,
+    now: Instant,
+) -> Option<Served> {
     let lane = &*desk.lane;
     Counters::add(&lane.counters.received);
     let mut job = Job { delivery: delivery.clone(), ack: Verdict::Ack, desk: Arc::clone(desk) };
@@ -175,20 +230,23 @@ fn take(desk: &Arc<Desk>, intake: &Intake, handlers: &mut Handlers, tombstones: 
         let ack = Settlement::Ack { delivery_tag: delivery.delivery_tag(), multiple: false };
         if let Err(error) = intake.channel.settle(ack) {
             tracing::debug!(%error, "could not acknowledge before the handler: it does not run");
-            return;
+            return None;
         }
         job.ack = Verdict::Settled;
     }
-    let (now, weak) = (Instant::now(), delivery.downgrade());
     let is_given_up = tombstones.is_given_up(&delivery, now);
     let context = Context::new(delivery, now);
     let request = match dispatch::open(&*lane.service, context) {
         Ok(request) => request,
-        Err(response) => return job.finish(response),
+        Err(response) => {
+            job.finish(response);
+            return None;
+        }
     };
     if is_given_up && !lane.service.descriptor().methods[request.method()].no_cancel {
         Counters::add(&lane.counters.expired);
-        return job.finish(Response::NOTHING);
+        job.finish(Response::NOTHING);
+        return None;
     }
     let span = tracing::debug_span!(
         "handle",
@@ -196,6 +254,26 @@ fn take(desk: &Arc<Desk>, intake: &Intake, handlers: &mut Handlers, tombstones: 
         method = dispatch::method_name(&*lane.service, &request),
         redelivered = request.context().redelivered(),
     );
+    let method = request.method();
+    // Where handlers queue for slots, each needs a task to wait in.
+    let pace = &desk.paces[method];
+    if lane.slots.is_none() && pace.is_quick() {
+        // Nobody else has the delivery yet.
+        job.delivery.claim();
+        let here = begin_here(desk, request, &span, now);
+        let has_ended = matches!(here, Here::Ended(_));
+        match here {
+            Here::Ended(response) => span.in_scope(|| job.finish(response)),
+            Here::Waits(running) => {
+                let weak = job.delivery.downgrade();
+                handlers.spawn(weak, async move { job.finish(running.await) }.instrument(span));
+            }
+            Here::TooLate => job.requeue(),
+        }
+        return Some(Served { method, has_ended });
+    }
+    pace.calibrate(now.elapsed());
+    let weak = job.delivery.downgrade();
     let handler = async move {
         // One block, with nothing kept twice: its size is the task's.
         let response = 'begun: {
@@ -211,7 +289,7 @@ fn take(desk: &Arc<Desk>, intake: &Intake, handlers: &mut Handlers, tombstones: 
             if *job.desk.phase.borrow() > Phase::Serving {
                 break 'begun None;
             }
-            if request.context().is_expired() {
+            if request.context().is_expired(Instant::now()) {
                 Counters::add(&lane.counters.expired);
                 break 'begun Some(Response::NOTHING);
             }
@@ -220,7 +298,17 @@ fn take(desk: &Arc<Desk>, intake: &Intake, handlers: &mut Handlers, tombstones: 
                 break 'begun Some(Response::NOTHING);
             }
             Some(match dispatch::start(&*lane.service, request) {
-                Ok(running) => running.await,
+                Ok(mut running) => {
+                    let mut began = Some(Instant::now());
+                    poll_fn(|cx| {
+                        let polled = Pin::new(&mut running).poll(cx);
+                        if let Some(began) = began.take() {
+                            job.desk.paces[method].note(polled.is_ready(), began.elapsed());
+                        }
+                        polled
+                    })
+                    .await
+                }
                 Err(response) => response,
             })
         };
@@ -230,6 +318,38 @@ fn take(desk: &Arc<Desk>, intake: &Intake, handlers: &mut Handlers, tombstones: 
         }
     };
     handlers.spawn(weak, handler.instrument(span));
+    None
+}
+
+/// How far a handler came without a task.
+enum Here {
+    Ended(Response),
+    Waits(Running),
+    /// The pool is shutting down.
+    TooLate,
+}
+
+/// Begins the handler of a quick method in the consume loop.
+fn begin_here(desk: &Desk, request: Request, span: &tracing::Span, now: Instant) -> Here {
+    let lane = &*desk.lane;
+    if *desk.phase.borrow() > Phase::Serving {
+        return Here::TooLate;
+    }
+    if request.context().is_expired(now) {
+        Counters::add(&lane.counters.expired);
+        return Here::Ended(Response::NOTHING);
+    }
+    span.in_scope(|| {
+        let mut running = match dispatch::start(&*lane.service, request) {
+            Ok(running) => running,
+            Err(response) => return Here::Ended(response),
+        };
+        // If it waits after all, its task polls it again at once, and with a waker of its own.
+        match Pin::new(&mut running).poll(&mut task::Context::from_waker(Waker::noop())) {
+            Poll::Ready(response) => Here::Ended(response),
+            Poll::Pending => Here::Waits(running),
+        }
+    })
 }
 
 /// Finishes what runs and gives the rest back, in the order of guarantee 9.
@@ -297,6 +417,9 @@ impl Job {
         drop(self.desk.finished.send(Finished { delivery_tag, verdict, reply: None }));
     }
 }
+
+/// How long deliveries are taken without a pause, while quick methods are served along the way.
+const TURN_MAX: Duration = Duration::from_micros(500);
 
 /// Pauses before a lost consumer is declared again.
 const REOPEN_DELAY_MIN: Duration = Duration::from_millis(50);

@@ -12,6 +12,7 @@ mod cancel;
 mod consume;
 mod dispatch;
 mod handlers;
+mod pace;
 mod reply;
 mod shutdown;
 
