@@ -16,6 +16,7 @@ mod errors;
 mod foreign;
 mod payloads;
 mod pika;
+mod quick;
 mod reconnect;
 mod shutdown;
 mod unroutable;

@@ -1,0 +1,78 @@
+//! Methods so quick that they are served without a task: nothing else may change for them.
+
+use std::time::{Duration, Instant};
+
+use rpc_core::CallError;
+use rpc_tests::{Answers, Stage, on_both_brokers, probe, within};
+
+on_both_brokers!(
+    a_quick_method_that_waits_for_once_holds_nobody_up,
+    a_quick_method_that_panics_or_computes_for_long_is_answered,
+    a_quick_method_that_waits_is_stopped_at_the_callers_deadline,
+);
+
+/// More than enough to be taken for quick.
+const WARM_UP: usize = 300;
+
+/// Answers at once, unless the question says otherwise.
+fn mostly_quick() -> Answers {
+    Answers::with(async |asked| {
+        match asked.question.as_str() {
+            "wait" => tokio::time::sleep(Duration::from_secs(2)).await,
+            "wait for ever" => std::future::pending().await,
+            "panic" => panic!("as asked"),
+            "compute" => std::thread::sleep(Duration::from_millis(300)),
+            _ => {}
+        }
+        asked.question
+    })
+}
+
+async fn a_quick_method_that_waits_for_once_holds_nobody_up(stage: &Stage) {
+    probe!("quick-waits");
+    let pool = stage.pool(ProbeServer::new(mostly_quick())).await.start().await.unwrap();
+    let client = ProbeClient::new(&stage.connect().await);
+    for _ in 0..3 {
+        for _ in 0..WARM_UP {
+            client.ask("x".to_owned()).await.unwrap();
+        }
+        let began = Instant::now();
+        let waiting = tokio::spawn(client.ask("wait".to_owned()).into_future());
+        while !waiting.is_finished() {
+            let asked = Instant::now();
+            client.ask("x".to_owned()).await.unwrap();
+            assert!(asked.elapsed() < Duration::from_secs(1), "it waited for the other one");
+        }
+        assert!(began.elapsed() >= Duration::from_secs(2));
+        assert_eq!(waiting.await.unwrap().unwrap(), "wait");
+    }
+    assert!(pool.shutdown(Duration::from_secs(5)).await.is_ok());
+}
+
+async fn a_quick_method_that_panics_or_computes_for_long_is_answered(stage: &Stage) {
+    probe!("quick-panics");
+    let _pool = stage.pool(ProbeServer::new(mostly_quick())).await.start().await.unwrap();
+    let client = ProbeClient::new(&stage.connect().await);
+    for _ in 0..WARM_UP {
+        client.ask("x".to_owned()).await.unwrap();
+    }
+    for _ in 0..3 {
+        let error = client.ask("panic".to_owned()).await.unwrap_err();
+        assert!(matches!(&error, CallError::Internal { message } if message.contains("as asked")), "{error}");
+        assert_eq!(client.ask("compute".to_owned()).await.unwrap(), "compute");
+        assert_eq!(client.ask("x".to_owned()).await.unwrap(), "x");
+    }
+}
+
+async fn a_quick_method_that_waits_is_stopped_at_the_callers_deadline(stage: &Stage) {
+    probe!("quick-deadline");
+    let pool = stage.pool(ProbeServer::new(mostly_quick())).await.start().await.unwrap();
+    let client = ProbeClient::new(&stage.connect().await);
+    for _ in 0..WARM_UP {
+        client.ask("x".to_owned()).await.unwrap();
+    }
+    let call = client.ask("wait for ever".to_owned()).timeout(Duration::from_millis(300));
+    assert_eq!(call.await.unwrap_err().code(), "timeout");
+    // The handler is gone, or the shutdown would wait for it.
+    within(Duration::from_secs(5), "the shutdown", pool.shutdown(Duration::from_secs(4))).await.unwrap();
+}
