@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a case that cannot go on has failed")]
 
+mod access;
 mod amqplib;
 mod bare;
 mod calls;

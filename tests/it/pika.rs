@@ -2,6 +2,8 @@
 //!
 //! Needs a Python with pika, named by `RPC_TEST_PYTHON`; `tests/run` makes one.
 
+use std::path::PathBuf;
+
 use rpc_tests::{Script, Stage, on_both_brokers};
 
 on_both_brokers!(
@@ -148,4 +150,41 @@ async fn a_rust_client_calls_a_pika_server(stage: &Stage) {
     assert_eq!(client.fib(30).await.unwrap(), 832_040);
     assert_eq!(client.fib(93).await.unwrap(), 12_200_160_415_121_876_738);
     python.succeeds().await;
+}
+
+/// RabbitMQ needs certificates before it starts; so this is of the bundled broker alone.
+#[tokio::test]
+async fn tls_with_a_password_and_with_a_certificate() {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+    use rpc_core::broker::{Broker, TlsOptions};
+
+    let key = || KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = CertifiedIssuer::self_signed(params, key()).unwrap();
+    let sign = |name: &str| {
+        let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        // Python insists on it.
+        params.use_authority_key_identifier_extension = true;
+        let key = key();
+        (params.signed_by(&key, &ca).unwrap().pem(), key.serialize_pem())
+    };
+    let (cert, key) = sign("broker");
+    let tls = TlsOptions::new(cert, key).client_ca(ca.pem());
+    let broker = Broker::builder().user("ann", "").tls(tls).start().await.unwrap();
+    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tls");
+    std::fs::create_dir_all(&directory).unwrap();
+    let (cert, key) = sign("ann");
+    let files = [("ca", ca.pem()), ("cert", cert), ("key", key)].map(|(name, pem)| {
+        let path = directory.join(format!("{name}.pem"));
+        std::fs::write(&path, pem).unwrap();
+        path.into_os_string().into_string().unwrap()
+    });
+    let port = broker.tls_address().unwrap().port().to_string();
+    let [ca, cert, key] = &files;
+    if let Some(python) = Script::python("tls.py", &["localhost", &port, "ann", ca, cert, key]) {
+        python.succeeds().await;
+    }
+    broker.shutdown().await;
 }

@@ -11,7 +11,6 @@
 //!  PARITY_ONLY=queue/                                 only scenarios with that in their name
 //! ```
 
-mod definitions;
 mod link;
 mod names;
 mod run;
@@ -49,7 +48,7 @@ fn rabbitmq_gives_the_recorded_transcripts() {
 #[test]
 fn the_bundled_broker_gives_the_same_transcripts() {
     let runtime = tokio::runtime::Runtime::new().expect("the operating system gives threads");
-    let broker = runtime.block_on(definitions::builder().start()).expect("the bundled broker starts");
+    let broker = runtime.block_on(rpc_tests::broker().start()).expect("the bundled broker starts");
     let files = File::all().expect("the scenarios can be read");
     for scenario in files.iter().flat_map(|file| &file.scenarios) {
         if let Some(reason) = &scenario.differs {

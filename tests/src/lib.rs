@@ -9,6 +9,7 @@
 //!
 //! Cases run in parallel on one RabbitMQ, so each uses service names of its own (`probe!("its-name")`).
 
+mod definitions;
 pub mod raw;
 mod script;
 mod stage;
@@ -18,6 +19,7 @@ mod worker_process;
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
+pub use definitions::broker;
 use rpc_core::{
     __private::{Handler, MethodDescriptor, Request, ServiceDescriptor},
     Context, Dispatch,

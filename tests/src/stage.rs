@@ -9,7 +9,7 @@ use std::{
 use rpc_core::{Client, Connection, Dispatch, WorkerPool, broker::Broker};
 use tokio::time::timeout;
 
-use crate::raw;
+use crate::{definitions, raw};
 
 /// The broker a case runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,7 @@ impl Target {
     async fn open(self) -> Option<(String, Option<Broker>)> {
         match self {
             Self::Bundled => {
-                let broker = Broker::start().await.expect("the bundled broker starts");
+                let broker = definitions::broker().start().await.expect("the bundled broker starts");
                 Some((broker.uri().to_string(), Some(broker)))
             }
             Self::RabbitMq => std::env::var(RABBITMQ_URL).ok().map(|uri| (uri, None)),
@@ -51,6 +51,13 @@ impl Stage {
     /// The broker's URI.
     pub fn uri(&self) -> &str {
         &self.uri
+    }
+
+    /// The broker's URI for another user of `parity/definitions.json`, who is on vhost `/`.
+    pub fn uri_as(&self, user: &str) -> String {
+        let address = self.uri.trim_start_matches("amqp://").rsplit('@').next().unwrap_or_default();
+        let address = address.split('/').next().unwrap_or_default();
+        format!("amqp://{user}:{user}@{address}")
     }
 
     /// A connection of the framework.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
     net::SocketAddr,
     sync::Arc,
 };
@@ -12,7 +13,7 @@ use super::{
 };
 
 /// What [`BrokerBuilder`](super::BrokerBuilder) was told of users and vhosts, in the order it was told.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Accounts {
     passwords: BTreeMap<String, String>,
     pub(super) vhosts: Vec<String>,
@@ -38,6 +39,14 @@ pub(super) struct TopicPermissionSetting {
     pub(super) exchange: String,
     pub(super) write: String,
     pub(super) read: String,
+}
+
+/// Shows no passwords.
+impl fmt::Debug for Accounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let users: Vec<_> = self.passwords.keys().collect();
+        f.debug_struct("Accounts").field("users", &users).field("vhosts", &self.vhosts).finish_non_exhaustive()
+    }
 }
 
 impl Default for Accounts {

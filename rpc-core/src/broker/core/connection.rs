@@ -73,7 +73,7 @@ impl Core {
         let mechanism = start_ok.mechanism.as_str();
         let capabilities = Capabilities::read(&start_ok.client_properties);
         let Some(peer) = self.sessions.get(id).map(|session| &session.peer) else { return Ok(Flow::Close) };
-        let Some(claim) = Claim::read(mechanism, start_ok.response.as_bytes(), peer) else {
+        let Some(claim) = claim(mechanism, start_ok.response.as_bytes(), peer) else {
             return Ok(Flow::ClosePaused(REFUSED_PAUSE));
         };
         let Some((name, user)) = self.log_in(mechanism, claim, peer) else {
@@ -98,14 +98,10 @@ impl Core {
     }
 
     /// The user a claim is about, if it is true; what is wrong with others is for the log only.
-    fn log_in(&self, mechanism: &str, claim: Claim, peer: &Peer) -> Option<(String, &User)> {
-        let (name, password) = match claim {
-            Claim::Password { user, password } => (user, Some(password)),
-            Claim::Certificate { user } => (user, None),
-            Claim::Unreadable => {
-                tracing::warn!(mechanism, "login refused: the response cannot be read");
-                return None;
-            }
+    fn log_in(&self, mechanism: &str, claim: Option<Claim>, peer: &Peer) -> Option<(String, &User)> {
+        let Some((name, password)) = claim else {
+            tracing::warn!(mechanism, "login refused: the response, or the certificate, names nobody");
+            return None;
         };
         let user = self.rules.users.get(&name).filter(|user| password.is_none_or(|password| user.proves(&password)));
         let Some(user) = user else {
@@ -152,36 +148,18 @@ impl Core {
     }
 }
 
-/// Who a client says it is.
-#[derive(Debug)]
-enum Claim {
-    Password {
-        user: String,
-        password: String,
-    },
-    /// The certificate was verified already.
-    Certificate {
-        user: String,
-    },
-    Unreadable,
-}
+/// Who a client says it is, and its password unless a certificate has spoken for it already.
+type Claim = (String, Option<String>);
 
-impl Claim {
-    /// Reads a response; `None` for a mechanism nobody offered.
-    fn read(mechanism: &str, response: &[u8], peer: &Peer) -> Option<Self> {
-        let credentials = match mechanism {
-            "PLAIN" => plain(response),
-            "AMQPLAIN" => amqplain(response),
-            EXTERNAL => {
-                let user = peer.certificate_name.clone()?;
-                return Some(Self::Certificate { user });
-            }
-            _ => return None,
-        };
-        Some(match credentials {
-            Some((user, password)) => Self::Password { user, password },
-            None => Self::Unreadable,
-        })
+/// Reads a response; `None` for a mechanism that does not exist, `Some(None)` when it says nothing.
+#[allow(clippy::option_option)]
+fn claim(mechanism: &str, response: &[u8], peer: &Peer) -> Option<Option<Claim>> {
+    let with_password = |(user, password)| (user, Some(password));
+    match mechanism {
+        "PLAIN" => Some(plain(response).map(with_password)),
+        "AMQPLAIN" => Some(amqplain(response).map(with_password)),
+        EXTERNAL => Some(peer.certificate_name.clone().map(|user| (user, None))),
+        _ => None,
     }
 }
 

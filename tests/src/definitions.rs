@@ -1,4 +1,4 @@
-//! The users, vhosts and permissions that both brokers start with: RabbitMQ reads the same file.
+//! The users, vhosts and permissions that both brokers start with: `scripts/rabbitmq.bash` gives RabbitMQ the same file.
 
 use rpc_core::broker::{Broker, BrokerBuilder};
 use serde::Deserialize;
@@ -41,9 +41,13 @@ struct TopicPermission {
     read: String,
 }
 
-/// A bundled broker with all of that.
-pub(crate) fn builder() -> BrokerBuilder {
-    let definitions: Definitions = serde_json::from_str(include_str!("definitions.json")).expect("it is valid");
+/// A bundled broker with the users, vhosts and permissions of `parity/definitions.json`. A user's password is its name.
+///
+/// # Panics
+/// When that file is not what it should be.
+pub fn broker() -> BrokerBuilder {
+    let definitions: Definitions =
+        serde_json::from_str(include_str!("../parity/definitions.json")).expect("it is valid");
     let mut builder = Broker::builder();
     for vhost in definitions.vhosts {
         builder = builder.vhost(vhost.name);
