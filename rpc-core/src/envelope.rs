@@ -143,10 +143,12 @@ pub(crate) enum Code {
     Overloaded,
     Timeout,
     Internal,
+    /// An earlier worker may have executed it, and it is not executed again.
+    Abandoned,
 }
 
 impl Code {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Service,
         Self::NoSuchMethod,
         Self::BadRequest,
@@ -154,6 +156,7 @@ impl Code {
         Self::Overloaded,
         Self::Timeout,
         Self::Internal,
+        Self::Abandoned,
     ];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -165,6 +168,7 @@ impl Code {
             Self::Overloaded => "overloaded",
             Self::Timeout => "timeout",
             Self::Internal => "internal",
+            Self::Abandoned => "abandoned",
         }
     }
 
@@ -260,6 +264,7 @@ pub(crate) fn reply_status(
         Some(Code::Overloaded) => CallError::Overloaded { message },
         Some(Code::Timeout) => CallError::Timeout { stage: crate::error::TimeoutStage::Running, after: budget },
         Some(Code::Internal) => CallError::Internal { message },
+        Some(Code::Abandoned) => CallError::Abandoned { message },
         None => CallError::BadReply { message: format!("unknown {CODE_HEADER} '{name}': {message}") },
     })
 }

@@ -134,6 +134,13 @@ pub enum CallError<E = Infallible> {
         /// What the server says of it.
         message: String,
     },
+    /// A worker that had the request was lost, perhaps after it had executed it, and it is not executed again: it has been
+    /// delivered too often, or the pool says so ([`Redelivered`](crate::Redelivered)).
+    #[error("abandoned: {message}")]
+    Abandoned {
+        /// Why.
+        message: String,
+    },
     /// The reply could not be read as the method's result.
     #[error("bad reply: {message}")]
     BadReply {
@@ -179,7 +186,7 @@ impl<E> CallError<E> {
     /// Whether the handler may have run, in whole or in part.
     pub const fn maybe_executed(&self) -> bool {
         match self {
-            Self::Service(_) | Self::Internal { .. } | Self::BadReply { .. } => true,
+            Self::Service(_) | Self::Internal { .. } | Self::Abandoned { .. } | Self::BadReply { .. } => true,
             Self::Timeout { stage, .. } => !matches!(stage, TimeoutStage::Connecting | TimeoutStage::InFlightLimit),
             Self::Disconnected { maybe_executed } | Self::Shutdown { maybe_executed } => *maybe_executed,
             Self::NoSuchService { .. }
@@ -213,6 +220,7 @@ impl<E> CallError<E> {
             Self::Timeout { .. } => "timeout",
             Self::Disconnected { .. } => "disconnected",
             Self::Internal { .. } => "internal",
+            Self::Abandoned { .. } => "abandoned",
             Self::BadReply { .. } => "bad_reply",
             Self::PayloadTooLarge { .. } => "payload_too_large",
             Self::Shutdown { .. } => "shutdown",
@@ -240,6 +248,7 @@ impl<E> CallError<E> {
             Self::Timeout { stage, after } => CallError::Timeout { stage, after },
             Self::Disconnected { maybe_executed } => CallError::Disconnected { maybe_executed },
             Self::Internal { message } => CallError::Internal { message },
+            Self::Abandoned { message } => CallError::Abandoned { message },
             Self::BadReply { message } => CallError::BadReply { message },
             Self::PayloadTooLarge { body_bytes, limit_bytes } => CallError::PayloadTooLarge { body_bytes, limit_bytes },
             Self::Shutdown { maybe_executed } => CallError::Shutdown { maybe_executed },

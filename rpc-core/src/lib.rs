@@ -177,4 +177,6 @@ pub use error::{CallError, Error, TimeoutStage};
 #[cfg(feature = "macros")]
 pub use rpc_macros::service;
 pub use topology::EXCHANGE;
-pub use worker::{AckPolicy, Dispatch, PoolHandle, PoolStats, QueueKind, ShutdownReport, WorkerPool};
+pub use worker::{
+    AckPolicy, DedupeOptions, Dispatch, PoolHandle, PoolStats, QueueKind, Redelivered, ShutdownReport, WorkerPool,
+};

@@ -6,6 +6,8 @@
 //!    └─alternate─► rpc.other (topic, durable) ──<service>.*──► rpc.<service>      what has no binding of its own:
 //!                                             ──<service>.<queue>.*──► …          unknown methods are answered, too
 //!  rpc.cancel (direct, durable) ──<service>──► rpc.control.<uuid>   exclusive, auto-delete, one per worker pool
+//!  rpc.dead (headers, durable) ──x-first-death-…──► rpc.<service>.dead   what hit the delivery limit of a quorum queue
+//!  "" (default) ──► rpc.<service>.dead    what a worker dead-letters
 //!  "" (default) ──► rpc.reply.<uuid>.<epoch>   exclusive, auto-delete, one per client and connection epoch
 //! ```
 //!
@@ -21,6 +23,10 @@ pub(crate) const OTHER_EXCHANGE: &str = "rpc.other";
 
 /// The direct exchange cancels go through, to every worker of the service that is the routing key. Durable.
 pub(crate) const CANCEL_EXCHANGE: &str = "rpc.cancel";
+
+/// The headers exchange quorum service queues dead-letter to: of what dies in them, requests that hit the delivery limit
+/// go on to the service's dead letters, and those that expired go nowhere. Durable.
+pub(crate) const DEAD_EXCHANGE: &str = "rpc.dead";
 
 /// Every topology name starts with this.
 const PREFIX: &str = "rpc";
@@ -67,6 +73,16 @@ pub(crate) fn is_reply_queue(queue: &str) -> bool {
     queue.starts_with(REPLY_PREFIX)
 }
 
+/// Whether a queue is named as clients name their reply queues.
+pub(crate) fn is_reply_queue(queue: &str) -> bool {
+    queue.strip_prefix(PREFIX).is_some_and(|rest| rest.starts_with(".reply."))
+}
+
+/// Where requests of a service go that are not executed any more.
+pub(crate) fn dead_queue(service: &str) -> String {
+    format!("{PREFIX}.{service}.dead")
+}
+
 /// A pool's control queue: a new one for each opening, so that nothing is restored behind anybody's back.
 pub(crate) fn control_queue(opening: Uuid) -> String {
     format!("{PREFIX}.control.{opening}")
@@ -87,6 +103,8 @@ mod tests {
         assert_eq!(method_of("fibonacci.fib"), "fib");
         assert_eq!(method_of("fibonacci.slow.fib"), "fib");
         assert_eq!(method_of("rpc_queue"), "rpc_queue");
+        assert_eq!(dead_queue("fibonacci"), "rpc.fibonacci.dead");
+        assert!(is_reply_queue(&reply_queue(Uuid::nil(), 2)) && !is_reply_queue("amq.rabbitmq.reply-to"));
         assert_eq!(control_queue(Uuid::nil()), "rpc.control.00000000-0000-0000-0000-000000000000");
         assert_eq!(reply_queue(Uuid::nil(), 2), "rpc.reply.00000000-0000-0000-0000-000000000000.2");
     }

@@ -361,6 +361,9 @@ fn check_options(function: &TraitItemFn, options: &MethodOptions, is_bare: bool,
             "a one-way request has no caller who could give it up: `no_cancel` means nothing here, leave it out",
         );
     }
+    if let Some(queue) = options.queue.as_ref().filter(|queue| queue.value() == "dead") {
+        errors.at(queue, "the queue `dead` of a service holds its dead letters; choose another name");
+    }
     if is_bare {
         if let Some(queue) = &options.queue {
             errors.at(queue, "the service has a `queue` of its own already: leave this one out");

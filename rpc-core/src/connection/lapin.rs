@@ -11,6 +11,7 @@
 //! - `ShortString::from` panics above 255 bytes: every name goes through [`short`].
 
 use std::{
+    borrow::Cow,
     future::Future,
     pin::{Pin, pin},
     sync::{
@@ -183,6 +184,48 @@ impl Channel {
         }
     }
 
+    /// Publishes what was received once more, to a queue, persistent, with further headers; on a channel in confirm mode.
+    ///
+    /// Left out are `expiration`, by which the copy would go as the original did, and `user_id`, which only that user
+    /// may set.
+    pub(crate) async fn republish(
+        &self,
+        delivery: &Delivery,
+        queue: &str,
+        headers: Vec<(Cow<'static, str>, HeaderValue)>,
+    ) -> Result<Confirm, Error> {
+        let original = &delivery.received.delivery.properties;
+        let mut table = original.headers().clone().unwrap_or_default();
+        for (name, value) in headers {
+            table.insert(short(name)?, value_to_lapin(value));
+        }
+        let mut properties = BasicProperties::default().with_headers(table).with_delivery_mode(PERSISTENT);
+        macro_rules! keep {
+            ($($getter:ident $setter:ident),+ $(,)?) => {
+                $(if let Some(value) = original.$getter().clone() {
+                    properties = properties.$setter(value);
+                })+
+            };
+        }
+        keep!(
+            content_type with_content_type,
+            content_encoding with_content_encoding,
+            priority with_priority,
+            correlation_id with_correlation_id,
+            reply_to with_reply_to,
+            message_id with_message_id,
+            timestamp with_timestamp,
+            kind with_type,
+            app_id with_app_id,
+            cluster_id with_cluster_id,
+        );
+        let options = BasicPublishOptions { mandatory: true, immediate: false };
+        match self.channel.basic_publish(short("")?, short(queue)?, options, delivery.body(), properties).await {
+            Ok(confirm) => Ok(Confirm { confirm }),
+            Err(error) => Err(operation_error(&error, "publish")),
+        }
+    }
+
     /// Queues an ack, a requeue or a discard for sending.
     pub(crate) fn settle(&self, settlement: Settlement) -> Result<(), Error> {
         let outcome = match settlement {
@@ -229,6 +272,11 @@ impl Channel {
         self.declare_exchange(topology::CANCEL_EXCHANGE, lapin::ExchangeKind::Direct, FieldTable::default()).await
     }
 
+    /// Declares the exchange for dead letters.
+    pub(crate) async fn declare_dead_exchange(&self) -> Result<(), Error> {
+        self.declare_exchange(topology::DEAD_EXCHANGE, lapin::ExchangeKind::Headers, FieldTable::default()).await
+    }
+
     async fn declare_exchange(
         &self,
         name: &str,
@@ -250,12 +298,8 @@ impl Channel {
             auto_delete: queue.auto_delete,
             nowait: false,
         };
-        let mut arguments = FieldTable::default();
-        for (name, value) in queue.arguments {
-            arguments.insert(short(*name)?, value_to_lapin(value.clone()));
-        }
         self.channel
-            .queue_declare(short(queue.name)?, options, arguments)
+            .queue_declare(short(queue.name)?, options, arguments_to_lapin(queue.arguments)?)
             .await
             .map(drop)
             .map_err(|error| operation_error(&error, &format!("declare queue '{}'", queue.name)))
@@ -273,14 +317,21 @@ impl Channel {
     }
 
     pub(crate) async fn bind_queue(&self, queue: &str, exchange: &str, routing_key: &str) -> Result<(), Error> {
+        self.bind(queue, exchange, routing_key, FieldTable::default()).await
+    }
+
+    pub(crate) async fn bind_queue_by_headers(
+        &self,
+        queue: &str,
+        exchange: &str,
+        arguments: &[(&'static str, HeaderValue)],
+    ) -> Result<(), Error> {
+        self.bind(queue, exchange, "", arguments_to_lapin(arguments)?).await
+    }
+
+    async fn bind(&self, queue: &str, exchange: &str, routing_key: &str, arguments: FieldTable) -> Result<(), Error> {
         self.channel
-            .queue_bind(
-                short(queue)?,
-                short(exchange)?,
-                short(routing_key)?,
-                QueueBindOptions::default(),
-                FieldTable::default(),
-            )
+            .queue_bind(short(queue)?, short(exchange)?, short(routing_key)?, QueueBindOptions::default(), arguments)
             .await
             .map_err(|error| operation_error(&error, &format!("bind queue '{queue}' to exchange '{exchange}'")))
     }
@@ -383,8 +434,8 @@ struct Received {
     is_claimed: AtomicBool,
 }
 
-/// A delivery that may be dealt with already; it holds no body in memory.
-#[derive(Debug)]
+/// A delivery that may be dealt with already; it holds no body in memory. The default is of none.
+#[derive(Debug, Default)]
 pub(crate) struct WeakDelivery {
     received: Weak<Received>,
 }
@@ -541,6 +592,14 @@ fn any_to_lapin(properties: Properties<'_>) -> Result<BasicProperties, Error> {
     Ok(out)
 }
 
+fn arguments_to_lapin(arguments: &[(&'static str, HeaderValue)]) -> Result<FieldTable, Error> {
+    let mut table = FieldTable::default();
+    for (name, value) in arguments {
+        table.insert(short(*name)?, value_to_lapin(value.clone()));
+    }
+    Ok(table)
+}
+
 fn value_to_lapin(value: HeaderValue) -> AMQPValue {
     match value {
         HeaderValue::Bool(value) => AMQPValue::Boolean(value),
@@ -628,6 +687,9 @@ fn operation_error(error: &lapin::Error, operation: &str) -> Error {
         _ => Error::Disconnected { reason: error.to_string() },
     }
 }
+
+/// AMQP 0-9-1 §4.6: delivery_mode 2 survives a restart of the broker in a durable queue.
+const PERSISTENT: u8 = 2;
 
 /// AMQP 0-9-1 §1.2: reply-success.
 const REPLY_SUCCESS: u16 = 200;

@@ -26,13 +26,15 @@ use tracing::Instrument;
 use super::{
     AckPolicy, Counters, Source,
     cancel::{Cancels, Tombstones},
+    dedupe::Dedupe,
     dispatch::{self, Dispatch, Request, Response, Running},
     handlers::Handlers,
     pace::Pace,
+    poison::{self, Sentence},
     reply::{Finished, Reply, Verdict, send_replies},
 };
 use crate::{
-    connection::{Backoff, Channel, Consumer, Delivery, transport::Settlement},
+    connection::{Backoff, Channel, Consumer, Delivery, WeakDelivery, transport::Settlement},
     context::Context,
     error::Error,
 };
@@ -44,6 +46,17 @@ pub(super) struct Lane {
     /// Handlers that may run at once, over all lanes of the pool; `None` when the prefetch counts bound them already.
     pub(super) slots: Option<Arc<Semaphore>>,
     pub(super) counters: Arc<Counters>,
+    /// What it has answered, when it is to remember.
+    pub(super) dedupe: Option<Arc<Dedupe>>,
+}
+
+impl Lane {
+    /// Why a redelivered request is not to be executed.
+    fn judge(&self, request: &Request) -> Option<Sentence> {
+        let is_remembered = self.dedupe.as_ref().is_some_and(|dedupe| dedupe.remembers(request));
+        let method = self.service.descriptor().methods.get(request.method()).filter(|_| !is_remembered)?;
+        poison::judge(&self.source, method, request.context().delivery())
+    }
 }
 
 /// A lane's consumer, for as long as its channel lives.
@@ -248,6 +261,16 @@ fn take(
         job.finish(Response::NOTHING);
         return None;
     }
+    if request.context().redelivered()
+        && let Some(sentence) = lane.judge(&request)
+    {
+        // No cancel stops it: a dead letter is for others than the caller.
+        handlers.spawn(WeakDelivery::default(), async move {
+            let response = sentence.execute(Arc::clone(&job.desk.lane), job.delivery.clone()).await;
+            job.finish(response);
+        });
+        return None;
+    }
     let span = tracing::debug_span!(
         "handle",
         service = lane.service.descriptor().name,
@@ -255,9 +278,9 @@ fn take(
         redelivered = request.context().redelivered(),
     );
     let method = request.method();
-    // Where handlers queue for slots, each needs a task to wait in.
+    // Where handlers queue for slots, or for one another's answers, each needs a task to wait in.
     let pace = &desk.paces[method];
-    if lane.slots.is_none() && pace.is_quick() {
+    if lane.slots.is_none() && lane.dedupe.is_none() && pace.is_quick() {
         // Nobody else has the delivery yet.
         job.delivery.claim();
         let here = begin_here(desk, request, &span, now);
@@ -296,6 +319,9 @@ fn take(
             if !job.delivery.claim() {
                 // A cancel was first, and counted it.
                 break 'begun Some(Response::NOTHING);
+            }
+            if let Some(dedupe) = &lane.dedupe {
+                break 'begun Some(Box::pin(dedupe.answer(&*lane.service, request, &lane.counters)).await);
             }
             Some(match dispatch::start(&*lane.service, request) {
                 Ok(mut running) => {

@@ -103,9 +103,11 @@ fn encode_failed(error: &CodecError) -> Response {
 }
 
 /// How a request is answered, if at all.
+#[derive(Clone)]
 pub struct Response(Option<Answer>);
 
 /// What goes back to the caller.
+#[derive(Clone)]
 pub(super) enum Answer {
     /// The result.
     Ok(Codec, Vec<u8>),
@@ -130,6 +132,25 @@ impl Response {
             Some(Answer::ServiceError(..)) => Some(Code::Service.name()),
             Some(Answer::Failed(code, _)) => Some(code.name()),
         }
+    }
+
+    /// Whether the handler came to its end, and would not give another answer.
+    pub(super) const fn is_final(&self) -> bool {
+        !matches!(self.0, Some(Answer::Failed(..)))
+    }
+
+    /// How large the answer is, encoded.
+    pub(super) fn body_bytes(&self) -> usize {
+        match &self.0 {
+            Some(Answer::Ok(_, body) | Answer::ServiceError(_, body)) => body.len(),
+            Some(Answer::Failed(..)) | None => 0,
+        }
+    }
+
+    /// A result of so many bytes.
+    #[cfg(test)]
+    pub(super) fn ok_of(body_bytes: usize) -> Self {
+        Self(Some(Answer::Ok(Codec::default(), vec![0; body_bytes])))
     }
 
     pub(super) fn into_answer(self) -> Option<Answer> {

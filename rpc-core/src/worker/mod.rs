@@ -10,9 +10,11 @@
 
 mod cancel;
 mod consume;
+mod dedupe;
 mod dispatch;
 mod handlers;
 mod pace;
+mod poison;
 mod reply;
 mod shutdown;
 
@@ -36,9 +38,12 @@ pub(crate) use self::dispatch::inherited_deadline;
 use self::{
     cancel::{Control, ControlTask},
     consume::{Intake, Lane, Phase},
+    dedupe::Dedupe,
 };
 pub use self::{
+    dedupe::DedupeOptions,
     dispatch::{Dispatch, Handler, Request, Response, blocking},
+    poison::Redelivered,
     shutdown::{PoolHandle, ShutdownReport},
 };
 use crate::{
@@ -73,7 +78,8 @@ pub enum QueueKind {
     /// A durable classic queue. The default.
     #[default]
     Classic,
-    /// A quorum queue, replicated over a RabbitMQ cluster.
+    /// A quorum queue, replicated over a RabbitMQ cluster. It counts deliveries, see
+    /// [`delivery_limit`](WorkerPool::delivery_limit).
     Quorum,
 }
 
@@ -91,6 +97,10 @@ pub struct PoolStats {
     pub cancelled: u64,
     /// Requests given back to their queue unexecuted.
     pub requeued: u64,
+    /// Requests moved to `rpc.<service>.dead`.
+    pub dead_lettered: u64,
+    /// Requests answered from memory ([`WorkerPool::dedupe`]).
+    pub deduplicated: u64,
 }
 
 /// A pool of handlers for one or more services: a builder, until [`start`](Self::start).
@@ -103,6 +113,9 @@ pub struct WorkerPool {
     ack_policy: AckPolicy,
     queue_kind: QueueKind,
     max_priority: Option<u8>,
+    delivery_limit: Option<u32>,
+    redelivered: Redelivered,
+    dedupe: Option<DedupeOptions>,
 }
 
 impl WorkerPool {
@@ -116,6 +129,9 @@ impl WorkerPool {
             ack_policy: AckPolicy::default(),
             queue_kind: QueueKind::default(),
             max_priority: None,
+            delivery_limit: None,
+            redelivered: Redelivered::default(),
+            dedupe: None,
         }
     }
 
@@ -158,6 +174,30 @@ impl WorkerPool {
         self
     }
 
+    /// How often a request may lose its worker before it is not executed any more: it goes to the queue
+    /// `rpc.<service>.dead`, and its caller gets [`CallError::Abandoned`](crate::CallError::Abandoned). Quorum queues
+    /// only: classic ones do not count. The default is 20, as in RabbitMQ 4.
+    ///
+    /// The queue is declared with that `x-delivery-limit`, so every worker of a service has to say the same.
+    pub fn delivery_limit(mut self, deliveries: u32) -> Self {
+        self.delivery_limit = Some(deliveries);
+        self
+    }
+
+    /// What becomes of requests that an earlier worker may have executed, when their method is not
+    /// `#[rpc(idempotent)]`. The default is [`Redelivered::Execute`].
+    pub fn redelivered(mut self, policy: Redelivered) -> Self {
+        self.redelivered = policy;
+        self
+    }
+
+    /// Remembers answers, and gives them again to requests that come again. The default is to remember nothing: it
+    /// costs every request two allocations and a copy of its answer.
+    pub fn dedupe(mut self, options: DedupeOptions) -> Self {
+        self.dedupe = Some(options);
+        self
+    }
+
     /// Declares the exchange, the queues and their bindings, and starts serving.
     ///
     /// # Errors
@@ -191,6 +231,7 @@ impl WorkerPool {
                     source,
                     service: Arc::clone(service),
                     slots: slots.clone(),
+                    dedupe: self.dedupe.map(|options| Arc::new(Dedupe::new(options))),
                     counters: Arc::clone(&counters),
                 };
                 let span = tracing::info_span!("worker", queue = intake.queue);
@@ -213,6 +254,12 @@ impl WorkerPool {
         if self.queue_kind == QueueKind::Quorum && self.max_priority.is_some() {
             return refuse("quorum queues have no x-max-priority: use classic ones, or leave it out".to_owned());
         }
+        if self.queue_kind == QueueKind::Classic && self.delivery_limit.is_some() {
+            return refuse(
+                "classic queues count no deliveries: use `.queue_kind(QueueKind::Quorum)`, or leave delivery_limit out"
+                    .to_owned(),
+            );
+        }
         let mut names: Vec<_> = self.services.iter().map(|service| service.descriptor().name).collect();
         names.sort_unstable();
         if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -226,16 +273,27 @@ impl WorkerPool {
     }
 
     fn source(&self, service: &Arc<dyn Dispatch>, method_queue: Option<&'static str>, prefetch_count: u16) -> Source {
-        let mut arguments = Vec::new();
-        if self.queue_kind == QueueKind::Quorum {
-            arguments.push(("x-queue-type", HeaderValue::from("quorum")));
+        let is_quorum = self.queue_kind == QueueKind::Quorum;
+        let delivery_limit = is_quorum.then(|| self.delivery_limit.unwrap_or(poison::DEFAULT_DELIVERY_LIMIT));
+        let mut arguments = kind_arguments(is_quorum);
+        if let Some(limit) = delivery_limit {
+            arguments.push(("x-delivery-limit", HeaderValue::from(limit)));
+            arguments.push(("x-dead-letter-exchange", HeaderValue::from(topology::DEAD_EXCHANGE)));
         }
         if let Some(max_priority) = self.max_priority {
             arguments.push(("x-max-priority", HeaderValue::from(u32::from(max_priority))));
         }
-        let connection = self.connection.clone();
-        let ack_policy = self.ack_policy;
-        Source { connection, descriptor: service.descriptor(), method_queue, prefetch_count, ack_policy, arguments }
+        Source {
+            connection: self.connection.clone(),
+            descriptor: service.descriptor(),
+            method_queue,
+            prefetch_count,
+            ack_policy: self.ack_policy,
+            is_quorum,
+            delivery_limit,
+            redelivered: self.redelivered,
+            arguments,
+        }
     }
 }
 
@@ -266,6 +324,10 @@ struct Source {
     method_queue: Option<&'static str>,
     prefetch_count: u16,
     ack_policy: AckPolicy,
+    is_quorum: bool,
+    /// Of quorum queues.
+    delivery_limit: Option<u32>,
+    redelivered: Redelivered,
     arguments: Vec<(&'static str, HeaderValue)>,
 }
 
@@ -277,6 +339,7 @@ impl Source {
             Some(queue) => self.declare_bare(&channel, queue).await?,
             None => self.declare(&channel).await?,
         };
+        self.prepare_dead_letters(&channel, &queue).await?;
         if self.ack_policy == AckPolicy::AfterConfirmedReply {
             channel.confirm_select().await?;
         }
@@ -292,7 +355,7 @@ impl Source {
         let service = self.descriptor.name;
         channel.declare_request_exchanges().await?;
         let queue = topology::service_queue(service, self.method_queue);
-        self.declare_durable(channel, &queue).await?;
+        self.declare_durable(channel, &queue, &self.arguments).await?;
         for method in self.descriptor.methods.iter().filter(|method| method.queue == self.method_queue) {
             for name in std::iter::once(&method.name).chain(method.aliases) {
                 let key = topology::binding_key(service, self.method_queue, name);
@@ -308,16 +371,24 @@ impl Source {
     /// is used as it is. The default exchange binds it already.
     async fn declare_bare(&self, channel: &Channel, queue: &str) -> Result<String, Error> {
         if !self.connection.channel().await?.queue_exists(queue).await? {
-            self.declare_durable(channel, queue).await?;
+            self.declare_durable(channel, queue, &self.arguments).await?;
         }
         Ok(queue.to_owned())
     }
 
-    async fn declare_durable(&self, channel: &Channel, name: &str) -> Result<(), Error> {
-        let arguments = &self.arguments;
+    async fn declare_durable(
+        &self,
+        channel: &Channel,
+        name: &str,
+        arguments: &[(&'static str, HeaderValue)],
+    ) -> Result<(), Error> {
         let queue = QueueDeclaration { name, durable: true, exclusive: false, auto_delete: false, arguments };
         channel.declare_queue(queue).await
     }
+}
+
+fn kind_arguments(is_quorum: bool) -> Vec<(&'static str, HeaderValue)> {
+    if is_quorum { vec![("x-queue-type", HeaderValue::from("quorum"))] } else { Vec::new() }
 }
 
 #[derive(Debug, Default)]
@@ -327,6 +398,8 @@ struct Counters {
     expired: AtomicU64,
     cancelled: AtomicU64,
     requeued: AtomicU64,
+    dead_lettered: AtomicU64,
+    deduplicated: AtomicU64,
 }
 
 impl Counters {
@@ -345,6 +418,8 @@ impl Counters {
             expired: self.expired.load(Ordering::Relaxed),
             cancelled: self.cancelled.load(Ordering::Relaxed),
             requeued: self.requeued.load(Ordering::Relaxed),
+            dead_lettered: self.dead_lettered.load(Ordering::Relaxed),
+            deduplicated: self.deduplicated.load(Ordering::Relaxed),
         }
     }
 }
