@@ -73,11 +73,6 @@ pub(crate) fn is_reply_queue(queue: &str) -> bool {
     queue.starts_with(REPLY_PREFIX)
 }
 
-/// Whether a queue is named as clients name their reply queues.
-pub(crate) fn is_reply_queue(queue: &str) -> bool {
-    queue.strip_prefix(PREFIX).is_some_and(|rest| rest.starts_with(".reply."))
-}
-
 /// Where requests of a service go that are not executed any more.
 pub(crate) fn dead_queue(service: &str) -> String {
     format!("{PREFIX}.{service}.dead")

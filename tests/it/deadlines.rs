@@ -107,8 +107,10 @@ async fn a_late_reply_is_dropped(stage: &Stage) {
     server.durable_queue("deadlines-late").await;
     let mut requests = server.consume("deadlines-late", 10).await;
     let client = stage.client().await;
+    client.ready().await.unwrap();
     let late = LateClient::from_client(client.clone());
-    let first = tokio::spawn(late.ask(1).timeout(Duration::from_millis(100)).into_future());
+    // Long enough for the request to reach the server on a busy machine.
+    let first = tokio::spawn(late.ask(1).timeout(Duration::from_millis(700)).into_future());
     let request = requests.next().await;
     assert_eq!(first.await.unwrap().unwrap_err().code(), "timeout");
     assert_eq!(client.in_flight(), 0);
