@@ -200,6 +200,32 @@ async fn a_dropped_broker_is_gone() {
     .unwrap();
 }
 
+#[tokio::test]
+async fn guest_connects_from_this_machine_only() {
+    // Nothing is sent: the system only says which of its addresses it would use.
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    let outer = socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr()).map(|address| address.ip());
+    let Some(outer) = outer.ok().filter(|outer| !outer.is_loopback()) else {
+        println!("skipped: this machine has no address but loopback");
+        return;
+    };
+    let everywhere = || Broker::builder().address(([0, 0, 0, 0], 0).into()).user("ann", "ann");
+    let broker = everywhere().start().await.unwrap();
+    let port = broker.address().port();
+    let log_in = async |user: &str, host: &str, port: u16| {
+        let uri = format!("amqp://{user}:{user}@{host}:{port}");
+        let connection = Connection::connect(&uri, ConnectionProperties::default()).await;
+        connection.map(drop).map_err(|error| error.to_string())
+    };
+    let refused = log_in("guest", &outer.to_string(), port).await.unwrap_err();
+    assert!(refused.contains("ACCESS_REFUSED - Login was refused"), "{refused}");
+    assert_eq!(log_in("guest", "127.0.0.1", port).await, Ok(()));
+    assert_eq!(log_in("ann", &outer.to_string(), port).await, Ok(()));
+    let open = everywhere().loopback_users(["ann"]).start().await.unwrap();
+    assert_eq!(log_in("guest", &outer.to_string(), open.address().port()).await, Ok(()));
+    assert!(log_in("ann", &outer.to_string(), open.address().port()).await.is_err());
+}
+
 async fn channel(broker: &Broker) -> (Connection, Channel) {
     let connection = Connection::connect(broker.uri(), ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();

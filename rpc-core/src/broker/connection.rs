@@ -355,7 +355,8 @@ where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    if writing.shutdown().await.is_err() {
+    // TLS says goodbye first, and whoever does not read could keep it waiting.
+    if !matches!(timeout(LINGER_TIMEOUT, writing.shutdown()).await, Ok(Ok(()))) {
         return;
     }
     let mut stopping = shared.stopping();
