@@ -94,9 +94,8 @@ impl Stage {
         }
         self.flush();
         self.collect(expected, is_awaiting, &mut answers);
-        // Channels are served independently; nobody promises an order between them. Nor between the end of a queue and
-        // the reply to who deleted it: RabbitMQ's consumers are told now before it, now behind it.
-        answers.sort_by_key(|answer| (answer.link, answer.channel, answer.text.contains(" basic.cancel consumer_tag")));
+        // Channels are served independently; nobody promises an order between them.
+        answers.sort_by_key(|answer| (answer.link, answer.channel));
         for run in answers.chunk_by_mut(|one, other| {
             one.link == other.link
                 && one.channel == other.channel

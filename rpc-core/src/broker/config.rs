@@ -60,7 +60,7 @@ impl Default for BrokerBuilder {
             frame_max: 131_072,
             heartbeat: Duration::from_secs(60),
             handshake_timeout: Duration::from_secs(10),
-            message_max_bytes: 16 << 20,
+            message_max_bytes: 128 << 20,
             connections_max: 65_536,
             #[cfg(feature = "tls")]
             tls: None,
@@ -193,7 +193,7 @@ impl BrokerBuilder {
         self
     }
 
-    /// The largest message, in bytes. The default is 16 MiB.
+    /// The largest message, in bytes. The default is 128 MiB, as of RabbitMQ 3.10.
     pub fn message_max_bytes(mut self, bytes: u64) -> Self {
         self.message_max_bytes = bytes;
         self

@@ -21,7 +21,7 @@ use super::{
     core::{ConnectionId, Flow, Negotiated, Peer},
     shared::{Outbox, Shared},
 };
-use crate::wire::{Decoder, PROTOCOL_HEADER, Start, read_protocol_header};
+use crate::wire::{Decoder, FRAME_MIN_SIZE, PROTOCOL_HEADER, Start, read_protocol_header};
 
 /// What is between a connection and its socket.
 #[derive(Clone)]
@@ -375,7 +375,7 @@ where
 const READ_MIN_BYTES: usize = 4 * 1_024;
 const READ_MAX_BYTES: usize = 64 * 1_024;
 /// No frame of the handshake is larger; what strangers send is held in memory.
-const HANDSHAKE_FRAME_MAX: u32 = 8_192;
+const HANDSHAKE_FRAME_MAX: u32 = FRAME_MIN_SIZE;
 /// Bounds what is handled under one lock, so that nobody waits long for it.
 const BATCH_FRAMES: usize = 512;
 const SLICES_MAX: usize = 64;

@@ -38,7 +38,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "CHANNELS", default_value_t = 2_047)]
     channel_max: u16,
     /// The largest message, in bytes.
-    #[arg(long, value_name = "BYTES", default_value_t = 16 << 20)]
+    #[arg(long, value_name = "BYTES", default_value_t = 128 << 20)]
     message_max: u64,
     /// Connections at once.
     #[arg(long, value_name = "CONNECTIONS", default_value_t = 65_536)]

@@ -35,7 +35,7 @@ pub struct ClientOptions {
     pub max_in_flight: usize,
     /// What becomes of a call beyond `max_in_flight`. The default is to wait.
     pub when_full: WhenFull,
-    /// The largest encoded request. The default is 16 MiB, what the bundled broker takes; RabbitMQ 3.10 takes 128 MiB.
+    /// The largest encoded request. The default is 16 MiB; RabbitMQ 3.10 and the bundled broker take 128 MiB.
     pub max_body_bytes: usize,
 }
 

@@ -72,7 +72,7 @@ impl Decoder {
                 Next::Frame { whole } => end += whole,
                 Next::Incomplete { missing } => {
                     let batch = Batch { bytes: buffer.split_to(end).freeze() };
-                    // At most frame_max: the length was checked.
+                    // At most frame_max and what is forgiven: the length was checked.
                     buffer.reserve(missing);
                     return (batch, None);
                 }
@@ -99,8 +99,9 @@ impl Decoder {
         let Some((octet, _, payload_bytes)) = read_frame_header(bytes) else {
             return Next::Incomplete { missing: FRAME_OVERHEAD };
         };
-        let limit_bytes = self.frame_max.saturating_sub(FRAME_OVERHEAD as u32);
-        if payload_bytes > limit_bytes {
+        // RabbitMQ forgives those who forget that frame_max counts the frame's own octets, too; some clients do.
+        if payload_bytes > self.frame_max {
+            let limit_bytes = self.frame_max.saturating_sub(FRAME_OVERHEAD as u32);
             return Next::Bad(FrameError::TooLarge { kind: octet, payload_bytes, limit_bytes });
         }
         let whole = payload_bytes as usize + FRAME_OVERHEAD;
@@ -210,6 +211,9 @@ mod tests {
 
     #[test]
     fn a_length_is_refused_before_it_is_buffered() {
+        assert_eq!(error_of(&[3, 0, 1, 0, 0, 0x10, 0x00]), None);
+        let error = error_of(&[3, 0, 1, 0, 0, 0x10, 0x01]);
+        assert_eq!(error, Some(FrameError::TooLarge { kind: 3, payload_bytes: 4_097, limit_bytes: 4_088 }));
         let error = error_of(&[3, 0, 1, 0xFF, 0xFF, 0xFF, 0xFF]);
         assert_eq!(error, Some(FrameError::TooLarge { kind: 3, payload_bytes: u32::MAX, limit_bytes: 4_088 }));
     }

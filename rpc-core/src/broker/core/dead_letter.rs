@@ -1,5 +1,7 @@
 //! Dead letters: the copy of a message that goes to a dead letter exchange, and what is written on it.
 
+use std::collections::HashMap;
+
 use super::{Now, message::Message};
 use crate::wire::{
     PropertyReader, PropertyWriter,
@@ -97,7 +99,8 @@ fn headers(message: &Message, reader: PropertyReader<'_>, grave: &Grave<'_>, now
     headers.finish()
 }
 
-/// `x-death`: this death first, counted up when it happened before, then the others as they were.
+/// `x-death`: this death first, counted up when it happened before. The others come in the reverse of the order they
+/// had, as RabbitMQ has it.
 fn put_deaths(
     headers: &mut TableWriter,
     old: Option<Value<'_>>,
@@ -106,34 +109,73 @@ fn put_deaths(
     grave: &Grave<'_>,
     now: Now,
 ) {
-    let is_same =
-        |value: &Value<'_>| is_text(*value, b"queue", grave.queue) && is_text(*value, b"reason", grave.death.name());
-    let mut others: Vec<_> =
-        old.and_then(Value::as_array).into_iter().flatten().filter(|value| value.as_table().is_some()).collect();
-    let before = others.iter().position(is_same).map(|at| others.remove(at));
-    let this = match before {
-        Some(before) => counted_up(before),
+    let mut others = grouped(old);
+    let is_same = |death: &OldDeath<'_>| {
+        death.queue == Some(grave.queue.as_bytes()) && death.reason == Some(grave.death.name().as_bytes())
+    };
+    let this = match others.iter().position(is_same) {
+        Some(before) => counted_up(&others.remove(before)),
         None => first_time(message, reader, grave, now, old.is_some()),
     };
-    headers.tables("x-death", std::iter::once(&this[..]).chain(others.iter().map(|value| value.raw)));
+    let others: Vec<_> = others.iter().rev().map(OldDeath::write).collect();
+    headers.tables("x-death", std::iter::once(&this[..]).chain(others.iter().map(|table| &table[..])));
 }
 
-fn counted_up(before: Value<'_>) -> Vec<u8> {
-    let mut fields: Vec<Field<'_>> = before.as_table().into_iter().flatten().collect();
-    fields.sort_by_key(|field| field.key);
-    let count = fields.iter().find(|field| field.key == b"count").and_then(|field| field.value.as_integer());
-    let mut table = TableWriter::new();
-    let mut is_counted = false;
-    for field in fields {
-        if field.key == b"count" {
-            table.integer("count", count.unwrap_or(0).saturating_add(1));
-            is_counted = true;
-        } else {
-            table.raw(field);
+/// A death that happened before, of the queue and for the reason that `value` says.
+struct OldDeath<'a> {
+    queue: Option<&'a [u8]>,
+    reason: Option<&'a [u8]>,
+    value: Value<'a>,
+    /// How many entries say the same: brokers before RabbitMQ 3.6 wrote one for each time, without a count.
+    entries: i64,
+}
+
+/// The deaths of `x-death`, one of each queue and reason.
+fn grouped(old: Option<Value<'_>>) -> Vec<OldDeath<'_>> {
+    let mut deaths = Vec::<OldDeath<'_>>::new();
+    let mut places = HashMap::new();
+    for value in old.and_then(Value::as_array).into_iter().flatten() {
+        let Some(fields) = value.as_table() else { continue };
+        let text = |key: &[u8]| fields.clone().find(|field| field.key == key).and_then(|field| field.value.as_text());
+        let (queue, reason) = (text(b"queue"), text(b"reason"));
+        let at = *places.entry((queue, reason)).or_insert(deaths.len());
+        match deaths.get_mut(at) {
+            Some(death) => death.entries += 1,
+            None => deaths.push(OldDeath { queue, reason, value, entries: 1 }),
         }
     }
-    if !is_counted {
-        table.integer("count", 1);
+    deaths
+}
+
+impl OldDeath<'_> {
+    /// As it was, and with a count.
+    fn write(&self) -> Vec<u8> {
+        let fields = || self.value.as_table().into_iter().flatten();
+        if fields().any(|field| field.key == b"count") {
+            return self.value.raw.to_vec();
+        }
+        let mut table = TableWriter::new();
+        table.integer("count", self.entries);
+        for field in fields() {
+            table.raw(field);
+        }
+        table.finish()
+    }
+}
+
+fn counted_up(before: &OldDeath<'_>) -> Vec<u8> {
+    let mut fields: Vec<Field<'_>> = before.value.as_table().into_iter().flatten().collect();
+    fields.sort_by_key(|field| field.key);
+    let count = fields.iter().find(|field| field.key == b"count").map(|field| field.value.as_integer().unwrap_or(0));
+    fields.retain(|field| field.key != b"count");
+    let (lower, higher) = fields.split_at(fields.partition_point(|field| field.key < &b"count"[..]));
+    let mut table = TableWriter::new();
+    for field in lower {
+        table.raw(*field);
+    }
+    table.integer("count", count.unwrap_or(before.entries).saturating_add(1));
+    for field in higher {
+        table.raw(*field);
     }
     table.finish()
 }
@@ -212,6 +254,9 @@ mod tests {
         let again = bury(&twice, "a", Death::Rejected);
         let expected = [("a".to_owned(), "rejected".to_owned(), 2), ("b".to_owned(), "expired".to_owned(), 1)];
         assert_eq!(deaths_of(&again), expected);
+        let further = bury(&bury(&again, "c", Death::Expired), "d", Death::Expired);
+        let queues: Vec<_> = deaths_of(&further).into_iter().map(|(queue, ..)| queue).collect();
+        assert_eq!(queues, ["d", "a", "b", "c"], "RabbitMQ turns the order of the others round each time");
         let headers = PropertyReader::new(again.properties()).headers().unwrap();
         let first: Vec<_> = headers.inner().keys().map(|key| key.as_str()).collect();
         assert_eq!(first, ["x-death", "x-first-death-exchange", "x-first-death-queue", "x-first-death-reason"]);

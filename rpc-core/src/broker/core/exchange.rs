@@ -12,11 +12,30 @@ use super::{
     ConnectionId, Core, Fault,
     access::{Resource, Right},
     queue_arguments::type_name,
+    session::drop_line_breaks,
 };
 use crate::routing::{Declared, Destination, ExchangeKind, ExchangeOptions, RoutingError};
 
 impl Core {
-    pub(super) fn exchange_method(&mut self, id: ConnectionId, number: u16, method: AMQPMethod) -> Result<(), Fault> {
+    pub(super) fn exchange_method(
+        &mut self,
+        id: ConnectionId,
+        number: u16,
+        mut method: AMQPMethod,
+    ) -> Result<(), Fault> {
+        match &mut method {
+            AMQPMethod::Declare(declare) => drop_line_breaks(&mut declare.exchange),
+            AMQPMethod::Delete(delete) => drop_line_breaks(&mut delete.exchange),
+            AMQPMethod::Bind(bind) => {
+                drop_line_breaks(&mut bind.source);
+                drop_line_breaks(&mut bind.destination);
+            }
+            AMQPMethod::Unbind(unbind) => {
+                drop_line_breaks(&mut unbind.source);
+                drop_line_breaks(&mut unbind.destination);
+            }
+            _ => {}
+        }
         let (nowait, ok) = match method {
             AMQPMethod::Declare(declare) => {
                 self.declare_exchange(id, &declare)?;

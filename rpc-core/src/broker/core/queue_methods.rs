@@ -17,7 +17,7 @@ use super::{
     publish::{DIRECT_REPLY_TO, parse_reply_token, reply_token_of},
     queue::Queue,
     queue_arguments::{self, QueueArguments},
-    session::{short, text_of},
+    session::{drop_line_breaks, short, text_of},
     vhost::{QueueKey, Vhost},
 };
 use crate::routing::Destination;
@@ -27,9 +27,22 @@ impl Core {
         &mut self,
         id: ConnectionId,
         number: u16,
-        method: AMQPMethod,
+        mut method: AMQPMethod,
         now: Now,
     ) -> Result<(), Fault> {
+        match &mut method {
+            AMQPMethod::Declare(declare) => drop_line_breaks(&mut declare.queue),
+            AMQPMethod::Bind(bind) => {
+                drop_line_breaks(&mut bind.queue);
+                drop_line_breaks(&mut bind.exchange);
+            }
+            AMQPMethod::Unbind(unbind) => {
+                drop_line_breaks(&mut unbind.queue);
+                drop_line_breaks(&mut unbind.exchange);
+            }
+            AMQPMethod::Delete(delete) => drop_line_breaks(&mut delete.queue),
+            _ => {}
+        }
         let (nowait, ok) = match method {
             AMQPMethod::Declare(declare) => {
                 let ok = self.declare_queue(id, number, &declare, now)?;
@@ -48,8 +61,7 @@ impl Core {
                 (purge.nowait, AMQPMethod::PurgeOk(PurgeOk { message_count }))
             }
             AMQPMethod::Delete(delete) => {
-                let message_count = self.delete_queue(id, number, &delete)?;
-                (delete.nowait, AMQPMethod::DeleteOk(DeleteOk { message_count }))
+                return self.delete_queue(id, number, &delete);
             }
             _ => return Err(Fault::unimplemented_method()),
         };
@@ -177,15 +189,16 @@ impl Core {
         Ok(vhost.queues.get_mut(&key).map_or(0, |queue| count(queue.purge())))
     }
 
-    fn delete_queue(&mut self, id: ConnectionId, number: u16, delete: &Delete) -> Result<u32, Fault> {
+    fn delete_queue(&mut self, id: ConnectionId, number: u16, delete: &Delete) -> Result<(), Fault> {
         let name = self.queue_name(id, number, delete.queue.as_str())?;
         self.authorize(id, Right::Configure, Resource::Queue(&name))?;
         let (vhost, sessions) = self.vhost(id)?;
-        if !vhost.names.contains_key(name.as_str()) {
-            return Ok(0);
-        }
-        let key = accessible(vhost, &name, id)?;
-        if let Some(queue) = vhost.queues.get(&key) {
+        let key = match vhost.names.contains_key(name.as_str()) {
+            true => Some(accessible(vhost, &name, id)?),
+            false => None,
+        };
+        let queue = key.and_then(|key| vhost.queues.get(&key));
+        if let Some(queue) = queue {
             if delete.if_unused && !queue.consumers().is_empty() {
                 return Err(Fault::in_use("queue", &name, &vhost.name));
             }
@@ -193,7 +206,15 @@ impl Core {
                 return Err(Fault::not_empty(&name, &vhost.name));
             }
         }
-        Ok(count(vhost.delete_queue(key, sessions)))
+        // Before its consumers hear of it: a client waits for the reply, and may not expect a cancel first.
+        if !delete.nowait {
+            let message_count = count(queue.map_or(0, Queue::ready_count));
+            sessions.send(id, number, &AMQPClass::Queue(AMQPMethod::DeleteOk(DeleteOk { message_count })));
+        }
+        if let Some(key) = key {
+            vhost.delete_queue(key, sessions);
+        }
+        Ok(())
     }
 
     /// The queue a method names; an empty name stands for the channel's last declared one.

@@ -342,6 +342,14 @@ pub(super) fn short(text: &str) -> ShortString {
     ShortString::try_new(text).unwrap_or_default()
 }
 
+/// RabbitMQ takes line breaks out of the names of what is declared, bound and deleted, not of what is published to,
+/// consumed from or purged.
+pub(super) fn drop_line_breaks(name: &mut ShortString) {
+    if name.as_str().contains(['\r', '\n']) {
+        *name = short(&name.as_str().replace(['\r', '\n'], ""));
+    }
+}
+
 /// A client that does not read gets no deliveries beyond this much.
 const BACKLOG_MAX_BYTES: usize = 4 << 20;
 /// Direct replies wait in no queue: beyond this much they are lost.
