@@ -116,6 +116,11 @@ mod worker;
 #[path = "private.rs"]
 pub mod __private;
 
+#[cfg(all(feature = "broker", any(test, fuzzing)))]
+#[doc(hidden)]
+#[path = "fuzz.rs"]
+pub mod __fuzz;
+
 // The public interface is:
 pub use client::{Call, CallFuture, Client, ClientOptions, WhenFull};
 pub use codec::{Codec, CodecError};

@@ -17,6 +17,8 @@ mod common_name;
 mod config;
 mod connection;
 mod core;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod listener;
 mod shared;
 #[cfg(feature = "tls")]

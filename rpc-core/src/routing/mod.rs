@@ -47,7 +47,11 @@ pub use self::{
 mod binding;
 mod error;
 mod exchange;
+#[cfg(all(feature = "broker", any(test, fuzzing)))]
+pub(crate) mod fuzz;
 mod headers;
+#[cfg(any(test, fuzzing))]
+mod naive;
 #[cfg(test)]
 mod oracle;
 mod routes;

@@ -8,7 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use amq_protocol::types::{AMQPValue, FieldTable};
 use proptest::{collection::vec, prelude::*, sample::select};
 
-use super::*;
+use super::{
+    naive::{is_topic_match, words},
+    *,
+};
 
 /// What can happen to a router.
 #[derive(Clone, Debug)]
@@ -201,19 +204,6 @@ fn is_headers_match(arguments: &Arguments, headers: &Arguments) -> bool {
         });
     }
     if mode.starts_with("all") { !met.contains(&false) } else { met.contains(&true) }
-}
-
-fn words(key: &str) -> Vec<&str> {
-    if key.is_empty() { Vec::new() } else { key.split('.').collect() }
-}
-
-fn is_topic_match(pattern: &[&str], key: &[&str]) -> bool {
-    match (pattern, key) {
-        ([], []) => true,
-        (["#", rest @ ..], _) => (0..=key.len()).any(|eaten| is_topic_match(rest, &key[eaten..])),
-        ([first, rest @ ..], [word, more @ ..]) => (*first == "*" || first == word) && is_topic_match(rest, more),
-        _ => false,
-    }
 }
 
 fn joined(words: &'static [&'static str], longest: usize) -> impl Strategy<Value = String> {

@@ -130,6 +130,15 @@ impl Trie {
         looks
     }
 
+    /// Whether not even an unused node is left.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn is_empty(&self) -> bool {
+        self.nodes.len() == self.free.len() + 1
+            && self.nodes[ROOT].is_unused()
+            && self.edges.is_empty()
+            && self.words.ids.is_empty()
+    }
+
     /// Goes on from `node` by one word of the key.
     fn step(&self, node: NodeId, word: Option<WordId>, next: &mut Vec<NodeId>, open: &mut UniqueList<NodeId>) {
         let Node { star, literals, .. } = self.nodes[node];
@@ -283,13 +292,6 @@ mod tests {
         found
     }
 
-    fn is_empty(trie: &Trie) -> bool {
-        trie.nodes.len() == trie.free.len() + 1
-            && trie.nodes[ROOT].is_unused()
-            && trie.edges.is_empty()
-            && trie.words.ids.is_empty()
-    }
-
     /// RabbitMQ 3.10.8's own answers: a pattern, and which of the keys it matches.
     #[test]
     fn patterns_match_the_keys_rabbitmq_says() {
@@ -392,7 +394,7 @@ mod tests {
         trie.remove("a.*.c", queue(2));
         trie.remove("a.#", queue(3));
         trie.remove("", queue(4));
-        assert!(is_empty(&trie));
+        assert!(trie.is_empty());
         trie.insert("x.y", queue(9));
         assert_eq!(matches(&trie, "x.y"), [9]);
     }
@@ -406,7 +408,7 @@ mod tests {
         trie.remove("a.b", queue(7));
         assert_eq!(matches(&trie, "a.b"), [0]);
         trie.remove("a.b", queue(0));
-        assert!(is_empty(&trie));
+        assert!(trie.is_empty());
     }
 
     /// The claim of the module: the same looks at nodes with 10 as with 100 000 patterns, and more for more words.

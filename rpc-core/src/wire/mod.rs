@@ -13,6 +13,8 @@ mod content;
 mod decoder;
 mod encoder;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod method;
 mod reply_code;
 pub(crate) mod table;

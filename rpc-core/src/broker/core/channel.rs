@@ -248,6 +248,48 @@ impl Channel {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+impl Channel {
+    /// What was delivered on it and is not settled; what a transaction settles is not, until it is committed.
+    pub(super) fn held(&self) -> impl Iterator<Item = &Delivered> {
+        let settling = match &self.mode {
+            Mode::Transaction(transaction) => transaction.settlements.as_slice(),
+            Mode::Plain | Mode::Confirm => &[],
+        };
+        let unacked = self.unacked.deliveries.iter().filter_map(|(_, delivered)| delivered.as_ref());
+        unacked.chain(settling.iter().map(|(delivered, _)| delivered))
+    }
+
+    /// Panics unless tags, slots and windows say the same as the deliveries, and no window is exceeded.
+    pub(super) fn check(&self) {
+        let Unacked { last_tag, deliveries, holes } = &self.unacked;
+        assert!(deliveries.iter().map(|(tag, _)| *tag).is_sorted_by(|a, b| a < b), "tags out of order");
+        assert!(deliveries.back().is_none_or(|(tag, _)| tag <= last_tag), "a tag that was not given out");
+        assert_eq!(*holes, deliveries.iter().filter(|(_, delivered)| delivered.is_none()).count(), "holes");
+        assert_eq!(self.windowed, self.held().filter(|delivered| delivered.slot.is_some()).count(), "the window");
+        for (at, slot) in self.slots.iter().enumerate() {
+            let held = self.held().filter(|delivered| delivered.slot == Some(at)).count();
+            let is_free = match slot {
+                Slot::Free => {
+                    assert_eq!(held, 0, "deliveries of a free slot");
+                    true
+                }
+                Slot::Left { unacked } => {
+                    assert_eq!((*unacked, held > 0), (held, true), "deliveries of a consumer that left");
+                    false
+                }
+                Slot::Taken(consumer) => {
+                    assert_eq!(consumer.unacked, held, "deliveries of a consumer");
+                    let limit = usize::from(consumer.prefetch_count);
+                    assert!(limit == 0 || held <= limit, "a window of {limit} holds {held}");
+                    false
+                }
+            };
+            assert_eq!(self.free_slots.iter().filter(|free| **free == at).count(), usize::from(is_free), "free slots");
+        }
+    }
+}
+
 /// 0 is no limit.
 fn is_below(count: usize, limit: u16) -> bool {
     limit == 0 || count < usize::from(limit)

@@ -16,6 +16,8 @@ mod dead_letter;
 mod dispatch;
 mod exchange;
 mod fault;
+#[cfg(any(test, fuzzing))]
+mod invariants;
 mod message;
 mod publish;
 mod queue;

@@ -270,6 +270,30 @@ impl Queue {
         Some(entry)
     }
 
+    /// Panics unless what it counts is what it holds, in order.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn check(&self) {
+        let entries = || self.ready.iter().flatten();
+        assert_eq!(self.ready_count, entries().count(), "ready messages of '{}'", self.name);
+        let bytes: usize = entries().map(|entry| entry.message.body_bytes()).sum();
+        assert_eq!(self.ready_bytes, bytes as u64, "ready bytes of '{}'", self.name);
+        let is_in_order = |line: &VecDeque<Entry>| line.iter().is_sorted_by(|a, b| a.place < b.place);
+        assert!(self.ready.iter().all(is_in_order), "'{}' is out of order", self.name);
+        let unblocked = self.consumers.iter().filter(|consumer| !consumer.is_blocked).count();
+        assert_eq!(self.unblocked, unblocked, "consumers of '{}' that are not blocked", self.name);
+        assert!(self.consumers.is_sorted_by(|a, b| a.priority >= b.priority), "priorities of '{}'", self.name);
+        let is_active = |consumer: &Consumer| self.active.as_ref().is_some_and(|(c, n, t)| consumer.is(*c, *n, t));
+        let active = self.consumers.iter().filter(|consumer| is_active(consumer)).count();
+        let expected = usize::from(self.arguments.single_active_consumer && !self.consumers.is_empty());
+        assert_eq!(active, expected, "active consumers of '{}'", self.name);
+    }
+
+    /// The places of what is ready.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn ready_places(&self) -> impl Iterator<Item = u64> {
+        self.ready.iter().flatten().map(|entry| entry.place)
+    }
+
     fn line_of(&self, message: &Message) -> usize {
         usize::from(message.priority).min(self.ready.len() - 1)
     }

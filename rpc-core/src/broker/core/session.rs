@@ -153,6 +153,13 @@ impl Sessions {
         self.slots.len() - self.free.len()
     }
 
+    /// Those that are there.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn all(&self) -> impl Iterator<Item = (ConnectionId, &Session)> {
+        let slots = self.slots.iter().enumerate();
+        slots.filter_map(|(slot, session)| Some((ConnectionId(slot), session.as_ref()?)))
+    }
+
     pub(super) fn get(&self, id: ConnectionId) -> Option<&Session> {
         self.slots.get(id.0)?.as_ref()
     }

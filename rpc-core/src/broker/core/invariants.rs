@@ -1,0 +1,86 @@
+//! What must be true of the core whenever nobody is working on it. Pure.
+//!
+//! Random histories and fuzzing ask after every step; no broker that serves anybody does.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{ConnectionId, Core, session::Session, vhost::Vhost};
+use crate::broker::core::vhost::QueueKey;
+
+impl Core {
+    /// Panics unless queues, channels and sessions agree about every message and every consumer.
+    pub(crate) fn check(&self) {
+        let sessions: Vec<_> = self.sessions.all().collect();
+        assert_eq!(sessions.len(), self.sessions.len(), "free slots of sessions");
+        for (_, session) in &sessions {
+            session.channels.values().for_each(super::Channel::check);
+        }
+        for (at, vhost) in self.vhosts.iter().enumerate() {
+            let here: Vec<_> = sessions.iter().filter(|(_, session)| session.vhost == Some(at)).copied().collect();
+            check_messages(vhost, &here);
+            check_consumers(vhost, &here);
+            check_owners(vhost, &here);
+            for queue in vhost.queues.values() {
+                let is_waiting = queue.ready_count() > 0 && !queue.arguments.single_active_consumer;
+                let has_taker = queue.consumers().iter().any(|consumer| self.sessions.has_credit(consumer));
+                assert!(!(is_waiting && has_taker), "'{}' has a message and somebody who may take it", queue.name);
+            }
+        }
+    }
+
+    /// How many messages are ready, and how many unacknowledged.
+    pub(crate) fn message_counts(&self) -> (usize, usize) {
+        let queues = || self.vhosts.iter().flat_map(|vhost| vhost.queues.values());
+        (queues().map(super::queue::Queue::ready_count).sum(), queues().map(|queue| queue.unacked).sum())
+    }
+}
+
+/// Every message of a queue is ready or held by one channel, and in no two places.
+fn check_messages(vhost: &Vhost, sessions: &[(ConnectionId, &Session)]) {
+    let mut held: BTreeMap<QueueKey, Vec<u64>> = BTreeMap::new();
+    for delivered in sessions.iter().flat_map(|(_, session)| session.channels.values()).flat_map(|c| c.held()) {
+        held.entry(delivered.queue).or_default().push(delivered.entry.place);
+    }
+    for (key, queue) in &vhost.queues {
+        queue.check();
+        let held = held.get(key).map_or(&[][..], Vec::as_slice);
+        assert_eq!(queue.unacked, held.len(), "unacknowledged messages of '{}'", queue.name);
+        let places: BTreeSet<_> = queue.ready_places().chain(held.iter().copied()).collect();
+        assert_eq!(places.len(), queue.ready_count() + held.len(), "a message of '{}' is twice there", queue.name);
+    }
+}
+
+/// A consumer stands in its queue's line and on its channel, once each.
+fn check_consumers(vhost: &Vhost, sessions: &[(ConnectionId, &Session)]) {
+    let mut on_channels = BTreeSet::new();
+    for (id, session) in sessions {
+        for (number, channel) in &session.channels {
+            for consumer in channel.consumers() {
+                let slot = channel.consumer_slot(&consumer.tag);
+                on_channels.insert((consumer.queue, *id, *number, slot, consumer.tag.clone()));
+            }
+        }
+    }
+    let mut in_line = BTreeSet::new();
+    for (key, queue) in &vhost.queues {
+        for consumer in queue.consumers() {
+            let tag = consumer.tag.clone();
+            let is_new = in_line.insert((*key, consumer.connection, consumer.channel, Some(consumer.slot), tag));
+            assert!(is_new, "a consumer stands twice in the line of '{}'", queue.name);
+        }
+    }
+    assert_eq!(on_channels, in_line, "consumers of channels and of queues");
+}
+
+/// Names lead to queues, and exclusive queues to those who own them.
+fn check_owners(vhost: &Vhost, sessions: &[(ConnectionId, &Session)]) {
+    assert_eq!(vhost.names.len(), vhost.queues.len(), "names of queues");
+    for (name, key) in &vhost.names {
+        assert_eq!(vhost.queues.get(key).map(|queue| &queue.name), Some(name), "the queue behind a name");
+    }
+    let owned: BTreeSet<_> =
+        sessions.iter().flat_map(|(id, session)| session.exclusive_queues.iter().map(|key| (*key, *id))).collect();
+    let exclusive: BTreeSet<_> =
+        vhost.queues.iter().filter_map(|(key, queue)| Some((*key, queue.exclusive_to?))).collect();
+    assert_eq!(owned, exclusive, "exclusive queues and their owners");
+}

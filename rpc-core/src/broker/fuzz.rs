@@ -1,0 +1,517 @@
+//! Fuzz target of the core: several connections, byte for byte, without sockets.
+//!
+//! ```text
+//!  data ──► step: (what, who, arguments) ──► bytes of a connection ──► Decoder ──► Core ──► output, read as frames
+//!                    └─ time, a full backlog, a lost connection ─────────────────► Core::check after every step
+//! ```
+//!
+//! Some steps are raw bytes, some frames with a true length, some methods that mean something: only those get deep.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::BytesMut;
+
+use super::core::{ConnectionId, Core, Flow, Now, Peer, Rules, User};
+use crate::wire::{Decoder, FrameKind, method_ids, table::TableWriter};
+
+/// Runs the steps that `data` spells, and checks the core after each.
+pub fn connections(data: &[u8]) {
+    let mut world = World::new();
+    let mut input = Input(data);
+    for _ in 0..STEPS_MAX {
+        let Some(what) = input.octet() else { break };
+        let who = usize::from(input.octet().unwrap_or(0)) % CLIENTS;
+        world.step(what, who, &mut input);
+        world.core.check();
+    }
+    world.end();
+}
+
+/// What is left of the data.
+struct Input<'a>(&'a [u8]);
+
+impl<'a> Input<'a> {
+    fn octet(&mut self) -> Option<u8> {
+        let (first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    /// An octet, or 0 behind the end.
+    fn small(&mut self) -> u8 {
+        self.octet().unwrap_or(0)
+    }
+
+    fn bytes(&mut self) -> &'a [u8] {
+        let length = usize::from(self.small()).min(self.0.len());
+        let (taken, rest) = self.0.split_at(length);
+        self.0 = rest;
+        taken
+    }
+}
+
+/// A client, as far as its socket goes.
+struct Client {
+    id: ConnectionId,
+    decoder: Decoder,
+    buffer: BytesMut,
+    backlog: Arc<AtomicUsize>,
+    is_open: bool,
+}
+
+struct World {
+    core: Core,
+    now: Now,
+    clients: [Option<Client>; CLIENTS],
+    /// By connection: output is whole frames, whoever caused it.
+    methods_received: usize,
+}
+
+impl World {
+    fn new() -> Self {
+        let user = User { password: "guest".to_owned(), ..User::default() };
+        let rules = Rules {
+            users: [("guest".to_owned(), user)].into(),
+            vhosts: vec!["/".to_owned()],
+            channel_max: 7,
+            frame_max: 4_096,
+            heartbeat_s: 60,
+            message_max_bytes: 10_000,
+            connections_max: CLIENTS,
+        };
+        let now = Now { instant: Instant::now(), unix_s: 1_700_000_000 };
+        Self { core: Core::new(rules, 1), now, clients: [const { None }; CLIENTS], methods_received: 0 }
+    }
+
+    fn step(&mut self, what: u8, who: usize, input: &mut Input<'_>) {
+        match what % 24 {
+            0 => self.feed(who, input.bytes()),
+            1 => {
+                let kind = input.small();
+                let channel = input.small() % 3;
+                self.frame(who, kind, channel, input.bytes());
+            }
+            2 => {
+                let ids = METHODS[usize::from(input.small()) % METHODS.len()];
+                let channel = input.small() % 3;
+                let payload = [&method(ids).0[..], input.bytes()].concat();
+                self.frame(who, 1, channel, &payload);
+            }
+            3 => {
+                self.now.instant += Duration::from_millis(u64::from(input.small()) * 4);
+                self.core.tick(self.now);
+                self.collect();
+            }
+            4 => self.lose(who),
+            5 => {
+                self.lose(who);
+                self.open(who);
+            }
+            6 => self.choke(who, input.small()),
+            7 => {
+                if let Some(id) = self.client(who).map(|client| client.id) {
+                    self.core.shut_down_one(id, self.now);
+                    self.collect();
+                }
+            }
+            8..=11 => self.publish(who, input),
+            what => {
+                let channel = 1 + input.small() % 2;
+                let payload = meaningful(what, input);
+                self.frame(who, 1, channel, &payload);
+            }
+        }
+    }
+
+    /// A client past the handshake, unless it was left where it was by raw bytes.
+    fn client(&mut self, who: usize) -> Option<&mut Client> {
+        if self.clients[who].is_none() {
+            self.open(who);
+            self.feed(who, &handshake());
+        }
+        self.clients[who].as_mut()
+    }
+
+    fn open(&mut self, who: usize) {
+        let backlog = Arc::new(AtomicUsize::new(0));
+        let Some(id) = self.core.open(Peer::default(), Arc::clone(&backlog), false) else { return };
+        let decoder = Decoder::new(HANDSHAKE_FRAME_MAX);
+        self.clients[who] = Some(Client { id, decoder, buffer: BytesMut::new(), backlog, is_open: false });
+        self.collect();
+    }
+
+    /// Bytes as they come from a socket, handled as its reader does.
+    fn feed(&mut self, who: usize, bytes: &[u8]) {
+        let now = self.now;
+        let Some(client) = self.client(who) else { return };
+        client.buffer.extend_from_slice(bytes);
+        loop {
+            let Some(client) = &mut self.clients[who] else { return };
+            let (batch, error) = client.decoder.cut(&mut client.buffer, if client.is_open { 512 } else { 1 });
+            if batch.is_empty() && error.is_none() {
+                return;
+            }
+            let id = client.id;
+            let flow = self.core.batch(id, &batch, error.as_ref(), now);
+            if let (Some(negotiated), Some(client)) = (self.core.negotiated(id), &mut self.clients[who]) {
+                client.decoder.set_frame_max(negotiated.frame_max);
+                client.is_open = negotiated.is_open;
+            }
+            self.collect();
+            if flow != Flow::Continue {
+                self.lose(who);
+                return;
+            }
+        }
+    }
+
+    fn frame(&mut self, who: usize, kind: u8, channel: u8, payload: &[u8]) {
+        let mut bytes = Vec::with_capacity(payload.len() + 8);
+        put_frame(&mut bytes, kind, channel, payload);
+        self.feed(who, &bytes);
+    }
+
+    fn publish(&mut self, who: usize, input: &mut Input<'_>) {
+        let channel = 1 + input.small() % 2;
+        let exchange = EXCHANGES[usize::from(input.small()) % EXCHANGES.len()];
+        let shape = input.small();
+        let key = if shape & 0x40 != 0 { KEYS[usize::from(shape) % KEYS.len()] } else { queue_name(shape) };
+        let body = input.bytes();
+        let payload = method((60, 40)).short(0).text(exchange).text(key).octet(shape >> 4 & 1).0;
+        let mut bytes = Vec::new();
+        put_frame(&mut bytes, 1, channel, &payload);
+        let mut header = vec![0, 60, 0, 0];
+        header.extend((body.len() as u64).to_be_bytes());
+        header.extend(PROPERTIES[usize::from(shape >> 2 & 7)]);
+        put_frame(&mut bytes, 2, channel, &header);
+        for piece in body.chunks(40) {
+            put_frame(&mut bytes, 3, channel, piece);
+        }
+        self.feed(who, &bytes);
+    }
+
+    /// A client that does not read, or does again.
+    fn choke(&mut self, who: usize, how: u8) {
+        let Some(client) = self.client(who) else { return };
+        let id = client.id;
+        let bytes = if how.is_multiple_of(2) { 0 } else { 1 << (20 + how % 8) };
+        client.backlog.store(bytes, Ordering::Relaxed);
+        if bytes == 0 {
+            self.core.resume(id, self.now);
+        }
+        self.collect();
+    }
+
+    /// The socket is gone.
+    fn lose(&mut self, who: usize) {
+        if let Some(client) = self.clients[who].take() {
+            self.core.close(client.id, self.now);
+            self.collect();
+        }
+    }
+
+    /// Output is whole frames that can be read.
+    fn collect(&mut self) {
+        let received = &mut self.methods_received;
+        self.core.take_output(|_, out| {
+            let mut segments = VecDeque::new();
+            out.take_into(&mut segments);
+            let mut buffer = BytesMut::new();
+            segments.iter().for_each(|segment| buffer.extend_from_slice(segment));
+            let (batch, error) = Decoder::new(1 << 20).cut(&mut buffer, usize::MAX);
+            assert!(buffer.is_empty() && error.is_none(), "output is not whole frames: {error:?}");
+            for frame in batch.frames().filter(|frame| frame.kind == FrameKind::Method) {
+                assert!(method_ids(frame.payload).is_some(), "a method without ids");
+                *received += 1;
+            }
+        });
+    }
+
+    /// Everybody leaves: nothing may be left that belonged to somebody, and no timer may wait for ever.
+    fn end(mut self) {
+        for who in 0..CLIENTS {
+            self.lose(who);
+            self.core.check();
+        }
+        let (_, unacked) = self.core.message_counts();
+        assert_eq!(unacked, 0, "unacknowledged messages of nobody");
+        self.now.instant += Duration::from_secs(3_600);
+        self.core.tick(self.now);
+        assert!(self.core.next_timer().is_none_or(|at| at > self.now.instant), "what is due is not done");
+        self.core.check();
+    }
+}
+
+/// `start-ok`, `tune-ok`, `open`, and two channels.
+fn handshake() -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(200);
+    // Who can be told of cancelled consumers is.
+    let notify = b"\0\0\0\x2a\x0ccapabilitiesF\0\0\0\x18\x16consumer_cancel_notifyt\x01";
+    let mut start_ok = method((10, 11));
+    let length = (notify.len() - 4) as u32;
+    start_ok.0.extend(length.to_be_bytes());
+    start_ok.0.extend(&notify[4..]);
+    let start_ok = start_ok.text("PLAIN").long_text(b"\0guest\0guest").text("en_US").0;
+    put_frame(&mut bytes, 1, 0, &start_ok);
+    put_frame(&mut bytes, 1, 0, &method((10, 31)).short(7).long(4_096).short(60).0);
+    put_frame(&mut bytes, 1, 0, &method((10, 40)).text("/").text("").octet(0).0);
+    for channel in [1, 2] {
+        put_frame(&mut bytes, 1, channel, &method((20, 10)).text("").0);
+    }
+    bytes
+}
+
+/// Methods whose arguments make sense.
+fn meaningful(what: u8, input: &mut Input<'_>) -> Vec<u8> {
+    let bits = input.small();
+    let queue = queue_name(bits);
+    match what {
+        12 => {
+            let payload = method((50, 10)).short(0).text(queue).octet(bits >> 2 & 0b1_1110);
+            payload.table(&queue_arguments(input.small())).0
+        }
+        13 | 14 => {
+            let tag = ["", "t", "u"][usize::from(bits >> 2 & 3) % 3];
+            let queue = if bits & 0x80 != 0 { "amq.rabbitmq.reply-to" } else { queue };
+            let mut arguments = TableWriter::new();
+            if bits & 0x40 != 0 {
+                arguments.integer("x-priority", i64::from(input.small()) - 3);
+            }
+            // Answers are wanted of some, and some are no_ack.
+            method((60, 20)).short(0).text(queue).text(tag).octet(bits >> 4 & 0b1111).table(&arguments.finish()).0
+        }
+        15 => method((60, 10)).long(0).short(u16::from(bits) % 4).octet(bits >> 7).0,
+        16 => method((60, 80)).longlong(u64::from(bits >> 2)).octet(bits & 1).0,
+        17 => method((60, 120)).longlong(u64::from(bits >> 2)).octet(bits & 3).0,
+        18 => method((60, 70)).short(0).text(queue).octet(bits >> 2 & 1).0,
+        19 => exchange_method(bits, input.small()),
+        20 => match bits >> 2 & 3 {
+            0 => method((50, 40)).short(0).text(queue).octet(bits >> 4).0,
+            1 => method((50, 30)).short(0).text(queue).octet(0).0,
+            _ => method((60, 30)).text(["t", "u"][usize::from(bits & 1)]).octet(bits >> 7).0,
+        },
+        21 => {
+            let key = KEYS[usize::from(bits >> 2) % KEYS.len()];
+            let exchange = EXCHANGES[usize::from(input.small()) % EXCHANGES.len()];
+            let is_unbind = bits & 0x80 != 0;
+            let ids = if is_unbind { (50, 50) } else { (50, 20) };
+            let payload = method(ids).short(0).text(queue).text(exchange).text(key);
+            let payload = if is_unbind { payload } else { payload.octet(0) };
+            payload.table(&TableWriter::new().finish()).0
+        }
+        22 => match bits % 8 {
+            0 => method((90, 10)).0,
+            1 | 2 => method((90, 20)).0,
+            3 => method((90, 30)).0,
+            4 => method((85, 10)).octet(bits >> 7).0,
+            5 => method((60, 110)).octet(bits >> 7).0,
+            6 => method((60, 90)).longlong(u64::from(bits >> 4)).octet(bits >> 3 & 1).0,
+            _ => method((20, 20)).octet(bits >> 7).0,
+        },
+        _ => match bits % 4 {
+            0 | 1 => method((20, 10)).text("").0,
+            2 => method((20, 41)).0,
+            _ => method((20, 40)).short(200).text("bye").short(0).short(0).0,
+        },
+    }
+}
+
+fn exchange_method(bits: u8, more: u8) -> Vec<u8> {
+    let exchange = EXCHANGES[usize::from(bits >> 2) % EXCHANGES.len()];
+    let other = EXCHANGES[usize::from(more) % EXCHANGES.len()];
+    match bits & 3 {
+        0 | 1 => {
+            let kind = ["direct", "fanout", "topic", "headers"][usize::from(more & 3)];
+            let mut arguments = TableWriter::new();
+            if more & 0x80 != 0 {
+                arguments.text("alternate-exchange", other.as_bytes());
+            }
+            let payload = method((40, 10)).short(0).text(exchange).text(kind).octet(more >> 2 & 0b1_1111);
+            payload.table(&arguments.finish()).0
+        }
+        2 if bits & 0x80 == 0 => {
+            let payload =
+                method((40, 30)).short(0).text(exchange).text(other).text(KEYS[usize::from(more) % KEYS.len()]);
+            payload.octet(0).table(&TableWriter::new().finish()).0
+        }
+        _ => method((40, 20)).short(0).text(exchange).octet(more & 3).0,
+    }
+}
+
+/// Each bit of `which` sets one.
+fn queue_arguments(which: u8) -> Vec<u8> {
+    let mut table = TableWriter::new();
+    if which & 1 != 0 {
+        table.integer("x-message-ttl", i64::from(which >> 4));
+    }
+    if which & 2 != 0 {
+        table.integer("x-max-length", i64::from(which >> 5));
+    }
+    if which & 4 != 0 {
+        table.text("x-dead-letter-exchange", b"").text("x-dead-letter-routing-key", queue_name(which >> 3).as_bytes());
+    }
+    match which >> 3 & 7 {
+        1 => table.integer("x-max-priority", 3),
+        2 => table.text("x-overflow", b"reject-publish"),
+        3 => table.text("x-overflow", b"reject-publish-dlx"),
+        4 => table.text("x-queue-type", b"quorum").integer("x-delivery-limit", 1),
+        5 => table.integer("x-expires", 50),
+        _ => &mut table,
+    };
+    if which & 0x40 != 0 {
+        table.integer("x-max-length-bytes", 20);
+    }
+    if which & 0x80 != 0 {
+        table.text("x-single-active-consumer", b"").integer("x-expires", 200);
+    }
+    table.finish()
+}
+
+fn queue_name(bits: u8) -> &'static str {
+    ["q", "r", "s", ""][usize::from(bits & 3)]
+}
+
+/// A method's payload, argument by argument.
+struct Payload(Vec<u8>);
+
+fn method((class_id, method_id): (u16, u16)) -> Payload {
+    Payload(Vec::new()).short(class_id).short(method_id)
+}
+
+impl Payload {
+    fn octet(mut self, octet: u8) -> Self {
+        self.0.push(octet);
+        self
+    }
+
+    fn short(mut self, short: u16) -> Self {
+        self.0.extend(short.to_be_bytes());
+        self
+    }
+
+    fn long(mut self, long: u32) -> Self {
+        self.0.extend(long.to_be_bytes());
+        self
+    }
+
+    fn longlong(mut self, longlong: u64) -> Self {
+        self.0.extend(longlong.to_be_bytes());
+        self
+    }
+
+    fn text(mut self, text: &str) -> Self {
+        self.0.push(text.len() as u8);
+        self.0.extend(text.as_bytes());
+        self
+    }
+
+    fn long_text(self, text: &[u8]) -> Self {
+        self.long(text.len() as u32).table(text)
+    }
+
+    /// With its length.
+    fn table(mut self, table: &[u8]) -> Self {
+        self.0.extend(table);
+        self
+    }
+}
+
+fn put_frame(bytes: &mut Vec<u8>, kind: u8, channel: u8, payload: &[u8]) {
+    bytes.extend([kind, 0, channel]);
+    bytes.extend((payload.len() as u32).to_be_bytes());
+    bytes.extend(payload);
+    bytes.push(0xCE);
+}
+
+/// Histories that reach deep: consumers with windows, dead letters, transactions, raw handshakes.
+pub fn connection_seeds() -> Vec<Vec<u8>> {
+    let declare = [12, 0, 0, 0, 0];
+    let publish = [8, 0, 0, 0, 0, 1, b'x'];
+    let consume = [13, 1, 0, 4];
+    let raw_handshake = {
+        let bytes = handshake();
+        [&[5, 2, 0, 2, bytes.len() as u8][..], &bytes].concat()
+    };
+    vec![
+        [&declare[..], &publish, &[15, 1, 0, 1], &consume, &publish, &[16, 1, 0, 4], &[17, 1, 0, 2]].concat(),
+        [&[12, 0, 0, 0, 0b0001_0111][..], &[12, 0, 0, 2, 0], &publish, &publish, &[3, 0, 9], &consume, &publish]
+            .concat(),
+        [&declare[..], &[22, 1, 0, 0], &consume, &publish, &[16, 1, 0, 4], &[22, 1, 0, 3], &[22, 1, 0, 1]].concat(),
+        [&declare[..], &[22, 0, 0, 4], &publish, &[18, 1, 1, 0], &[22, 1, 1, 5], &[4, 1], &publish].concat(),
+        [&raw_handshake[..], &[1, 2, 1, 1, 4, 0, 50, 0, 10], &[0, 2, 3, 1, 2, 3]].concat(),
+        [&declare[..], &consume, &[6, 1, 7], &publish, &[6, 1, 0], &[7, 1], &[20, 0, 0, 0]].concat(),
+        [&declare[..], &[19, 0, 0, 16, 2], &[21, 0, 0, 4, 4], &[8, 0, 0, 4, 0x41, 0], &[12, 0, 0, 0, 0xA4]].concat(),
+        [&[12, 0, 0, 8, 0x22][..], &[13, 0, 0, 0x44, 5], &[13, 0, 1, 4], &publish, &publish, &[23, 0, 0, 3]].concat(),
+    ]
+}
+
+const EXCHANGES: [&str; 6] = ["", "amq.topic", "amq.fanout", "amq.headers", "e", "f"];
+const KEYS: [&str; 8] = ["q", "r", "a.b", "a.*", "#", "", "*.b.#", "x"];
+
+/// Flags and values.
+const PROPERTIES: [&[u8]; 8] = [
+    b"\0\0",
+    b"\x01\0\x010",
+    b"\x01\0\x013",
+    b"\x08\0\x02",
+    b"\x20\0\0\0\0\x0c\x02CCA\0\0\0\x04S\0\0\0\0",
+    b"\x20\0\0\0\0\x0a\x02CCA\0\0\0\0\x01at\x01",
+    b"\x02\0\x15amq.rabbitmq.reply-to",
+    b"\0\x10\x05guest",
+];
+
+/// Everything a client may send, and some it may not.
+const METHODS: [(u16, u16); 40] = [
+    (10, 10),
+    (10, 11),
+    (10, 20),
+    (10, 21),
+    (10, 30),
+    (10, 31),
+    (10, 40),
+    (10, 50),
+    (10, 51),
+    (10, 60),
+    (10, 70),
+    (20, 10),
+    (20, 20),
+    (20, 21),
+    (20, 40),
+    (20, 41),
+    (30, 10),
+    (40, 10),
+    (40, 20),
+    (40, 30),
+    (40, 40),
+    (50, 10),
+    (50, 20),
+    (50, 30),
+    (50, 40),
+    (50, 50),
+    (60, 10),
+    (60, 20),
+    (60, 30),
+    (60, 31),
+    (60, 40),
+    (60, 60),
+    (60, 70),
+    (60, 80),
+    (60, 90),
+    (60, 100),
+    (60, 110),
+    (60, 120),
+    (85, 10),
+    (90, 10),
+];
+
+const CLIENTS: usize = 3;
+const STEPS_MAX: usize = 200;
+/// As the reader of a socket has it.
+const HANDSHAKE_FRAME_MAX: u32 = 8_192;

@@ -1,0 +1,3 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(init: rpc_fuzz::write_seeds("tables"), |data: &[u8]| rpc_core::__fuzz::tables(data));
