@@ -1,6 +1,7 @@
 //! Histories without sockets: frames into the core, output looked at as frames.
 
 mod access;
+mod histories;
 
 use std::collections::{HashMap, VecDeque};
 
@@ -134,12 +135,22 @@ impl Bench {
     }
 
     fn publish(&mut self, id: ConnectionId, queue: &str, body: &str) {
+        self.publish_expiring(id, queue, body, None);
+    }
+
+    fn publish_expiring(&mut self, id: ConnectionId, queue: &str, body: &str, expiration_ms: Option<u64>) {
         let publish =
             basic::Publish { exchange: "".into(), routing_key: queue.into(), mandatory: false, immediate: false };
         self.send(id, 1, AMQPClass::Basic(basic::AMQPMethod::Publish(publish)));
         let mut header = vec![0, 60, 0, 0];
         header.extend((body.len() as u64).to_be_bytes());
-        header.extend([0, 0]);
+        match expiration_ms.map(|ms| ms.to_string()) {
+            None => header.extend([0, 0]),
+            Some(expiration) => {
+                header.extend([1, 0, expiration.len() as u8]);
+                header.extend(expiration.as_bytes());
+            }
+        }
         self.frame(id, FrameKind::Header, 1, &header);
         if !body.is_empty() {
             self.frame(id, FrameKind::Body, 1, body.as_bytes());
@@ -147,11 +158,15 @@ impl Bench {
     }
 
     fn consume(&mut self, id: ConnectionId, queue: &str, prefetch_count: u16) {
+        self.consume_as(id, queue, "t", prefetch_count);
+    }
+
+    fn consume_as(&mut self, id: ConnectionId, queue: &str, consumer_tag: &str, prefetch_count: u16) {
         let qos = basic::Qos { prefetch_count, global: false };
         self.send(id, 1, AMQPClass::Basic(basic::AMQPMethod::Qos(qos)));
         let consume = basic::Consume {
             queue: queue.into(),
-            consumer_tag: "t".into(),
+            consumer_tag: consumer_tag.into(),
             no_local: false,
             no_ack: false,
             exclusive: false,
@@ -171,17 +186,20 @@ impl Bench {
     }
 }
 
-/// The method and what matters of it.
 fn tune_ok() -> AMQPClass {
     let tune_ok = connection::TuneOk { channel_max: 2_047, frame_max: 131_072, heartbeat: 60 };
     AMQPClass::Connection(connection::AMQPMethod::TuneOk(tune_ok))
 }
 
+/// The method and what matters of it.
 fn name_of(frame: &RawFrame<'_>) -> String {
     match read_method(frame.payload).unwrap() {
         Method::Other(class) => match *class {
             AMQPClass::Basic(basic::AMQPMethod::Deliver(deliver)) => {
                 format!("deliver {}{}", deliver.delivery_tag, if deliver.redelivered { " again" } else { "" })
+            }
+            AMQPClass::Basic(basic::AMQPMethod::GetOk(got)) => {
+                format!("get-ok {}{}", got.delivery_tag, if got.redelivered { " again" } else { "" })
             }
             AMQPClass::Channel(channel_class::AMQPMethod::Close(close)) => {
                 format!("channel.close {}", close.reply_code)
@@ -253,123 +271,5 @@ fn frames_out_of_place_close_the_connection() {
         let client = bench.connect();
         bench.frame(client, kind, channel, &payload);
         assert_eq!(bench.received(client), [format!("connection.close {code}")], "{kind:?} {payload:?}");
-    }
-}
-
-#[derive(Debug, Clone)]
-enum Step {
-    Publish,
-    Consume { client: usize, prefetch_count: u16 },
-    AckOldest { client: usize },
-    Reconnect { client: usize },
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        4 => Just(Step::Publish),
-        1 => (0..3_usize, 1..4_u16).prop_map(|(client, prefetch_count)| Step::Consume { client, prefetch_count }),
-        4 => (0..3_usize).prop_map(|client| Step::AckOldest { client }),
-        1 => (0..3_usize).prop_map(|client| Step::Reconnect { client }),
-    ]
-}
-
-/// A client of the random histories: what it holds, and whether and how far it consumes.
-struct Holder {
-    id: ConnectionId,
-    window: Option<u16>,
-    held: Vec<(u64, String)>,
-}
-
-impl Holder {
-    fn look(&mut self, bench: &mut Bench) {
-        let lines = bench.received(self.id);
-        let mut lines = lines.into_iter();
-        while let Some(line) = lines.next() {
-            if let Some(tag) = line.strip_prefix("deliver ") {
-                let tag = tag.trim_end_matches(" again").parse().unwrap();
-                self.held.push((tag, lines.next().unwrap()));
-            }
-        }
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
-
-    /// Ready, held and acknowledged are together what was published, each message once; no window is ever exceeded.
-    #[test]
-    fn nothing_is_lost_or_duplicated_and_no_window_is_exceeded(steps in prop::collection::vec(step(), 1..120)) {
-        let mut bench = Bench::new();
-        let publisher = bench.connect();
-        bench.declare(publisher, "q", false);
-        let mut clients: Vec<_> =
-            (0..3).map(|_| Holder { id: bench.connect(), window: None, held: Vec::new() }).collect();
-        let mut published = 0;
-        let mut acknowledged = Vec::new();
-        for step in steps {
-            match step {
-                Step::Publish => {
-                    bench.publish(publisher, "q", &published.to_string());
-                    published += 1;
-                }
-                Step::Consume { client, prefetch_count } if clients[client].window.is_none() => {
-                    bench.consume(clients[client].id, "q", prefetch_count);
-                    clients[client].window = Some(prefetch_count);
-                }
-                Step::AckOldest { client } if !clients[client].held.is_empty() => {
-                    let (tag, body) = clients[client].held.remove(0);
-                    bench.ack(clients[client].id, tag, false);
-                    acknowledged.push(body);
-                }
-                Step::Reconnect { client } => {
-                    bench.close(clients[client].id);
-                    clients[client] = Holder { id: bench.connect(), window: None, held: Vec::new() };
-                }
-                Step::Consume { .. } | Step::AckOldest { .. } => {}
-            }
-            for client in &mut clients {
-                client.look(&mut bench);
-                prop_assert!(client.held.len() <= usize::from(client.window.unwrap_or(0)));
-            }
-            let queue = bench.core.vhosts[0].queues.values().next().unwrap();
-            let held: usize = clients.iter().map(|client| client.held.len()).sum();
-            prop_assert_eq!(queue.unacked, held);
-            prop_assert_eq!(queue.ready_count() + held + acknowledged.len(), published);
-        }
-        let drain = bench.connect();
-        bench.consume(drain, "q", 0);
-        let mut drain = Holder { id: drain, window: None, held: Vec::new() };
-        for client in &clients {
-            bench.close(client.id);
-        }
-        drain.look(&mut bench);
-        let mut all: Vec<usize> = acknowledged
-            .iter()
-            .chain(drain.held.iter().map(|(_, body)| body))
-            .map(|body| body.parse().unwrap())
-            .collect();
-        all.sort_unstable();
-        prop_assert_eq!(all, (0..published).collect::<Vec<_>>());
-    }
-
-    /// Whatever bytes come, the core answers or ignores them; it does not panic.
-    #[test]
-    fn no_bytes_make_the_core_panic(
-        frames in prop::collection::vec((0..4_u8, 0..3_u16, prop::collection::vec(any::<u8>(), 0..40)), 1..20),
-        ids in prop::collection::vec((0..100_u16, 0..130_u16), 20),
-    ) {
-        let mut bench = Bench::new();
-        let client = bench.connect();
-        for ((kind, channel, mut payload), (class_id, method_id)) in frames.into_iter().zip(ids) {
-            let kind = [FrameKind::Method, FrameKind::Header, FrameKind::Body, FrameKind::Heartbeat][usize::from(kind)];
-            if kind == FrameKind::Method && payload.len() >= 4 {
-                payload[..2].copy_from_slice(&class_id.to_be_bytes());
-                payload[2..4].copy_from_slice(&method_id.to_be_bytes());
-            }
-            if bench.frame(client, kind, channel, &payload) != Flow::Continue {
-                break;
-            }
-        }
-        bench.close(client);
     }
 }
