@@ -7,6 +7,8 @@
 //!
 //! Some steps are raw bytes, some frames with a true length, some methods that mean something: only those get deep.
 
+mod frames;
+
 use std::{
     collections::VecDeque,
     sync::{
@@ -18,6 +20,7 @@ use std::{
 
 use bytes::BytesMut;
 
+use self::frames::{handshake, method, put_frame};
 use super::core::{ConnectionId, Core, Flow, Now, Peer, Rules, User};
 use crate::wire::{Decoder, FrameKind, method_ids, table::TableWriter};
 
@@ -249,25 +252,6 @@ impl World {
     }
 }
 
-/// `start-ok`, `tune-ok`, `open`, and two channels.
-fn handshake() -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(200);
-    // Who can be told of cancelled consumers is.
-    let notify = b"\0\0\0\x2a\x0ccapabilitiesF\0\0\0\x18\x16consumer_cancel_notifyt\x01";
-    let mut start_ok = method((10, 11));
-    let length = (notify.len() - 4) as u32;
-    start_ok.0.extend(length.to_be_bytes());
-    start_ok.0.extend(&notify[4..]);
-    let start_ok = start_ok.text("PLAIN").long_text(b"\0guest\0guest").text("en_US").0;
-    put_frame(&mut bytes, 1, 0, &start_ok);
-    put_frame(&mut bytes, 1, 0, &method((10, 31)).short(7).long(4_096).short(60).0);
-    put_frame(&mut bytes, 1, 0, &method((10, 40)).text("/").text("").octet(0).0);
-    for channel in [1, 2] {
-        put_frame(&mut bytes, 1, channel, &method((20, 10)).text("").0);
-    }
-    bytes
-}
-
 /// Methods whose arguments make sense.
 fn meaningful(what: u8, input: &mut Input<'_>) -> Vec<u8> {
     let bits = input.small();
@@ -376,58 +360,6 @@ fn queue_arguments(which: u8) -> Vec<u8> {
 
 fn queue_name(bits: u8) -> &'static str {
     ["q", "r", "s", ""][usize::from(bits & 3)]
-}
-
-/// A method's payload, argument by argument.
-struct Payload(Vec<u8>);
-
-fn method((class_id, method_id): (u16, u16)) -> Payload {
-    Payload(Vec::new()).short(class_id).short(method_id)
-}
-
-impl Payload {
-    fn octet(mut self, octet: u8) -> Self {
-        self.0.push(octet);
-        self
-    }
-
-    fn short(mut self, short: u16) -> Self {
-        self.0.extend(short.to_be_bytes());
-        self
-    }
-
-    fn long(mut self, long: u32) -> Self {
-        self.0.extend(long.to_be_bytes());
-        self
-    }
-
-    fn longlong(mut self, longlong: u64) -> Self {
-        self.0.extend(longlong.to_be_bytes());
-        self
-    }
-
-    fn text(mut self, text: &str) -> Self {
-        self.0.push(text.len() as u8);
-        self.0.extend(text.as_bytes());
-        self
-    }
-
-    fn long_text(self, text: &[u8]) -> Self {
-        self.long(text.len() as u32).table(text)
-    }
-
-    /// With its length.
-    fn table(mut self, table: &[u8]) -> Self {
-        self.0.extend(table);
-        self
-    }
-}
-
-fn put_frame(bytes: &mut Vec<u8>, kind: u8, channel: u8, payload: &[u8]) {
-    bytes.extend([kind, 0, channel]);
-    bytes.extend((payload.len() as u32).to_be_bytes());
-    bytes.extend(payload);
-    bytes.push(0xCE);
 }
 
 /// Histories that reach deep: consumers with windows, dead letters, transactions, raw handshakes.

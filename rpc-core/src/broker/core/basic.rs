@@ -13,7 +13,8 @@ use bytes::Bytes;
 use super::{
     ConnectionId, Core, Fault, Now,
     access::{Resource, Right},
-    channel::{ChannelConsumer, Confirm, Delivered, Mode, Settle},
+    channel::{ChannelConsumer, Delivered, Mode, Settle},
+    confirms::Confirm,
     dead_letter::Death,
     publish::DIRECT_REPLY_TO,
     queue::Consumer,

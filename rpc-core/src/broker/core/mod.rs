@@ -11,6 +11,7 @@
 mod access;
 mod basic;
 mod channel;
+mod confirms;
 mod connection;
 mod dead_letter;
 mod dispatch;

@@ -1,0 +1,72 @@
+//! Frames as a client writes them.
+
+/// `start-ok`, `tune-ok`, `open`, and two channels.
+pub(super) fn handshake() -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(200);
+    // Who can be told of cancelled consumers is.
+    let notify = b"\0\0\0\x2a\x0ccapabilitiesF\0\0\0\x18\x16consumer_cancel_notifyt\x01";
+    let mut start_ok = method((10, 11));
+    let length = (notify.len() - 4) as u32;
+    start_ok.0.extend(length.to_be_bytes());
+    start_ok.0.extend(&notify[4..]);
+    let start_ok = start_ok.text("PLAIN").long_text(b"\0guest\0guest").text("en_US").0;
+    put_frame(&mut bytes, 1, 0, &start_ok);
+    put_frame(&mut bytes, 1, 0, &method((10, 31)).short(7).long(4_096).short(60).0);
+    put_frame(&mut bytes, 1, 0, &method((10, 40)).text("/").text("").octet(0).0);
+    for channel in [1, 2] {
+        put_frame(&mut bytes, 1, channel, &method((20, 10)).text("").0);
+    }
+    bytes
+}
+
+/// A method's payload, argument by argument.
+pub(super) struct Payload(pub(super) Vec<u8>);
+
+pub(super) fn method((class_id, method_id): (u16, u16)) -> Payload {
+    Payload(Vec::new()).short(class_id).short(method_id)
+}
+
+impl Payload {
+    pub(super) fn octet(mut self, octet: u8) -> Self {
+        self.0.push(octet);
+        self
+    }
+
+    pub(super) fn short(mut self, short: u16) -> Self {
+        self.0.extend(short.to_be_bytes());
+        self
+    }
+
+    pub(super) fn long(mut self, long: u32) -> Self {
+        self.0.extend(long.to_be_bytes());
+        self
+    }
+
+    pub(super) fn longlong(mut self, longlong: u64) -> Self {
+        self.0.extend(longlong.to_be_bytes());
+        self
+    }
+
+    pub(super) fn text(mut self, text: &str) -> Self {
+        self.0.push(text.len() as u8);
+        self.0.extend(text.as_bytes());
+        self
+    }
+
+    pub(super) fn long_text(self, text: &[u8]) -> Self {
+        self.long(text.len() as u32).table(text)
+    }
+
+    /// With its length.
+    pub(super) fn table(mut self, table: &[u8]) -> Self {
+        self.0.extend(table);
+        self
+    }
+}
+
+pub(super) fn put_frame(bytes: &mut Vec<u8>, kind: u8, channel: u8, payload: &[u8]) {
+    bytes.extend([kind, 0, channel]);
+    bytes.extend((payload.len() as u32).to_be_bytes());
+    bytes.extend(payload);
+    bytes.push(0xCE);
+}
