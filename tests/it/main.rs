@@ -16,6 +16,7 @@ mod deadlines;
 mod dedupe;
 mod errors;
 mod foreign;
+mod kill_points;
 mod payloads;
 mod pika;
 mod poison;

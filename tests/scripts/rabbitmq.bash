@@ -5,10 +5,11 @@
 #
 #   rabbitmq_program        prints the server's path, or fails when it is not installed
 #   rabbitmq_install        installs it from Debian's packages
-#   rabbitmq_start          sets RABBITMQ_URL
+#   rabbitmq_start          sets RABBITMQ_URL, and RABBITMQ_CTL: a program that is rabbitmqctl for this node
 #   rabbitmq_stop           stops what rabbitmq_start started; safe to call twice
 
 RABBITMQ_URL=
+RABBITMQ_CTL=
 rabbitmq_home=
 rabbitmq_pid=
 rabbitmq_epmd_pid=
@@ -136,7 +137,21 @@ rabbitmq_start_once() {
         fi
         sleep 0.2
     done
+    rabbitmq_write_ctl "$rabbitmq_home/ctl" "$rabbitmq_home" "$epmd_port" "rpc-tests-$amqp_port@localhost"
     RABBITMQ_URL="amqp://guest:guest@127.0.0.1:$amqp_port"
+    RABBITMQ_CTL=$rabbitmq_home/ctl
+}
+
+# rabbitmq_write_ctl FILE HOME EPMD_PORT NODE: rabbitmqctl with the environment of one node.
+rabbitmq_write_ctl() {
+    local program
+    program=$(rabbitmq_program) || return 1
+    cat >"$1" <<-CTL
+		#!/bin/sh
+		HOME='$2' ERL_EPMD_PORT=$3 RABBITMQ_CONF_ENV_FILE=/dev/null \\
+		    exec '$(dirname "$program")/rabbitmqctl' --node '$4' "\$@"
+	CTL
+    chmod +x "$1"
 }
 
 # A broker that is ready answers the protocol header with connection.start, a method frame (type 1).
@@ -186,4 +201,5 @@ rabbitmq_stop() {
     rabbitmq_epmd_pid=
     rabbitmq_home=
     RABBITMQ_URL=
+    RABBITMQ_CTL=
 }

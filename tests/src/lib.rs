@@ -9,7 +9,9 @@
 //!
 //! Cases run in parallel on one RabbitMQ, so each uses service names of its own (`probe!("its-name")`).
 
+mod broker_process;
 mod definitions;
+pub mod proxy;
 pub mod raw;
 mod script;
 mod stage;
@@ -19,10 +21,11 @@ mod worker_process;
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
+pub use broker_process::BrokerProcess;
 pub use definitions::broker;
 use rpc_core::{
     __private::{Handler, MethodDescriptor, Request, ServiceDescriptor},
-    Context, Dispatch,
+    Call, Client, Context, Dispatch,
 };
 pub use script::Script;
 pub use stage::{Stage, Target, run};
@@ -50,18 +53,23 @@ macro_rules! on_both_brokers {
     };
 }
 
-/// Declares, where it stands, a service of that name with the one method `ask(question) -> answer`:
-/// the trait `Probe`, with [`Answers`] as its implementation.
+/// Declares, where it stands, a service of that name with the methods `ask(question) -> answer` and the
+/// idempotent `ask_again(question) -> answer`: the trait `Probe`, with [`Answers`] as its implementation.
 #[macro_export]
 macro_rules! probe {
     ($name:literal) => {
         #[rpc_core::service(name = $name)]
         pub(crate) trait Probe {
             async fn ask(&self, ctx: &rpc_core::Context, question: String) -> String;
+            #[rpc(idempotent)]
+            async fn ask_again(&self, ctx: &rpc_core::Context, question: String) -> String;
         }
 
         impl Probe for $crate::Answers {
             async fn ask(&self, ctx: &rpc_core::Context, question: String) -> String {
+                self.answer(ctx, question).await
+            }
+            async fn ask_again(&self, ctx: &rpc_core::Context, question: String) -> String {
                 self.answer(ctx, question).await
             }
         }
@@ -143,6 +151,32 @@ impl<S: Dispatch> Dispatch for Named<S> {
     fn dispatch(&self, request: Request) -> Handler {
         self.service.dispatch(request)
     }
+}
+
+/// Calls of a `Probe` whose name is known only at run time.
+#[derive(Debug, Clone)]
+pub struct NamedProbe {
+    client: Client,
+    descriptor: &'static ServiceDescriptor,
+}
+
+impl NamedProbe {
+    /// A client of the `Probe` called `service`. The name lives as long as the process.
+    pub fn new(client: Client, service: &str) -> Self {
+        let server = named_probe::ProbeServer::new(Answers::echo());
+        Self { client, descriptor: Named::new(service, server).descriptor() }
+    }
+
+    /// `ask`, or `ask_again` when it is to be idempotent.
+    pub fn ask(&self, question: &str, is_idempotent: bool) -> Call<String> {
+        let method = self.descriptor.methods.iter().position(|method| method.idempotent == is_idempotent);
+        let method = method.expect("a Probe has one of each");
+        self.client.__call(self.descriptor, method, &[question])
+    }
+}
+
+mod named_probe {
+    crate::probe!("named");
 }
 
 fn leak(text: &str) -> &'static str {

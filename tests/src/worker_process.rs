@@ -1,9 +1,11 @@
 //! Workers as real processes, so that they can really be killed.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     path::Path,
     process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+    thread::JoinHandle,
     time::Duration,
 };
 
@@ -16,6 +18,9 @@ use crate::within;
 pub struct WorkerProcess {
     child: Child,
     lines: mpsc::UnboundedReceiver<String>,
+    begun: Arc<Mutex<Vec<String>>>,
+    /// Reads what it prints; ends with it.
+    reader: Option<JoinHandle<()>>,
 }
 
 impl WorkerProcess {
@@ -25,24 +30,43 @@ impl WorkerProcess {
     /// # Panics
     /// When it does not serve within 20 s.
     pub async fn spawn(program: &Path, uri: &str, service: &str, name: &str, delay: Duration) -> Self {
+        let delay_ms = delay.as_millis().to_string();
+        Self::spawn_with(program, uri, service, name, &["--delay-ms", &delay_ms]).await
+    }
+
+    /// Starts one that begins its handlers and finishes none before [`open_gate`](Self::open_gate), one at a time.
+    ///
+    /// # Panics
+    /// When it does not serve within 20 s.
+    pub async fn spawn_gated(program: &Path, uri: &str, service: &str, name: &str) -> Self {
+        Self::spawn_with(program, uri, service, name, &["--gate", "closed", "--concurrency", "1"]).await
+    }
+
+    async fn spawn_with(program: &Path, uri: &str, service: &str, name: &str, options: &[&str]) -> Self {
         let mut child = Command::new(program)
             .args(["--uri", uri, "--service", service, "--name", name])
-            .args(["--delay-ms", &delay.as_millis().to_string()])
-            .stdin(Stdio::null())
+            .args(options)
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .expect("the program starts");
         let stdout = child.stdout.take().expect("it is piped");
         let (sender, lines) = mpsc::unbounded_channel();
-        // Ends with the process; bounded by what it prints.
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    return;
+        let begun = Arc::new(Mutex::new(Vec::new()));
+        // Bounded by what the process prints.
+        let reader = std::thread::spawn({
+            let begun = Arc::clone(&begun);
+            move || {
+                for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                    if let Some(question) = line.strip_prefix("begun ") {
+                        begun.lock().expect("nobody panics while holding it").push(question.to_owned());
+                    }
+                    // Nobody may be waiting for lines any more; the counts still matter.
+                    drop(sender.send(line));
                 }
             }
         });
-        let mut worker = Self { child, lines };
+        let mut worker = Self { child, lines, begun, reader: Some(reader) };
         worker.prints("ready").await;
         worker
     }
@@ -55,10 +79,26 @@ impl WorkerProcess {
         self.prints(&format!("begun {question}")).await;
     }
 
+    /// How often it has begun to handle `question`, before it was killed too.
+    pub fn begun(&self, question: &str) -> usize {
+        let begun = self.begun.lock().expect("nobody panics while holding it");
+        begun.iter().filter(|begun| *begun == question).count()
+    }
+
+    /// Lets the handlers of a gated worker finish, from now on.
+    pub fn open_gate(&mut self) {
+        let stdin = self.child.stdin.as_mut().expect("it is piped");
+        stdin.write_all(b"go\n").and_then(|()| stdin.flush()).expect("the worker lives");
+    }
+
     /// Ends it with SIGKILL: no destructor runs, no frame is sent.
     pub fn kill(&mut self) {
         self.child.kill().expect("it is ours");
         self.child.wait().expect("it was running");
+        // So that what it had begun is counted to the last.
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("reading does not panic");
+        }
     }
 
     async fn prints(&mut self, expected: &str) {

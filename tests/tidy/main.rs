@@ -9,6 +9,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a source tree that cannot be read fails the test")]
 
+#[path = "../it/kill_points/table.rs"]
+#[allow(dead_code, reason = "it measures more of it than is looked at here")]
+mod kill_points;
 mod rules;
 mod source;
 
@@ -88,6 +91,14 @@ fn nothing_is_left_to_do() {
 #[test]
 fn every_expect_outside_tests_is_proved() {
     assert_none(&rules::unproved_expects(&sources()));
+}
+
+#[test]
+fn the_readme_shows_the_kill_points_that_are_promised() {
+    let readme = read(&root().join("README.md"));
+    let shown = kill_points::marked(&readme).map(|range| &readme[range]);
+    let promised = kill_points::render(kill_points::TABLE);
+    assert_eq!(shown, Some(promised.as_str()), "tests/run --kill-points measures and writes it");
 }
 
 #[test]

@@ -1,31 +1,54 @@
 //! A worker process for tests that kill workers: serves a `Probe`, prints `ready`, and `begun <question>` for each
-//! request it starts on.
+//! request it starts on. With `--gate closed` no handler ends before the line `go` on stdin. It ends with its stdin.
 
-use std::{io::Write, time::Duration};
+use std::{
+    io::{BufRead, Write},
+    time::Duration,
+};
 
-use rpc_core::{Connection, WorkerPool};
+use rpc_core::{Connection, ConnectionOptions, WorkerPool};
 use rpc_tests::{Answers, Named, probe};
+use tokio::sync::{oneshot, watch};
 
 probe!("probe");
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = Options::from_arguments(std::env::args().skip(1))?;
-    let Options { uri, service, name, delay } = options;
+    let Options { uri, service, name, delay, concurrency, is_gated } = options;
+    let (gate, is_open) = watch::channel(!is_gated);
+    let (at_end, end) = oneshot::channel();
+    // Blocks in a read; ends with the process.
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            if line == "go" {
+                gate.send_replace(true);
+            }
+        }
+        // Nobody is told when the pool could not be started.
+        _ = at_end.send(());
+    });
     let answers = Answers::with(move |asked| {
-        let name = name.clone();
+        let (name, mut is_open) = (name.clone(), is_open.clone());
         async move {
             say(&format!("begun {}", asked.question));
             tokio::time::sleep(delay).await;
+            // The sender goes only when the process does.
+            drop(is_open.wait_for(|is_open| *is_open).await);
             let redelivered = if asked.is_redelivered { " (redelivered)" } else { "" };
             format!("{name}: {}{redelivered}", asked.question)
         }
     });
-    let connection = Connection::open(&uri).await?;
+    // Tests wait for it.
+    let mut options = ConnectionOptions::default();
+    options.reconnect_delay_max = Duration::from_millis(200);
+    let connection = Connection::open_with(&uri, options).await?;
     let pool = WorkerPool::new(&connection).serve(Named::new(&service, ProbeServer::new(answers)));
-    let _serving = pool.concurrency(4).start().await?;
+    let _serving = pool.concurrency(concurrency).start().await?;
     say("ready");
-    std::future::pending().await
+    // Also when the sender is dropped unused.
+    drop(end.await);
+    Ok(())
 }
 
 struct Options {
@@ -33,12 +56,20 @@ struct Options {
     service: String,
     name: String,
     delay: Duration,
+    concurrency: usize,
+    is_gated: bool,
 }
 
 impl Options {
     fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut options =
-            Self { uri: String::new(), service: String::new(), name: "worker".to_owned(), delay: Duration::ZERO };
+        let mut options = Self {
+            uri: String::new(),
+            service: String::new(),
+            name: "worker".to_owned(),
+            delay: Duration::ZERO,
+            concurrency: 4,
+            is_gated: false,
+        };
         while let Some(option) = arguments.next() {
             let value = arguments.next().ok_or_else(|| format!("{option} needs a value"))?;
             match option.as_str() {
@@ -48,6 +79,8 @@ impl Options {
                 "--delay-ms" => {
                     options.delay = Duration::from_millis(value.parse().map_err(|_| "--delay-ms: a number")?);
                 }
+                "--concurrency" => options.concurrency = value.parse().map_err(|_| "--concurrency: a number")?,
+                "--gate" => options.is_gated = value == "closed",
                 _ => return Err(format!("unknown option {option}")),
             }
         }
