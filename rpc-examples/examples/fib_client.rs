@@ -7,7 +7,6 @@
 //! Exit codes: 0 answered, 1 no answer (the reason is on stderr), 2 wrong arguments.
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
-use rpc_core::Connection;
 use rpc_examples::{BrokerArgs, Failure, fibonacci::FibonacciClient};
 
 /// Asks a running fib_server for a Fibonacci number
@@ -26,11 +25,11 @@ struct Args {
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let Args { n, recursive, broker } = Args::parse();
-    let Some(uri) = broker.url() else {
+    if !broker.is_given() {
         let message = "no broker to ask: give --url or set AMQP_URL (fib_server prints the URI to use)";
         Args::command().error(ErrorKind::MissingRequiredArgument, message).exit();
-    };
-    let connection = Connection::open(uri).await?;
+    }
+    let connection = broker.broker().await?.connect(0).await?;
     let fibonacci = FibonacciClient::new(&connection);
     let answer = if recursive { fibonacci.fib_recursive(n).await? } else { fibonacci.fib(n).await? };
     println!("fib({n}) = {answer}");

@@ -3,6 +3,7 @@
 //! ```sh
 //! cargo run --release -p rpc-examples --example fib_pool
 //! cargo run --release -p rpc-examples --example fib_pool -- --workers 4 --requests 20000 --in-flight 64 --n 20
+//! cargo run --release -p rpc-examples --example fib_pool -- --queue-kind quorum --url amqp://node-1,amqp://node-2
 //! ```
 //!
 //! Exit codes: 0 every answer came and was right, 1 not so (stderr says why), 2 wrong arguments, 130 interrupted.
@@ -10,11 +11,12 @@
 use std::sync::{Arc, atomic::AtomicI64, atomic::Ordering::Relaxed};
 use std::{process::ExitCode, time::Duration, time::Instant};
 
-use clap::{Parser, value_parser};
-use rpc_core::{Client, ClientOptions, Connection, PoolHandle, WorkerPool};
+use clap::{Parser, ValueEnum, value_parser};
+use rpc_core::{Client, ClientOptions, PoolHandle, QueueKind, WorkerPool};
 use rpc_examples::fibonacci::{Calculator, FibonacciClient, FibonacciServer, MAX_N_RECURSIVE, iterative};
-use rpc_examples::{BrokerArgs, Failure, StopSignals, Tally};
-use tokio::sync::mpsc;
+use rpc_examples::{BrokerArgs, ExampleBroker, Failure, StopSignals, Tally};
+use tokio::sync::{Mutex, mpsc};
+use tokio::time::{Interval, interval};
 
 /// Computes Fibonacci numbers on a pool of workers over AMQP; reports rate, latency and balance
 #[derive(Parser)]
@@ -34,30 +36,47 @@ struct Args {
     /// The number to compute, by the recursive definition: 27 takes about 0.5 ms, each further one 1.6 times longer
     #[arg(long, default_value_t = 27, value_parser = value_parser!(u32).range(..=i64::from(MAX_N_RECURSIVE)))]
     n: u32,
+    /// Calls begun in a second at most [default: each as soon as an earlier one is answered]
+    #[arg(long, value_name = "CALLS", value_parser = value_parser!(u32).range(1..=1_000_000))]
+    rate: Option<u32>,
+    /// The kind of the service's queue; quorum queues are replicated over a RabbitMQ cluster
+    #[arg(long, value_enum, default_value_t = Kind::Classic)]
+    queue_kind: Kind,
     #[command(flatten)]
     broker: BrokerArgs,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum Kind {
+    Classic,
+    Quorum,
+}
+
 #[tokio::main]
 async fn main() -> Result<ExitCode, Failure> {
-    let Args { workers, prefetch, requests, in_flight, n, broker } = Args::parse();
+    let Args { workers, prefetch, requests, in_flight, n, rate, queue_kind, broker } = Args::parse();
+    let queue_kind = match queue_kind {
+        Kind::Classic => QueueKind::Classic,
+        Kind::Quorum => QueueKind::Quorum,
+    };
     let workers = workers.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
     let stop_signals = StopSignals::listen()?;
     let broker = broker.broker().await?;
     println!("{requests} calls of fib({n}), {in_flight} in flight, {workers} workers, prefetch {prefetch}, {broker}");
     let mut pools = Vec::new();
-    for _ in 0..workers {
-        pools.push(start_worker(broker.uri(), prefetch).await?);
+    for nth in 0..workers {
+        pools.push(start_worker(&broker, nth, prefetch, queue_kind).await?);
     }
 
     let mut options = ClientOptions::default();
     options.max_in_flight = in_flight as usize;
-    let client = Client::with_options(&Connection::open(broker.uri()).await?, options);
+    let client = Client::with_options(&broker.connect(workers).await?, options);
+    let pace = rate.map(|rate| Arc::new(Mutex::new(interval(Duration::from_secs(1) / rate))));
     let left = Arc::new(AtomicI64::new(requests));
     let (outcomes, inbox) = mpsc::channel(in_flight as usize);
     for _ in 0..in_flight {
         let fibonacci = FibonacciClient::from_client(client.clone());
-        tokio::spawn(keep_calling(fibonacci, n, Arc::clone(&left), outcomes.clone()));
+        tokio::spawn(keep_calling(fibonacci, n, Arc::clone(&left), pace.clone(), outcomes.clone()));
     }
     drop(outcomes);
 
@@ -71,17 +90,31 @@ async fn main() -> Result<ExitCode, Failure> {
     outcome
 }
 
-async fn start_worker(uri: &str, prefetch: u16) -> Result<PoolHandle, Failure> {
-    let connection = Connection::open(uri).await?;
-    let pool = WorkerPool::new(&connection).serve(FibonacciServer::new(Calculator));
+async fn start_worker(
+    broker: &ExampleBroker,
+    nth: usize,
+    prefetch: u16,
+    queue_kind: QueueKind,
+) -> Result<PoolHandle, Failure> {
+    let connection = broker.connect(nth).await?;
+    let pool = WorkerPool::new(&connection).serve(FibonacciServer::new(Calculator)).queue_kind(queue_kind);
     Ok(pool.concurrency(1).prefetch(prefetch).start().await?)
 }
 
 type Outcome = Result<Duration, Failure>;
 
 /// One of the calls in flight: as soon as it is answered, it is made again.
-async fn keep_calling(fibonacci: FibonacciClient, n: u32, left: Arc<AtomicI64>, outcomes: mpsc::Sender<Outcome>) {
+async fn keep_calling(
+    fibonacci: FibonacciClient,
+    n: u32,
+    left: Arc<AtomicI64>,
+    pace: Option<Arc<Mutex<Interval>>>,
+    outcomes: mpsc::Sender<Outcome>,
+) {
     while left.fetch_sub(1, Relaxed) > 0 {
+        if let Some(pace) = &pace {
+            pace.lock().await.tick().await;
+        }
         let called_at = Instant::now();
         let outcome = match fibonacci.fib_recursive(n).await {
             Ok(answer) if answer == iterative(n) => Ok(called_at.elapsed()),

@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use clap::Parser;
-use rpc_core::{Connection, WorkerPool};
+use rpc_core::WorkerPool;
 use rpc_examples::{
     BrokerArgs, Failure, StopSignals,
     fibonacci::{Calculator, FibonacciServer},
@@ -34,7 +34,7 @@ async fn main() -> Result<(), Failure> {
     let args = Args::parse();
     let mut stop_signals = StopSignals::listen()?;
     let broker = args.broker.broker().await?;
-    let connection = Connection::open(broker.uri()).await?;
+    let connection = broker.connect(0).await?;
     let mut pool = WorkerPool::new(&connection)
         .serve(FibonacciServer::new(Calculator))
         .concurrency(args.concurrency.into())

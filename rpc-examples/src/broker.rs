@@ -2,22 +2,23 @@
 
 use std::fmt;
 
-use rpc_core::broker::Broker;
+use rpc_core::{Connection, ConnectionOptions, Error, broker::Broker};
 
 use crate::Failure;
 
 /// The option every program has.
 #[derive(Debug, Clone, clap::Args)]
 pub struct BrokerArgs {
-    /// The broker, as amqp://user:password@host:port/vhost; without it the program starts the bundled broker
-    #[arg(long, global = true, env = "AMQP_URL", hide_env_values = true, value_name = "URI")]
-    url: Option<String>,
+    /// The broker, as amqp://user:password@host:port/vhost, or the nodes of a cluster, separated by commas; without it
+    /// the program starts the bundled broker
+    #[arg(long, global = true, env = "AMQP_URL", hide_env_values = true, value_name = "URI", value_delimiter = ',')]
+    url: Vec<String>,
 }
 
 impl BrokerArgs {
-    /// The URI given by `--url` or `AMQP_URL`.
-    pub fn url(&self) -> Option<&str> {
-        self.url.as_deref().filter(|url| !url.is_empty())
+    /// Whether `--url` or `AMQP_URL` says where a broker is.
+    pub fn is_given(&self) -> bool {
+        self.url.iter().any(|url| !url.is_empty())
     }
 
     /// The broker at that URI, or a bundled one that is started now.
@@ -25,14 +26,15 @@ impl BrokerArgs {
     /// # Errors
     /// When the bundled broker cannot listen. A broker that was given is not contacted yet.
     pub async fn broker(&self) -> Result<ExampleBroker, Failure> {
-        ExampleBroker::at(self.url()).await
+        ExampleBroker::at(&self.url).await
     }
 }
 
 /// A broker to connect to. After this nobody asks which one it is.
 #[derive(Debug)]
 pub struct ExampleBroker {
-    uri: String,
+    /// One for each node.
+    uris: Vec<String>,
     bundled: Option<Broker>,
 }
 
@@ -42,21 +44,32 @@ impl ExampleBroker {
     /// # Errors
     /// When the bundled broker cannot listen.
     pub async fn from_env() -> Result<Self, Failure> {
-        let url = std::env::var("AMQP_URL").ok();
-        Self::at(url.as_deref().filter(|url| !url.is_empty())).await
+        Self::at(std::env::var("AMQP_URL").ok().as_slice()).await
     }
 
-    async fn at(url: Option<&str>) -> Result<Self, Failure> {
-        if let Some(url) = url {
-            return Ok(Self { uri: url.to_owned(), bundled: None });
+    async fn at(urls: &[String]) -> Result<Self, Failure> {
+        let uris: Vec<_> = urls.iter().filter(|url| !url.is_empty()).cloned().collect();
+        if !uris.is_empty() {
+            return Ok(Self { uris, bundled: None });
         }
         let broker = Broker::start().await?;
-        Ok(Self { uri: broker.uri().to_owned(), bundled: Some(broker) })
+        Ok(Self { uris: vec![broker.uri().to_owned()], bundled: Some(broker) })
     }
 
-    /// What `Connection::open` takes.
+    /// What `Connection::open` takes: the broker, or the first node.
     pub fn uri(&self) -> &str {
-        &self.uri
+        self.uris.first().map_or("", String::as_str)
+    }
+
+    /// Connects to any node, beginning with the `nth`, so that several connections spread over all of them.
+    ///
+    /// # Errors
+    /// When no node can be reached.
+    pub async fn connect(&self, nth: usize) -> Result<Connection, Error> {
+        let mut uris: Vec<_> = self.uris.iter().map(String::as_str).collect();
+        let nodes = uris.len().max(1);
+        uris.rotate_left(nth % nodes);
+        Connection::open_any(&uris, ConnectionOptions::default()).await
     }
 
     /// Stops the broker if this program started it.
@@ -71,7 +84,7 @@ impl ExampleBroker {
 impl fmt::Display for ExampleBroker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.bundled {
-            Some(_) => write!(f, "the bundled broker at {}", self.uri),
+            Some(_) => write!(f, "the bundled broker at {}", self.uri()),
             None => f.write_str("the broker of --url or AMQP_URL"),
         }
     }

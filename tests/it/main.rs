@@ -23,5 +23,6 @@ mod poison;
 mod quick;
 mod reconnect;
 mod shutdown;
+mod soak;
 mod unroutable;
 mod workers;

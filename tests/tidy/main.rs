@@ -94,7 +94,7 @@ fn every_expect_outside_tests_is_proved() {
 }
 
 #[test]
-fn the_readme_shows_the_kill_points_that_are_promised() {
+fn the_readme_shows_what_is_promised_when_something_is_killed() {
     let readme = read(&root().join("README.md"));
     let shown = kill_points::marked(&readme).map(|range| &readme[range]);
     let promised = kill_points::render(kill_points::TABLE);

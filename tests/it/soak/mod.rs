@@ -1,0 +1,94 @@
+//! Mixed calls for a long time, while connections are cut, stalled, refused and blocked and pools come and go.
+//!
+//! ```text
+//!  callers ── proxies ── bundled broker ── proxies ── pools      chaos: a random fault every second or less
+//! ```
+//!
+//! At the end: no call outlived its deadline, every one-way request that was confirmed was executed, the process has
+//! not grown, and tasks, threads and queues are back where they were before the load. `RPC_TEST_SOAK_S` says how long
+//! (60 s otherwise), `RPC_TEST_SOAK_SEED` repeats the faults of an earlier run, whose seed was printed.
+
+mod chaos;
+mod load;
+mod process;
+mod random;
+
+use std::{sync::Arc, time::Duration};
+
+use chaos::Site;
+use load::{Ledger, Tally};
+use process::Memory;
+use random::Random;
+use rpc_core::broker::Broker;
+use rpc_tests::{eventually, within};
+use tokio::time::{Instant, sleep_until};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "alone: it measures its process; `tests/run --soak SECONDS` does"]
+async fn nothing_hangs_is_lost_or_left_behind() {
+    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    let length = Duration::from_secs(number("RPC_TEST_SOAK_S").unwrap_or(60));
+    let seed = number("RPC_TEST_SOAK_SEED").unwrap_or_else(random::seed);
+    println!("seed {seed}: RPC_TEST_SOAK_SEED={seed} repeats its faults");
+
+    let ledger = Arc::new(Ledger::new());
+    let broker = Broker::start().await.unwrap();
+    let mut site = Site::open(broker.uri(), &ledger).await;
+    site.settle().await;
+    let baseline = process::tasks_and_threads();
+    let begin = Instant::now();
+    let end = begin + length;
+
+    let tally = Arc::new(Tally::default());
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|at| {
+            let client = site.client(at);
+            tokio::spawn(load::call_until(
+                end,
+                client,
+                Arc::clone(&ledger),
+                Arc::clone(&tally),
+                Random::new(seed ^ (at as u64 + 1)),
+            ))
+        })
+        .collect();
+    let mut memory = Memory::new(begin, length);
+    let mut random = Random::new(seed);
+    let mut faults = chaos::Count::default();
+    let mut next_fault = begin;
+    while Instant::now() < end {
+        let pause = Duration::from_millis(random.between(200, 1_500));
+        next_fault = Instant::now().max(next_fault) + pause;
+        while Instant::now() < next_fault.min(end) {
+            memory.look();
+            sleep_until((Instant::now() + Duration::from_millis(250)).min(next_fault)).await;
+        }
+        site.strike(&mut random, &ledger, &mut faults).await;
+    }
+
+    for caller in callers {
+        within(load::DEADLINE_MAX * 2, "every call ends", caller).await.unwrap();
+    }
+    println!("{:.1} s until the last call ended\n{tally}\n{faults}", begin.elapsed().as_secs_f64());
+    assert_eq!(tally.hung(), 0, "calls outlived their deadline");
+    assert_eq!(tally.wrong(), Vec::<String>::new(), "no fault explains these");
+    eventually(SETTLE_LIMIT, "every confirmed request is executed", async || ledger.lost() == 0).await;
+    println!("{} one-way requests confirmed, all executed, {} executions", ledger.confirmed(), ledger.executions());
+    site.settle().await;
+    let settled = async || process::tasks_and_threads().tasks <= baseline.tasks;
+    eventually(SETTLE_LIMIT, "the tasks of the load are gone", settled).await;
+    println!("before the load {baseline:?}, after it {:?}; {memory}", process::tasks_and_threads());
+    println!("settled after {:.1} s", begin.elapsed().as_secs_f64());
+    let threads = async || process::tasks_and_threads().threads <= baseline.threads;
+    eventually(SETTLE_LIMIT, "the threads of lost connections are gone", threads).await;
+    if length >= MEMORY_MATTERS_FROM {
+        assert!(memory.growth() <= 1.1, "{memory}");
+    }
+    site.close().await;
+    broker.shutdown().await;
+}
+
+const CALLERS: usize = 16;
+/// Less is all beginning.
+const MEMORY_MATTERS_FROM: Duration = Duration::from_secs(60);
+const SETTLE_LIMIT: Duration = Duration::from_secs(30);
