@@ -8,7 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rpc_tests::{Answers, Stage, eventually, on_both_brokers, probe, within};
+use rpc_core::{Connection, Error, WorkerPool};
+use rpc_tests::{
+    Answers, Stage, eventually, on_both_brokers, probe,
+    proxy::{Direction, Proxy},
+    within,
+};
 use tokio::time::sleep;
 
 on_both_brokers!(
@@ -19,6 +24,7 @@ on_both_brokers!(
     pools_that_come_and_go_lose_no_call,
     a_client_that_is_shut_down_ends_its_calls,
     the_reply_queue_goes_with_its_connection,
+    a_shutdown_over_a_stalled_connection_ends_after_its_limit,
 );
 
 /// Answers with `name` after `delay`, and counts what was begun.
@@ -167,4 +173,16 @@ async fn the_reply_queue_goes_with_its_connection(stage: &Stage) {
         stage.raw().await.can_declare(&reply_queue).await
     })
     .await;
+}
+
+async fn a_shutdown_over_a_stalled_connection_ends_after_its_limit(stage: &Stage) {
+    probe!("shutdown-stalled");
+    stage.fresh("rpc.shutdown-stalled").await;
+    let proxy = Proxy::start(stage.uri()).await;
+    let connection = Connection::open(proxy.uri()).await.unwrap();
+    let pool = WorkerPool::new(&connection).serve(ProbeServer::new(Answers::echo())).start().await.unwrap();
+    proxy.stall(Direction::ToBroker);
+    let shutdown = pool.shutdown(Duration::from_millis(200));
+    let error = within(Duration::from_secs(10), "the shutdown ends", shutdown).await.unwrap_err();
+    assert!(matches!(error, Error::TimedOut { .. }), "not by a panic or a loss: {error:?}");
 }

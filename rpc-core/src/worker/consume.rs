@@ -392,7 +392,8 @@ async fn drain(
     tokio::pin!(aborting);
     let cancelled = tokio::select! {
         cancelled = intake.channel.cancel(&intake.consumer_tag) => cancelled,
-        () = &mut aborting => Ok(()),
+        // The broker does not answer; what it may still deliver is its own again when the channel closes.
+        () = &mut aborting => return LaneEnd::Aborted { handlers: handlers.abort().await },
     };
     if let Err(error) = cancelled {
         return LaneEnd::Lost { reason: error.to_string() };

@@ -11,7 +11,7 @@
 
 mod pump;
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -55,18 +55,17 @@ impl Proxy {
     /// A proxy in front of the broker at `uri`, on a free port.
     ///
     /// # Panics
-    /// When the URI has no address of digits, or the operating system gives no port.
+    /// When the operating system gives no port.
     pub async fn start(uri: &str) -> Self {
         let (before, rest) = uri.rsplit_once('@').unwrap_or_else(|| uri.split_at("amqp://".len()));
         let (authority, vhost) =
             rest.split_once('/').map_or((rest, None), |(authority, vhost)| (authority, Some(vhost)));
-        let upstream: SocketAddr = authority.parse().expect("the test brokers' URIs have an address and a port");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let own = listener.local_addr().expect("it is bound");
         let before = if before.ends_with("//") { before.to_owned() } else { format!("{before}@") };
         let vhost = vhost.map(|vhost| format!("/{vhost}")).unwrap_or_default();
         let (control, _) = watch::channel(Control::default());
-        let listener = tokio::spawn(accept(listener, upstream, control.clone()));
+        let listener = tokio::spawn(accept(listener, authority.to_owned(), control.clone()));
         Self { uri: format!("{before}{own}{vhost}"), control, listener }
     }
 
@@ -199,19 +198,19 @@ impl Control {
 }
 
 /// Owns the connections: they end with it.
-async fn accept(listener: TcpListener, upstream: SocketAddr, control: watch::Sender<Control>) {
+async fn accept(listener: TcpListener, upstream: String, control: watch::Sender<Control>) {
     let mut connections = JoinSet::new();
     loop {
         let Ok((peer, _)) = listener.accept().await else { continue };
         while connections.try_join_next().is_some() {}
         if !control.borrow().is_refusing {
-            connections.spawn(connect(peer, upstream, control.clone()));
+            connections.spawn(connect(peer, upstream.clone(), control.clone()));
         }
     }
 }
 
 /// One connection, until either end closes it or it is cut.
-async fn connect(peer: TcpStream, upstream: SocketAddr, control: watch::Sender<Control>) {
+async fn connect(peer: TcpStream, upstream: String, control: watch::Sender<Control>) {
     let mut cuts = control.subscribe();
     let before = cuts.borrow().cuts;
     // A broker that is away closes the connection, as the broker itself would.
