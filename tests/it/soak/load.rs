@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -123,7 +123,7 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let endings = self.endings.lock().unwrap();
+        let endings = self.endings.lock().unwrap_or_else(PoisonError::into_inner);
         let total: u64 = endings.values().sum();
         write!(f, "{total} calls")?;
         let mut last = "";
@@ -153,19 +153,19 @@ pub(super) async fn call_until(
         match random.between(0, 100) {
             0..40 => {
                 let answer = ended(&tally, "idempotent", limit, soak.double(n).timeout(limit).into_future()).await;
-                expect(&tally, answer, n * 2);
+                expect(&tally, answer, &(n * 2));
             }
             40..60 => {
                 let text = format!("{n:>width$}", width = n as usize % 3_000);
                 let call = soak.once(text.clone()).timeout(limit);
                 let answer = ended(&tally, "not", limit, call.into_future()).await;
-                expect(&tally, answer, text);
+                expect(&tally, answer, &text);
             }
             60..70 => {
                 let milliseconds = n % 200;
                 let call = soak.slow(milliseconds).timeout(limit);
                 let answer = ended(&tally, "slow", limit, call.into_future()).await;
-                expect(&tally, answer, milliseconds);
+                expect(&tally, answer, &milliseconds);
             }
             70..80 => match ended(&tally, "failing", limit, soak.fail(n).timeout(limit).into_future()).await {
                 Some(Err(CallError::Service(refusal))) if refusal == Refusal(n) => {}
@@ -217,9 +217,9 @@ async fn ended<T, E: std::error::Error>(
     }
 }
 
-fn expect<T: PartialEq + fmt::Debug>(tally: &Tally, answer: Option<Result<T, CallError>>, right: T) {
+fn expect<T: PartialEq + fmt::Debug>(tally: &Tally, answer: Option<Result<T, CallError>>, right: &T) {
     if let Some(Ok(answer)) = answer
-        && answer != right
+        && answer != *right
     {
         tally.complain(format!("{answer:?} instead of {right:?}"));
     }
