@@ -172,6 +172,8 @@ pub enum CallError<E = Infallible> {
 pub enum TimeoutStage {
     /// The connection or the reply queue was not ready: nothing was sent.
     Connecting,
+    /// The broker had blocked the connection (`connection.blocked`): nothing was sent.
+    Blocked,
     /// The client had `max_in_flight` calls waiting already: nothing was sent.
     InFlightLimit,
     /// A publisher confirm was awaited.
@@ -187,7 +189,9 @@ impl<E> CallError<E> {
     pub const fn maybe_executed(&self) -> bool {
         match self {
             Self::Service(_) | Self::Internal { .. } | Self::Abandoned { .. } | Self::BadReply { .. } => true,
-            Self::Timeout { stage, .. } => !matches!(stage, TimeoutStage::Connecting | TimeoutStage::InFlightLimit),
+            Self::Timeout { stage, .. } => {
+                !matches!(stage, TimeoutStage::Connecting | TimeoutStage::Blocked | TimeoutStage::InFlightLimit)
+            }
             Self::Disconnected { maybe_executed } | Self::Shutdown { maybe_executed } => *maybe_executed,
             Self::NoSuchService { .. }
             | Self::NoSuchMethod { .. }
@@ -273,6 +277,7 @@ impl fmt::Display for TimeoutStage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Connecting => "connecting",
+            Self::Blocked => "the broker had blocked the connection",
             Self::InFlightLimit => "waiting for a free place among the calls in flight",
             Self::Unconfirmed => "waiting for the publisher confirm",
             Self::Running => "running",

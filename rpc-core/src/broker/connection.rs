@@ -88,6 +88,8 @@ where
     let registered = Registered { shared: &shared, id };
     let reader = Reader { shared: &shared, id, outbox: &outbox, handshake_deadline };
     let flow = tokio::select! {
+        biased;
+        () = outbox.cut.notified() => return,
         flow = reader.run(&mut reading, input) => flow,
         error = write_output(&mut writing, &outbox, &shared, id) => {
             tracing::debug!(%error, "cannot write");
@@ -166,16 +168,20 @@ impl Reader<'_> {
         let mut is_stopping = false;
         loop {
             let before = stage;
-            match self.handle(&mut decoder, &mut input, &mut stage) {
-                Flow::Continue => {}
-                flow => return flow,
+            // Who publishes while the broker is blocked is not listened to, but may hear that the broker stops.
+            let is_held = self.outbox.traffic.is_held.load(Ordering::Relaxed) && !is_stopping;
+            if !is_held {
+                match self.handle(&mut decoder, &mut input, &mut stage) {
+                    Flow::Continue => {}
+                    flow => return flow,
+                }
             }
             if stage != before {
                 let deadline = stage.deadline(last_read, self.handshake_deadline);
                 timer.as_mut().reset(deadline.unwrap_or_else(|| Instant::now() + NEVER));
             }
             // A client that does not read its answers gets no more of them: it is not read until it does.
-            let is_choked = self.outbox.backlog.load(Ordering::Relaxed) > CHOKED_BYTES;
+            let is_choked = self.outbox.traffic.backlog.load(Ordering::Relaxed) > CHOKED_BYTES;
             tokio::select! {
                 biased;
                 () = &mut stopped, if !is_stopping => {
@@ -184,7 +190,7 @@ impl Reader<'_> {
                     stage = Waiting::Close { deadline: Instant::now() + STOPPING_TIMEOUT };
                     timer.as_mut().reset(Instant::now() + STOPPING_TIMEOUT);
                 }
-                read = input.read(reading), if !is_choked => match read {
+                read = input.read(reading), if !is_choked && !is_held => match read {
                     Ok(0) => return Flow::Close,
                     Ok(_) => last_read = Instant::now(),
                     Err(error) => {
@@ -192,15 +198,21 @@ impl Reader<'_> {
                         return Flow::Close;
                     }
                 },
-                () = self.outbox.drained.notified(), if is_choked => {}
+                () = self.outbox.drained.notified(), if is_choked || is_held => {}
                 // Set anew only when it fires: timers are dear beside a read.
-                () = &mut timer => match stage.deadline(last_read, self.handshake_deadline) {
-                    Some(deadline) if deadline <= Instant::now() => {
-                        tracing::info!("connection silent for too long");
-                        return Flow::Close;
+                () = &mut timer => {
+                    // RabbitMQ: who is blocked need not be heard.
+                    if is_held {
+                        last_read = Instant::now();
                     }
-                    deadline => timer.as_mut().reset(deadline.unwrap_or_else(|| Instant::now() + NEVER)),
-                },
+                    match stage.deadline(last_read, self.handshake_deadline) {
+                        Some(deadline) if deadline <= Instant::now() => {
+                            tracing::info!("connection silent for too long");
+                            return Flow::Close;
+                        }
+                        deadline => timer.as_mut().reset(deadline.unwrap_or_else(|| Instant::now() + NEVER)),
+                    }
+                }
             }
             if let Waiting::Close { deadline } = stage
                 && deadline <= Instant::now()
@@ -282,7 +294,7 @@ async fn write_output<W: AsyncWrite + Unpin>(
                 return error;
             }
             has_written = true;
-            let before = outbox.backlog.fetch_sub(bytes, Ordering::Relaxed);
+            let before = outbox.traffic.backlog.fetch_sub(bytes, Ordering::Relaxed);
             // The core stops delivering to those who do not read; they do now.
             if before >= RESUME_BYTES && before - bytes < RESUME_BYTES {
                 shared.with(|core, now| core.resume(id, now));

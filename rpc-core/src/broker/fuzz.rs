@@ -11,17 +11,14 @@ mod frames;
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use bytes::BytesMut;
 
 use self::frames::{handshake, method, put_frame};
-use super::core::{ConnectionId, Core, Flow, Now, Peer, Rules, User};
+use super::core::{ConnectionId, Core, Flow, Now, Peer, Rules, Traffic, User};
 use crate::wire::{Decoder, FrameKind, method_ids, table::TableWriter};
 
 /// Runs the steps that `data` spells, and checks the core after each.
@@ -65,7 +62,7 @@ struct Client {
     id: ConnectionId,
     decoder: Decoder,
     buffer: BytesMut,
-    backlog: Arc<AtomicUsize>,
+    traffic: Arc<Traffic>,
     is_open: bool,
 }
 
@@ -143,10 +140,10 @@ impl World {
     }
 
     fn open(&mut self, who: usize) {
-        let backlog = Arc::new(AtomicUsize::new(0));
-        let Some(id) = self.core.open(Peer::default(), Arc::clone(&backlog), false) else { return };
+        let traffic = Arc::new(Traffic::default());
+        let Some(id) = self.core.open(Peer::default(), Arc::clone(&traffic), false) else { return };
         let decoder = Decoder::new(HANDSHAKE_FRAME_MAX);
-        self.clients[who] = Some(Client { id, decoder, buffer: BytesMut::new(), backlog, is_open: false });
+        self.clients[who] = Some(Client { id, decoder, buffer: BytesMut::new(), traffic, is_open: false });
         self.collect();
     }
 
@@ -205,7 +202,7 @@ impl World {
         let Some(client) = self.client(who) else { return };
         let id = client.id;
         let bytes = if how.is_multiple_of(2) { 0 } else { 1 << (20 + how % 8) };
-        client.backlog.store(bytes, Ordering::Relaxed);
+        client.traffic.backlog.store(bytes, Ordering::Relaxed);
         if bytes == 0 {
             self.core.resume(id, self.now);
         }

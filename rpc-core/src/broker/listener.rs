@@ -38,9 +38,11 @@ async fn welcome(Door { socket, transport }: Door, shared: Arc<Shared>) {
         tokio::select! {
             () = stopping.wait() => break,
             accepted = socket.accept() => match accepted {
+                Ok(_) if shared.refuses() => tracing::debug!("connection refused, as asked"),
                 Ok((stream, address)) => {
                     let span = tracing::info_span!("connection", peer = %address);
-                    let peer = Peer { is_loopback: address.ip().to_canonical().is_loopback(), certificate_name: None };
+                    let is_loopback = address.ip().to_canonical().is_loopback();
+                    let peer = Peer { address: address.to_string(), is_loopback, certificate_name: None };
                     let serving = connection::serve(stream, peer, transport.clone(), Arc::clone(&shared));
                     connections.spawn(serving.instrument(span));
                 }

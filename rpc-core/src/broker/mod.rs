@@ -17,6 +17,7 @@ mod common_name;
 mod config;
 mod connection;
 mod core;
+mod faults;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod listener;
@@ -28,10 +29,13 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::task::JoinHandle;
 
-pub use self::config::{BrokerBuilder, BrokerError};
 use self::shared::Shared;
 #[cfg(feature = "tls")]
 pub use self::tls::TlsOptions;
+pub use self::{
+    config::{BrokerBuilder, BrokerError},
+    faults::{Faults, Restart},
+};
 
 /// A running broker. Dropping it stops it.
 ///
@@ -119,6 +123,11 @@ impl Broker {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Makes things go wrong, for tests of what clients do about it.
+    pub fn faults(&self) -> Faults {
+        Faults::new(Arc::clone(&self.shared))
     }
 
     /// Closes every connection with `connection.close` 320, and stops. Clients that do not answer are cut off after a

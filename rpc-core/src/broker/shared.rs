@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 
-use super::core::{ConnectionId, Core, Now, Peer, Rules};
+use super::core::{ConnectionId, Core, Now, Peer, Rules, Traffic};
 use crate::wire::OutBuffer;
 
 /// A broker's state, shared by its tasks.
@@ -22,6 +22,8 @@ pub(super) struct Shared {
     /// Wakes the timer task: something is due earlier than it thought.
     pub(super) timer: Notify,
     stopping: watch::Sender<bool>,
+    /// New connections are closed as they come.
+    is_refusing: AtomicBool,
     pub(super) handshake_timeout: Duration,
 }
 
@@ -39,15 +41,16 @@ struct State {
 pub(super) struct Outbox {
     waiting: Mutex<OutBuffer>,
     pub(super) filled: Notify,
-    /// The backlog is small again.
+    /// The backlog is small again, or the connection not blocked any more.
     pub(super) drained: Notify,
-    /// Bytes waiting or being written.
-    pub(super) backlog: Arc<AtomicUsize>,
+    pub(super) traffic: Arc<Traffic>,
+    /// The socket is to be closed as it is.
+    pub(super) cut: Notify,
 }
 
 impl Outbox {
     fn append(&self, output: &mut OutBuffer) {
-        self.backlog.fetch_add(output.bytes(), Ordering::Relaxed);
+        self.traffic.backlog.fetch_add(output.bytes(), Ordering::Relaxed);
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let was_empty = waiting.is_empty();
         waiting.append(output);
@@ -70,6 +73,7 @@ impl Shared {
             state: Mutex::new(State { core: Core::new(rules, seed), outboxes: Vec::new(), timer_at: None }),
             timer: Notify::new(),
             stopping: watch::channel(false).0,
+            is_refusing: AtomicBool::new(false),
             handshake_timeout,
         }
     }
@@ -78,7 +82,7 @@ impl Shared {
     pub(super) fn open(&self, peer: Peer, version_0_8: bool) -> Option<(ConnectionId, Arc<Outbox>)> {
         let outbox = Arc::new(Outbox::default());
         let mut state = self.lock();
-        let id = state.core.open(peer, Arc::clone(&outbox.backlog), version_0_8)?;
+        let id = state.core.open(peer, Arc::clone(&outbox.traffic), version_0_8)?;
         if state.outboxes.len() <= id.0 {
             state.outboxes.resize(id.0 + 1, None);
         }
@@ -103,6 +107,32 @@ impl Shared {
             *outbox = None;
         }
         self.finish(state);
+    }
+
+    /// Ends connections without a word. When this returns, the broker has forgotten them.
+    pub(super) fn cut(&self, work: impl FnOnce(&mut Core, Now) -> Vec<ConnectionId>) -> usize {
+        let mut state = self.lock();
+        let ids = work(&mut state.core, now());
+        for outbox in ids.iter().filter_map(|id| state.outboxes.get(id.0)?.as_ref()) {
+            outbox.cut.notify_one();
+        }
+        self.finish(state);
+        ids.len()
+    }
+
+    /// Reads from all connections again that may be read from.
+    pub(super) fn wake_readers(&self) {
+        for outbox in self.lock().outboxes.iter().flatten() {
+            outbox.drained.notify_one();
+        }
+    }
+
+    pub(super) fn refuse(&self, is_refusing: bool) {
+        self.is_refusing.store(is_refusing, Ordering::Relaxed);
+    }
+
+    pub(super) fn refuses(&self) -> bool {
+        self.is_refusing.load(Ordering::Relaxed)
     }
 
     pub(super) fn stop(&self) {

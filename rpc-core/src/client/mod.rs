@@ -205,6 +205,16 @@ impl Client {
         &self.inner.options
     }
 
+    fn is_blocked(&self) -> bool {
+        self.inner.connection.is_blocked()
+    }
+
+    async fn unblocked(&self) {
+        if self.is_blocked() {
+            self.inner.connection.unblocked().await;
+        }
+    }
+
     fn is_shut_down(&self) -> bool {
         self.inner.is_shut_down.load(Ordering::Acquire)
     }

@@ -143,6 +143,9 @@ impl Request {
         if limits.budget.is_zero() {
             return Err(Obstacle::Final(limits.timed_out(TimeoutStage::Connecting)));
         }
+        if self.client.is_blocked() {
+            return Err(Obstacle::NotYet);
+        }
         let session = self.client.current_session().ok_or(Obstacle::NotYet)?;
         let mut waiter = session.begin(limits.deadline).map_err(|_| Obstacle::NotYet)?;
         // Nothing of the budget is spent yet.
@@ -251,6 +254,9 @@ impl Request {
     /// Sends once and waits for what becomes of it.
     async fn attempt(&self, limits: Limits, number: u32) -> Result<Reply, Failure> {
         let timed_out = |stage| Failure::Final(limits.timed_out(stage));
+        if timeout_at(limits.deadline, self.client.unblocked()).await.is_err() {
+            return Err(timed_out(if number > 1 { TimeoutStage::Unknown } else { TimeoutStage::Blocked }));
+        }
         let session = match timeout_at(limits.deadline, self.client.session()).await {
             Ok(session) => session.map_err(not_connected)?,
             // What an earlier attempt may have done outweighs where this one stood.
@@ -283,6 +289,9 @@ impl Request {
     async fn send_oneway(mut self) -> Result<Reply, CallError> {
         let limits = self.limits();
         let body = std::mem::replace(&mut self.body, Ok(Vec::new())).unwrap_or_default();
+        if timeout_at(limits.deadline, self.client.unblocked()).await.is_err() {
+            return Err(limits.timed_out(TimeoutStage::Blocked));
+        }
         let channel = match timeout_at(limits.deadline, self.client.confirm_channel()).await {
             Ok(channel) => channel.map_err(|error| not_connected(error).into_call_error())?,
             Err(_) => return Err(limits.timed_out(TimeoutStage::Connecting)),

@@ -183,6 +183,18 @@ impl Connection {
         self.shared.state.subscribe()
     }
 
+    /// Whether the broker has stopped reading from us.
+    pub(crate) fn is_blocked(&self) -> bool {
+        matches!(*self.shared.state.borrow(), State::Blocked { .. })
+    }
+
+    /// Resolves when [`is_blocked`](Self::is_blocked) is false.
+    pub(crate) async fn unblocked(&self) {
+        let mut state = self.shared.state.subscribe();
+        // The sender is ours: there is always a state.
+        drop(state.wait_for(|state| !matches!(state, State::Blocked { .. })).await);
+    }
+
     /// Closes the connection for everyone who shares it. Calls in flight end with
     /// [`CallError::Disconnected`](crate::CallError::Disconnected); closing twice is fine.
     ///

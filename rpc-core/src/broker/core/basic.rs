@@ -188,7 +188,8 @@ impl Core {
             self.sessions.send(id, number, &AMQPClass::Basic(ok));
         }
         if let Some(consumer) = removed {
-            self.remove_from_queue(id, number, &consumer.tag, consumer.queue, now);
+            let (vhost, sessions) = self.vhost(id)?;
+            vhost.remove_consumer(consumer.queue, (id, number, &consumer.tag), now, sessions);
             // With a single active consumer, the next in line takes over.
             self.deliver_all(id, vec![consumer.queue], now);
         }
@@ -340,7 +341,16 @@ impl Core {
         Ok(self.apply(id, number, delivered.into_iter().map(|delivered| (delivered, Settle::Requeue)), now))
     }
 
-    pub(super) fn send_confirm(&mut self, id: ConnectionId, number: u16, confirm: Confirm) {
+    pub(super) fn send_confirm(&mut self, id: ConnectionId, number: u16, confirm: Confirm, now: Now) {
+        if let Some(injected) = self.sessions.injected.as_deref_mut()
+            && injected.hold(id, number, confirm, now)
+        {
+            return;
+        }
+        self.write_confirm(id, number, confirm);
+    }
+
+    pub(super) fn write_confirm(&mut self, id: ConnectionId, number: u16, confirm: Confirm) {
         let Confirm { delivery_tag, multiple, is_ack } = confirm;
         if let Some(out) = self.sessions.out(id) {
             match is_ack {

@@ -42,7 +42,7 @@ impl Core {
             (Stage::AwaitTuneOk, AMQPMethod::TuneOk(tune_ok)) => self.tune_ok(id, &tune_ok),
             (Stage::AwaitOpen, AMQPMethod::Open(open)) => self.open_vhost(id, &open),
             (_, AMQPMethod::Close(_)) => {
-                self.end_batch(id);
+                self.end_batch(id, now);
                 self.release(id, now);
                 self.session_mut(id)?.stage = Stage::Closed;
                 self.send_close_ok(id);
@@ -90,6 +90,7 @@ impl Core {
         };
         let session = self.session_mut(id)?;
         session.capabilities = capabilities;
+        session.client_name = client_name(&start_ok.client_properties);
         session.user = name;
         session.is_impersonator = is_impersonator;
         session.stage = Stage::AwaitTuneOk;
@@ -163,6 +164,14 @@ fn claim(mechanism: &str, response: &[u8], peer: &Peer) -> Option<Option<Claim>>
     }
 }
 
+/// What a client calls this connection.
+fn client_name(properties: &FieldTable) -> String {
+    match properties.inner().get("connection_name") {
+        Some(AMQPValue::LongString(name)) => String::from_utf8_lossy(name.as_bytes()).into_owned(),
+        _ => String::new(),
+    }
+}
+
 fn plain(response: &[u8]) -> Option<(String, String)> {
     let mut parts = response.splitn(3, |byte| *byte == 0).skip(1).map(|part| String::from_utf8(part.to_vec()));
     match (parts.next(), parts.next()) {
@@ -208,7 +217,6 @@ const CAPABILITIES: [&str; 9] = [
     "exchange_exchange_bindings",
     "basic.nack",
     "consumer_cancel_notify",
-    // Kept by never blocking anybody.
     "connection.blocked",
     "consumer_priorities",
     "authentication_failure_close",

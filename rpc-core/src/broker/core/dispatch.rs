@@ -54,7 +54,7 @@ impl Core {
     /// Closes a channel or the connection over a fault.
     pub(super) fn fail(&mut self, id: ConnectionId, number: u16, fault: &Fault, now: Now) -> Flow {
         tracing::debug!(connection = id.0, channel = number, text = fault.reply_text(), "fault");
-        self.end_batch(id);
+        self.end_batch(id, now);
         let (reply_code, reply_text) = (fault.code.number(), short(&fault.reply_text()));
         let Fault { class_id, method_id, .. } = *fault;
         let freed = if fault.is_hard {
@@ -218,7 +218,7 @@ impl Core {
                 Ok(())
             }
             AMQPMethod::Close(_) => {
-                self.end_batch(id);
+                self.end_batch(id, now);
                 let freed = self.end_channel(id, number, now);
                 self.sessions.send(id, number, &AMQPClass::Channel(AMQPMethod::CloseOk(CloseOk {})));
                 self.session_mut(id)?.channels.remove(&number);

@@ -17,6 +17,7 @@ mod dead_letter;
 mod dispatch;
 mod exchange;
 mod fault;
+mod injected;
 #[cfg(any(test, fuzzing))]
 mod invariants;
 mod message;
@@ -32,16 +33,21 @@ mod vhost;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize},
+    },
     time::{Duration, Instant},
 };
 
 pub(crate) use self::{
     access::{Grants, Pattern, Permissions, TopicPermissions, User},
     fault::Fault,
+    injected::ConfirmTiming,
 };
 use self::{
     channel::Channel,
+    injected::Injected,
     session::{Session, Sessions, Stage},
     vhost::{QueueKey, Vhost},
 };
@@ -54,10 +60,21 @@ pub(crate) struct ConnectionId(pub(crate) usize);
 /// Who is at the other end of a socket.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Peer {
+    /// `host:port`.
+    pub(crate) address: String,
     /// Whether it is on this machine.
     pub(crate) is_loopback: bool,
     /// The name in its certificate, when it showed one that was verified.
     pub(crate) certificate_name: Option<String>,
+}
+
+/// What the core and the owner of a socket tell each other without a lock.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    /// Bytes handed to the writer and not written yet.
+    pub(crate) backlog: AtomicUsize,
+    /// Nothing more is handled that the client sends: it is blocked.
+    pub(crate) is_held: AtomicBool,
 }
 
 /// What time it is.
@@ -116,13 +133,13 @@ impl Core {
         Self { rules, vhosts, sessions: Sessions::default(), random: seed }
     }
 
-    /// A new connection, whose protocol header was good. `backlog` is what its writer has not written yet.
-    pub(crate) fn open(&mut self, peer: Peer, backlog: Arc<AtomicUsize>, version_0_8: bool) -> Option<ConnectionId> {
+    /// A new connection, whose protocol header was good.
+    pub(crate) fn open(&mut self, peer: Peer, traffic: Arc<Traffic>, version_0_8: bool) -> Option<ConnectionId> {
         if self.sessions.len() >= self.rules.connections_max {
             return None;
         }
         let nonce = self.random();
-        let id = self.sessions.add(peer, backlog, nonce, self.rules.frame_max);
+        let id = self.sessions.add(peer, traffic, nonce, self.rules.frame_max);
         self.send_start(id, version_0_8);
         Some(id)
     }
@@ -141,7 +158,7 @@ impl Core {
                 return flow;
             }
         }
-        self.end_batch(id);
+        self.end_batch(id, now);
         match error {
             Some(error) => self.bad_frame(id, error, now),
             None => Flow::Continue,
@@ -188,7 +205,8 @@ impl Core {
 
     /// When something happens by itself.
     pub(crate) fn next_timer(&self) -> Option<Instant> {
-        self.vhosts.iter().filter_map(Vhost::next_timer).min()
+        let held = self.sessions.injected.as_deref().and_then(Injected::next_timer);
+        self.vhosts.iter().filter_map(Vhost::next_timer).chain(held).min()
     }
 
     /// Does what is due by now.
@@ -196,6 +214,7 @@ impl Core {
         for vhost in &mut self.vhosts {
             vhost.tick(now, &mut self.sessions);
         }
+        self.send_held(now);
     }
 
     /// Hands every connection's output to `write`, which takes it.
@@ -225,12 +244,12 @@ impl Core {
     }
 
     /// Sends confirms that were merged.
-    fn end_batch(&mut self, id: ConnectionId) {
+    fn end_batch(&mut self, id: ConnectionId, now: Now) {
         let Some(session) = self.sessions.get_mut(id).filter(|session| !session.confirming.is_empty()) else { return };
         for number in std::mem::take(&mut session.confirming) {
             let confirm = self.sessions.channel_mut(id, number).and_then(|channel| channel.confirms.flush());
             if let Some(confirm) = confirm {
-                self.send_confirm(id, number, confirm);
+                self.send_confirm(id, number, confirm, now);
             }
         }
     }
@@ -243,6 +262,9 @@ impl Core {
         let Some(channel) = self.sessions.channel_mut(id, number) else { return Vec::new() };
         // Left behind is a channel that does nothing, so that nothing below can reach it.
         let mut channel = std::mem::take(channel);
+        if let Some(injected) = &mut self.sessions.injected {
+            injected.forget(id, number);
+        }
         let consumers: Vec<_> = channel.consumers().map(|consumer| (consumer.tag.clone(), consumer.queue)).collect();
         let unacked = channel.take_all();
         // A transaction that is not committed un-acks what it settled.
@@ -257,7 +279,9 @@ impl Core {
         }
         for (tag, queue) in consumers {
             freed.push(queue);
-            self.remove_from_queue(id, number, &tag, queue, now);
+            if let Some(vhost) = self.vhosts.get_mut(at) {
+                vhost.remove_consumer(queue, (id, number, &tag), now, &mut self.sessions);
+            }
         }
         freed.sort_unstable();
         freed.dedup();
@@ -279,21 +303,6 @@ impl Core {
         freed.sort_unstable();
         freed.dedup();
         freed
-    }
-
-    /// Takes a consumer out of its queue, and the queue away if it was an auto-delete queue's last.
-    fn remove_from_queue(&mut self, id: ConnectionId, number: u16, tag: &[u8], key: QueueKey, now: Now) {
-        let Ok((vhost, sessions)) = self.vhost(id) else { return };
-        let Some(queue) = vhost.queues.get_mut(&key) else { return };
-        if queue.remove_consumer(id, number, tag).is_none() {
-            return;
-        }
-        queue.last_used = now.instant;
-        if queue.auto_delete && queue.consumers().is_empty() {
-            vhost.delete_queue(key, sessions);
-        } else {
-            vhost.set_timer(key);
-        }
     }
 
     fn deliver_all(&mut self, id: ConnectionId, keys: Vec<QueueKey>, now: Now) {

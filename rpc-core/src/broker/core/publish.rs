@@ -6,6 +6,7 @@ use super::{
     ConnectionId, Core, Fault, Now,
     access::{Access, Resource, Right},
     channel::{Incoming, Mode, Routable},
+    injected::PublishFault,
     session::{ReplyAddress, text_of},
     vhost::MessageHeaders,
 };
@@ -23,6 +24,10 @@ pub(super) const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
 impl Core {
     pub(super) fn begin_publish(&mut self, id: ConnectionId, number: u16, publish: &Publish<'_>) -> Result<(), Fault> {
         let &Publish { exchange, routing_key, mandatory, immediate } = publish;
+        self.session_mut(id)?.has_published = true;
+        if self.sessions.blocked_by.is_some() {
+            self.sessions.block(id);
+        }
         let channel = self.channel_mut(id, number)?;
         channel.assembly.begin(exchange, routing_key);
         channel.incoming = Some(Incoming { mandatory, immediate, has_header: false });
@@ -146,7 +151,17 @@ impl Core {
             channel.assembly.replace_properties(&properties);
         }
         let is_transaction = matches!(channel.mode, Mode::Transaction(_));
+        let is_confirmed = matches!(channel.mode, Mode::Confirm);
         let message = Arc::new(channel.assembly.finish(priority, expiration_ms));
+        if let Some(injected) = sessions.injected.as_deref_mut()
+            && let Some(fault) = injected.publish_fault(incoming.mandatory, is_confirmed)
+        {
+            if fault == PublishFault::Return {
+                sessions.send_return(id, number, &message);
+            }
+            self.confirm(id, number, fault == PublishFault::Return, now);
+            return Ok(());
+        }
         let routing_key = text_of(message.routing_key());
         if message.exchange().is_empty()
             && let Some(token) = reply_token_of(&routing_key)
@@ -155,7 +170,7 @@ impl Core {
             if incoming.mandatory && !is_delivered {
                 sessions.send_return(id, number, &message);
             }
-            self.confirm(id, number, true);
+            self.confirm(id, number, true, now);
             return Ok(());
         }
         let exchange = text_of(message.exchange());
@@ -175,7 +190,7 @@ impl Core {
         {
             let is_taken = vhost.enqueue(key, &message, now, sessions);
             vhost.route_dead(now, sessions);
-            self.confirm(id, number, is_taken);
+            self.confirm(id, number, is_taken, now);
             return Ok(());
         }
         let queues = queues.to_vec();
@@ -184,7 +199,7 @@ impl Core {
             Mode::Transaction(transaction) => transaction.publishes.push(routable),
             Mode::Plain | Mode::Confirm => {
                 let is_taken = self.queue_up(id, number, &routable, now);
-                self.confirm(id, number, is_taken);
+                self.confirm(id, number, is_taken, now);
             }
         }
         Ok(())
@@ -207,7 +222,7 @@ impl Core {
     }
 
     /// Notes a confirm, when the channel asked for them.
-    fn confirm(&mut self, id: ConnectionId, number: u16, is_ack: bool) {
+    fn confirm(&mut self, id: ConnectionId, number: u16, is_ack: bool, now: Now) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         let Some(channel) = session.channels.get_mut(&number) else { return };
         if !matches!(channel.mode, Mode::Confirm) {
@@ -217,7 +232,7 @@ impl Core {
             session.confirming.push(number);
         }
         if let Some(ended) = channel.confirms.add(is_ack) {
-            self.send_confirm(id, number, ended);
+            self.send_confirm(id, number, ended, now);
         }
     }
 }

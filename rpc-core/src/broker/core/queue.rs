@@ -179,6 +179,16 @@ impl Queue {
         self.ready.iter().filter_map(|line| line.front()?.expires_at).min()
     }
 
+    /// Drops what is ready and not to be kept.
+    pub(super) fn retain(&mut self, mut is_kept: impl FnMut(&Message) -> bool) {
+        for line in &mut self.ready {
+            line.retain(|entry| is_kept(&entry.message));
+        }
+        let kept = || self.ready.iter().flatten();
+        self.ready_count = kept().count();
+        self.ready_bytes = kept().map(|entry| entry.message.body_bytes() as u64).sum();
+    }
+
     /// Empties it of what is ready.
     pub(super) fn purge(&mut self) -> usize {
         for line in &mut self.ready {

@@ -3,10 +3,7 @@
 use std::{
     borrow::Cow,
     collections::{BTreeSet, HashMap},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
 };
 
 use amq_protocol::{
@@ -15,9 +12,10 @@ use amq_protocol::{
 };
 
 use super::{
-    ConnectionId, Peer,
+    ConnectionId, Peer, Traffic,
     access::Access,
     channel::{Channel, Delivered},
+    injected::Injected,
     message::{Entry, Message},
     queue::Consumer,
     vhost::QueueKey,
@@ -45,6 +43,7 @@ pub(super) enum Stage {
 pub(super) struct Capabilities {
     pub(super) consumer_cancel_notify: bool,
     pub(super) authentication_failure_close: bool,
+    pub(super) connection_blocked: bool,
 }
 
 impl Capabilities {
@@ -56,6 +55,7 @@ impl Capabilities {
         Self {
             consumer_cancel_notify: has("consumer_cancel_notify"),
             authentication_failure_close: has("authentication_failure_close"),
+            connection_blocked: has("connection.blocked"),
         }
     }
 }
@@ -68,6 +68,8 @@ pub(super) struct Session {
     pub(super) peer: Peer,
     /// Empty until the login.
     pub(super) user: String,
+    /// What the client calls the connection; empty when it did not say.
+    pub(super) client_name: String,
     /// Whether it may send messages in other users' names.
     pub(super) is_impersonator: bool,
     /// On its vhost.
@@ -82,12 +84,13 @@ pub(super) struct Session {
     pub(super) exclusive_queues: BTreeSet<QueueKey>,
     /// Channels with confirms to send at the end of the batch.
     pub(super) confirming: Vec<u16>,
+    /// Only those who publish are blocked.
+    pub(super) has_published: bool,
     /// Tells this connection from a later one with the same id.
     pub(super) nonce: u64,
     out: OutBuffer,
     is_touched: bool,
-    /// Bytes handed to the writer and not written yet.
-    backlog: Arc<AtomicUsize>,
+    traffic: Arc<Traffic>,
 }
 
 impl Session {
@@ -97,7 +100,16 @@ impl Session {
     }
 
     fn backlog_bytes(&self) -> usize {
-        self.out.bytes() + self.backlog.load(Ordering::Relaxed)
+        self.out.bytes() + self.traffic.backlog.load(Ordering::Relaxed)
+    }
+
+    /// Whether what the client sends is left unread.
+    pub(super) fn is_held(&self) -> bool {
+        self.traffic.is_held.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_held(&self, is_held: bool) {
+        self.traffic.is_held.store(is_held, Ordering::Relaxed);
     }
 }
 
@@ -107,15 +119,20 @@ pub(super) struct Sessions {
     slots: Vec<Option<Session>>,
     free: Vec<usize>,
     touched: Vec<ConnectionId>,
+    /// Why publishers are blocked, when they are.
+    pub(super) blocked_by: Option<Arc<str>>,
+    /// Faults that tests asked for.
+    pub(super) injected: Option<Box<Injected>>,
 }
 
 impl Sessions {
-    pub(super) fn add(&mut self, peer: Peer, backlog: Arc<AtomicUsize>, nonce: u64, frame_max: u32) -> ConnectionId {
+    pub(super) fn add(&mut self, peer: Peer, traffic: Arc<Traffic>, nonce: u64, frame_max: u32) -> ConnectionId {
         let session = Session {
             stage: Stage::AwaitStartOk,
             capabilities: Capabilities::default(),
             peer,
             user: String::new(),
+            client_name: String::new(),
             is_impersonator: false,
             access: Access::default(),
             vhost: None,
@@ -125,10 +142,11 @@ impl Sessions {
             channels: HashMap::default(),
             exclusive_queues: BTreeSet::new(),
             confirming: Vec::new(),
+            has_published: false,
             nonce,
             out: OutBuffer::default(),
             is_touched: false,
-            backlog,
+            traffic,
         };
         match self.free.pop() {
             Some(slot) => {
@@ -158,6 +176,10 @@ impl Sessions {
     pub(super) fn all(&self) -> impl Iterator<Item = (ConnectionId, &Session)> {
         let slots = self.slots.iter().enumerate();
         slots.filter_map(|(slot, session)| Some((ConnectionId(slot), session.as_ref()?)))
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = ConnectionId> {
+        self.slots.iter().enumerate().filter(|(_, slot)| slot.is_some()).map(|(at, _)| ConnectionId(at))
     }
 
     pub(super) fn get(&self, id: ConnectionId) -> Option<&Session> {

@@ -12,7 +12,7 @@ use amq_protocol::types::FieldTable;
 
 pub(super) use crate::routing::QueueId as QueueKey;
 use crate::{
-    routing::{Headers, Router, Routes},
+    routing::{ExchangeOptions, Headers, Router, Routes},
     wire::PropertyReader,
 };
 
@@ -82,6 +82,47 @@ impl Vhost {
             sessions.cancel_notify(consumer);
         }
         queue.ready_count()
+    }
+
+    /// Takes a consumer out of its queue, and the queue away if it was an auto-delete queue's last.
+    pub(super) fn remove_consumer(
+        &mut self,
+        key: QueueKey,
+        (connection, channel, tag): (ConnectionId, u16, &[u8]),
+        now: Now,
+        sessions: &mut Sessions,
+    ) {
+        let Some(queue) = self.queues.get_mut(&key) else { return };
+        if queue.remove_consumer(connection, channel, tag).is_none() {
+            return;
+        }
+        queue.last_used = now.instant;
+        if queue.auto_delete && queue.consumers().is_empty() {
+            self.delete_queue(key, sessions);
+        } else {
+            self.set_timer(key);
+        }
+    }
+
+    /// Leaves what survives a restart: durable exchanges and queues, their bindings, and persistent messages in them.
+    pub(super) fn drop_transient(&mut self, now: Now, sessions: &mut Sessions) {
+        let (kept, dropped): (Vec<_>, Vec<_>) = self.queues.keys().copied().partition(|key| self.queues[key].durable);
+        for key in dropped {
+            self.delete_queue(key, sessions);
+        }
+        for key in kept {
+            if let Some(queue) = self.queues.get_mut(&key) {
+                queue.retain(|message| PropertyReader::new(message.properties()).delivery_mode() == Some(PERSISTENT));
+                queue.last_used = now.instant;
+            }
+            self.set_timer(key);
+        }
+        let transient = |(name, options): (&str, &ExchangeOptions)| (!options.durable).then(|| name.to_owned());
+        let names: Vec<_> = self.router.exchanges().filter_map(transient).collect();
+        for name in names {
+            self.router.delete_exchange(&name);
+        }
+        self.dead.clear();
     }
 
     /// The queues a message reaches.
@@ -167,6 +208,9 @@ impl Vhost {
 
     /// Delivers what is ready to consumers that are not blocked.
     fn serve(&mut self, key: QueueKey, now: Now, sessions: &mut Sessions) {
+        if sessions.are_deliveries_paused() {
+            return;
+        }
         loop {
             let Some(queue) = self.queues.get_mut(&key) else { return };
             if queue.ready_count() == 0 {
@@ -178,6 +222,9 @@ impl Vhost {
             }
             let Some(at) = queue.next_consumer(|consumer| sessions.has_credit(consumer)) else { return };
             let Some(entry) = queue.pop() else { return };
+            if sessions.is_duplicated() {
+                queue.insert(entry.clone());
+            }
             let is_counted = queue.arguments.is_quorum;
             if sessions.deliver(&queue.consumers()[at], key, entry, is_counted) {
                 queue.unacked += 1;
@@ -280,5 +327,7 @@ impl Headers for MessageHeaders<'_> {
     }
 }
 
+/// The delivery mode of what survives a restart.
+const PERSISTENT: u8 = 2;
 /// More than any sane chain of dead letter exchanges moves at once.
 const DEAD_LETTERS_PER_STEP: usize = 100_000;

@@ -188,8 +188,8 @@ fn a_vhost_is_for_those_with_permissions_on_it() {
 fn a_loopback_user_is_refused_from_other_machines() {
     let guest = || User { is_loopback_only: true, ..user("guest") };
     let mut bench = Bench::with_users([("guest", guest()), ("ann", user("ann"))]);
-    let far = || Peer { is_loopback: false, certificate_name: None };
-    let near = || Peer { is_loopback: true, certificate_name: None };
+    let far = || Peer { is_loopback: false, certificate_name: None, ..Peer::default() };
+    let near = || Peer { is_loopback: true, certificate_name: None, ..Peer::default() };
     assert!(bench.log_in(near(), "PLAIN", "\0guest\0guest").is_some());
     assert!(bench.log_in(far(), "PLAIN", "\0guest\0guest").is_none());
     assert!(bench.log_in(far(), "PLAIN", "\0ann\0ann").is_some());
@@ -198,7 +198,7 @@ fn a_loopback_user_is_refused_from_other_machines() {
 #[test]
 fn a_certificate_is_as_good_as_a_password() {
     let mut bench = Bench::with_users([("ann", User::default())]);
-    let with = |name: &str| Peer { is_loopback: false, certificate_name: Some(name.to_owned()) };
+    let with = |name: &str| Peer { is_loopback: false, certificate_name: Some(name.to_owned()), ..Peer::default() };
     assert!(bench.log_in(with("ann"), "EXTERNAL", "").is_some());
     assert!(bench.log_in(with("eve"), "EXTERNAL", "ann").is_none(), "nobody knows her");
     assert!(bench.log_in(Peer::default(), "EXTERNAL", "ann").is_none(), "it is not offered without one");
