@@ -32,7 +32,7 @@ impl Memory {
     }
 
     pub(super) fn look(&mut self) {
-        let Some(kb) = resident_kb() else { return };
+        let Some(kb) = resident_kb().filter(|_| Instant::now() >= self.begin) else { return };
         let part = self.begin.elapsed().as_secs_f64() / self.length.as_secs_f64();
         let (sum, looks) = &mut self.quarters[((part * 4.0) as usize).min(3)];
         *sum += kb;
@@ -44,7 +44,7 @@ impl Memory {
         sum as f64 / looks.max(1) as f64 / 1024.0
     }
 
-    /// The last quarter over the second; the first is beginning.
+    /// The last quarter over the second.
     pub(super) fn growth(&self) -> f64 {
         let second = self.mean_mb(1);
         if second == 0.0 { 1.0 } else { self.mean_mb(3) / second }
