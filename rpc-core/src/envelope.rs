@@ -262,7 +262,9 @@ pub(crate) fn reply_status(
         Some(Code::BadRequest) => CallError::BadRequest { message },
         Some(Code::BadVersion) => CallError::BadVersion { message },
         Some(Code::Overloaded) => CallError::Overloaded { message },
-        Some(Code::Timeout) => CallError::Timeout { stage: crate::error::TimeoutStage::Running, after: budget },
+        Some(Code::Timeout) => {
+            CallError::Timeout { method: "", stage: crate::error::TimeoutStage::Running, after: budget }
+        }
         Some(Code::Internal) => CallError::Internal { message },
         Some(Code::Abandoned) => CallError::Abandoned { message },
         None => CallError::BadReply { message: format!("unknown {CODE_HEADER} '{name}': {message}") },
@@ -274,8 +276,14 @@ mod tests {
     use super::*;
 
     const METHOD: MethodDescriptor = MethodDescriptor::new("fib", "fibonacci.fib");
-    const SERVICE: ServiceDescriptor =
-        ServiceDescriptor { name: "fibonacci", version: 1, queue: None, codec: Codec::MessagePack, methods: &[METHOD] };
+    const SERVICE: ServiceDescriptor = ServiceDescriptor {
+        name: "fibonacci",
+        version: 1,
+        queue: None,
+        codec: Codec::MessagePack,
+        max_length: None,
+        methods: &[METHOD],
+    };
 
     fn status_of(properties: &Properties<'_>) -> ReplyStatus {
         reply_status(

@@ -115,16 +115,20 @@ pub enum CallError<E = Infallible> {
         message: String,
     },
     /// No answer within the deadline.
-    #[error("timed out after {after:?} ({stage})")]
+    #[error("{method} timed out after {after:?} ({stage})")]
     Timeout {
+        /// The method that was called, by its routing key.
+        method: &'static str,
         /// How far the call had got.
         stage: TimeoutStage,
         /// The call's whole budget.
         after: Duration,
     },
     /// The connection was lost before the answer came.
-    #[error("disconnected{}", if *.maybe_executed { "; the request may have been executed" } else { " before the request was sent" })]
+    #[error("{method}: disconnected{}", if *.maybe_executed { "; the request may have been executed" } else { " before the request was sent" })]
     Disconnected {
+        /// The method that was called, by its routing key.
+        method: &'static str,
         /// False when the request certainly never left.
         maybe_executed: bool,
     },
@@ -148,16 +152,20 @@ pub enum CallError<E = Infallible> {
         message: String,
     },
     /// The arguments are larger than [`ClientOptions::max_body_bytes`](crate::ClientOptions::max_body_bytes).
-    #[error("payload too large: {body_bytes} bytes, the limit is {limit_bytes}")]
+    #[error("{method}: payload too large: {body_bytes} bytes, the limit is {limit_bytes}")]
     PayloadTooLarge {
+        /// The method that was called, by its routing key.
+        method: &'static str,
         /// The encoded size.
         body_bytes: usize,
         /// The limit.
         limit_bytes: usize,
     },
     /// The client was shut down.
-    #[error("the client is shut down{}", if *.maybe_executed { "; the request may have been executed" } else { "" })]
+    #[error("{method}: the client is shut down{}", if *.maybe_executed { "; the request may have been executed" } else { "" })]
     Shutdown {
+        /// The method that was called, by its routing key.
+        method: &'static str,
         /// False when the request certainly never left.
         maybe_executed: bool,
     },
@@ -192,7 +200,7 @@ impl<E> CallError<E> {
             Self::Timeout { stage, .. } => {
                 !matches!(stage, TimeoutStage::Connecting | TimeoutStage::Blocked | TimeoutStage::InFlightLimit)
             }
-            Self::Disconnected { maybe_executed } | Self::Shutdown { maybe_executed } => *maybe_executed,
+            Self::Disconnected { maybe_executed, .. } | Self::Shutdown { maybe_executed, .. } => *maybe_executed,
             Self::NoSuchService { .. }
             | Self::NoSuchMethod { .. }
             | Self::BadRequest { .. }
@@ -232,6 +240,26 @@ impl<E> CallError<E> {
         }
     }
 
+    /// Says which method was called.
+    pub(crate) fn in_method(mut self, routing_key: &'static str) -> Self {
+        match &mut self {
+            Self::Timeout { method, .. }
+            | Self::Disconnected { method, .. }
+            | Self::PayloadTooLarge { method, .. }
+            | Self::Shutdown { method, .. } => *method = routing_key,
+            Self::NoSuchMethod { message }
+            | Self::BadRequest { message }
+            | Self::BadVersion { message }
+            | Self::Overloaded { message }
+            | Self::Internal { message }
+            | Self::Abandoned { message }
+            | Self::BadReply { message } => message.insert_str(0, &format!("{routing_key}: ")),
+            // The first names it already, and the others are no fault of the call.
+            Self::NoSuchService { .. } | Self::Service(_) | Self::Topology(_) => {}
+        }
+        self
+    }
+
     /// Converts the service's error, keeps all others.
     pub fn map_service<F>(self, convert: impl FnOnce(E) -> F) -> CallError<F> {
         match self.split() {
@@ -249,13 +277,15 @@ impl<E> CallError<E> {
             Self::BadRequest { message } => CallError::BadRequest { message },
             Self::BadVersion { message } => CallError::BadVersion { message },
             Self::Overloaded { message } => CallError::Overloaded { message },
-            Self::Timeout { stage, after } => CallError::Timeout { stage, after },
-            Self::Disconnected { maybe_executed } => CallError::Disconnected { maybe_executed },
+            Self::Timeout { method, stage, after } => CallError::Timeout { method, stage, after },
+            Self::Disconnected { method, maybe_executed } => CallError::Disconnected { method, maybe_executed },
             Self::Internal { message } => CallError::Internal { message },
             Self::Abandoned { message } => CallError::Abandoned { message },
             Self::BadReply { message } => CallError::BadReply { message },
-            Self::PayloadTooLarge { body_bytes, limit_bytes } => CallError::PayloadTooLarge { body_bytes, limit_bytes },
-            Self::Shutdown { maybe_executed } => CallError::Shutdown { maybe_executed },
+            Self::PayloadTooLarge { method, body_bytes, limit_bytes } => {
+                CallError::PayloadTooLarge { method, body_bytes, limit_bytes }
+            }
+            Self::Shutdown { method, maybe_executed } => CallError::Shutdown { method, maybe_executed },
             Self::Topology(error) => CallError::Topology(error),
         })
     }
@@ -305,17 +335,34 @@ mod tests {
     #[test]
     fn into_service_unwraps_the_service_error_and_folds_the_others() {
         assert_eq!(CallError::Service(StoreError::Full).into_service(), StoreError::Full);
-        let shutdown: CallError<StoreError> = CallError::Shutdown { maybe_executed: false };
+        let shutdown: CallError<StoreError> = CallError::Shutdown { method: "store.put", maybe_executed: false };
         assert_eq!(shutdown.into_service(), StoreError::Remote("shutdown"));
     }
 
     #[test]
     fn only_what_was_sent_may_have_been_executed() {
-        let sent: CallError = CallError::Timeout { stage: TimeoutStage::Unknown, after: Duration::from_secs(1) };
-        let unsent: CallError = CallError::Timeout { stage: TimeoutStage::Connecting, after: Duration::from_secs(1) };
+        let sent: CallError =
+            CallError::Timeout { method: "store.put", stage: TimeoutStage::Unknown, after: Duration::from_secs(1) };
+        let unsent: CallError =
+            CallError::Timeout { method: "store.put", stage: TimeoutStage::Connecting, after: Duration::from_secs(1) };
         assert!(sent.maybe_executed() && !unsent.maybe_executed());
-        let lost: CallError = CallError::Disconnected { maybe_executed: false };
+        let lost: CallError = CallError::Disconnected { method: "store.put", maybe_executed: false };
         assert!(!lost.maybe_executed() && lost.is_retryable());
-        assert_eq!(lost.to_string(), "disconnected before the request was sent");
+        assert_eq!(lost.to_string(), "store.put: disconnected before the request was sent");
+    }
+
+    #[test]
+    fn every_error_names_its_method() {
+        let message = || "why".to_owned();
+        let errors: [CallError; 4] = [
+            CallError::Timeout { method: "", stage: TimeoutStage::Unknown, after: Duration::from_secs(1) },
+            CallError::Disconnected { method: "", maybe_executed: true },
+            CallError::Internal { message: message() },
+            CallError::Overloaded { message: message() },
+        ];
+        for error in errors {
+            let text = error.in_method("store.put").to_string();
+            assert!(text.contains("store.put") && text.matches("store.put").count() == 1, "{text}");
+        }
     }
 }

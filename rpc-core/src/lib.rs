@@ -107,6 +107,7 @@ mod envelope;
 mod error;
 pub mod routing;
 mod service;
+mod signal;
 mod topology;
 #[cfg(feature = "broker")]
 mod wire;

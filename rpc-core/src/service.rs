@@ -15,6 +15,9 @@ pub struct ServiceDescriptor {
     pub queue: Option<&'static str>,
     /// How the client writes requests, and how the server reads those that do not say.
     pub codec: Codec,
+    /// How many requests each of its queues holds before the broker refuses further ones. Callers then publish with
+    /// confirms, to be told.
+    pub max_length: Option<u32>,
     /// In the order of the trait.
     pub methods: &'static [MethodDescriptor],
 }
@@ -111,8 +114,14 @@ mod tests {
         MethodDescriptor { queue: Some("slow"), ..MethodDescriptor::new("prime", "f.slow.prime") },
         MethodDescriptor::new("compute", "f.compute"),
     ];
-    const SERVICE: ServiceDescriptor =
-        ServiceDescriptor { name: "f", version: 1, queue: None, codec: Codec::MessagePack, methods: METHODS };
+    const SERVICE: ServiceDescriptor = ServiceDescriptor {
+        name: "f",
+        version: 1,
+        queue: None,
+        codec: Codec::MessagePack,
+        max_length: None,
+        methods: METHODS,
+    };
 
     #[test]
     fn names_win_over_aliases() {

@@ -21,6 +21,7 @@ pub(crate) struct ServiceOptions {
     pub(crate) version: Option<u32>,
     pub(crate) queue: Option<LitStr>,
     pub(crate) codec: Option<Codec>,
+    pub(crate) max_length: Option<u32>,
     pub(crate) krate: Option<Path>,
     pub(crate) client_impls_trait: Option<Span>,
     pub(crate) dyn_trait: Option<Span>,
@@ -48,7 +49,8 @@ pub(crate) struct MethodOptions {
     pub(crate) priority: Option<u8>,
 }
 
-const SERVICE_KEYS: [&str; 7] = ["name", "version", "queue", "codec", "crate", "client_impls_trait", "dyn_trait"];
+const SERVICE_KEYS: [&str; 8] =
+    ["name", "version", "queue", "codec", "max_length", "crate", "client_impls_trait", "dyn_trait"];
 const METHOD_KEYS: [&str; 9] =
     ["name", "alias", "timeout", "idempotent", "oneway", "blocking", "no_cancel", "queue", "priority"];
 
@@ -67,6 +69,10 @@ impl ServiceOptions {
                 }
                 "queue" => options.queue = queue_name(text(&meta)?, errors),
                 "codec" => options.codec = codec(&text(&meta)?, errors),
+                "max_length" => {
+                    options.max_length =
+                        integer(&meta, "max_length", 1, u32::MAX.into(), errors)?.and_then(|n| n.try_into().ok());
+                }
                 "crate" => options.krate = krate(&text(&meta)?, errors),
                 "client_impls_trait" => options.client_impls_trait = Some(flag(&meta)?),
                 "dyn_trait" => options.dyn_trait = Some(flag(&meta)?),

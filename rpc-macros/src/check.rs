@@ -63,6 +63,7 @@ pub(crate) fn check(mut item: ItemTrait, options: ServiceOptions, errors: &mut E
         version: options.version.unwrap_or(1),
         queue: bare,
         codec: options.codec.unwrap_or(default_codec),
+        max_length: options.max_length,
         client: generated(&format!("{}Client", text_of(&item.ident)), &item.ident),
         server: generated(&format!("{}Server", text_of(&item.ident)), &item.ident),
         client_impls_trait,

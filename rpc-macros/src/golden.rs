@@ -38,7 +38,7 @@ fn fibonacci() {
 fn every_method_option() {
     check(
         "every_method_option",
-        quote!(name = "jobs", version = 3, codec = "json"),
+        quote!(name = "jobs", version = 3, codec = "json", max_length = 500),
         &quote! {
             trait Jobs {
                 #[rpc(name = "start", alias = "run", alias = "begin", priority = 7, queue = "slow")]

@@ -17,6 +17,8 @@ pub(crate) struct Service {
     /// The bare profile's queue.
     pub(crate) queue: Option<String>,
     pub(crate) codec: Codec,
+    /// Requests its queues hold.
+    pub(crate) max_length: Option<u32>,
     pub(crate) client: Ident,
     pub(crate) server: Ident,
     pub(crate) client_impls_trait: bool,

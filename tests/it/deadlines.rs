@@ -36,7 +36,9 @@ async fn a_call_without_an_answer_ends_at_its_deadline(stage: &Stage) {
     let took = begin.elapsed();
     assert!(took >= budget && took < budget + SCHEDULING, "{took:?}");
     match error {
-        CallError::Timeout { stage, after } => assert_eq!((stage, after), (TimeoutStage::Unknown, budget)),
+        CallError::Timeout { method, stage, after } => {
+            assert_eq!((method, stage, after), ("deadlines-fires.ask", TimeoutStage::Unknown, budget));
+        }
         other => panic!("{other:?}"),
     }
 }

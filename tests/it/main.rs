@@ -17,6 +17,7 @@ mod dedupe;
 mod errors;
 mod foreign;
 mod kill_points;
+mod overload;
 mod payloads;
 mod pika;
 mod poison;

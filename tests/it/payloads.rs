@@ -79,7 +79,9 @@ async fn a_body_above_the_limit_is_not_sent(stage: &Stage) {
     let client = StoreClient::from_client(Client::with_options(&stage.connect().await, options));
     let error = client.swap(pattern(2_000)).await.unwrap_err();
     match error {
-        CallError::PayloadTooLarge { body_bytes, limit_bytes } => assert!(body_bytes > 2_000 && limit_bytes == 1_000),
+        CallError::PayloadTooLarge { body_bytes, limit_bytes, .. } => {
+            assert!(body_bytes > 2_000 && limit_bytes == 1_000)
+        }
         other => panic!("{other:?}"),
     }
     assert_eq!(client.ping(1).await.unwrap(), 1);

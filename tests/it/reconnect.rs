@@ -80,7 +80,7 @@ async fn an_idempotent_call_waits_for_the_broker_and_others_say_what_they_know()
     eventually(Duration::from_secs(5), "the request is running", async || client.client().in_flight() == 1).await;
     broker.shutdown().await;
     let lost = within(Duration::from_secs(10), "the call in flight ends", running).await.unwrap();
-    assert!(matches!(lost, Err(CallError::Disconnected { maybe_executed: true })), "{lost:?}");
+    assert!(matches!(lost, Err(CallError::Disconnected { maybe_executed: true, .. })), "{lost:?}");
     let unsent = client.once(1).timeout(Duration::from_millis(300)).await;
     assert!(matches!(&unsent, Err(error) if !error.maybe_executed()), "{unsent:?}");
     let waiting = tokio::spawn(client.double(21).into_future());
@@ -105,5 +105,5 @@ async fn a_connection_that_may_not_reconnect_closes() {
     let closed = async || matches!(connection.state(), State::Closed { .. });
     eventually(Duration::from_secs(10), "the connection is closed", closed).await;
     let error = CountingClient::new(&connection).once(1).await.unwrap_err();
-    assert!(matches!(error, CallError::Disconnected { maybe_executed: false }), "{error:?}");
+    assert!(matches!(error, CallError::Disconnected { maybe_executed: false, .. }), "{error:?}");
 }

@@ -10,7 +10,7 @@ use std::{
 
 use rpc_core::{Connection, Error, WorkerPool};
 use rpc_tests::{
-    Answers, Stage, eventually, on_both_brokers, probe,
+    Answers, Stage, WorkerProcess, eventually, on_both_brokers, probe,
     proxy::{Direction, Proxy},
     within,
 };
@@ -20,8 +20,10 @@ on_both_brokers!(
     shutdown_finishes_what_runs_and_gives_the_rest_to_another_worker,
     shutdown_of_an_idle_pool_is_immediate,
     a_handler_that_outlives_the_limit_is_aborted_and_its_request_redelivered,
+    a_shutdown_without_patience_aborts_at_once,
     a_dropped_pool_gives_its_requests_back,
     pools_that_come_and_go_lose_no_call,
+    a_worker_that_gets_sigterm_answers_what_it_has_begun,
     a_client_that_is_shut_down_ends_its_calls,
     the_reply_queue_goes_with_its_connection,
     a_shutdown_over_a_stalled_connection_ends_after_its_limit,
@@ -67,6 +69,20 @@ async fn shutdown_finishes_what_runs_and_gives_the_rest_to_another_worker(stage:
     assert_eq!((count("first"), count("second, redelivered"), count("second")), (2, 3, 5), "{answers:?}");
 }
 
+async fn a_worker_that_gets_sigterm_answers_what_it_has_begun(stage: &Stage) {
+    probe!("shutdown-sigterm");
+    stage.fresh("rpc.shutdown-sigterm").await;
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_test_worker"));
+    let delay = Duration::from_millis(300);
+    let mut worker = WorkerProcess::spawn(program, stage.uri(), "shutdown-sigterm", "w", delay).await;
+    let client = ProbeClient::new(&stage.connect().await);
+    let call = tokio::spawn(client.ask("x".to_owned()).into_future());
+    worker.begins("x").await;
+    worker.terminate();
+    assert_eq!(within(Duration::from_secs(10), "an answer", call).await.unwrap().unwrap(), "w: x");
+    assert!(worker.ends("answered 1, aborted 0").await, "exit code 0");
+}
+
 async fn shutdown_of_an_idle_pool_is_immediate(stage: &Stage) {
     probe!("shutdown-idle");
     let pool = stage.pool(ProbeServer::new(Answers::echo())).await.start().await.unwrap();
@@ -93,6 +109,20 @@ async fn a_handler_that_outlives_the_limit_is_aborted_and_its_request_redelivere
     let _second = stage.pool(ProbeServer::new(answers)).await.start().await.unwrap();
     let answer = within(Duration::from_secs(10), "the second worker's answer", call).await.unwrap().unwrap();
     assert_eq!(answer, "second, redelivered");
+}
+
+async fn a_shutdown_without_patience_aborts_at_once(stage: &Stage) {
+    probe!("shutdown-at-once");
+    let (begun, answers) = named("first", Duration::from_secs(3_600));
+    let pool = stage.pool(ProbeServer::new(answers)).await.start().await.unwrap();
+    let client = ProbeClient::new(&stage.connect().await);
+    let _call = tokio::spawn(client.ask(String::new()).timeout(Duration::from_secs(30)).into_future());
+    eventually(Duration::from_secs(5), "it runs", async || begun.load(Ordering::SeqCst) == 1).await;
+    let report = pool.shutdown(Duration::ZERO).await.unwrap();
+    assert_eq!((report.aborted, report.stats.received, report.stats.answered), (1, 1, 0));
+    let raw = stage.raw().await;
+    let is_back = async || raw.queue("rpc.shutdown-at-once").await.unwrap().ready == 1;
+    eventually(Duration::from_secs(5), "the request is back in its queue", is_back).await;
 }
 
 async fn a_dropped_pool_gives_its_requests_back(stage: &Stage) {

@@ -21,6 +21,7 @@ on_both_brokers!(
     one_pool_serves_many_services,
     concurrency_bounds_the_handlers_of_all_services_together,
     a_request_acked_before_its_handler_is_lost_with_it,
+    a_pool_whose_queue_is_deleted_declares_it_again,
 );
 
 const WORKER: &str = env!("CARGO_BIN_EXE_test_worker");
@@ -207,6 +208,23 @@ async fn concurrency_bounds_the_handlers_of_all_services_together(stage: &Stage)
         call.await.unwrap().unwrap();
     }
     assert_eq!(running.lock().unwrap().most, 3);
+}
+
+async fn a_pool_whose_queue_is_deleted_declares_it_again(stage: &Stage) {
+    probe!("workers-deleted");
+    let pool = stage.pool(ProbeServer::new(Answers::echo())).await.start().await.unwrap();
+    let client = ProbeClient::new(&stage.connect().await);
+    let raw = stage.raw().await;
+    for round in 1..=3 {
+        assert_eq!(client.ask(round.to_string()).await.unwrap(), round.to_string());
+        // The broker cancels the consumer (basic.cancel).
+        raw.delete_queue("rpc.workers-deleted").await;
+        let is_there = async || raw.queue("rpc.workers-deleted").await.is_some_and(|queue| queue.consumers == 1);
+        eventually(Duration::from_secs(10), "the pool consumes again", is_there).await;
+    }
+    assert_eq!(client.ask("again".to_owned()).await.unwrap(), "again");
+    let report = pool.shutdown(Duration::from_secs(5)).await.unwrap();
+    assert_eq!((report.aborted, report.stats.answered), (0, 4));
 }
 
 async fn a_request_acked_before_its_handler_is_lost_with_it(stage: &Stage) {

@@ -101,6 +101,25 @@ impl WorkerProcess {
         }
     }
 
+    /// Tells it to stop, with SIGTERM.
+    pub fn terminate(&self) {
+        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        assert!(status.expect("there is a `kill`").success(), "it is ours, and running");
+    }
+
+    /// Waits until it has ended by itself, and says whether it was content.
+    ///
+    /// # Panics
+    /// When it does not within 20 s, or before it has printed `last_words`.
+    pub async fn ends(&mut self, last_words: &str) -> bool {
+        self.prints(last_words).await;
+        crate::eventually(Duration::from_secs(20), "the worker ends", async || {
+            self.child.try_wait().expect("it is ours").is_some()
+        })
+        .await;
+        self.child.wait().expect("it was running").success()
+    }
+
     async fn prints(&mut self, expected: &str) {
         within(Duration::from_secs(20), &format!("the worker prints '{expected}'"), async {
             loop {

@@ -205,7 +205,9 @@ impl<T, E> CallFuture<T, E> {
             },
             Err(error) => error,
         };
-        tracing::debug!(routing_key = self.request.routing_key(), code = error.code(), %error, "call failed");
+        // Here alone, for all the places that leave it empty.
+        let error = error.in_method(self.request.routing_key());
+        tracing::debug!(code = error.code(), %error, "call failed");
         Err(error.map_service(|never| match never {}))
     }
 }

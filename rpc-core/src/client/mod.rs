@@ -4,6 +4,7 @@
 
 mod call;
 mod cancel;
+mod confirmed;
 mod oneway;
 mod pending;
 mod reply_queue;
@@ -58,6 +59,36 @@ impl Default for ClientOptions {
             when_full: WhenFull::default(),
             max_body_bytes: 16 << 20,
         }
+    }
+}
+
+impl ClientOptions {
+    /// Sets [`timeout`](Self#structfield.timeout).
+    #[must_use]
+    pub const fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Sets [`max_in_flight`](Self#structfield.max_in_flight).
+    #[must_use]
+    pub const fn max_in_flight(mut self, max_in_flight: usize) -> Self {
+        self.max_in_flight = max_in_flight;
+        self
+    }
+
+    /// Sets [`when_full`](Self#structfield.when_full).
+    #[must_use]
+    pub const fn when_full(mut self, when_full: WhenFull) -> Self {
+        self.when_full = when_full;
+        self
+    }
+
+    /// Sets [`max_body_bytes`](Self#structfield.max_body_bytes).
+    #[must_use]
+    pub const fn max_body_bytes(mut self, max_body_bytes: usize) -> Self {
+        self.max_body_bytes = max_body_bytes;
+        self
     }
 }
 

@@ -29,6 +29,7 @@ use uuid::Uuid;
 
 use super::{
     cancel::Cancels,
+    confirmed::Confirming,
     pending::{Ended, Pending},
 };
 use crate::{
@@ -44,7 +45,11 @@ use crate::{
 #[derive(Debug)]
 pub(super) enum Outcome {
     Reply(Delivery),
-    Returned { reply_text: String },
+    Returned {
+        reply_text: String,
+    },
+    /// The queue is full.
+    Refused,
     Expired,
     Disconnected,
     Shutdown,
@@ -66,10 +71,12 @@ pub(super) enum NotSent {
 pub(super) struct Session {
     shared: Arc<Shared>,
     tasks: [AbortHandle; 3],
+    /// The way out for requests the broker may refuse; opened by the first one.
+    confirming: tokio::sync::Mutex<Option<Arc<Confirming>>>,
 }
 
 #[derive(Debug)]
-struct Shared {
+pub(super) struct Shared {
     channel: Channel,
     reply_queue: String,
     calls: Mutex<Calls>,
@@ -137,7 +144,8 @@ impl Session {
                 async move { shared.cancels.send(&shared.channel, &shared.reply_queue).await }.instrument(span),
             )
         };
-        Ok(Self { shared, tasks: [replies.abort_handle(), driver.abort_handle(), cancels.abort_handle()] })
+        let tasks = [replies.abort_handle(), driver.abort_handle(), cancels.abort_handle()];
+        Ok(Self { shared, tasks, confirming: tokio::sync::Mutex::default() })
     }
 
     pub(super) fn reply_queue(&self) -> &str {
@@ -165,6 +173,33 @@ impl Session {
             self.shared.driver.notify_one();
         }
         Ok(Waiter { shared: Arc::clone(&self.shared), id: inserted.id, is_over: false, cancellable: None })
+    }
+
+    /// Sends a request that the broker may refuse; then the call ends with `Refused`.
+    pub(super) async fn publish_confirmed(
+        &self,
+        connection: &Connection,
+        waiter: &mut Waiter,
+        publish: Publish<'_>,
+        cancellable: Option<&'static str>,
+    ) -> Result<(), NotSent> {
+        let confirming = self.confirming(connection).await.map_err(|_| NotSent::Ended)?;
+        // First: a future dropped meanwhile may have sent it.
+        waiter.cancellable = cancellable;
+        match confirming.publish(waiter.id, publish).await {
+            Ok(()) => Ok(()),
+            Err(Error::Disconnected { .. }) => Err(NotSent::Ended),
+            Err(error) => Err(NotSent::Refused(error)),
+        }
+    }
+
+    async fn confirming(&self, connection: &Connection) -> Result<Arc<Confirming>, Error> {
+        let mut confirming = self.confirming.lock().await;
+        if let Some(confirming) = confirming.as_ref().filter(|confirming| !confirming.has_ended()) {
+            return Ok(Arc::clone(confirming));
+        }
+        let opened = Arc::new(Confirming::open(connection, Arc::clone(&self.shared)).await?);
+        Ok(Arc::clone(confirming.insert(opened)))
     }
 
     /// Waits until a call ends while `max_in_flight` are waiting.
@@ -305,9 +340,24 @@ impl Shared {
 
     fn take_returned(&self) {
         for Returned { correlation_id, reply_text } in self.channel.drain_returned() {
-            let correlation_id = correlation_id.and_then(|id| id.parse().ok());
-            self.complete(correlation_id, Outcome::Returned { reply_text });
+            self.give_back(correlation_id.as_deref(), reply_text);
         }
+    }
+
+    /// Ends the call whose request no queue took.
+    pub(super) fn give_back(&self, correlation_id: Option<&str>, reply_text: String) {
+        let correlation_id = correlation_id.and_then(|id| id.parse().ok());
+        self.complete(correlation_id, Outcome::Returned { reply_text });
+    }
+
+    /// Ends a call whose request the broker refused.
+    pub(super) fn refuse(&self, correlation_id: u64) {
+        self.complete(Some(correlation_id), Outcome::Refused);
+    }
+
+    /// Ends a call whose request's confirm was lost.
+    pub(super) fn lose(&self, correlation_id: u64) {
+        self.complete(Some(correlation_id), Outcome::Disconnected);
     }
 
     /// Ends the calls whose deadline has come; says when the next one must.

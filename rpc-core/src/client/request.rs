@@ -45,7 +45,7 @@ struct Limits {
 
 impl Limits {
     fn timed_out(self, stage: TimeoutStage) -> CallError {
-        CallError::Timeout { stage, after: self.budget }
+        CallError::Timeout { method: "", stage, after: self.budget }
     }
 }
 
@@ -146,6 +146,10 @@ impl Request {
         if self.client.is_blocked() {
             return Err(Obstacle::NotYet);
         }
+        if self.service.max_length.is_some() {
+            // The broker's word takes longer.
+            return Err(Obstacle::NotYet);
+        }
         let session = self.client.current_session().ok_or(Obstacle::NotYet)?;
         let mut waiter = session.begin(limits.deadline).map_err(|_| Obstacle::NotYet)?;
         // Nothing of the budget is spent yet.
@@ -156,14 +160,14 @@ impl Request {
     /// Whether the call can be sent at all.
     fn check(&self) -> Result<(), CallError> {
         if self.client.is_shut_down() {
-            return Err(CallError::Shutdown { maybe_executed: false });
+            return Err(CallError::Shutdown { method: "", maybe_executed: false });
         }
         match &self.body {
             Err(error) => Err(CallError::BadRequest { message: error.to_string() }),
             Ok(body) => {
                 let limit_bytes = self.client.options().max_body_bytes;
                 match body.len() > limit_bytes {
-                    true => Err(CallError::PayloadTooLarge { body_bytes: body.len(), limit_bytes }),
+                    true => Err(CallError::PayloadTooLarge { method: "", body_bytes: body.len(), limit_bytes }),
                     false => Ok(()),
                 }
             }
@@ -176,6 +180,35 @@ impl Request {
     }
 
     fn publish(&self, session: &Session, waiter: &mut Waiter, remaining: Duration, number: u32) -> Result<(), Failure> {
+        let publish = self.message(session, waiter.id(), remaining, number);
+        waiter.publish(publish, self.cancellable()).map_err(not_sent)
+    }
+
+    /// Publishes where the broker says what becomes of it.
+    async fn publish_confirmed(
+        &self,
+        session: &Session,
+        waiter: &mut Waiter,
+        remaining: Duration,
+        number: u32,
+    ) -> Result<(), Failure> {
+        let publish = self.message(session, waiter.id(), remaining, number);
+        let connection = &self.client.inner.connection;
+        session.publish_confirmed(connection, waiter, publish, self.cancellable()).await.map_err(not_sent)
+    }
+
+    /// The service whose workers are told when the call is given up.
+    fn cancellable(&self) -> Option<&'static str> {
+        (!self.method.no_cancel).then_some(self.service.name)
+    }
+
+    fn message<'a>(
+        &'a self,
+        session: &'a Session,
+        correlation_id: u64,
+        remaining: Duration,
+        number: u32,
+    ) -> Publish<'a> {
         let mut call = match self.headers.is_empty() {
             true => CallHeaders::default(),
             false => self.headers.clone(),
@@ -185,16 +218,14 @@ impl Request {
         }
         let remaining = (remaining < FOREVER).then_some(remaining);
         let reply_to = session.reply_queue();
-        let publish = Publish {
+        tracing::trace!(routing_key = self.method.routing_key, correlation_id, "call");
+        Publish {
             exchange: self.exchange(),
             routing_key: self.method.routing_key,
             mandatory: true,
-            properties: envelope::call_properties(self.service, self.method, waiter.id(), reply_to, remaining, call),
+            properties: envelope::call_properties(self.service, self.method, correlation_id, reply_to, remaining, call),
             body: self.body.as_deref().unwrap_or_default(),
-        };
-        tracing::trace!(routing_key = self.method.routing_key, correlation_id = waiter.id(), "call");
-        let cancellable = (!self.method.no_cancel).then_some(self.service.name);
-        waiter.publish(publish, cancellable).map_err(not_sent)
+        }
     }
 
     /// What the end of an attempt means for the call.
@@ -209,9 +240,12 @@ impl Request {
                 }
             }
             Outcome::Returned { reply_text } => Err(Failure::Final(self.no_such_service(reply_text))),
-            Outcome::Expired => Err(Failure::Final(CallError::Timeout { stage: TimeoutStage::Unknown, after: budget })),
+            Outcome::Refused => Err(Failure::Final(CallError::Overloaded { message: "the queue is full".to_owned() })),
+            Outcome::Expired => {
+                Err(Failure::Final(CallError::Timeout { method: "", stage: TimeoutStage::Unknown, after: budget }))
+            }
             Outcome::Disconnected => Err(Failure::Lost { maybe_executed: true }),
-            Outcome::Shutdown => Err(Failure::Final(CallError::Shutdown { maybe_executed: true })),
+            Outcome::Shutdown => Err(Failure::Final(CallError::Shutdown { method: "", maybe_executed: true })),
         }
     }
 
@@ -230,7 +264,7 @@ impl Request {
                 Ok(reply) => return Ok(reply),
                 // What an earlier send may have done outweighs that this one was not even taken.
                 Err(Failure::Final(error)) if sent > 0 && !error.maybe_executed() => {
-                    return Err(CallError::Disconnected { maybe_executed: true });
+                    return Err(CallError::Disconnected { method: "", maybe_executed: true });
                 }
                 Err(Failure::Final(error)) => return Err(error),
                 Err(Failure::Lost { maybe_executed }) => maybe_executed,
@@ -238,12 +272,12 @@ impl Request {
             sent += u32::from(maybe_executed);
             let is_resendable = self.method.idempotent || !maybe_executed;
             if !is_resendable || self.client.is_shut_down() {
-                return Err(CallError::Disconnected { maybe_executed });
+                return Err(CallError::Disconnected { method: "", maybe_executed });
             }
             if timeout_at(limits.deadline, sleep(backoff.pause())).await.is_err() {
                 return Err(match sent {
                     0 => limits.timed_out(TimeoutStage::Connecting),
-                    _ => CallError::Disconnected { maybe_executed: true },
+                    _ => CallError::Disconnected { method: "", maybe_executed: true },
                 });
             }
             tracing::debug!(routing_key = self.method.routing_key, sent, "sending again");
@@ -282,7 +316,15 @@ impl Request {
             true => limits.deadline.saturating_duration_since(Instant::now()),
             false => limits.budget,
         };
-        self.publish(&session, &mut waiter, remaining, number)?;
+        if self.service.max_length.is_none() {
+            self.publish(&session, &mut waiter, remaining, number)?;
+        } else {
+            let publishing = self.publish_confirmed(&session, &mut waiter, remaining, number);
+            match timeout_at(limits.deadline, publishing).await {
+                Ok(published) => published?,
+                Err(_) => return Err(timed_out(TimeoutStage::Unconfirmed)),
+            }
+        }
         self.conclude(waiter.outcome().await)
     }
 
@@ -308,7 +350,7 @@ impl Request {
         };
         match timeout_at(limits.deadline, channel.send(request)).await {
             Ok(Ok(())) => {}
-            Ok(Err(_)) => return Err(CallError::Disconnected { maybe_executed: false }),
+            Ok(Err(_)) => return Err(CallError::Disconnected { method: "", maybe_executed: false }),
             Err(_) => return Err(limits.timed_out(TimeoutStage::InFlightLimit)),
         }
         match timeout_at(limits.deadline, outcome).await {
@@ -317,11 +359,13 @@ impl Request {
             Ok(Ok(Settled::Nacked)) => {
                 Err(CallError::Overloaded { message: "the broker refused the request (basic.nack)".to_owned() })
             }
-            Ok(Ok(Settled::Lost { maybe_sent })) => Err(CallError::Disconnected { maybe_executed: maybe_sent }),
+            Ok(Ok(Settled::Lost { maybe_sent })) => {
+                Err(CallError::Disconnected { method: "", maybe_executed: maybe_sent })
+            }
             Ok(Ok(Settled::Refused(error))) => Err(not_sent(NotSent::Refused(error)).into_call_error()),
             // The channel's task is gone: shut down, or the last client with it.
-            Ok(Err(_)) if self.client.is_shut_down() => Err(CallError::Shutdown { maybe_executed: true }),
-            Ok(Err(_)) => Err(CallError::Disconnected { maybe_executed: true }),
+            Ok(Err(_)) if self.client.is_shut_down() => Err(CallError::Shutdown { method: "", maybe_executed: true }),
+            Ok(Err(_)) => Err(CallError::Disconnected { method: "", maybe_executed: true }),
             Err(_) => Err(limits.timed_out(TimeoutStage::Unconfirmed)),
         }
     }
@@ -344,7 +388,7 @@ impl Failure {
     fn into_call_error(self) -> CallError {
         match self {
             Self::Final(error) => error,
-            Self::Lost { maybe_executed } => CallError::Disconnected { maybe_executed },
+            Self::Lost { maybe_executed } => CallError::Disconnected { method: "", maybe_executed },
         }
     }
 }
@@ -352,7 +396,7 @@ impl Failure {
 fn not_connected(error: Error) -> Failure {
     match error {
         Error::Disconnected { .. } => Failure::Lost { maybe_executed: false },
-        Error::Closed { .. } => Failure::Final(CallError::Disconnected { maybe_executed: false }),
+        Error::Closed { .. } => Failure::Final(CallError::Disconnected { method: "", maybe_executed: false }),
         error => Failure::Final(CallError::Topology(error)),
     }
 }

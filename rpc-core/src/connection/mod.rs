@@ -27,7 +27,7 @@ use tokio::{sync::watch, task::AbortHandle, time::timeout};
 #[cfg(feature = "tls")]
 pub use self::tls::ClientTlsOptions;
 pub(crate) use self::{
-    lapin::{Channel, Consumer, Delivery, WeakDelivery},
+    lapin::{Channel, Confirm, Consumer, Delivery, WeakDelivery},
     supervisor::Backoff,
 };
 use self::{
@@ -67,6 +67,51 @@ impl Default for ConnectionOptions {
             #[cfg(feature = "tls")]
             tls: ClientTlsOptions::default(),
         }
+    }
+}
+
+impl ConnectionOptions {
+    /// Sets [`name`](Self#structfield.name).
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Sets [`connect_timeout`](Self#structfield.connect_timeout).
+    #[must_use]
+    pub const fn connect_timeout(mut self, connect_timeout: Duration) -> Self {
+        self.connect_timeout = connect_timeout;
+        self
+    }
+
+    /// Sets [`reconnect_delay_min`](Self#structfield.reconnect_delay_min).
+    #[must_use]
+    pub const fn reconnect_delay_min(mut self, reconnect_delay_min: Duration) -> Self {
+        self.reconnect_delay_min = reconnect_delay_min;
+        self
+    }
+
+    /// Sets [`reconnect_delay_max`](Self#structfield.reconnect_delay_max).
+    #[must_use]
+    pub const fn reconnect_delay_max(mut self, reconnect_delay_max: Duration) -> Self {
+        self.reconnect_delay_max = reconnect_delay_max;
+        self
+    }
+
+    /// Sets [`reconnect_attempts`](Self#structfield.reconnect_attempts).
+    #[must_use]
+    pub const fn reconnect_attempts(mut self, reconnect_attempts: Option<u32>) -> Self {
+        self.reconnect_attempts = reconnect_attempts;
+        self
+    }
+
+    /// Sets [`tls`](Self#structfield.tls).
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: ClientTlsOptions) -> Self {
+        self.tls = tls;
+        self
     }
 }
 
@@ -178,14 +223,14 @@ impl Connection {
         self.shared.state.borrow().clone()
     }
 
-    /// Follows the state: the receiver holds the current one and wakes at every change.
-    pub fn states(&self) -> watch::Receiver<State> {
-        self.shared.state.subscribe()
-    }
-
     /// Whether the broker has stopped reading from us.
     pub(crate) fn is_blocked(&self) -> bool {
         matches!(*self.shared.state.borrow(), State::Blocked { .. })
+    }
+
+    /// Follows the state: the receiver holds the current one and wakes at every change.
+    pub fn states(&self) -> watch::Receiver<State> {
+        self.shared.state.subscribe()
     }
 
     /// Resolves when [`is_blocked`](Self::is_blocked) is false.

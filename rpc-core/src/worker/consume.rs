@@ -18,7 +18,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
     time::{Instant, sleep},
 };
 use tracing::Instrument;
@@ -32,10 +32,13 @@ use super::{
     pace::Pace,
     poison::{self, Sentence},
     reply::{Finished, Reply, Verdict, send_replies},
+    returns::{ReturnsTask, take_returned},
+    slots::{NoSlot, Slots},
 };
 use crate::{
     connection::{Backoff, Channel, Consumer, Delivery, WeakDelivery, transport::Settlement},
     context::Context,
+    envelope::Code,
     error::Error,
 };
 
@@ -44,7 +47,7 @@ pub(super) struct Lane {
     pub(super) source: Source,
     pub(super) service: Arc<dyn Dispatch>,
     /// Handlers that may run at once, over all lanes of the pool; `None` when the prefetch counts bound them already.
-    pub(super) slots: Option<Arc<Semaphore>>,
+    pub(super) slots: Option<Arc<Slots>>,
     pub(super) counters: Arc<Counters>,
     /// What it has answered, when it is to remember.
     pub(super) dedupe: Option<Arc<Dedupe>>,
@@ -143,6 +146,9 @@ async fn serve(
     let paces = lane.service.descriptor().methods.iter().map(|_| Pace::default()).collect();
     let desk = Arc::new(Desk { lane: Arc::clone(lane), finished, phase: phase.clone(), paces });
     let mut handlers = Handlers::default();
+    // With confirms, what comes back comes with them.
+    let returns = (lane.source.ack_policy != AckPolicy::AfterConfirmedReply)
+        .then(|| ReturnsTask::spawn(intake.channel.clone(), Arc::clone(&lane.counters)));
     let lost = loop {
         let delivery = tokio::select! {
             biased;
@@ -173,6 +179,9 @@ async fn serve(
     drop(desk);
     // Ends with the last sender: nothing in it waits longer than the channel lives.
     drop(replier.await);
+    if returns.is_some() {
+        take_returned(&intake.channel, &lane.counters);
+    }
     if !matches!(end, LaneEnd::Lost { .. })
         && let Err(error) = intake.channel.close().await
     {
@@ -301,12 +310,17 @@ fn take(
         // One block, with nothing kept twice: its size is the task's.
         let response = 'begun: {
             let lane = &*job.desk.lane;
-            let _slot = match lane.slots.as_deref().map(|slots| (slots, slots.try_acquire())) {
+            let _slot = match lane.slots.as_deref().map(|slots| (slots, slots.free())) {
                 None => None,
-                Some((_, Ok(slot))) => Some(slot),
-                Some((slots, Err(_))) => match Box::pin(slots.acquire()).await {
+                Some((_, Some(slot))) => Some(slot),
+                Some((slots, None)) => match Box::pin(slots.wait(request.context().remaining())).await {
                     Ok(slot) => Some(slot),
-                    Err(_) => break 'begun None,
+                    Err(NoSlot::TooLate { estimate }) => {
+                        Counters::add(&lane.counters.shed);
+                        let message = format!("its turn at this worker would come in {estimate:?}, too late");
+                        break 'begun Some(Response::failed(Code::Overloaded, message));
+                    }
+                    Err(NoSlot::Closed) => break 'begun None,
                 },
             };
             if *job.desk.phase.borrow() > Phase::Serving {

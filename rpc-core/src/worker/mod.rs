@@ -16,7 +16,9 @@ mod handlers;
 mod pace;
 mod poison;
 mod reply;
+mod returns;
 mod shutdown;
+mod slots;
 
 use std::{
     fmt,
@@ -27,10 +29,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::{Semaphore, watch},
-    time::timeout,
-};
+use tokio::{sync::watch, time::timeout};
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -39,6 +38,7 @@ use self::{
     cancel::{Control, ControlTask},
     consume::{Intake, Lane, Phase},
     dedupe::Dedupe,
+    slots::Slots,
 };
 pub use self::{
     dedupe::DedupeOptions,
@@ -99,6 +99,11 @@ pub struct PoolStats {
     pub requeued: u64,
     /// Requests moved to `rpc.<service>.dead`.
     pub dead_lettered: u64,
+    /// Requests refused because they would have waited here longer than their caller.
+    pub shed: u64,
+    /// Replies that came back, because the caller had gone and its reply queue with it. Counted with a delay of a
+    /// second.
+    pub unheard: u64,
     /// Requests answered from memory ([`WorkerPool::dedupe`]).
     pub deduplicated: u64,
 }
@@ -213,8 +218,8 @@ impl WorkerPool {
         let counters = Arc::new(Counters::default());
         let lanes: usize = self.services.iter().map(|service| service.descriptor().method_queues().len()).sum();
         // Where the prefetch counts allow no more handlers than that anyway, nobody need count them.
-        let slots = (lanes * usize::from(prefetch_count) > self.concurrency)
-            .then(|| Arc::new(Semaphore::new(self.concurrency.min(Semaphore::MAX_PERMITS))));
+        let slots =
+            (lanes * usize::from(prefetch_count) > self.concurrency).then(|| Arc::new(Slots::new(self.concurrency)));
         let (phase, _) = watch::channel(Phase::Serving);
         let mut handle = PoolHandle::new(phase, Arc::clone(&counters));
         let names = self.services.iter().map(|service| service.descriptor().name).collect();
@@ -276,6 +281,11 @@ impl WorkerPool {
         let is_quorum = self.queue_kind == QueueKind::Quorum;
         let delivery_limit = is_quorum.then(|| self.delivery_limit.unwrap_or(poison::DEFAULT_DELIVERY_LIMIT));
         let mut arguments = kind_arguments(is_quorum);
+        if let Some(max_length) = service.descriptor().max_length {
+            arguments.push(("x-max-length", HeaderValue::from(max_length)));
+            // The default would drop the oldest request without a word.
+            arguments.push(("x-overflow", HeaderValue::from("reject-publish")));
+        }
         if let Some(limit) = delivery_limit {
             arguments.push(("x-delivery-limit", HeaderValue::from(limit)));
             arguments.push(("x-dead-letter-exchange", HeaderValue::from(topology::DEAD_EXCHANGE)));
@@ -400,6 +410,8 @@ struct Counters {
     requeued: AtomicU64,
     dead_lettered: AtomicU64,
     deduplicated: AtomicU64,
+    shed: AtomicU64,
+    unheard: AtomicU64,
 }
 
 impl Counters {
@@ -419,6 +431,8 @@ impl Counters {
             cancelled: self.cancelled.load(Ordering::Relaxed),
             requeued: self.requeued.load(Ordering::Relaxed),
             dead_lettered: self.dead_lettered.load(Ordering::Relaxed),
+            shed: self.shed.load(Ordering::Relaxed),
+            unheard: self.unheard.load(Ordering::Relaxed),
             deduplicated: self.deduplicated.load(Ordering::Relaxed),
         }
     }

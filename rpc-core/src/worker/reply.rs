@@ -109,7 +109,13 @@ async fn confirm(channel: &Channel, batch: &mut [Finished], counters: &Counters)
     }
     for (finished, confirm) in confirms {
         match confirm.wait().await {
-            Ok((true, _)) => Counters::add(&counters.answered),
+            Ok((true, returned)) => {
+                Counters::add(&counters.answered);
+                // It may be another reply's; each comes back once.
+                if returned.is_some() {
+                    Counters::add(&counters.unheard);
+                }
+            }
             Ok((false, _)) | Err(_) => {
                 tracing::warn!(delivery_tag = finished.delivery_tag, "the broker did not confirm a reply");
                 finished.verdict = Verdict::Requeue;
@@ -118,10 +124,11 @@ async fn confirm(channel: &Channel, batch: &mut [Finished], counters: &Counters)
     }
 }
 
-/// Not mandatory: a caller that has gone is nobody's error, and RabbitMQ returns mandatory replies to
+/// Mandatory, so that callers that have gone are counted; except that RabbitMQ returns mandatory replies to
 /// `amq.rabbitmq.reply-to` although it delivers them.
 fn reply_publish<'a>(reply_to: &'a str, properties: Properties<'a>, body: &'a [u8]) -> Publish<'a> {
-    Publish { exchange: "", routing_key: reply_to, mandatory: false, properties, body }
+    let mandatory = !reply_to.starts_with(DIRECT_REPLY_TO);
+    Publish { exchange: "", routing_key: reply_to, mandatory, properties, body }
 }
 
 /// Merges acks of consecutive delivery tags.
@@ -175,6 +182,9 @@ impl Acks {
         }
     }
 }
+
+/// What the names of RabbitMQ's direct reply-to begin with.
+const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
 /// As many as a busy pool finishes between two looks.
 const BATCH_MAX: usize = 256;

@@ -13,7 +13,7 @@ use super::{
     cancel::ControlTask,
     consume::{LaneEnd, Phase},
 };
-use crate::error::Error;
+use crate::{error::Error, signal::StopSignals};
 
 /// A running pool. Dropping it stops it at once: handlers are aborted, and their requests go back to the queues.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub struct PoolHandle {
 pub struct ShutdownReport {
     /// Handlers still running at the limit, which were aborted; the broker redelivers their requests.
     pub aborted: usize,
+    /// What the pool has done from its start to its end.
+    pub stats: PoolStats,
 }
 
 impl PoolHandle {
@@ -70,6 +72,44 @@ impl PoolHandle {
         Error::Disconnected { reason: "the pool has no consumer left".to_owned() }
     }
 
+    /// Serves until the process is told to stop, by ctrl-c or SIGTERM, then [shuts down](Self::shutdown) within
+    /// `limit`. From the call on these signals no longer end the process by themselves.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # async fn example(pool: rpc_core::WorkerPool) -> Result<(), rpc_core::Error> {
+    /// let report = pool.start().await?.run_until_signal(Duration::from_secs(30)).await?;
+    /// println!("{} calls answered, {} cut short", report.stats.answered, report.aborted);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`shutdown`](Self::shutdown) and [`lost`](Self::lost); [`Error::Configuration`] when the operating
+    /// system refuses a signal handler.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops the pool at once, as dropping the pool does.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime whose I/O is enabled.
+    pub fn run_until_signal(
+        mut self,
+        limit: Duration,
+    ) -> impl Future<Output = Result<ShutdownReport, Error>> + Send + 'static {
+        // Now, not when it is first polled: a signal must not find the process without a handler.
+        let stop_signals = StopSignals::listen();
+        async move {
+            let mut stop_signals =
+                stop_signals.map_err(|error| Error::Configuration(format!("cannot listen for signals: {error}")))?;
+            tokio::select! {
+                () = stop_signals.next() => {}
+                error = self.lost() => return Err(error),
+            }
+            tracing::info!(?limit, "told to stop: draining");
+            self.shutdown(limit).await
+        }
+    }
+
     /// Stops in order: takes no new requests, gives back those not begun, finishes the others and answers them,
     /// acknowledges, closes its channels. Handlers that run longer than `limit` are aborted, and their requests go
     /// back to the queues.
@@ -95,7 +135,7 @@ impl PoolHandle {
         }
         match lost {
             Some(reason) => Err(Error::Disconnected { reason }),
-            None => Ok(report),
+            None => Ok(ShutdownReport { stats: self.counters.stats(), ..report }),
         }
     }
 

@@ -109,6 +109,7 @@ fn method_tokens(service: &Service, method: &Method) -> TokenStream {
 fn descriptor(service: &Service) -> TokenStream {
     let Service { krate, name, version, .. } = service;
     let queue = option(service.queue.as_ref());
+    let max_length = option(service.max_length);
     let codec = match service.codec {
         Codec::MessagePack => quote!(MessagePack),
         Codec::Json => quote!(Json),
@@ -157,6 +158,7 @@ fn descriptor(service: &Service) -> TokenStream {
             version: #version,
             queue: #queue,
             codec: #krate::__private::Codec::#codec,
+            max_length: #max_length,
             methods: &[#(#methods)*],
         };
 

@@ -21,6 +21,7 @@ const _: () = {
         version: 1u32,
         queue: ::core::option::Option::Some("rpc_queue"),
         codec: ::rpc_core::__private::Codec::Text,
+        max_length: ::core::option::Option::None,
         methods: &[::rpc_core::__private::MethodDescriptor::new("fib", "rpc_queue")],
     };
     #[allow(non_camel_case_types, dead_code)]

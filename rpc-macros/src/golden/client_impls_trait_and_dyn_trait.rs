@@ -84,6 +84,7 @@ const _: () = {
         version: 1u32,
         queue: ::core::option::Option::None,
         codec: my::rpc::__private::Codec::MessagePack,
+        max_length: ::core::option::Option::None,
         methods: &[my::rpc::__private::MethodDescriptor::new("put", "store.put")],
     };
     #[allow(non_camel_case_types, dead_code)]

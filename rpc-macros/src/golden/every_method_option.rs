@@ -41,6 +41,7 @@ const _: () = {
         version: 3u32,
         queue: ::core::option::Option::None,
         codec: ::rpc_core::__private::Codec::Json,
+        max_length: ::core::option::Option::Some(500u32),
         methods: &[
             ::rpc_core::__private::MethodDescriptor {
                 aliases: &["run", "begin"],

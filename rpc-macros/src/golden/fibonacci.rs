@@ -25,6 +25,7 @@ const _: () = {
         version: 1u32,
         queue: ::core::option::Option::None,
         codec: ::rpc_core::__private::Codec::MessagePack,
+        max_length: ::core::option::Option::None,
         methods: &[
             ::rpc_core::__private::MethodDescriptor {
                 timeout: ::core::option::Option::Some(

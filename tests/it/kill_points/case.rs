@@ -196,7 +196,7 @@ impl Case {
                 assert!(answer.contains(QUESTION), "{answer}");
                 Ending::Answered
             }
-            Err(CallError::Disconnected { maybe_executed: true }) => Ending::MayHaveRun,
+            Err(CallError::Disconnected { maybe_executed: true, .. }) => Ending::MayHaveRun,
             Err(error) => Ending::Other(error.code(), error.maybe_executed()),
         };
         // All that was promised, and then, behind it in the queue, one more: nothing is executed after that.

@@ -44,10 +44,17 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     options.reconnect_delay_max = Duration::from_millis(200);
     let connection = Connection::open_with(&uri, options).await?;
     let pool = WorkerPool::new(&connection).serve(Named::new(&service, ProbeServer::new(answers)));
-    let _serving = pool.concurrency(concurrency).start().await?;
+    let serving = pool.concurrency(concurrency).start().await?;
+    let stopped = serving.run_until_signal(Duration::from_secs(10));
     say("ready");
-    // Also when the sender is dropped unused.
-    drop(end.await);
+    tokio::select! {
+        report = stopped => {
+            let report = report?;
+            say(&format!("answered {}, aborted {}", report.stats.answered, report.aborted));
+        }
+        // Also when the sender is dropped unused.
+        _ = end => {}
+    }
     Ok(())
 }
 

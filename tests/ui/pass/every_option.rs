@@ -4,7 +4,7 @@
 use rpc_core::service;
 
 /// A service.
-#[service(name = "every-option", version = 2, codec = "json")]
+#[service(name = "every-option", version = 2, codec = "json", max_length = 1000)]
 pub trait Every {
     /// A method.
     #[rpc(name = "first", alias = "one", alias = "uno", timeout = "250ms", idempotent, priority = 9, queue = "fast")]
