@@ -269,6 +269,8 @@ async fn confirms_are_delayed_withheld_and_released_in_order() {
     declare(&channel, "q", false, false).await.unwrap();
     broker.faults().withhold_confirms();
     let first = confirmed(&channel, "1").await;
+    // On the socket is not handled: the answer to this is.
+    assert_eq!(declare(&channel, "q", false, true).await.unwrap(), 1);
     broker.faults().nack_next_publish();
     let second = confirmed(&channel, "2").await;
     assert_eq!(declare(&channel, "q", false, true).await.unwrap(), 1, "one was nacked, the other taken");

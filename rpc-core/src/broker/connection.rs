@@ -6,7 +6,10 @@ use std::{
     collections::VecDeque,
     io::{self, IoSlice},
     pin::pin,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{Ordering, fence},
+    },
     time::Duration,
 };
 
@@ -294,7 +297,12 @@ async fn write_output<W: AsyncWrite + Unpin>(
                 return error;
             }
             has_written = true;
-            let before = outbox.traffic.backlog.fetch_sub(bytes, Ordering::Relaxed);
+            let before = outbox.traffic.backlog.fetch_sub(bytes, Ordering::AcqRel);
+            if before == bytes {
+                // With the one in `inspect`: either we see who waits, or they see what we wrote.
+                fence(Ordering::SeqCst);
+                shared.note_change();
+            }
             // The core stops delivering to those who do not read; they do now.
             if before >= RESUME_BYTES && before - bytes < RESUME_BYTES {
                 shared.with(|core, now| core.resume(id, now));

@@ -20,6 +20,7 @@ mod core;
 mod faults;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod inspect;
 mod listener;
 mod shared;
 #[cfg(feature = "tls")]
@@ -35,6 +36,7 @@ pub use self::tls::TlsOptions;
 pub use self::{
     config::{BrokerBuilder, BrokerError},
     faults::{Faults, Restart},
+    inspect::{BindingInfo, ConnectionInfo, ExchangeInfo, QueueInfo, VhostView},
 };
 
 /// A running broker. Dropping it stops it.

@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -22,6 +22,9 @@ pub(super) struct Shared {
     /// Wakes the timer task: something is due earlier than it thought.
     pub(super) timer: Notify,
     stopping: watch::Sender<bool>,
+    /// Those who wait for something to change, and what wakes them.
+    pub(super) watchers: AtomicUsize,
+    pub(super) changed: Notify,
     /// New connections are closed as they come.
     is_refusing: AtomicBool,
     pub(super) handshake_timeout: Duration,
@@ -73,6 +76,8 @@ impl Shared {
             state: Mutex::new(State { core: Core::new(rules, seed), outboxes: Vec::new(), timer_at: None }),
             timer: Notify::new(),
             stopping: watch::channel(false).0,
+            watchers: AtomicUsize::new(0),
+            changed: Notify::new(),
             is_refusing: AtomicBool::new(false),
             handshake_timeout,
         }
@@ -97,6 +102,18 @@ impl Shared {
         let result = work(&mut state.core, now());
         self.finish(state);
         result
+    }
+
+    /// Looks at the core, without telling anybody that it changed.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&Core) -> T) -> T {
+        look(&self.lock().core)
+    }
+
+    /// Wakes those who wait for a change; there are hardly ever any.
+    pub(super) fn note_change(&self) {
+        if self.watchers.load(Ordering::Acquire) > 0 {
+            self.changed.notify_waiters();
+        }
     }
 
     /// Forgets a connection.
@@ -171,6 +188,7 @@ impl Shared {
             *timer_at = Some(next);
             self.timer.notify_one();
         }
+        self.note_change();
     }
 }
 

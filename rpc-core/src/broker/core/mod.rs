@@ -18,6 +18,7 @@ mod dispatch;
 mod exchange;
 mod fault;
 mod injected;
+mod inspect;
 #[cfg(any(test, fuzzing))]
 mod invariants;
 mod message;
@@ -40,6 +41,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use self::inspect::{BindingInfo, ConnectionInfo, ExchangeInfo, QueueInfo};
 pub(crate) use self::{
     access::{Grants, Pattern, Permissions, TopicPermissions, User},
     fault::Fault,

@@ -99,7 +99,7 @@ impl Session {
         self.backlog_bytes() < BACKLOG_MAX_BYTES
     }
 
-    fn backlog_bytes(&self) -> usize {
+    pub(super) fn backlog_bytes(&self) -> usize {
         self.out.bytes() + self.traffic.backlog.load(Ordering::Relaxed)
     }
 

@@ -1,0 +1,159 @@
+//! Looking into a running broker, for assertions.
+
+use std::{
+    pin::pin,
+    sync::atomic::{Ordering, fence},
+    time::Duration,
+};
+
+use tokio::time::timeout;
+
+pub use super::core::{BindingInfo, ConnectionInfo, ExchangeInfo, QueueInfo};
+use super::{Broker, shared::Shared};
+
+/// One vhost of a [`Broker`], to be looked into.
+#[derive(Debug, Clone, Copy)]
+pub struct VhostView<'a> {
+    broker: &'a Broker,
+    name: &'a str,
+}
+
+impl Broker {
+    /// A queue of the vhost `/`, as it is at this moment; `None` when there is none of that name.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use rpc_core::{Connection, WorkerPool, broker::Broker, service};
+    /// # #[service(name = "inspected")]
+    /// # trait Adder { async fn add(&self, a: u64, b: u64) -> u64; }
+    /// # struct Cpu;
+    /// # impl Adder for Cpu { async fn add(&self, a: u64, b: u64) -> u64 { a + b } }
+    /// let broker = Broker::start().await?;
+    /// assert!(broker.queue("rpc.inspected").await.is_none());
+    /// let connection = Connection::open(broker.uri()).await?;
+    /// let pool = WorkerPool::new(&connection).serve(AdderServer::new(Cpu)).start().await?;
+    /// AdderClient::new(&connection).add(1, 2).await?;
+    /// let queue = broker.queue("rpc.inspected").await.ok_or("no queue")?;
+    /// assert!(queue.durable && queue.ready == 0 && queue.consumers == 1);
+    /// # Ok(()) }
+    /// ```
+    pub async fn queue(&self, name: &str) -> Option<QueueInfo> {
+        self.vhost("/").queue(name).await
+    }
+
+    /// The queues of the vhost `/`, by name.
+    pub async fn queues(&self) -> Vec<QueueInfo> {
+        self.vhost("/").queues().await
+    }
+
+    /// The exchanges of the vhost `/`, by name, those included that are there from the start.
+    pub async fn exchanges(&self) -> Vec<ExchangeInfo> {
+        self.vhost("/").exchanges().await
+    }
+
+    /// The bindings of the vhost `/` in the order they were made, without those of the default exchange.
+    pub async fn bindings(&self) -> Vec<BindingInfo> {
+        self.vhost("/").bindings().await
+    }
+
+    /// The connections that are open, on all vhosts.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use rpc_core::{Connection, ConnectionOptions, broker::Broker};
+    /// let broker = Broker::start().await?;
+    /// let mut options = ConnectionOptions::default();
+    /// options.name = "billing".to_owned();
+    /// let connection = Connection::open_with(broker.uri(), options).await?;
+    /// let open = broker.connections().await;
+    /// assert_eq!((open[0].name.as_str(), open[0].user.as_str()), ("billing", "guest"));
+    /// # Ok(()) }
+    /// ```
+    pub async fn connections(&self) -> Vec<ConnectionInfo> {
+        self.shared.with(|core, _| core.connections())
+    }
+
+    /// Looks into a vhost; one that does not exist is empty.
+    pub fn vhost<'a>(&'a self, name: &'a str) -> VhostView<'a> {
+        VhostView { broker: self, name }
+    }
+
+    /// Waits until no queue of any vhost holds a message, ready or unacknowledged, and everything is written that the
+    /// broker has to say. False when that is not so within `limit`.
+    ///
+    /// Expiry follows tokio's clock, so that a test need not wait for it:
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    ///
+    /// use lapin::{BasicProperties, Connection, ConnectionProperties, options::*, types::FieldTable};
+    /// use rpc_core::broker::Broker;
+    ///
+    /// let broker = Broker::builder().heartbeat(Duration::ZERO).start().await?;
+    /// let connection = Connection::connect(broker.uri(), ConnectionProperties::default()).await?;
+    /// let channel = connection.create_channel().await?;
+    /// channel.queue_declare("q".into(), QueueDeclareOptions::default(), FieldTable::default()).await?;
+    /// let minute = BasicProperties::default().with_expiration("60000".into());
+    /// channel.basic_publish("".into(), "q".into(), BasicPublishOptions::default(), b"late", minute).await?;
+    /// // Comes back after the publish was handled.
+    /// channel.queue_declare("q".into(), QueueDeclareOptions::default(), FieldTable::default()).await?;
+    ///
+    /// tokio::time::pause();
+    /// tokio::time::advance(Duration::from_secs(59)).await;
+    /// assert_eq!(broker.queue("q").await.map(|queue| queue.ready), Some(1));
+    /// tokio::time::advance(Duration::from_secs(2)).await;
+    /// assert!(broker.wait_until_idle(Duration::from_secs(1)).await);
+    /// # Ok(()) }
+    /// ```
+    pub async fn wait_until_idle(&self, limit: Duration) -> bool {
+        timeout(limit, idle(&self.shared)).await.is_ok()
+    }
+}
+
+impl VhostView<'_> {
+    /// As [`Broker::queue`].
+    pub async fn queue(&self, name: &str) -> Option<QueueInfo> {
+        self.queues().await.into_iter().find(|queue| queue.name == name)
+    }
+
+    /// As [`Broker::queues`].
+    pub async fn queues(&self) -> Vec<QueueInfo> {
+        self.broker.shared.with(|core, _| core.queues(self.name))
+    }
+
+    /// As [`Broker::exchanges`].
+    pub async fn exchanges(&self) -> Vec<ExchangeInfo> {
+        self.broker.shared.with(|core, _| core.exchanges(self.name))
+    }
+
+    /// As [`Broker::bindings`].
+    pub async fn bindings(&self) -> Vec<BindingInfo> {
+        self.broker.shared.with(|core, _| core.bindings(self.name))
+    }
+}
+
+async fn idle(shared: &Shared) {
+    // Counted down even if this is dropped.
+    struct Watching<'a>(&'a Shared);
+    impl Drop for Watching<'_> {
+        fn drop(&mut self) {
+            self.0.watchers.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+    shared.watchers.fetch_add(1, Ordering::AcqRel);
+    let _watching = Watching(shared);
+    loop {
+        let mut changed = pin!(shared.changed.notified());
+        // Before the look, so that no change is missed between the two.
+        changed.as_mut().enable();
+        fence(Ordering::SeqCst);
+        if shared.look(|core| core.is_idle()) {
+            return;
+        }
+        changed.await;
+    }
+}
