@@ -7,15 +7,17 @@
 //! - Outside confirm mode returned messages pile up silently: [`Channel::drain_returned`] fetches them.
 //! - In confirm mode a return arrives inside the confirm of any publish: [`Confirm::wait`] hands it over as it is,
 //!   to be matched by correlation_id.
+//! - Two threads that publish on one channel in confirm mode may get each other's confirm: it numbers a publish first and
+//!   queues its frames then. [`Channel::publish_for_confirm`] lets one at a time do both.
 //! - Built without TLS it takes `amqps` for `amqp`: [`parse_uri`] refuses it.
 //! - `ShortString::from` panics above 255 bytes: every name goes through [`short`].
 
 use std::{
     borrow::Cow,
-    future::Future,
+    future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::{
-        Arc, Weak,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     task::{self, Poll, Waker},
@@ -112,7 +114,7 @@ impl Link {
 
     pub(super) async fn channel(&self) -> Result<Channel, Error> {
         match self.connection.create_channel().await {
-            Ok(channel) => Ok(Channel { channel }),
+            Ok(channel) => Ok(Channel { channel, numbering: Arc::default() }),
             Err(error) => Err(operation_error(&error, "open a channel")),
         }
     }
@@ -148,6 +150,8 @@ impl Stream for Events {
 #[derive(Debug, Clone)]
 pub(crate) struct Channel {
     channel: lapin::Channel,
+    /// Held while a publish gets its number and its frames their place.
+    numbering: Arc<Mutex<()>>,
 }
 
 impl Channel {
@@ -178,7 +182,20 @@ impl Channel {
         let Publish { exchange, routing_key, mandatory, properties, body } = publish;
         let (exchange, routing_key, properties) = (short(exchange)?, short(routing_key)?, to_lapin(properties)?);
         let options = BasicPublishOptions { mandatory, immediate: false };
-        match self.channel.basic_publish(exchange, routing_key, options, body, properties).await {
+        self.numbered(self.channel.basic_publish(exchange, routing_key, options, body, properties)).await
+    }
+
+    /// Drives a publish whose first poll, which numbers it and queues its frames, no other one's interrupts.
+    async fn numbered(
+        &self,
+        publishing: impl Future<Output = lapin::Result<lapin::PublisherConfirm>>,
+    ) -> Result<Confirm, Error> {
+        let mut publishing = pin!(publishing);
+        let published = poll_fn(|cx| {
+            let _one_at_a_time = self.numbering.lock().unwrap_or_else(PoisonError::into_inner);
+            publishing.as_mut().poll(cx)
+        });
+        match published.await {
             Ok(confirm) => Ok(Confirm { confirm }),
             Err(error) => Err(operation_error(&error, "publish")),
         }
@@ -220,10 +237,8 @@ impl Channel {
             cluster_id with_cluster_id,
         );
         let options = BasicPublishOptions { mandatory: true, immediate: false };
-        match self.channel.basic_publish(short("")?, short(queue)?, options, delivery.body(), properties).await {
-            Ok(confirm) => Ok(Confirm { confirm }),
-            Err(error) => Err(operation_error(&error, "publish")),
-        }
+        let (exchange, routing_key) = (short("")?, short(queue)?);
+        self.numbered(self.channel.basic_publish(exchange, routing_key, options, delivery.body(), properties)).await
     }
 
     /// Queues an ack, a requeue or a discard for sending.
@@ -397,7 +412,7 @@ impl Consumer {
     /// # Cancel safety
     /// Dropping the future loses no delivery.
     pub(crate) async fn next(&mut self) -> Result<Option<Delivery>, Error> {
-        std::future::poll_fn(|cx| self.poll_next(cx)).await
+        poll_fn(|cx| self.poll_next(cx)).await
     }
 
     fn poll_next(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<Option<Delivery>, Error>> {
