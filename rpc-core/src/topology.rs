@@ -7,6 +7,7 @@
 //!                                             ──<service>.<queue>.*──► …          unknown methods are answered, too
 //!  rpc.cancel (direct, durable) ──<service>──► rpc.control.<uuid>   exclusive, auto-delete, one per worker pool
 //!  rpc.dead (headers, durable) ──x-first-death-…──► rpc.<service>.dead   what hit the delivery limit of a quorum queue
+//!                              └─x-first-death-…──► rpc.<service>.dead.callers   the same, until their callers are told
 //!  "" (default) ──► rpc.<service>.dead    what a worker dead-letters
 //!  "" (default) ──► rpc.reply.<uuid>.<epoch>   exclusive, auto-delete, one per client and connection epoch
 //! ```
@@ -78,6 +79,11 @@ pub(crate) fn dead_queue(service: &str) -> String {
     format!("{PREFIX}.{service}.dead")
 }
 
+/// Where the broker's own dead letters wait until their callers are told. No method queue has a dot in its name.
+pub(crate) fn dead_callers_queue(service: &str) -> String {
+    format!("{PREFIX}.{service}.dead.callers")
+}
+
 /// A pool's control queue: a new one for each opening, so that nothing is restored behind anybody's back.
 pub(crate) fn control_queue(opening: Uuid) -> String {
     format!("{PREFIX}.control.{opening}")
@@ -99,6 +105,7 @@ mod tests {
         assert_eq!(method_of("fibonacci.slow.fib"), "fib");
         assert_eq!(method_of("rpc_queue"), "rpc_queue");
         assert_eq!(dead_queue("fibonacci"), "rpc.fibonacci.dead");
+        assert_eq!(dead_callers_queue("fibonacci"), "rpc.fibonacci.dead.callers");
         assert!(is_reply_queue(&reply_queue(Uuid::nil(), 2)) && !is_reply_queue("amq.rabbitmq.reply-to"));
         assert_eq!(control_queue(Uuid::nil()), "rpc.control.00000000-0000-0000-0000-000000000000");
         assert_eq!(reply_queue(Uuid::nil(), 2), "rpc.reply.00000000-0000-0000-0000-000000000000.2");

@@ -23,6 +23,7 @@ on_both_brokers!(
     an_idempotent_request_is_executed_again_whatever_the_policy,
     a_request_that_keeps_losing_its_worker_is_dead_lettered_and_its_caller_told,
     what_no_worker_judges_is_dead_lettered_by_the_broker,
+    the_caller_of_what_the_broker_dead_letters_is_told,
     an_expired_request_is_no_dead_letter,
 );
 
@@ -193,6 +194,58 @@ async fn what_no_worker_judges_is_dead_lettered_by_the_broker(stage: &Stage) {
     let letter = stage.raw().await.consume("rpc.poison-broker.dead", 1).await.next().await;
     assert_eq!(header(&letter, "x-first-death-reason"), Some("delivery_limit"));
     assert_eq!((letter.routing_key.as_str(), header(&letter, "tenant")), ("poison-broker.once", Some("blue")));
+}
+
+/// Takes a request and gives it back until the broker has enough of it.
+async fn exhaust(requests: &mut rpc_tests::raw::Deliveries) {
+    for _ in 0..2 {
+        let request = requests.next().await;
+        request.nack(BasicNackOptions { multiple: false, requeue: true }).await.unwrap();
+    }
+}
+
+async fn the_caller_of_what_the_broker_dead_letters_is_told(stage: &Stage) {
+    hanging!("poison-told");
+    for queue in ["rpc.poison-told.dead", "rpc.poison-told.dead.callers"] {
+        stage.fresh(queue).await;
+    }
+    let service = Hanging::times(1);
+    let pool = async || {
+        let pool = stage.pool(JobServer::new(service.clone())).await.concurrency(1);
+        pool.queue_kind(QueueKind::Quorum).delivery_limit(1).start().await.unwrap()
+    };
+    pool().await.shutdown(SOON).await.unwrap();
+    let client = JobClient::new(&stage.connect().await);
+    let call = |timeout| tokio::spawn(client.once().timeout(timeout).into_future());
+    let long = Duration::from_secs(50);
+    let rival = stage.raw().await;
+    let mut requests = rival.consume("rpc.poison-told", 1).await;
+
+    // While nobody serves: the next worker tells.
+    let unheard = call(long);
+    exhaust(&mut requests).await;
+    let letters = stage.raw().await;
+    let is_waiting = async || letters.queue("rpc.poison-told.dead.callers").await.unwrap().ready == 1;
+    eventually(SOON, "the letter waits", is_waiting).await;
+    assert!(!unheard.is_finished());
+    rival.close().await;
+    let worker = pool().await;
+    let error = within(SOON, "the caller is told", unheard).await.unwrap().unwrap_err();
+    assert!(matches!(error, CallError::Abandoned { .. }), "{error:?}");
+    assert!(error.maybe_executed() && !error.is_retryable());
+    assert_eq!((service.begun(), worker.stats().answered), (0, 1));
+
+    // While a worker is busy: at once.
+    let busy = call(Duration::from_secs(20));
+    eventually(SOON, "the worker is busy", async || service.begun() == 1).await;
+    let rival = stage.raw().await;
+    let mut requests = rival.consume("rpc.poison-told", 1).await;
+    let heard = call(long);
+    exhaust(&mut requests).await;
+    let error = within(SOON, "the caller is told", heard).await.unwrap().unwrap_err();
+    assert_eq!((error.code(), busy.is_finished()), ("abandoned", false));
+    let dead = async || letters.queue("rpc.poison-told.dead").await.unwrap().ready == 2;
+    eventually(SOON, "a person can look at both", dead).await;
 }
 
 async fn an_expired_request_is_no_dead_letter(stage: &Stage) {

@@ -463,5 +463,5 @@ impl Job {
 const TURN_MAX: Duration = Duration::from_micros(500);
 
 /// Pauses before a lost consumer is declared again.
-const REOPEN_DELAY_MIN: Duration = Duration::from_millis(50);
-const REOPEN_DELAY_MAX: Duration = Duration::from_secs(30);
+pub(super) const REOPEN_DELAY_MIN: Duration = Duration::from_millis(50);
+pub(super) const REOPEN_DELAY_MAX: Duration = Duration::from_secs(30);

@@ -10,6 +10,7 @@
 
 mod cancel;
 mod consume;
+mod dead_callers;
 mod dedupe;
 mod dispatch;
 mod handlers;
@@ -37,6 +38,7 @@ pub(crate) use self::dispatch::inherited_deadline;
 use self::{
     cancel::{Control, ControlTask},
     consume::{Intake, Lane, Phase},
+    dead_callers::TellTask,
     dedupe::Dedupe,
     slots::Slots,
 };
@@ -232,6 +234,9 @@ impl WorkerPool {
                 let source = self.source(service, method_queue, prefetch_count);
                 let operation = format!("start serving '{}'", descriptor.name);
                 let intake = within_start_limit(&operation, source.open()).await?;
+                if let Some(letters) = within_start_limit(&operation, source.open_letters()).await? {
+                    handle.tell(TellTask::spawn(source.clone(), letters, Arc::clone(&counters)));
+                }
                 let lane = Lane {
                     source,
                     service: Arc::clone(service),
@@ -328,6 +333,7 @@ async fn within_start_limit<T>(operation: &str, opening: impl Future<Output = Re
 }
 
 /// Where a lane's requests come from, and how to open it, again and again.
+#[derive(Clone)]
 struct Source {
     connection: Connection,
     descriptor: &'static ServiceDescriptor,
@@ -360,11 +366,18 @@ impl Source {
         Ok(Intake { queue, consumer_tag, channel, consumer })
     }
 
+    fn queue_name(&self) -> String {
+        match self.descriptor.queue {
+            Some(queue) => queue.to_owned(),
+            None => topology::service_queue(self.descriptor.name, self.method_queue),
+        }
+    }
+
     /// Declares a service queue and binds it.
     async fn declare(&self, channel: &Channel) -> Result<String, Error> {
         let service = self.descriptor.name;
         channel.declare_request_exchanges().await?;
-        let queue = topology::service_queue(service, self.method_queue);
+        let queue = self.queue_name();
         self.declare_durable(channel, &queue, &self.arguments).await?;
         for method in self.descriptor.methods.iter().filter(|method| method.queue == self.method_queue) {
             for name in std::iter::once(&method.name).chain(method.aliases) {

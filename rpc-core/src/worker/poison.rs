@@ -7,8 +7,8 @@
 //!                                  DeadLetter           ──► rpc.<service>.dead, and the caller is told
 //! ```
 //!
-//! Quorum queues count deliveries, and dead-letter by themselves what no worker gets as far as to judge. Classic queues
-//! only say `redelivered`.
+//! Quorum queues count deliveries, and dead-letter by themselves what no worker gets as far as to judge (its caller is told
+//! by `dead_callers.rs`). Classic queues only say `redelivered`.
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
@@ -140,7 +140,7 @@ impl Source {
             self.declare_dead_letters(channel).await?;
         }
         match self.delivery_limit {
-            Some(_) => self.bind_dead_letters(channel, queue).await,
+            Some(_) => self.bind_dead_letters(channel, queue, &topology::dead_queue(self.descriptor.name)).await,
             None => Ok(()),
         }
     }
@@ -151,19 +151,22 @@ impl Source {
             .await
     }
 
-    /// Lets the broker's own dead letters of `queue` in, those that hit the delivery limit only: requests that
+    /// Lets the broker's own dead letters of `queue` into `dead`, those that hit the delivery limit only: requests that
     /// expired are no matter for a person.
-    async fn bind_dead_letters(&self, channel: &Channel, queue: &str) -> Result<(), Error> {
+    pub(super) async fn bind_dead_letters(&self, channel: &Channel, queue: &str, dead: &str) -> Result<(), Error> {
         channel.declare_dead_exchange().await?;
         let arguments = [
             ("x-match", HeaderValue::from("all-with-x")),
             ("x-first-death-reason", HeaderValue::from("delivery_limit")),
             ("x-first-death-queue", HeaderValue::from(queue)),
         ];
-        let dead = topology::dead_queue(self.descriptor.name);
-        channel.bind_queue_by_headers(&dead, topology::DEAD_EXCHANGE, &arguments).await
+        channel.bind_queue_by_headers(dead, topology::DEAD_EXCHANGE, &arguments).await
     }
 }
+
+/// What the caller is told of a request that the broker dead-lettered.
+pub(super) const BROKERS_SENTENCE: &str =
+    "lost by its worker each time it was delivered, until the broker dead-lettered it";
 
 /// How often a quorum queue has delivered a message before.
 const DELIVERY_COUNT_HEADER: &str = "x-delivery-count";

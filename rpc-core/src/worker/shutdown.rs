@@ -12,6 +12,7 @@ use super::{
     Counters, PoolStats,
     cancel::ControlTask,
     consume::{LaneEnd, Phase},
+    dead_callers::TellTask,
 };
 use crate::{error::Error, signal::StopSignals};
 
@@ -22,6 +23,7 @@ pub struct PoolHandle {
     lanes: JoinSet<LaneEnd>,
     counters: Arc<Counters>,
     control: Option<ControlTask>,
+    tellers: Vec<TellTask>,
 }
 
 /// What a shutdown left behind.
@@ -36,7 +38,7 @@ pub struct ShutdownReport {
 
 impl PoolHandle {
     pub(super) fn new(phase: watch::Sender<Phase>, counters: Arc<Counters>) -> Self {
-        Self { phase, lanes: JoinSet::new(), counters, control: None }
+        Self { phase, lanes: JoinSet::new(), counters, control: None, tellers: Vec::new() }
     }
 
     pub(super) fn phase(&self) -> watch::Receiver<Phase> {
@@ -49,6 +51,10 @@ impl PoolHandle {
 
     pub(super) fn hear(&mut self, control: ControlTask) {
         self.control = Some(control);
+    }
+
+    pub(super) fn tell(&mut self, teller: TellTask) {
+        self.tellers.push(teller);
     }
 
     /// What the pool has done so far.
