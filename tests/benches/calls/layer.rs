@@ -12,7 +12,7 @@ use std::path::Path;
 
 use clap::Args;
 
-use crate::{Flavour, Result, Role, broker::Target, processes::Process, subjects::Subject, throughput::median};
+use crate::{Flavour, Result, Role, broker::Target, subjects::Subject, throughput::median};
 
 /// The `layer` command.
 #[derive(Args)]
@@ -125,10 +125,10 @@ fn call(arguments: &Arguments, url: &str, end: End, subject: Subject, calls: u64
         End::Client => (subject, Some(profile), Subject::Bare, None),
         End::Worker => (Subject::Bare, None, subject, Some(profile)),
     };
-    let mut worker = Process::role("worker", &role(worker), &[], worker_profile)?;
+    let mut worker = role(worker).start("worker", &[], worker_profile)?;
     worker.line()?;
     // `stop` waits until it has made its calls.
-    Process::role("client", &role(client), &load, client_profile)?.stop()?;
+    role(client).start("client", &load, client_profile)?.stop()?;
     worker.stop()
 }
 

@@ -14,14 +14,17 @@
 mod broker;
 mod layer;
 mod load;
+#[path = "../shared/processes.rs"]
 mod processes;
 mod startup;
 mod subjects;
 mod throughput;
 
+use std::path::Path;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use self::subjects::Subject;
+use self::{processes::Process, subjects::Subject};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 type Result<T, E = Error> = std::result::Result<T, E>;
@@ -67,6 +70,15 @@ struct Role {
     url: String,
     #[arg(long)]
     runtime: Flavour,
+}
+
+impl Role {
+    /// Starts a client or worker; under callgrind when `profile` names a file.
+    fn start(&self, command: &str, more: &[&str], profile: Option<&Path>) -> Result<Process> {
+        let arguments =
+            [command, "--subject", self.subject.name(), "--url", &self.url, "--runtime", self.runtime.name()];
+        Process::start(&[&arguments, more].concat(), profile)
+    }
 }
 
 /// The tokio runtime a client or worker runs on.

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::{Flavour, Result, Role, broker::Target, load::Figures, processes::Process, subjects::Subject};
+use crate::{Flavour, Result, Role, broker::Target, load::Figures, subjects::Subject};
 
 /// The `throughput` command.
 #[derive(Args)]
@@ -86,7 +86,7 @@ fn compare(arguments: &Arguments, target: &Target, runtime: Flavour, in_flight: 
 
 /// One worker process, one client process, one window.
 fn measure(role: &Role, target: &Target, in_flight: usize, milliseconds: u64) -> Result<Figures> {
-    let mut worker = Process::role("worker", role, &[], None)?;
+    let mut worker = role.start("worker", &[], None)?;
     worker.line()?;
     let (in_flight, milliseconds) = (in_flight.to_string(), milliseconds.to_string());
     let worker_id = worker.id().to_string();
@@ -95,7 +95,7 @@ fn measure(role: &Role, target: &Target, in_flight: usize, milliseconds: u64) ->
     if let Some(broker_id) = &broker_id {
         more.extend(["--broker", broker_id]);
     }
-    let mut client = Process::role("client", role, &more, None)?;
+    let mut client = role.start("client", &more, None)?;
     let figures = Figures::from_line(&client.line()?)?;
     client.stop()?;
     worker.stop()?;

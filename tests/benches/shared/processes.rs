@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Result, Role};
+use crate::Result;
 
 /// A process that says one line when it is ready, and ends when its stdin does.
 pub(crate) struct Process {
@@ -37,13 +37,6 @@ impl Process {
             return Err("a child without pipes".into());
         };
         Ok(Self { child, stdin: Some(stdin), stdout: BufReader::new(stdout) })
-    }
-
-    /// Starts a client or worker.
-    pub(crate) fn role(command: &str, role: &Role, more: &[&str], profile: Option<&Path>) -> Result<Self> {
-        let subject = role.subject.name();
-        let arguments = [command, "--subject", subject, "--url", &role.url, "--runtime", role.runtime.name()];
-        Self::start(&[&arguments, more].concat(), profile)
     }
 
     pub(crate) fn id(&self) -> u32 {
