@@ -36,7 +36,8 @@ impl Target {
 
     /// A broker of this machine that runs already.
     pub(crate) fn at(url: &str) -> Result<Self> {
-        let host = url.rsplit_once('@').map_or(url.trim_start_matches("amqp://"), |(_, host)| host);
+        let host = url.trim_start_matches("amqp://");
+        let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
         let host = host.split('/').next().unwrap_or_default();
         let address = host.to_socket_addrs()?.find(SocketAddr::is_ipv4).ok_or("no address in the URL")?;
         Ok(Self { address, process_id: listener(address.port())?, process: None, start: None })

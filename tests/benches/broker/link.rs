@@ -19,7 +19,6 @@ pub(crate) struct Link {
 pub(crate) struct Frame<'a> {
     /// Class and method of a method; 0 of anything else.
     pub(crate) ids: (u16, u16),
-    pub(crate) kind: u8,
     pub(crate) payload: &'a [u8],
 }
 
@@ -103,7 +102,7 @@ impl Link {
             if matches!(ids, (10, 50) | (20, 40)) {
                 return Err(format!("the broker closed: {}", String::from_utf8_lossy(payload)).into());
             }
-            look(&Frame { ids, kind, payload });
+            look(&Frame { ids, payload });
             at += length + 8;
         }
         self.buffer.copy_within(at..self.filled, 0);
@@ -162,11 +161,6 @@ impl Payload {
 
     pub(crate) fn long(mut self, long: u32) -> Self {
         self.0.extend(long.to_be_bytes());
-        self
-    }
-
-    pub(crate) fn longlong(mut self, longlong: u64) -> Self {
-        self.0.extend(longlong.to_be_bytes());
         self
     }
 

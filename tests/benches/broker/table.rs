@@ -145,7 +145,7 @@ fn row(arguments: &Arguments, targets: &[Target], name: &str, messages: u64, loa
             let cpu = verdict(cpu, "CPU ≤ 0.067 ×", |cpu| cpu <= 1.0 / 15.0);
             format!("{}; {cpu}", verdict(speed, "≥ 8 ×", |speed| speed >= 8.0))
         }
-        _ => "–".to_owned(),
+        _ => nothing(),
     };
     println!(
         "| {name} | {} | {} | {} | {} | {} | {target} |",
@@ -235,8 +235,7 @@ fn starts(arguments: &Arguments) -> Result<()> {
 
 fn memory_row(name: &str, values: &[f64], unit: f64, limit: Option<f64>) {
     let value = |broker: usize| values.get(broker).map(|value| value / unit);
-    let target =
-        limit.map_or("–".to_owned(), |limit| verdict(value(0), &format!("≤ {limit}"), |value| value <= limit));
+    let target = limit.map_or_else(nothing, |limit| verdict(value(0), &format!("≤ {limit}"), |value| value <= limit));
     println!("| {name} | {} | {} | {target} |", show(value(0), 1), show(value(1), 1));
 }
 
@@ -249,7 +248,11 @@ fn verdict(value: Option<f64>, target: &str, is_reached: impl Fn(f64) -> bool) -
 }
 
 fn show(value: Option<f64>, digits: usize) -> String {
-    value.map_or("–".to_owned(), |value| format!("{value:.digits$}"))
+    value.map_or_else(nothing, |value| format!("{value:.digits$}"))
+}
+
+fn nothing() -> String {
+    "–".to_owned()
 }
 
 fn median(values: &mut [f64]) -> f64 {
