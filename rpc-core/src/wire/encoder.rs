@@ -6,10 +6,10 @@ use amq_protocol::{
     frame::WriteContext,
     protocol::{AMQPClass, gen_class},
 };
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 
 use super::{
-    frame::{FRAME_END, FRAME_OVERHEAD, FrameKind},
+    frame::{FRAME_END, FRAME_HEADER_BYTES, FRAME_OVERHEAD, FrameKind},
     reply_code::ReplyCode,
 };
 
@@ -20,6 +20,14 @@ pub(crate) struct Delivery<'a> {
     pub(crate) redelivered: bool,
     pub(crate) exchange: &'a [u8],
     pub(crate) routing_key: &'a [u8],
+}
+
+/// A message's content: its body is what is `small`, and is copied, and then the parts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Content<'a> {
+    pub(crate) properties: &'a [u8],
+    pub(crate) small: &'a [u8],
+    pub(crate) parts: &'a [Bytes],
 }
 
 /// What waits to be written to one connection.
@@ -81,51 +89,76 @@ impl OutBuffer {
     pub(crate) fn method(&mut self, channel: u16, class: &AMQPClass) {
         // Writing to a Vec does not fail.
         if let Ok(context) = gen_class(class)(WriteContext::from(Vec::with_capacity(64))) {
-            self.start(FrameKind::Method, channel, context.write.len());
-            self.tail.extend_from_slice(&context.write);
-            self.tail.put_u8(FRAME_END);
+            let mut room = self.room(context.write.len() + FRAME_OVERHEAD);
+            room.array(frame_header(FrameKind::Method, channel, context.write.len()));
+            room.slice(&context.write);
+            room.array([FRAME_END]);
         }
     }
 
-    /// `basic.deliver`.
-    pub(crate) fn deliver(&mut self, channel: u16, consumer_tag: &[u8], delivery: &Delivery<'_>) {
+    /// `basic.deliver` and its content, cut to the receiver's `frame_max`.
+    pub(crate) fn deliver(
+        &mut self,
+        channel: u16,
+        consumer_tag: &[u8],
+        delivery: &Delivery<'_>,
+        content: &Content<'_>,
+        frame_max: u32,
+    ) {
         let &Delivery { delivery_tag, redelivered, exchange, routing_key } = delivery;
         let payload = 4 + 1 + consumer_tag.len() + 8 + 1 + 1 + exchange.len() + 1 + routing_key.len();
-        self.start(FrameKind::Method, channel, payload);
-        self.tail.put_u32(BASIC << 16 | DELIVER);
-        self.short_string(consumer_tag);
-        self.tail.put_u64(delivery_tag);
-        self.tail.put_u8(redelivered.into());
-        self.short_string(exchange);
-        self.short_string(routing_key);
-        self.tail.put_u8(FRAME_END);
+        let fill = |room: &mut Room<'_>| {
+            room.array(u32::to_be_bytes(BASIC << 16 | DELIVER));
+            room.short_string(consumer_tag);
+            room.array(delivery_tag.to_be_bytes());
+            room.array([redelivered.into()]);
+            room.short_string(exchange);
+            room.short_string(routing_key);
+        };
+        self.with_content(channel, payload, fill, content, frame_max);
     }
 
-    /// `basic.get-ok`.
-    pub(crate) fn get_ok(&mut self, channel: u16, message_count: u32, delivery: &Delivery<'_>) {
+    /// `basic.get-ok` and its content.
+    pub(crate) fn get_ok(
+        &mut self,
+        channel: u16,
+        message_count: u32,
+        delivery: &Delivery<'_>,
+        content: &Content<'_>,
+        frame_max: u32,
+    ) {
         let &Delivery { delivery_tag, redelivered, exchange, routing_key } = delivery;
         let payload = 4 + 8 + 1 + 1 + exchange.len() + 1 + routing_key.len() + 4;
-        self.start(FrameKind::Method, channel, payload);
-        self.tail.put_u32(BASIC << 16 | GET_OK);
-        self.tail.put_u64(delivery_tag);
-        self.tail.put_u8(redelivered.into());
-        self.short_string(exchange);
-        self.short_string(routing_key);
-        self.tail.put_u32(message_count);
-        self.tail.put_u8(FRAME_END);
+        let fill = |room: &mut Room<'_>| {
+            room.array(u32::to_be_bytes(BASIC << 16 | GET_OK));
+            room.array(delivery_tag.to_be_bytes());
+            room.array([redelivered.into()]);
+            room.short_string(exchange);
+            room.short_string(routing_key);
+            room.array(message_count.to_be_bytes());
+        };
+        self.with_content(channel, payload, fill, content, frame_max);
     }
 
-    /// `basic.return`.
-    pub(crate) fn returned(&mut self, channel: u16, reply_code: ReplyCode, exchange: &[u8], routing_key: &[u8]) {
+    /// `basic.return` and its content.
+    pub(crate) fn returned(
+        &mut self,
+        channel: u16,
+        reply_code: ReplyCode,
+        (exchange, routing_key): (&[u8], &[u8]),
+        content: &Content<'_>,
+        frame_max: u32,
+    ) {
         let reply_text = reply_code.name().as_bytes();
         let payload = 4 + 2 + 1 + reply_text.len() + 1 + exchange.len() + 1 + routing_key.len();
-        self.start(FrameKind::Method, channel, payload);
-        self.tail.put_u32(BASIC << 16 | RETURN);
-        self.tail.put_u16(reply_code.number());
-        self.short_string(reply_text);
-        self.short_string(exchange);
-        self.short_string(routing_key);
-        self.tail.put_u8(FRAME_END);
+        let fill = |room: &mut Room<'_>| {
+            room.array(u32::to_be_bytes(BASIC << 16 | RETURN));
+            room.array(reply_code.number().to_be_bytes());
+            room.short_string(reply_text);
+            room.short_string(exchange);
+            room.short_string(routing_key);
+        };
+        self.with_content(channel, payload, fill, content, frame_max);
     }
 
     /// `basic.ack` to a publisher.
@@ -139,30 +172,53 @@ impl OutBuffer {
     }
 
     fn settle(&mut self, channel: u16, method_id: u32, delivery_tag: u64, bits: u8) {
-        self.start(FrameKind::Method, channel, 13);
-        self.tail.put_u32(BASIC << 16 | method_id);
-        self.tail.put_u64(delivery_tag);
-        self.tail.put_u8(bits);
-        self.tail.put_u8(FRAME_END);
+        let mut room = self.room(13 + FRAME_OVERHEAD);
+        room.array(frame_header(FrameKind::Method, channel, 13));
+        room.array(u32::to_be_bytes(BASIC << 16 | method_id));
+        room.array(delivery_tag.to_be_bytes());
+        room.array([bits, FRAME_END]);
     }
 
-    /// A content header and its body, cut anew to the receiver's `frame_max`. The body is what is `small` and is copied,
-    /// and then the parts.
-    pub(crate) fn content(&mut self, channel: u16, properties: &[u8], small: &[u8], parts: &[Bytes], frame_max: u32) {
+    /// A method whose arguments `fill` writes, the content header, and the body, cut anew to the receiver's `frame_max`.
+    #[inline]
+    fn with_content(
+        &mut self,
+        channel: u16,
+        method_bytes: usize,
+        fill: impl FnOnce(&mut Room<'_>),
+        content: &Content<'_>,
+        frame_max: u32,
+    ) {
+        let &Content { properties, small, parts } = content;
         let limit = (frame_max as usize).saturating_sub(FRAME_OVERHEAD).max(1);
-        let body_size = small.len() + parts.iter().map(Bytes::len).sum::<usize>();
-        self.start(FrameKind::Header, channel, 12 + properties.len());
-        self.tail.put_u16(BASIC as u16);
-        self.tail.put_u16(0);
-        self.tail.put_u64(body_size as u64);
-        self.tail.extend_from_slice(properties);
-        self.tail.put_u8(FRAME_END);
-        for chunk in small.chunks(limit) {
-            self.start(FrameKind::Body, channel, chunk.len());
-            self.tail.extend_from_slice(chunk);
-            self.tail.put_u8(FRAME_END);
+        let parts_bytes = parts.iter().map(Bytes::len).sum::<usize>();
+        let header_bytes = 12 + properties.len();
+        // Nearly every body is one small frame: everything is written at once.
+        let is_one_frame = !small.is_empty() && small.len() <= limit;
+        let body_bytes = if is_one_frame { small.len() + FRAME_OVERHEAD } else { 0 };
+        let mut room = self.room(method_bytes + header_bytes + 2 * FRAME_OVERHEAD + body_bytes);
+        room.array(frame_header(FrameKind::Method, channel, method_bytes));
+        fill(&mut room);
+        room.array([FRAME_END]);
+        room.array(frame_header(FrameKind::Header, channel, header_bytes));
+        // The class, and the weight, which is always 0.
+        room.array(u32::to_be_bytes(BASIC << 16));
+        room.array(u64::to_be_bytes((small.len() + parts_bytes) as u64));
+        room.slice(properties);
+        room.array([FRAME_END]);
+        if is_one_frame {
+            room.body(channel, small);
+        } else {
+            for chunk in small.chunks(limit) {
+                self.room(chunk.len() + FRAME_OVERHEAD).body(channel, chunk);
+            }
         }
-        let mut body_left = body_size - small.len();
+        if !parts.is_empty() {
+            self.parts(channel, parts, parts_bytes, limit);
+        }
+    }
+
+    fn parts(&mut self, channel: u16, parts: &[Bytes], mut body_left: usize, limit: usize) {
         let mut frame_left = 0;
         for part in parts {
             let mut at = 0;
@@ -170,14 +226,14 @@ impl OutBuffer {
                 if frame_left == 0 {
                     frame_left = body_left.min(limit);
                     body_left -= frame_left;
-                    self.start(FrameKind::Body, channel, frame_left);
+                    self.raw(&frame_header(FrameKind::Body, channel, frame_left));
                 }
                 let end = part.len().min(at + frame_left);
                 self.share(part, at, end);
                 frame_left -= end - at;
                 at = end;
                 if frame_left == 0 {
-                    self.tail.put_u8(FRAME_END);
+                    self.raw(&[FRAME_END]);
                 }
             }
         }
@@ -186,26 +242,21 @@ impl OutBuffer {
     /// Copies what is small; what is large goes out from where it was received.
     fn share(&mut self, part: &Bytes, start: usize, end: usize) {
         if end - start <= COPY_MAX_BYTES {
-            self.tail.extend_from_slice(&part[start..end]);
+            self.raw(&part[start..end]);
         } else {
             self.cut();
+            self.bytes += end - start;
             self.segments.push_back(part.slice(start..end));
         }
     }
 
-    /// The seven bytes before a payload, and the count of the whole frame.
-    fn start(&mut self, kind: FrameKind, channel: u16, payload_bytes: usize) {
-        self.tail.reserve(payload_bytes.min(COPY_MAX_BYTES) + FRAME_OVERHEAD);
-        self.tail.put_u8(kind.octet());
-        self.tail.put_u16(channel);
-        self.tail.put_u32(payload_bytes as u32);
-        self.bytes += payload_bytes + FRAME_OVERHEAD;
-    }
-
-    /// Names come from short strings: they fit.
-    fn short_string(&mut self, bytes: &[u8]) {
-        self.tail.put_u8(bytes.len() as u8);
-        self.tail.extend_from_slice(bytes);
+    /// Room for so many bytes, to be filled from its front to its end.
+    #[inline]
+    fn room(&mut self, bytes: usize) -> Room<'_> {
+        let at = self.tail.len();
+        self.tail.resize(at + bytes, 0);
+        self.bytes += bytes;
+        Room(&mut self.tail[at..])
     }
 
     fn cut(&mut self) {
@@ -213,6 +264,45 @@ impl OutBuffer {
             self.segments.push_back(self.tail.split().freeze());
         }
     }
+}
+
+/// Bytes to be written: asking for room once, and not at every field, halves what a delivery costs.
+struct Room<'a>(&'a mut [u8]);
+
+impl Room<'_> {
+    #[inline]
+    fn array<const N: usize>(&mut self, bytes: [u8; N]) {
+        self.slice(&bytes);
+    }
+
+    #[inline]
+    fn slice(&mut self, bytes: &[u8]) {
+        let (room, rest) = std::mem::take(&mut self.0).split_at_mut(bytes.len());
+        room.copy_from_slice(bytes);
+        self.0 = rest;
+    }
+
+    /// Names come from short strings: they fit.
+    #[inline]
+    fn short_string(&mut self, bytes: &[u8]) {
+        self.array([bytes.len() as u8]);
+        self.slice(bytes);
+    }
+
+    #[inline]
+    fn body(&mut self, channel: u16, bytes: &[u8]) {
+        self.array(frame_header(FrameKind::Body, channel, bytes.len()));
+        self.slice(bytes);
+        self.array([FRAME_END]);
+    }
+}
+
+/// The seven bytes before a payload.
+#[inline]
+fn frame_header(kind: FrameKind, channel: u16, payload_bytes: usize) -> [u8; FRAME_HEADER_BYTES] {
+    let [c0, c1] = channel.to_be_bytes();
+    let [s0, s1, s2, s3] = (payload_bytes as u32).to_be_bytes();
+    [kind.octet(), c0, c1, s0, s1, s2, s3]
 }
 
 /// Larger bodies are kept and written where they were received, smaller ones are copied.
@@ -231,6 +321,9 @@ mod tests {
 
     use super::*;
     use crate::wire::{Batch, Decoder, Method, read_method};
+
+    const DELIVERY: Delivery<'_> =
+        Delivery { delivery_tag: 7, redelivered: true, exchange: b"ex", routing_key: b"key" };
 
     fn bytes_of(out: &mut OutBuffer) -> BytesMut {
         let mut segments = VecDeque::new();
@@ -263,28 +356,40 @@ mod tests {
             let mut out = OutBuffer::default();
             let parts: Vec<_> = parts.iter().map(|&length| Bytes::from(vec![7; length])).collect();
             let body_size: usize = parts.iter().map(Bytes::len).sum();
-            out.content(3, &[0, 0], &[], &parts, 4_096);
+            out.deliver(3, b"tag", &DELIVERY, &Content { properties: &[0, 0], small: &[], parts: &parts }, 4_096);
             let bytes = out.bytes();
             let batch = frames(&mut out, 4_096);
             let lengths: Vec<_> = batch.frames().map(|frame| frame.payload.len()).collect();
             assert_eq!(lengths.iter().map(|length| length + FRAME_OVERHEAD).sum::<usize>(), bytes);
-            assert_eq!(lengths[1..].iter().sum::<usize>(), body_size);
-            let full = lengths.len().saturating_sub(2);
-            assert!(lengths[1..].iter().take(full).all(|&length| length == 4_088), "{lengths:?}");
+            assert_eq!(lengths[2..].iter().sum::<usize>(), body_size);
+            let full = lengths.len().saturating_sub(3);
+            assert!(lengths[2..].iter().take(full).all(|&length| length == 4_088), "{lengths:?}");
         }
+    }
+
+    #[test]
+    fn a_small_body_is_cut_to_a_small_frame_max_too() {
+        let mut out = OutBuffer::default();
+        out.deliver(1, b"t", &DELIVERY, &Content { properties: &[0, 0], small: &[7; 30], parts: &[] }, 20);
+        let batch = frames(&mut out, 4_096);
+        let lengths: Vec<_> = batch.frames().skip(2).map(|frame| frame.payload.len()).collect();
+        assert_eq!(lengths, [12, 12, 6]);
     }
 
     #[test]
     fn hand_written_methods_are_read_back() {
         let mut out = OutBuffer::default();
-        let delivery = Delivery { delivery_tag: 7, redelivered: true, exchange: b"ex", routing_key: b"key" };
-        out.deliver(9, b"tag", &delivery);
-        out.get_ok(9, 3, &delivery);
-        out.returned(9, ReplyCode::NoRoute, b"ex", b"key");
+        let content = Content { properties: &[0, 0], small: b"body", parts: &[] };
+        out.deliver(9, b"tag", &DELIVERY, &content, 4_096);
+        out.get_ok(9, 3, &DELIVERY, &content, 4_096);
+        out.returned(9, ReplyCode::NoRoute, (b"ex", b"key"), &content, 4_096);
         out.refuse(9, 6, true);
         out.confirm(9, 5, true);
         let batch = frames(&mut out, 4_096);
-        let mut payloads = batch.frames().map(|frame| frame.payload);
+        let contents: Vec<_> = batch.frames().filter(|frame| frame.kind != FrameKind::Method).collect();
+        let expected = [&[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0][..], b"body"].repeat(3);
+        assert_eq!(contents.iter().map(|frame| frame.payload).collect::<Vec<_>>(), expected);
+        let mut payloads = batch.frames().filter(|frame| frame.kind == FrameKind::Method).map(|frame| frame.payload);
         let deliver = basic::Deliver {
             consumer_tag: "tag".into(),
             delivery_tag: 7,
@@ -319,7 +424,8 @@ mod tests {
         let mut first = OutBuffer::default();
         first.raw(b"a");
         let mut second = OutBuffer::default();
-        second.content(1, &[0, 0], &[], &[Bytes::from(vec![1; 20_000])], 131_072);
+        let parts = [Bytes::from(vec![1; 20_000])];
+        second.deliver(1, b"", &DELIVERY, &Content { properties: &[0, 0], small: &[], parts: &parts }, 131_072);
         let bytes = second.bytes();
         first.append(&mut second);
         first.raw(b"z");

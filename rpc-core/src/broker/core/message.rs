@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use crate::wire::COPY_MAX_BYTES;
+use crate::wire::{COPY_MAX_BYTES, Content};
 
 /// A published message, shared by all queues it is in.
 ///
@@ -50,6 +50,12 @@ impl Message {
     /// The body: what is small, and what is large.
     pub(super) fn body(&self) -> (&[u8], &[Bytes]) {
         (&self.bytes[self.properties_end..], &self.parts)
+    }
+
+    /// The content with these properties, which are its own or those a delivery shows instead.
+    pub(super) fn content<'a>(&'a self, properties: &'a [u8]) -> Content<'a> {
+        let (small, parts) = self.body();
+        Content { properties, small, parts }
     }
 
     pub(super) fn body_bytes(&self) -> usize {

@@ -216,9 +216,9 @@ impl Sessions {
         let Some(frame_max) = self.get(id).map(|session| session.frame_max) else { return };
         if let Some(out) = self.out(id) {
             let message = &*got.entry.message;
-            out.get_ok(channel, got.message_count, &delivery(message, got.delivery_tag, got.entry.is_redelivered()));
-            let (small, parts) = message.body();
-            out.content(channel, &properties_of(got.entry, got.is_counted), small, parts, frame_max);
+            let delivery = delivery(message, got.delivery_tag, got.entry.is_redelivered());
+            let properties = properties_of(got.entry, got.is_counted);
+            out.get_ok(channel, got.message_count, &delivery, &message.content(&properties), frame_max);
         }
     }
 
@@ -226,9 +226,8 @@ impl Sessions {
     pub(super) fn send_return(&mut self, id: ConnectionId, channel: u16, message: &Message) {
         let Some(frame_max) = self.get(id).map(|session| session.frame_max) else { return };
         if let Some(out) = self.out(id) {
-            out.returned(channel, ReplyCode::NoRoute, message.exchange(), message.routing_key());
-            let (small, parts) = message.body();
-            out.content(channel, message.properties(), small, parts, frame_max);
+            let names = (message.exchange(), message.routing_key());
+            out.returned(channel, ReplyCode::NoRoute, names, &message.content(message.properties()), frame_max);
         }
     }
 
@@ -264,10 +263,9 @@ impl Sessions {
             channel.tag_unacked(Delivered { queue, entry, slot: Some(consumer.slot), delivery_tag: 0 })
         };
         if let Some(out) = self.out(consumer.connection) {
-            out.deliver(consumer.channel, &consumer.tag, &delivery(&message, delivery_tag, redelivered));
-            let (small, parts) = message.body();
+            let delivery = delivery(&message, delivery_tag, redelivered);
             let properties = counted.as_deref().unwrap_or_else(|| message.properties());
-            out.content(consumer.channel, properties, small, parts, frame_max);
+            out.deliver(consumer.channel, &consumer.tag, &delivery, &message.content(properties), frame_max);
         }
         !no_ack
     }
@@ -289,9 +287,8 @@ impl Sessions {
         // RabbitMQ does not count direct replies.
         let delivery_tag = channel.next_tag();
         if let Some(out) = self.out(to.connection) {
-            out.deliver(to.channel, &tag, &delivery(message, delivery_tag, false));
-            let (small, parts) = message.body();
-            out.content(to.channel, message.properties(), small, parts, frame_max);
+            let delivery = delivery(message, delivery_tag, false);
+            out.deliver(to.channel, &tag, &delivery, &message.content(message.properties()), frame_max);
         }
         true
     }
