@@ -139,15 +139,28 @@ impl Batch {
     }
 
     /// The frames in order.
-    pub(crate) fn frames(&self) -> impl Iterator<Item = RawFrame<'_>> {
-        let mut rest = &self.bytes[..];
-        std::iter::from_fn(move || {
-            let (octet, channel, payload_bytes) = read_frame_header(rest)?;
-            let end = FRAME_HEADER_BYTES + payload_bytes as usize;
-            let payload = rest.get(FRAME_HEADER_BYTES..end)?;
-            rest = rest.get(end + 1..)?;
-            Some(RawFrame { kind: FrameKind::from_octet(octet)?, channel, payload, batch: &self.bytes })
-        })
+    pub(crate) fn frames(&self) -> Frames<'_> {
+        Frames { rest: &self.bytes, batch: &self.bytes }
+    }
+}
+
+/// The frames of a batch; a clone looks ahead.
+#[derive(Debug, Clone)]
+pub(crate) struct Frames<'a> {
+    rest: &'a [u8],
+    batch: &'a Bytes,
+}
+
+impl<'a> Iterator for Frames<'a> {
+    type Item = RawFrame<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<RawFrame<'a>> {
+        let (octet, channel, payload_bytes) = read_frame_header(self.rest)?;
+        let (frame, rest) = self.rest.split_at_checked(payload_bytes as usize + FRAME_OVERHEAD)?;
+        self.rest = rest;
+        let payload = frame.get(FRAME_HEADER_BYTES..frame.len() - 1)?;
+        Some(RawFrame { kind: FrameKind::from_octet(octet)?, channel, payload, batch: self.batch })
     }
 }
 

@@ -21,6 +21,13 @@ pub(crate) struct Publish<'a> {
     pub(crate) immediate: bool,
 }
 
+impl<'a> Publish<'a> {
+    /// Reads a method frame's payload, when it is a publish.
+    pub(crate) fn read(payload: &'a [u8]) -> Option<Self> {
+        if method_ids(payload) == Some((BASIC, PUBLISH)) { read_publish(payload) } else { None }
+    }
+}
+
 /// `basic.ack`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ack {

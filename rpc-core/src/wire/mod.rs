@@ -21,7 +21,7 @@ pub(crate) mod table;
 
 pub(crate) use self::{
     content::{ContentHeader, ContentHeaderError, PropertyReader, PropertyWriter},
-    decoder::{Batch, Decoder, FrameError, PROTOCOL_HEADER, Start, read_protocol_header},
+    decoder::{Batch, Decoder, FrameError, Frames, PROTOCOL_HEADER, Start, read_protocol_header},
     encoder::{COPY_MAX_BYTES, Content, Delivery, OutBuffer},
     frame::{FRAME_MIN_SIZE, FrameKind, RawFrame},
     method::{Method, MethodError, Publish, method_ids, read_method},

@@ -241,7 +241,8 @@ impl Core {
         settle: Settle,
         now: Now,
     ) -> Result<(), Fault> {
-        let channel = self.channel_mut(id, number)?;
+        let (vhost, sessions) = self.vhost(id)?;
+        let Some(channel) = sessions.channel_mut(id, number) else { return Ok(()) };
         let unknown = || Fault::unknown_delivery_tag(delivery_tag);
         if let Mode::Transaction(_) = channel.mode {
             let delivered = channel.take(delivery_tag, multiple).ok_or_else(unknown)?;
@@ -254,17 +255,15 @@ impl Core {
             let delivered = channel.take_one(delivery_tag).ok_or_else(unknown)?;
             let key = delivered.queue;
             let is_shared = channel.global_prefetch_count != 0;
-            self.apply_one(id, number, delivered, settle, now)?;
-            if !is_shared {
-                let (vhost, sessions) = self.vhost(id)?;
-                match settle {
-                    Settle::Requeue => vhost.deliver(key, now, sessions),
-                    Settle::Ack | Settle::Reject => vhost.deliver_to(key, (id, number), now, sessions),
-                }
+            // The usual case: only consumers of this channel can have got credit.
+            if !is_shared && settle == Settle::Ack {
+                channel.release(&delivered);
+                vhost.acknowledged(key, (id, number), now, sessions);
                 vhost.route_dead(now, sessions);
                 return Ok(());
             }
-            let mut freed = self.channel_mut(id, number)?.consumed_queues();
+            self.apply_one(id, number, delivered, settle, now)?;
+            let mut freed = if is_shared { self.channel_mut(id, number)?.consumed_queues() } else { Vec::new() };
             if !freed.contains(&key) {
                 freed.push(key);
             }

@@ -44,9 +44,7 @@ pub(super) fn dead_letter(message: &Message, grave: &Grave<'_>, now: Now) -> Mes
     let headers = headers(message, reader, grave, now);
     let properties = PropertyWriter::new(message.properties()).headers(&headers).without_expiration().write();
     let routing_key = grave.routing_key.map_or_else(|| message.routing_key(), str::as_bytes);
-    let mut copy = Message::with_body_of(message, grave.exchange.as_bytes(), routing_key, &properties);
-    copy.expiration_ms = None;
-    copy
+    Message::new((grave.exchange.as_bytes(), routing_key), &message.content(&properties), message.priority, None)
 }
 
 /// A message that comes back to a queue it died in is dropped, unless a client rejected it on the way.
@@ -277,7 +275,7 @@ mod tests {
         table.texts("CC", [&b"one"[..]]).text("kept", b"x");
         let table = table.finish();
         let properties = PropertyWriter::new(&[0, 0]).headers(&table).write();
-        let message = Message::with_body_of(&message(b"", 0), b"", b"key", &properties);
+        let message = Message::new((b"", b"key"), &message(b"", 0).content(&properties), 0, None);
         assert_eq!(carbon_copies(&message).collect::<Vec<_>>(), ["one"]);
         assert_eq!(carbon_copies(&bury(&message, "q", Death::Expired)).count(), 1);
         let grave = Grave { queue: "q", exchange: "", routing_key: Some("dead"), death: Death::Expired };

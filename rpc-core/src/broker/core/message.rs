@@ -23,15 +23,29 @@ pub(super) struct Message {
 }
 
 impl Message {
-    /// A message with the same body.
-    pub(super) fn with_body_of(other: &Self, exchange: &[u8], routing_key: &[u8], properties: &[u8]) -> Self {
-        let (small, parts) = other.body();
-        let mut assembly = Assembly::default();
-        assembly.begin(exchange, routing_key);
-        assembly.properties(properties, 0);
-        assembly.bytes.extend_from_slice(small);
-        assembly.parts.extend_from_slice(parts);
-        assembly.finish(other.priority, other.expiration_ms)
+    pub(super) fn new(
+        (exchange, routing_key): (&[u8], &[u8]),
+        content: &Content<'_>,
+        priority: u8,
+        expiration_ms: Option<u64>,
+    ) -> Self {
+        let &Content { properties, small, parts } = content;
+        let exchange_end = exchange.len();
+        let routing_key_end = exchange_end + routing_key.len();
+        let properties_end = routing_key_end + properties.len();
+        let mut bytes = Vec::with_capacity(properties_end + small.len());
+        for piece in [exchange, routing_key, properties, small] {
+            bytes.extend_from_slice(piece);
+        }
+        Self {
+            bytes: bytes.into_boxed_slice(),
+            exchange_end,
+            routing_key_end,
+            properties_end,
+            parts: parts.to_vec(),
+            priority,
+            expiration_ms,
+        }
     }
 
     pub(super) fn exchange(&self) -> &[u8] {
@@ -64,7 +78,7 @@ impl Message {
     }
 }
 
-/// A message on its way in; its memory serves the next one.
+/// A message on its way in, frame by frame; its memory serves the next one.
 #[derive(Debug, Default)]
 pub(super) struct Assembly {
     bytes: Vec<u8>,
@@ -110,6 +124,9 @@ impl Assembly {
         } else {
             self.pieces.extend_from_slice(piece);
         }
+        if self.body_left == 0 {
+            self.cut_pieces();
+        }
         Ok(())
     }
 
@@ -117,35 +134,28 @@ impl Assembly {
         self.body_left == 0
     }
 
-    pub(super) fn exchange_and_key(&self) -> (&[u8], &[u8]) {
-        (&self.bytes[..self.exchange_end], &self.bytes[self.exchange_end..self.routing_key_end])
+    pub(super) fn exchange(&self) -> &[u8] {
+        &self.bytes[..self.exchange_end]
     }
 
-    pub(super) fn property_bytes(&self) -> &[u8] {
-        &self.bytes[self.routing_key_end..self.properties_end]
+    pub(super) fn routing_key(&self) -> &[u8] {
+        &self.bytes[self.exchange_end..self.routing_key_end]
     }
 
-    /// Replaces the properties of a whole message.
-    pub(super) fn replace_properties(&mut self, properties: &[u8]) {
-        self.bytes.splice(self.routing_key_end..self.properties_end, properties.iter().copied());
-        self.properties_end = self.routing_key_end + properties.len();
+    /// What there is of the content.
+    pub(super) fn content(&self) -> Content<'_> {
+        Content {
+            properties: &self.bytes[self.routing_key_end..self.properties_end],
+            small: &self.bytes[self.properties_end..],
+            parts: &self.parts,
+        }
     }
 
-    /// The message, leaving the memory for the next one.
-    pub(super) fn finish(&mut self, priority: u8, expiration_ms: Option<u64>) -> Message {
-        self.cut_pieces();
-        let message = Message {
-            bytes: self.bytes.as_slice().into(),
-            exchange_end: self.exchange_end,
-            routing_key_end: self.routing_key_end,
-            properties_end: self.properties_end,
-            parts: std::mem::take(&mut self.parts),
-            priority,
-            expiration_ms,
-        };
+    /// Its memory, for the next message.
+    pub(super) fn emptied(mut self) -> Self {
         self.bytes.clear();
         self.bytes.shrink_to(KEPT_MAX_BYTES);
-        message
+        Self { bytes: self.bytes, ..Self::default() }
     }
 
     fn cut_pieces(&mut self) {
@@ -181,11 +191,8 @@ pub(super) mod tests {
 
     /// A message without names and properties.
     pub(in super::super) fn message(body: &[u8], priority: u8) -> Arc<Message> {
-        let mut assembly = Assembly::default();
-        assembly.begin(b"", b"");
-        assembly.properties(&[0, 0], body.len() as u64);
-        assembly.body(body, || Bytes::copy_from_slice(body)).unwrap();
-        Arc::new(assembly.finish(priority, None))
+        let content = Content { properties: &[0, 0], small: body, parts: &[] };
+        Arc::new(Message::new((b"", b""), &content, priority, None))
     }
 
     #[test]
@@ -198,9 +205,10 @@ pub(super) mod tests {
             assert_eq!(assembly.body(b"dy!", || panic!("copied")), Err(1));
             assert_eq!(assembly.body(b"dy", || panic!("copied")), Ok(()));
             assert!(assembly.is_whole());
-            let small = assembly.finish(0, None);
+            let small = Message::new((assembly.exchange(), assembly.routing_key()), &assembly.content(), 0, None);
             assert_eq!((small.exchange(), small.routing_key()), (&b"exchange"[..], &b"key"[..]));
             assert_eq!((small.properties(), small.body()), (&b"\0\0"[..], (&b"body"[..], &[][..])));
+            assembly = assembly.emptied();
         }
         let large = Bytes::from(vec![1; 10_000]);
         assembly.begin(b"", b"q");
@@ -210,7 +218,7 @@ pub(super) mod tests {
         }
         assembly.body(&large, || large.clone()).unwrap();
         assembly.body(b"c", || panic!("copied")).unwrap();
-        let message = assembly.finish(0, None);
+        let message = Message::new((b"", b"q"), &assembly.content(), 0, None);
         let (small, parts) = message.body();
         assert_eq!((small, message.body_bytes()), (&b""[..], 10_003));
         assert_eq!(parts.iter().map(Bytes::len).collect::<Vec<_>>(), [2, 10_000, 1]);
@@ -218,15 +226,12 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn properties_can_be_replaced_when_the_message_is_whole() {
-        let mut assembly = Assembly::default();
-        assembly.begin(b"e", b"k");
-        assembly.properties(b"\0\0", 1);
-        assembly.body(b"x", || panic!("copied")).unwrap();
-        assembly.replace_properties(b"longer");
-        let message = assembly.finish(3, Some(7));
-        assert_eq!((message.properties(), message.body()), (&b"longer"[..], (&b"x"[..], &[][..])));
-        let copy = Message::with_body_of(&message, b"other", b"key", b"\0\0");
-        assert_eq!((copy.exchange(), copy.body().0, copy.priority), (&b"other"[..], &b"x"[..], 3));
+    fn a_message_says_what_it_was_made_of() {
+        let content = Content { properties: b"\0\0", small: b"x", parts: &[] };
+        let message = Message::new((b"e", b"k"), &content, 3, Some(7));
+        assert_eq!((message.properties(), message.body()), (&b"\0\0"[..], (&b"x"[..], &[][..])));
+        let copy = Message::new((b"other", b"key"), &message.content(b"longer"), message.priority, None);
+        assert_eq!((copy.exchange(), copy.properties()), (&b"other"[..], &b"longer"[..]));
+        assert_eq!((copy.body().0, copy.priority, message.expiration_ms), (&b"x"[..], 3, Some(7)));
     }
 }

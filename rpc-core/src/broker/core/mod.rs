@@ -17,6 +17,7 @@ mod dead_letter;
 mod dispatch;
 mod exchange;
 mod fault;
+mod incoming;
 mod injected;
 mod inspect;
 #[cfg(any(test, fuzzing))]
@@ -154,8 +155,12 @@ impl Core {
 
     /// Handles a batch of frames of a connection, and what followed them when that was no frame.
     pub(crate) fn batch(&mut self, id: ConnectionId, batch: &Batch, error: Option<&FrameError>, now: Now) -> Flow {
-        for frame in batch.frames() {
-            let flow = self.frame(id, &frame, now);
+        let mut frames = batch.frames();
+        while let Some(frame) = frames.next() {
+            let flow = match self.whole_publish(id, &frame, &mut frames, now) {
+                Some(flow) => flow,
+                None => self.frame(id, &frame, now),
+            };
             if flow != Flow::Continue {
                 return flow;
             }

@@ -1,19 +1,20 @@
-//! Publishing: content is put together, checked, routed and queued.
+//! Publishing: a whole message is checked, routed and queued.
 
 use std::{borrow::Cow, sync::Arc};
 
 use super::{
     ConnectionId, Core, Fault, Now,
     access::{Access, Resource, Right},
-    channel::{Incoming, Mode, Routable},
+    channel::{Mode, Routable},
     injected::PublishFault,
-    session::{ReplyAddress, text_of},
-    vhost::MessageHeaders,
+    message::Message,
+    session::{ReplyAddress, Session, text_of},
+    vhost::{MessageHeaders, Vhost},
 };
 use crate::{
     routing::ExchangeKind,
     wire::{
-        ContentHeader, ContentHeaderError, PropertyReader, PropertyWriter, Publish, RawFrame,
+        Content, PropertyReader, PropertyWriter, Publish,
         table::{self, TableWriter, Value},
     },
 };
@@ -22,104 +23,26 @@ use crate::{
 pub(super) const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
 impl Core {
-    pub(super) fn begin_publish(&mut self, id: ConnectionId, number: u16, publish: &Publish<'_>) -> Result<(), Fault> {
-        let &Publish { exchange, routing_key, mandatory, immediate } = publish;
-        self.session_mut(id)?.has_published = true;
-        if self.sessions.blocked_by.is_some() {
-            self.sessions.block(id);
-        }
-        let channel = self.channel_mut(id, number)?;
-        channel.assembly.begin(exchange, routing_key);
-        channel.incoming = Some(Incoming { mandatory, immediate, has_header: false });
-        Ok(())
-    }
-
-    pub(super) fn content_header(
+    /// Checks a whole message, routes it and queues it.
+    pub(super) fn publish(
         &mut self,
         id: ConnectionId,
         number: u16,
-        frame: &RawFrame<'_>,
+        publish: &Publish<'_>,
+        content: &Content<'_>,
         now: Now,
     ) -> Result<(), Fault> {
-        let limit = self.rules.message_max_bytes;
-        let channel = self.channel_mut(id, number)?;
-        let Some(incoming) = &mut channel.incoming else {
-            return Err(Fault::expected_method());
-        };
-        if incoming.has_header {
-            return Err(Fault::expected_body().at(PUBLISH));
-        }
-        let header = ContentHeader::read(frame.payload).map_err(|error| match error {
-            ContentHeaderError::Truncated => Fault::unknown_frame(2, frame.payload),
-            ContentHeaderError::Weight => Fault::expected_header("non content header frame").at(PUBLISH),
-            ContentHeaderError::Class(class_id) => {
-                Fault::expected_header(&format!("one for class {class_id}")).at(PUBLISH)
-            }
-            ContentHeaderError::Properties => Fault::syntax_error("content properties cannot be read").at(PUBLISH),
-        })?;
-        if header.body_size > limit {
-            channel.incoming = None;
-            return Err(Fault::message_too_large(header.body_size, limit).at(PUBLISH));
-        }
-        incoming.has_header = true;
-        channel.assembly.properties(header.properties, header.body_size);
-        self.publish_if_whole(id, number, now)
-    }
-
-    pub(super) fn content_body(
-        &mut self,
-        id: ConnectionId,
-        number: u16,
-        frame: &RawFrame<'_>,
-        now: Now,
-    ) -> Result<(), Fault> {
-        let channel = self.channel_mut(id, number)?;
-        match channel.incoming {
-            None => return Err(Fault::expected_method()),
-            Some(Incoming { has_header: false, .. }) => {
-                return Err(Fault::expected_header("non content header frame").at(PUBLISH));
-            }
-            Some(_) => {}
-        }
-        channel
-            .assembly
-            .body(frame.payload, || frame.share())
-            .map_err(|more| Fault::body_too_long(more).at(PUBLISH))?;
-        self.publish_if_whole(id, number, now)
-    }
-
-    fn publish_if_whole(&mut self, id: ConnectionId, number: u16, now: Now) -> Result<(), Fault> {
-        let channel = self.channel_mut(id, number)?;
-        if !channel.assembly.is_whole() {
-            return Ok(());
-        }
-        let Some(incoming) = channel.incoming.take() else { return Ok(()) };
-        self.publish(id, number, incoming, now).map_err(|fault| fault.at(PUBLISH))
-    }
-
-    fn publish(&mut self, id: ConnectionId, number: u16, incoming: Incoming, now: Now) -> Result<(), Fault> {
-        if incoming.immediate {
+        let &Publish { mandatory, immediate, .. } = publish;
+        if immediate {
             return Err(Fault::not_implemented("immediate=true"));
         }
-        let nonce = self.session_mut(id)?.nonce;
         let (vhost, sessions) = self.vhost(id)?;
-        let Some(session) = sessions.get_mut(id) else { return Ok(()) };
-        let Some(channel) = session.channels.get_mut(&number) else { return Ok(()) };
-        let (exchange, routing_key) = channel.assembly.exchange_and_key();
-        let exchange = text_of(exchange);
-        let may_write = |resource| session.access.check(Right::Write, resource, &session.user, &vhost.name);
-        may_write(Resource::Exchange(&exchange))?;
-        match vhost.router.exchange(&exchange) {
-            None => return Err(Fault::no_exchange(&exchange, &vhost.name)),
-            Some(options) if options.internal => return Err(Fault::internal_exchange(&exchange, &vhost.name)),
-            // Who may do everything pays nothing for a look at the key.
-            Some(options) if matches!(session.access, Access::Limited(_)) && options.kind == ExchangeKind::Topic => {
-                let routing_key = text_of(routing_key);
-                may_write(Resource::Topic { exchange: &exchange, routing_key: &routing_key })?;
-            }
-            Some(_) => {}
-        }
-        let reader = PropertyReader::new(channel.assembly.property_bytes());
+        let Some(session) = sessions.get(id) else { return Ok(()) };
+        let Some(channel) = session.channels.get(&number) else { return Ok(()) };
+        let exchange = text_of(publish.exchange);
+        let routing_key = text_of(publish.routing_key);
+        may_publish(vhost, session, &exchange, &routing_key)?;
+        let reader = PropertyReader::new(content.properties);
         if let Some(user) = reader.user_id().filter(|user| *user != session.user.as_bytes())
             && !session.is_impersonator
         {
@@ -135,12 +58,15 @@ impl Core {
             if channel.direct_replies.is_none() {
                 return Err(Fault::precondition("fast reply consumer does not exist"));
             }
-            Some(reply_token(&ReplyAddress { connection: id, nonce, channel: number }))
+            Some(reply_token(&ReplyAddress { connection: id, nonce: session.nonce, channel: number }))
         } else {
             None
         };
-        if copies.without_bcc.is_some() || reply_to.is_some() {
-            let mut writer = PropertyWriter::new(channel.assembly.property_bytes());
+        let is_transaction = matches!(channel.mode, Mode::Transaction(_));
+        let is_confirmed = matches!(channel.mode, Mode::Confirm);
+        let names = (publish.exchange, publish.routing_key);
+        let message = if copies.without_bcc.is_some() || reply_to.is_some() {
+            let mut writer = PropertyWriter::new(content.properties);
             if let Some(headers) = &copies.without_bcc {
                 writer = writer.headers(headers);
             }
@@ -148,13 +74,13 @@ impl Core {
                 writer = writer.reply_to(reply_to);
             }
             let properties = writer.write();
-            channel.assembly.replace_properties(&properties);
-        }
-        let is_transaction = matches!(channel.mode, Mode::Transaction(_));
-        let is_confirmed = matches!(channel.mode, Mode::Confirm);
-        let message = Arc::new(channel.assembly.finish(priority, expiration_ms));
+            Message::new(names, &Content { properties: &properties, ..*content }, priority, expiration_ms)
+        } else {
+            Message::new(names, content, priority, expiration_ms)
+        };
+        let message = Arc::new(message);
         if let Some(injected) = sessions.injected.as_deref_mut()
-            && let Some(fault) = injected.publish_fault(incoming.mandatory, is_confirmed)
+            && let Some(fault) = injected.publish_fault(mandatory, is_confirmed)
         {
             if fault == PublishFault::Return {
                 sessions.send_return(id, number, &message);
@@ -162,18 +88,16 @@ impl Core {
             self.confirm(id, number, fault == PublishFault::Return, now);
             return Ok(());
         }
-        let routing_key = text_of(message.routing_key());
-        if message.exchange().is_empty()
+        if exchange.is_empty()
             && let Some(token) = reply_token_of(&routing_key)
         {
             let is_delivered = parse_reply_token(token).is_some_and(|to| sessions.deliver_reply(&to, &message));
-            if incoming.mandatory && !is_delivered {
+            if mandatory && !is_delivered {
                 sessions.send_return(id, number, &message);
             }
             self.confirm(id, number, true, now);
             return Ok(());
         }
-        let exchange = text_of(message.exchange());
         let headers = MessageHeaders(message.properties());
         let routed = if copies.keys.is_empty() {
             vhost.route(&exchange, &[&routing_key], &headers)
@@ -190,11 +114,13 @@ impl Core {
         {
             let is_taken = vhost.enqueue(key, &message, now, sessions);
             vhost.route_dead(now, sessions);
-            self.confirm(id, number, is_taken, now);
+            if is_confirmed {
+                self.confirm(id, number, is_taken, now);
+            }
             return Ok(());
         }
         let queues = queues.to_vec();
-        let routable = Routable { message: Arc::clone(&message), queues, mandatory: incoming.mandatory };
+        let routable = Routable { message: Arc::clone(&message), queues, mandatory };
         match &mut self.channel_mut(id, number)?.mode {
             Mode::Transaction(transaction) => transaction.publishes.push(routable),
             Mode::Plain | Mode::Confirm => {
@@ -234,6 +160,25 @@ impl Core {
         if let Some(ended) = channel.confirms.add(is_ack) {
             self.send_confirm(id, number, ended, now);
         }
+    }
+}
+
+/// Whether a connection may publish to an exchange, and there is one to publish to.
+fn may_publish(vhost: &Vhost, session: &Session, exchange: &str, routing_key: &str) -> Result<(), Fault> {
+    let may_write = |resource| session.access.check(Right::Write, resource, &session.user, &vhost.name);
+    may_write(Resource::Exchange(exchange))?;
+    // The default exchange is always there, and no topic exchange.
+    if exchange.is_empty() {
+        return Ok(());
+    }
+    match vhost.router.exchange(exchange) {
+        None => Err(Fault::no_exchange(exchange, &vhost.name)),
+        Some(options) if options.internal => Err(Fault::internal_exchange(exchange, &vhost.name)),
+        // Who may do everything pays nothing for a look at the key.
+        Some(options) if matches!(session.access, Access::Limited(_)) && options.kind == ExchangeKind::Topic => {
+            may_write(Resource::Topic { exchange, routing_key })
+        }
+        Some(_) => Ok(()),
     }
 }
 
@@ -318,8 +263,6 @@ impl CarbonCopies {
         Ok(copies)
     }
 }
-
-const PUBLISH: (u16, u16) = (60, 40);
 
 /// RabbitMQ's limit: ten years.
 pub(super) const TTL_MAX_MS: u64 = 315_360_000_000;

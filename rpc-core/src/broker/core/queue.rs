@@ -268,6 +268,9 @@ impl Queue {
 
     /// Sends a consumer that was just served to the end of its equals.
     pub(super) fn rotate(&mut self, at: usize) {
+        if self.consumers.len() == 1 {
+            return;
+        }
         let priority = self.consumers[at].priority;
         let end = self.consumers.partition_point(|other| other.priority >= priority);
         self.consumers[at..end].rotate_left(1);

@@ -360,7 +360,8 @@ fn properties_of(entry: &Entry, is_counted: bool) -> Cow<'_, [u8]> {
 
 /// Names as text. Routing keys need not be UTF-8, all others are.
 pub(super) fn text_of(bytes: &[u8]) -> Cow<'_, str> {
-    String::from_utf8_lossy(bytes)
+    // Looking for what is no text costs several times as much as finding that all of it is.
+    std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
 }
 
 /// A short string of what came from one, or was generated to fit.

@@ -151,6 +151,14 @@ impl Vhost {
             return false;
         }
         let entry = queue.admit(message, now.instant);
+        // Whoever waits for it gets it at once: it need not stand in line.
+        if queue.ready_count() == 0
+            && sessions.injected.is_none()
+            && let Some(at) = queue.next_consumer(|consumer| sessions.has_credit(consumer))
+        {
+            hand_over(queue, (key, at), entry, sessions);
+            return true;
+        }
         let expires_at = entry.expires_at;
         queue.insert(entry);
         self.serve(key, now, sessions);
@@ -190,22 +198,6 @@ impl Vhost {
         self.serve(key, now, sessions);
     }
 
-    /// As [`Vhost::deliver`], when no credit can have come to others than consumers of this channel.
-    pub(super) fn deliver_to(
-        &mut self,
-        key: QueueKey,
-        (connection, channel): (ConnectionId, u16),
-        now: Now,
-        sessions: &mut Sessions,
-    ) {
-        if let Some(queue) = self.queues.get_mut(&key) {
-            queue.unblock(|consumer| {
-                (consumer.connection, consumer.channel) == (connection, channel) && sessions.has_credit(consumer)
-            });
-        }
-        self.serve(key, now, sessions);
-    }
-
     /// Delivers what is ready to consumers that are not blocked.
     fn serve(&mut self, key: QueueKey, now: Now, sessions: &mut Sessions) {
         if sessions.are_deliveries_paused() {
@@ -225,11 +217,25 @@ impl Vhost {
             if sessions.is_duplicated() {
                 queue.insert(entry.clone());
             }
-            let is_counted = queue.arguments.is_quorum;
-            if sessions.deliver(&queue.consumers()[at], key, entry, is_counted) {
-                queue.unacked += 1;
-            }
-            queue.rotate(at);
+            hand_over(queue, (key, at), entry, sessions);
+        }
+    }
+
+    /// Takes an acknowledged delivery out of its queue's count, and delivers what the freed window has room for.
+    pub(super) fn acknowledged(
+        &mut self,
+        key: QueueKey,
+        (connection, channel): (ConnectionId, u16),
+        now: Now,
+        sessions: &mut Sessions,
+    ) {
+        let Some(queue) = self.queues.get_mut(&key) else { return };
+        queue.unacked = queue.unacked.saturating_sub(1);
+        queue.unblock(|consumer| {
+            (consumer.connection, consumer.channel) == (connection, channel) && sessions.has_credit(consumer)
+        });
+        if queue.ready_count() > 0 {
+            self.serve(key, now, sessions);
         }
     }
 
@@ -316,6 +322,14 @@ impl Vhost {
         }
         self.route_dead(now, sessions);
     }
+}
+
+/// Delivers an entry to the consumer at an index, who then stands at the end of the line.
+fn hand_over(queue: &mut Queue, (key, at): (QueueKey, usize), entry: Entry, sessions: &mut Sessions) {
+    if sessions.deliver(&queue.consumers()[at], key, entry, queue.arguments.is_quorum) {
+        queue.unacked += 1;
+    }
+    queue.rotate(at);
 }
 
 /// Headers that are decoded only when a headers exchange asks for them.
