@@ -1,6 +1,7 @@
 //! Histories without sockets: frames into the core, output looked at as frames.
 
 mod access;
+mod batches;
 mod histories;
 
 use std::collections::{HashMap, VecDeque};
