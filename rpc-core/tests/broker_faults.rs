@@ -196,7 +196,7 @@ async fn only_those_who_publish_are_blocked() {
     let (reader, consuming) = lapin(&broker).await;
     declare(&publishing, "q", false, false).await.unwrap();
     broker.faults().block_connections("test");
-    // The first publish is taken, and blocks.
+    // As in RabbitMQ: the first publish blocks, and is taken afterwards.
     publish(&publishing, "q", "first", 1).await;
     timeout(LIMIT, async {
         while !publisher.status().blocked() {
@@ -205,7 +205,7 @@ async fn only_those_who_publish_are_blocked() {
     })
     .await
     .unwrap();
-    assert_eq!(declare(&consuming, "q", false, true).await.unwrap(), 1);
+    assert_eq!(declare(&consuming, "q", false, true).await.unwrap(), 0);
     assert!(!reader.status().blocked());
     broker.faults().unblock_connections();
     assert_eq!(declare(&publishing, "q", false, true).await.unwrap(), 1);

@@ -9,10 +9,10 @@ import pika
 LIMIT_S = 10
 
 
-def connect(url=None):
+def connect(url=None, blocked_limit_s=LIMIT_S):
     parameters = pika.URLParameters(url or sys.argv[1])
     parameters.socket_timeout = LIMIT_S
-    parameters.blocked_connection_timeout = LIMIT_S
+    parameters.blocked_connection_timeout = blocked_limit_s
     return pika.BlockingConnection(parameters)
 
 
@@ -42,10 +42,10 @@ def is_empty(channel, queue):
     return method is None
 
 
-def eventually(what, condition):
-    deadline = time.monotonic() + LIMIT_S
+def eventually(what, condition, limit_s=LIMIT_S):
+    deadline = time.monotonic() + limit_s
     while not condition():
-        assert time.monotonic() < deadline, f"not within {LIMIT_S} s: {what}"
+        assert time.monotonic() < deadline, f"not within {limit_s} s: {what}"
         time.sleep(0.02)
 
 

@@ -8,6 +8,7 @@
 mod access;
 mod amqplib;
 mod bare;
+mod blocked;
 mod calls;
 mod cancel;
 mod concurrency;

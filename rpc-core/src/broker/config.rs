@@ -10,7 +10,8 @@ use super::{
     Broker,
     accounts::{self, Accounts, PermissionSetting, TopicPermissionSetting},
     connection::Transport,
-    core::Rules,
+    core::{Limits, Rules},
+    limits::{MEMORY_HIGH_WATERMARK_PERCENT, percent_of_memory},
     listener::{self, Door},
     shared::Shared,
 };
@@ -39,12 +40,15 @@ pub enum BrokerError {
 pub struct BrokerBuilder {
     address: SocketAddr,
     accounts: Accounts,
-    channel_max: u16,
-    frame_max: u32,
-    heartbeat: Duration,
-    handshake_timeout: Duration,
-    message_max_bytes: u64,
-    connections_max: usize,
+    pub(super) channel_max: u16,
+    pub(super) frame_max: u32,
+    pub(super) heartbeat: Duration,
+    pub(super) handshake_timeout: Duration,
+    pub(super) message_max_bytes: u64,
+    pub(super) connections_max: usize,
+    /// The default depends on the machine.
+    pub(super) memory_high_watermark: Option<u64>,
+    pub(super) limits: Limits,
     #[cfg(feature = "tls")]
     tls: Option<TlsOptions>,
     #[cfg(feature = "tls")]
@@ -62,6 +66,8 @@ impl Default for BrokerBuilder {
             handshake_timeout: Duration::from_secs(10),
             message_max_bytes: 128 << 20,
             connections_max: 65_536,
+            memory_high_watermark: None,
+            limits: Limits::default(),
             #[cfg(feature = "tls")]
             tls: None,
             #[cfg(feature = "tls")]
@@ -168,43 +174,6 @@ impl BrokerBuilder {
         self
     }
 
-    /// Channels a connection may open. The default is 2 047.
-    pub fn channel_max(mut self, channels: u16) -> Self {
-        self.channel_max = channels;
-        self
-    }
-
-    /// The largest frame, in bytes. The default is 131 072, the least 4 096.
-    pub fn frame_max(mut self, bytes: u32) -> Self {
-        self.frame_max = bytes;
-        self
-    }
-
-    /// The heartbeat offered to clients; a connection that is silent for two of them is closed. The default is 60 s;
-    /// zero is none.
-    pub fn heartbeat(mut self, interval: Duration) -> Self {
-        self.heartbeat = interval;
-        self
-    }
-
-    /// How long a client may take from connecting to `connection.open`. The default is 10 s.
-    pub fn handshake_timeout(mut self, limit: Duration) -> Self {
-        self.handshake_timeout = limit;
-        self
-    }
-
-    /// The largest message, in bytes. The default is 128 MiB, as of RabbitMQ 3.10.
-    pub fn message_max_bytes(mut self, bytes: u64) -> Self {
-        self.message_max_bytes = bytes;
-        self
-    }
-
-    /// Connections at once; further ones are closed at once. The default is 65 536.
-    pub fn connections_max(mut self, connections: usize) -> Self {
-        self.connections_max = connections;
-        self
-    }
-
     /// Listens for TLS as well, on an address of its own. The default is not to.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, options: TlsOptions) -> Self {
@@ -249,6 +218,8 @@ impl BrokerBuilder {
             None => (doors, None),
         };
         let uri = accounts::uri("amqp", self.accounts.first_user(), address, "/");
+        let default_watermark = || percent_of_memory(MEMORY_HIGH_WATERMARK_PERCENT);
+        let memory_high_watermark = self.memory_high_watermark.unwrap_or_else(default_watermark);
         let rules = Rules {
             users,
             vhosts: self.accounts.vhosts.clone(),
@@ -257,6 +228,7 @@ impl BrokerBuilder {
             heartbeat_s: u16::try_from(self.heartbeat.as_secs()).unwrap_or(u16::MAX),
             message_max_bytes: self.message_max_bytes,
             connections_max: self.connections_max,
+            limits: Limits { memory_high_watermark, ..self.limits },
         };
         let shared = Arc::new(Shared::new(rules, self.handshake_timeout));
         let listener = tokio::spawn(listener::run(doors, Arc::clone(&shared)));

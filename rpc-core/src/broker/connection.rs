@@ -17,6 +17,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
+    task::yield_now,
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
@@ -24,7 +25,7 @@ use super::{
     core::{ConnectionId, Flow, Negotiated, Peer},
     shared::{Outbox, Shared},
 };
-use crate::wire::{Decoder, FRAME_MIN_SIZE, PROTOCOL_HEADER, Start, read_protocol_header};
+use crate::wire::{Batch, Decoder, FRAME_MIN_SIZE, FrameError, PROTOCOL_HEADER, Start, read_protocol_header};
 
 /// What is between a connection and its socket.
 #[derive(Clone)]
@@ -73,7 +74,7 @@ where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let mut input = Input { buffer: BytesMut::new(), room: READ_MIN_BYTES };
+    let mut input = Input { buffer: BytesMut::new(), room: READ_MIN_BYTES, unhandled: None };
     let start = match timeout_at(handshake_deadline, read_start(&mut reading, &mut input)).await {
         Ok(Ok(start)) => start,
         Ok(Err(_)) | Err(_) => return,
@@ -123,6 +124,8 @@ impl Drop for Registered<'_> {
 struct Input {
     buffer: BytesMut,
     room: usize,
+    /// Cut off, and left for later.
+    unhandled: Option<(Batch, Option<FrameError>)>,
 }
 
 impl Input {
@@ -172,10 +175,16 @@ impl Reader<'_> {
         loop {
             let before = stage;
             // Who publishes while the broker is blocked is not listened to, but may hear that the broker stops.
-            let is_held = self.outbox.traffic.is_held.load(Ordering::Relaxed) && !is_stopping;
-            if !is_held {
+            let is_held = || self.outbox.traffic.is_held.load(Ordering::Relaxed) && !is_stopping;
+            if !is_held() {
                 match self.handle(&mut decoder, &mut input, &mut stage) {
                     Flow::Continue => {}
+                    // Others want the lock, too.
+                    Flow::Paused(_) if !is_held() => {
+                        yield_now().await;
+                        continue;
+                    }
+                    Flow::Paused(_) => {}
                     flow => return flow,
                 }
             }
@@ -184,7 +193,8 @@ impl Reader<'_> {
                 timer.as_mut().reset(deadline.unwrap_or_else(|| Instant::now() + NEVER));
             }
             // A client that does not read its answers gets no more of them: it is not read until it does.
-            let is_choked = self.outbox.traffic.backlog.load(Ordering::Relaxed) > CHOKED_BYTES;
+            let is_choked = self.outbox.traffic.backlog.load(Ordering::Relaxed) > self.shared.outbox.choke_bytes;
+            let is_held = is_held();
             tokio::select! {
                 biased;
                 () = &mut stopped, if !is_stopping => {
@@ -230,7 +240,7 @@ impl Reader<'_> {
         loop {
             // During the handshake frame by frame: tune-ok changes how the next one is read.
             let frames_max = if matches!(stage, Waiting::Handshake) { 1 } else { BATCH_FRAMES };
-            let (batch, error) = decoder.cut(&mut input.buffer, frames_max);
+            let (batch, error) = input.unhandled.take().unwrap_or_else(|| decoder.cut(&mut input.buffer, frames_max));
             if batch.is_empty() && error.is_none() {
                 return Flow::Continue;
             }
@@ -238,6 +248,9 @@ impl Reader<'_> {
                 let flow = core.batch(self.id, &batch, error.as_ref(), now);
                 (flow, core.negotiated(self.id))
             });
+            if let Flow::Paused(bytes) = flow {
+                input.unhandled = Some((batch.end(bytes), error));
+            }
             if flow != Flow::Continue {
                 return flow;
             }
@@ -298,13 +311,15 @@ async fn write_output<W: AsyncWrite + Unpin>(
             }
             has_written = true;
             let before = outbox.traffic.backlog.fetch_sub(bytes, Ordering::AcqRel);
+            shared.note_written(bytes);
             if before == bytes {
                 // With the one in `inspect`: either we see who waits, or they see what we wrote.
                 fence(Ordering::SeqCst);
                 shared.note_change();
             }
             // The core stops delivering to those who do not read; they do now.
-            if before >= RESUME_BYTES && before - bytes < RESUME_BYTES {
+            let resume_bytes = shared.outbox.resume_bytes;
+            if before >= resume_bytes && before - bytes < resume_bytes {
                 shared.with(|core, now| core.resume(id, now));
                 outbox.drained.notify_one();
             }
@@ -399,10 +414,6 @@ const HANDSHAKE_FRAME_MAX: u32 = FRAME_MIN_SIZE;
 /// Bounds what is handled under one lock, so that nobody waits long for it.
 const BATCH_FRAMES: usize = 512;
 const SLICES_MAX: usize = 64;
-/// Half of what stops deliveries.
-const RESUME_BYTES: usize = 2 << 20;
-/// Twice what stops deliveries: only answers to the client itself get a backlog this far.
-const CHOKED_BYTES: usize = 8 << 20;
 const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 /// For the answer to our `connection.close` when the broker stops: whoever stops it waits.

@@ -18,7 +18,7 @@ use std::{
 use bytes::BytesMut;
 
 use self::frames::{handshake, method, put_frame};
-use super::core::{ConnectionId, Core, Flow, Now, Peer, Rules, Traffic, User};
+use super::core::{ConnectionId, Core, Flow, Limits, Now, Peer, Rules, Traffic, User};
 use crate::wire::{Decoder, FrameKind, method_ids, table::TableWriter};
 
 /// Runs the steps that `data` spells, and checks the core after each.
@@ -85,6 +85,8 @@ impl World {
             heartbeat_s: 60,
             message_max_bytes: 10_000,
             connections_max: CLIENTS,
+            // Low enough to be reached.
+            limits: Limits { memory_high_watermark: 40_000, ..Limits::default() },
         };
         let now = Now { instant: Instant::now(), unix_s: 1_700_000_000 };
         Self { core: Core::new(rules, 1), now, clients: [const { None }; CLIENTS], methods_received: 0 }
@@ -159,7 +161,13 @@ impl World {
                 return;
             }
             let id = client.id;
-            let flow = self.core.batch(id, &batch, error.as_ref(), now);
+            let mut flow = self.core.batch(id, &batch, error.as_ref(), now);
+            let mut batch = batch;
+            while let Flow::Paused(bytes) = flow {
+                self.collect();
+                batch = batch.end(bytes);
+                flow = self.core.batch(id, &batch, error.as_ref(), now);
+            }
             if let (Some(negotiated), Some(client)) = (self.core.negotiated(id), &mut self.clients[who]) {
                 client.decoder.set_frame_max(negotiated.frame_max);
                 client.is_open = negotiated.is_open;
@@ -219,6 +227,7 @@ impl World {
 
     /// Output is whole frames that can be read.
     fn collect(&mut self) {
+        self.core.watch_memory();
         let received = &mut self.methods_received;
         self.core.take_output(|_, out| {
             let mut segments = VecDeque::new();

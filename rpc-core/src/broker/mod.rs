@@ -21,7 +21,9 @@ mod faults;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod inspect;
+mod limits;
 mod listener;
+mod machine;
 mod shared;
 #[cfg(feature = "tls")]
 mod tls;

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 
-use super::core::{ConnectionId, Core, Now, Peer, Rules, Traffic};
+use super::core::{ConnectionId, Core, Memory, Now, Peer, Rules, Traffic};
 use crate::wire::OutBuffer;
 
 /// A broker's state, shared by its tasks.
@@ -27,6 +27,8 @@ pub(super) struct Shared {
     pub(super) changed: Notify,
     /// New connections are closed as they come.
     is_refusing: AtomicBool,
+    memory: Arc<Memory>,
+    pub(super) outbox: OutboxBounds,
     pub(super) handshake_timeout: Duration,
 }
 
@@ -37,6 +39,22 @@ struct State {
     outboxes: Vec<Option<Arc<Outbox>>>,
     /// What the timer task sleeps towards.
     timer_at: Option<Instant>,
+}
+
+/// How much may wait to be written to one socket.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OutboxBounds {
+    /// Below it deliveries, and reading, go on.
+    pub(super) resume_bytes: usize,
+    /// Above it the client is not read: only answers to itself get a backlog this far.
+    pub(super) choke_bytes: usize,
+}
+
+impl OutboxBounds {
+    /// Half and twice of what stops deliveries.
+    fn new(delivery_max_bytes: usize) -> Self {
+        Self { resume_bytes: delivery_max_bytes / 2, choke_bytes: delivery_max_bytes.saturating_mul(2) }
+    }
 }
 
 /// What waits to be written to one socket.
@@ -52,7 +70,8 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    fn append(&self, output: &mut OutBuffer) {
+    fn append(&self, output: &mut OutBuffer, memory: &Memory) {
+        memory.note_queued(output.bytes());
         self.traffic.backlog.fetch_add(output.bytes(), Ordering::Relaxed);
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let was_empty = waiting.is_empty();
@@ -72,8 +91,13 @@ impl Outbox {
 impl Shared {
     pub(super) fn new(rules: Rules, handshake_timeout: Duration) -> Self {
         let seed = uuid::Uuid::new_v4().as_u64_pair().0 | 1;
+        let outbox = OutboxBounds::new(rules.limits.outbox_max_bytes);
+        let core = Core::new(rules, seed);
+        let memory = Arc::clone(core.memory());
         Self {
-            state: Mutex::new(State { core: Core::new(rules, seed), outboxes: Vec::new(), timer_at: None }),
+            state: Mutex::new(State { core, outboxes: Vec::new(), timer_at: None }),
+            memory,
+            outbox,
             timer: Notify::new(),
             stopping: watch::channel(false).0,
             watchers: AtomicUsize::new(0),
@@ -120,10 +144,18 @@ impl Shared {
     pub(super) fn close(&self, id: ConnectionId) {
         let mut state = self.lock();
         state.core.close(id, now());
-        if let Some(outbox) = state.outboxes.get_mut(id.0) {
-            *outbox = None;
+        if let Some(outbox) = state.outboxes.get_mut(id.0).and_then(Option::take) {
+            // Nobody writes any more what is counted here.
+            self.memory.note_written(outbox.traffic.backlog.swap(0, Ordering::AcqRel));
         }
         self.finish(state);
+    }
+
+    /// So much of an outbox was written.
+    pub(super) fn note_written(&self, bytes: usize) {
+        if self.memory.note_written(bytes) {
+            self.with(|_, _| ());
+        }
     }
 
     /// Ends connections without a word. When this returns, the broker has forgotten them.
@@ -176,11 +208,15 @@ impl Shared {
 
     fn finish(&self, mut state: MutexGuard<'_, State>) {
         let State { core, outboxes, timer_at } = &mut *state;
+        let are_unblocked = core.watch_memory();
         core.take_output(|id, output| {
             if let Some(Some(outbox)) = outboxes.get(id.0) {
-                outbox.append(output);
+                outbox.append(output, &self.memory);
             }
         });
+        if are_unblocked {
+            outboxes.iter().flatten().for_each(|outbox| outbox.drained.notify_one());
+        }
         let next = core.next_timer();
         if let Some(next) = next
             && timer_at.is_none_or(|at| next < at)

@@ -1,6 +1,6 @@
 //! `rpc broker`: the bundled broker as a program.
 
-use std::{io::Write, net::SocketAddr, time::Duration};
+use std::{io::Write, net::SocketAddr};
 
 use crate::broker::{Broker, BrokerBuilder, BrokerError};
 
@@ -28,21 +28,8 @@ pub(super) struct Arguments {
     /// Lets guest connect from other machines, too.
     #[arg(long)]
     allow_remote_guest: bool,
-    /// The heartbeat offered to clients, in seconds; 0 is none.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    heartbeat: u16,
-    /// The largest frame, in bytes.
-    #[arg(long, value_name = "BYTES", default_value_t = 131_072)]
-    frame_max: u32,
-    /// Channels a connection may open.
-    #[arg(long, value_name = "CHANNELS", default_value_t = 2_047)]
-    channel_max: u16,
-    /// The largest message, in bytes.
-    #[arg(long, value_name = "BYTES", default_value_t = 128 << 20)]
-    message_max: u64,
-    /// Connections at once.
-    #[arg(long, value_name = "CONNECTIONS", default_value_t = 65_536)]
-    connections_max: usize,
+    #[command(flatten)]
+    limits: super::limits::LimitArguments,
     #[cfg(feature = "tls")]
     #[command(flatten)]
     tls: super::tls::TlsArguments,
@@ -66,13 +53,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), BrokerError> {
 }
 
 fn builder(arguments: &Arguments) -> Result<BrokerBuilder, BrokerError> {
-    let mut builder = Broker::builder()
-        .address(arguments.listen)
-        .heartbeat(Duration::from_secs(arguments.heartbeat.into()))
-        .frame_max(arguments.frame_max)
-        .channel_max(arguments.channel_max)
-        .message_max_bytes(arguments.message_max)
-        .connections_max(arguments.connections_max);
+    let mut builder = arguments.limits.apply(Broker::builder().address(arguments.listen));
     for user in &arguments.user {
         let Some((name, password)) = user.split_once(':') else {
             return Err(BrokerError::Configuration(format!("--user '{user}' is not NAME:PASSWORD")));

@@ -1,6 +1,7 @@
 //! The `rpc` program: its arguments, and what they start.
 
 mod broker;
+mod limits;
 #[cfg(feature = "tls")]
 mod tls;
 

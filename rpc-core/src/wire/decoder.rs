@@ -138,6 +138,11 @@ impl Batch {
         self.bytes.is_empty()
     }
 
+    /// So many bytes at its end: what [`Frames::bytes_left`] says.
+    pub(crate) fn end(&self, bytes: usize) -> Self {
+        Self { bytes: self.bytes.slice(self.bytes.len().saturating_sub(bytes)..) }
+    }
+
     /// The frames in order.
     pub(crate) fn frames(&self) -> Frames<'_> {
         Frames { rest: &self.bytes, batch: &self.bytes }
@@ -149,6 +154,12 @@ impl Batch {
 pub(crate) struct Frames<'a> {
     rest: &'a [u8],
     batch: &'a Bytes,
+}
+
+impl Frames<'_> {
+    pub(crate) fn bytes_left(&self) -> usize {
+        self.rest.len()
+    }
 }
 
 impl<'a> Iterator for Frames<'a> {
@@ -211,6 +222,9 @@ mod tests {
         let mut buffer = BytesMut::from(&heartbeat().repeat(5)[..]);
         let (batch, _) = Decoder::new(4_096).cut(&mut buffer, 2);
         assert_eq!((batch.frames().count(), buffer.len()), (2, 24));
+        let mut frames = batch.frames();
+        frames.next();
+        assert_eq!((frames.bytes_left(), batch.end(8).frames().count(), batch.end(0).is_empty()), (8, 1, true));
     }
 
     #[test]

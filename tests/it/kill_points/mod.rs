@@ -10,7 +10,7 @@
 
 mod case;
 pub(crate) mod table;
-mod world;
+pub(crate) mod world;
 
 use std::path::Path;
 

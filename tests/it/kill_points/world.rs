@@ -6,34 +6,34 @@ use rpc_tests::{BrokerProcess, within};
 use tokio::process::Command;
 
 /// A broker of our own.
-pub(super) enum World {
+pub(crate) enum World {
     Bundled(BrokerProcess),
     RabbitMq { uri: String, ctl: String },
 }
 
 /// Where one case takes place.
 #[derive(Debug)]
-pub(super) struct Place {
-    pub(super) uri: String,
-    pub(super) service: String,
+pub(crate) struct Place {
+    pub(crate) uri: String,
+    pub(crate) service: String,
 }
 
 impl World {
-    pub(super) async fn bundled() -> Self {
+    pub(crate) async fn bundled() -> Self {
         Self::Bundled(BrokerProcess::spawn(Path::new(env!("CARGO_BIN_EXE_test_broker"))).await)
     }
 
     /// The node at `RPC_TEST_RABBITMQ_URL`, if `RPC_TEST_RABBITMQ_CTL` says how to stop it: nobody else uses it then.
-    pub(super) fn rabbitmq() -> Option<Self> {
+    pub(crate) fn rabbitmq() -> Option<Self> {
         let variable = |name| std::env::var(name).ok();
         Some(Self::RabbitMq { uri: variable("RPC_TEST_RABBITMQ_URL")?, ctl: variable("RPC_TEST_RABBITMQ_CTL")? })
     }
 
-    pub(super) fn is_bundled(&self) -> bool {
+    pub(crate) fn is_bundled(&self) -> bool {
         matches!(self, Self::Bundled(_))
     }
 
-    pub(super) fn place(&self, service: String) -> Place {
+    pub(crate) fn place(&self, service: String) -> Place {
         let uri = match self {
             Self::Bundled(broker) => broker.uri().to_owned(),
             Self::RabbitMq { uri, .. } => uri.clone(),
@@ -42,7 +42,7 @@ impl World {
     }
 
     /// Ends the broker and starts it again.
-    pub(super) async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         match self {
             Self::Bundled(broker) => {
                 broker.kill();
@@ -56,13 +56,13 @@ impl World {
     }
 
     /// Has every connection blocked that publishes. The proxies do it for the bundled broker.
-    pub(super) async fn block(&mut self) {
+    pub(crate) async fn block(&mut self) {
         if let Self::RabbitMq { ctl, .. } = self {
             rabbitmqctl(ctl, &["set_vm_memory_high_watermark", "0"]).await;
         }
     }
 
-    pub(super) async fn unblock(&mut self) {
+    pub(crate) async fn unblock(&mut self) {
         if let Self::RabbitMq { ctl, .. } = self {
             rabbitmqctl(ctl, &["set_vm_memory_high_watermark", "0.4"]).await;
         }

@@ -315,6 +315,7 @@ impl Core {
         now: Now,
     ) -> Result<(), Fault> {
         let (vhost, sessions) = self.vhost(id)?;
+        sessions.work += 1;
         if let Some(channel) = sessions.channel_mut(id, number) {
             channel.release(&delivered);
         }

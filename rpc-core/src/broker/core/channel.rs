@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{
     confirms::Confirms,
+    memory::Memory,
     message::{Assembly, Entry, Message},
     vhost::QueueKey,
 };
@@ -117,6 +118,11 @@ pub(super) struct Delivered {
 }
 
 impl Channel {
+    /// A new one, whose messages are counted there.
+    pub(super) fn open(memory: &Arc<Memory>) -> Self {
+        Self { assembly: Assembly::new(memory), ..Self::default() }
+    }
+
     /// One that is closed over a fault, and waits for the client to say so.
     pub(super) fn closing() -> Self {
         Self { is_closing: true, ..Self::default() }
@@ -259,6 +265,15 @@ impl Channel {
         };
         let unacked = self.unacked.deliveries.iter().filter_map(|(_, delivered)| delivered.as_ref());
         unacked.chain(settling.iter().map(|(delivered, _)| delivered))
+    }
+
+    /// What a transaction is to publish.
+    pub(super) fn uncommitted(&self) -> impl Iterator<Item = &Arc<Message>> {
+        let publishes = match &self.mode {
+            Mode::Transaction(transaction) => transaction.publishes.as_slice(),
+            Mode::Plain | Mode::Confirm => &[],
+        };
+        publishes.iter().map(|routable| &routable.message)
     }
 
     /// Panics unless tags, slots and windows say the same as the deliveries, and no window is exceeded.

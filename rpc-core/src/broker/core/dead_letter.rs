@@ -44,7 +44,13 @@ pub(super) fn dead_letter(message: &Message, grave: &Grave<'_>, now: Now) -> Mes
     let headers = headers(message, reader, grave, now);
     let properties = PropertyWriter::new(message.properties()).headers(&headers).without_expiration().write();
     let routing_key = grave.routing_key.map_or_else(|| message.routing_key(), str::as_bytes);
-    Message::new((grave.exchange.as_bytes(), routing_key), &message.content(&properties), message.priority, None)
+    Message::new(
+        (grave.exchange.as_bytes(), routing_key),
+        &message.content(&properties),
+        message.priority,
+        None,
+        message.another_held(),
+    )
 }
 
 /// A message that comes back to a queue it died in is dropped, unless a client rejected it on the way.
@@ -275,7 +281,7 @@ mod tests {
         table.texts("CC", [&b"one"[..]]).text("kept", b"x");
         let table = table.finish();
         let properties = PropertyWriter::new(&[0, 0]).headers(&table).write();
-        let message = Message::new((b"", b"key"), &message(b"", 0).content(&properties), 0, None);
+        let message = Message::new((b"", b"key"), &message(b"", 0).content(&properties), 0, None, Default::default());
         assert_eq!(carbon_copies(&message).collect::<Vec<_>>(), ["one"]);
         assert_eq!(carbon_copies(&bury(&message, "q", Death::Expired)).count(), 1);
         let grave = Grave { queue: "q", exchange: "", routing_key: Some("dead"), death: Death::Expired };

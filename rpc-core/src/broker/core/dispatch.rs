@@ -172,12 +172,13 @@ impl Core {
             return Err(Fault::channel_error("expected 'channel.open'").at(ids));
         }
         read(frame)?;
+        let channel = Channel::open(&self.memory);
         let session = self.session_mut(id)?;
         let (open, max) = (session.channels.len(), session.channel_max);
         if open >= usize::from(max) {
             return Err(Fault::too_many_channels(open, max));
         }
-        session.channels.insert(frame.channel, Channel::default());
+        session.channels.insert(frame.channel, channel);
         let open_ok = channel_class::AMQPMethod::OpenOk(channel_class::OpenOk {});
         self.sessions.send(id, frame.channel, &AMQPClass::Channel(open_ok));
         Ok(())

@@ -24,12 +24,12 @@ impl Core {
         let mut ahead = frames.clone();
         let mut next = |kind| ahead.next().filter(|next| (next.kind, next.channel) == (kind, frame.channel));
         let header = ContentHeader::read(next(FrameKind::Header)?.payload).ok()?;
-        let is_small = header.body_size <= self.rules.message_max_bytes.min(COPY_MAX_BYTES as u64);
+        let is_small = header.body_size <= self.message_max_bytes().min(COPY_MAX_BYTES as u64);
         let small = match header.body_size {
             0 => &[][..],
             size => next(FrameKind::Body)?.payload.get(..).filter(|body| is_small && body.len() as u64 == size)?,
         };
-        if self.sessions.blocked_by.is_some() {
+        if self.sessions.alarm.is_on() {
             return None;
         }
         let session = self.sessions.get_mut(id).filter(|session| session.stage == Stage::Open)?;
@@ -46,11 +46,16 @@ impl Core {
         })
     }
 
+    /// The largest message there can be.
+    fn message_max_bytes(&self) -> u64 {
+        self.rules.message_max_bytes.min(self.memory.message_max_bytes())
+    }
+
     pub(super) fn begin_publish(&mut self, id: ConnectionId, number: u16, publish: &Publish<'_>) -> Result<(), Fault> {
         let &Publish { exchange, routing_key, mandatory, immediate } = publish;
         self.session_mut(id)?.has_published = true;
-        if self.sessions.blocked_by.is_some() {
-            self.sessions.block(id);
+        if self.sessions.alarm.is_on() {
+            self.sessions.block_publisher(id);
         }
         let channel = self.channel_mut(id, number)?;
         channel.assembly.begin(exchange, routing_key);
@@ -65,7 +70,7 @@ impl Core {
         frame: &RawFrame<'_>,
         now: Now,
     ) -> Result<(), Fault> {
-        let limit = self.rules.message_max_bytes;
+        let limit = self.message_max_bytes();
         let channel = self.channel_mut(id, number)?;
         let Some(incoming) = &mut channel.incoming else {
             return Err(Fault::expected_method());
@@ -97,6 +102,9 @@ impl Core {
         frame: &RawFrame<'_>,
         now: Now,
     ) -> Result<(), Fault> {
+        if self.memory.is_exhausted() {
+            self.sessions.block_publisher(id);
+        }
         let channel = self.channel_mut(id, number)?;
         match channel.incoming {
             None => return Err(Fault::expected_method()),

@@ -6,13 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use amq_protocol::protocol::{AMQPClass, connection as connection_class};
-
 use super::{
     ConnectionId, Core, Now,
     confirms::Confirm,
     queue::Consumer,
-    session::{Sessions, Stage, short},
+    session::{Sessions, Stage},
     vhost::Vhost,
 };
 
@@ -212,26 +210,6 @@ impl Core {
         cancelled
     }
 
-    /// Stops reading from those who publish.
-    pub(crate) fn block(&mut self, reason: &str) {
-        self.sessions.blocked_by = Some(reason.into());
-        let ids: Vec<_> = self.sessions.ids().collect();
-        for id in ids {
-            if self.sessions.get(id).is_some_and(|session| session.has_published) {
-                self.sessions.block(id);
-            }
-        }
-    }
-
-    /// Reads from everybody again.
-    pub(crate) fn unblock(&mut self) {
-        self.sessions.blocked_by = None;
-        let ids: Vec<_> = self.sessions.ids().collect();
-        for id in ids {
-            self.sessions.unblock(id);
-        }
-    }
-
     /// As after a restart: without connections, and with what is durable, or with nothing.
     pub(crate) fn restart(&mut self, keeps_durable: bool, now: Now) {
         let were_paused = self.sessions.are_deliveries_paused();
@@ -246,31 +224,6 @@ impl Core {
             } else {
                 *vhost = Vhost::new(&vhost.name);
             }
-        }
-    }
-}
-
-impl Sessions {
-    /// Stops reading from a connection, and says so.
-    pub(super) fn block(&mut self, id: ConnectionId) {
-        let Some(reason) = self.blocked_by.clone() else { return };
-        let Some(session) = self.get_mut(id).filter(|session| session.stage == Stage::Open && !session.is_held())
-        else {
-            return;
-        };
-        session.set_held(true);
-        if session.capabilities.connection_blocked {
-            let blocked = connection_class::Blocked { reason: short(&reason) };
-            self.send(id, 0, &AMQPClass::Connection(connection_class::AMQPMethod::Blocked(blocked)));
-        }
-    }
-
-    fn unblock(&mut self, id: ConnectionId) {
-        let Some(session) = self.get_mut(id).filter(|session| session.is_held()) else { return };
-        session.set_held(false);
-        if session.capabilities.connection_blocked && session.stage == Stage::Open {
-            let unblocked = connection_class::AMQPMethod::Unblocked(connection_class::Unblocked {});
-            self.send(id, 0, &AMQPClass::Connection(unblocked));
         }
     }
 }

@@ -2,7 +2,10 @@
 //!
 //! Random histories and fuzzing ask after every step; no broker that serves anybody does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{ConnectionId, Core, session::Session, vhost::Vhost};
 use crate::broker::core::vhost::QueueKey;
@@ -11,6 +14,7 @@ impl Core {
     /// Panics unless queues, channels and sessions agree about every message and every consumer.
     pub(crate) fn check(&self) {
         let sessions: Vec<_> = self.sessions.all().collect();
+        self.check_memory();
         assert_eq!(sessions.len(), self.sessions.len(), "free slots of sessions");
         for (_, session) in &sessions {
             session.channels.values().for_each(super::Channel::check);
@@ -26,6 +30,20 @@ impl Core {
                 assert!(!(is_waiting && has_taker), "'{}' has a message and somebody who may take it", queue.name);
             }
         }
+    }
+
+    /// What is counted is what is there: each message once, and what has arrived of the next ones.
+    fn check_memory(&self) {
+        let channels = || self.sessions.all().flat_map(|(_, session)| session.channels.values());
+        let ready = self.vhosts.iter().flat_map(|vhost| vhost.queues.values()).flat_map(super::queue::Queue::messages);
+        let dead = self.vhosts.iter().flat_map(Vhost::dead_messages);
+        let held = channels().flat_map(|channel| channel.held().map(|delivered| &delivered.entry.message));
+        let uncommitted = channels().flat_map(super::Channel::uncommitted);
+        let messages = ready.chain(dead).chain(held).chain(uncommitted);
+        let messages: BTreeMap<_, _> =
+            messages.map(|message| (Arc::as_ptr(message), message.counted_bytes())).collect();
+        let arriving: usize = channels().map(|channel| channel.assembly.counted_bytes()).sum();
+        assert_eq!(self.memory().bytes(), messages.values().sum::<usize>() + arriving, "memory of messages");
     }
 
     /// How many messages are ready, and how many unacknowledged.

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 
+use super::memory::{Held, MESSAGE_OVERHEAD_BYTES, Memory};
 use crate::wire::{COPY_MAX_BYTES, Content};
 
 /// A published message, shared by all queues it is in.
@@ -17,6 +18,8 @@ pub(super) struct Message {
     routing_key_end: usize,
     properties_end: usize,
     parts: Vec<Bytes>,
+    /// Counted once, in however many queues it is.
+    held: Held,
     pub(super) priority: u8,
     /// The message's own time to live.
     pub(super) expiration_ms: Option<u64>,
@@ -28,6 +31,7 @@ impl Message {
         content: &Content<'_>,
         priority: u8,
         expiration_ms: Option<u64>,
+        mut held: Held,
     ) -> Self {
         let &Content { properties, small, parts } = content;
         let exchange_end = exchange.len();
@@ -37,15 +41,23 @@ impl Message {
         for piece in [exchange, routing_key, properties, small] {
             bytes.extend_from_slice(piece);
         }
+        let parts_bytes: usize = parts.iter().map(Bytes::len).sum();
+        held.set(bytes.len() + parts_bytes + MESSAGE_OVERHEAD_BYTES);
         Self {
             bytes: bytes.into_boxed_slice(),
             exchange_end,
             routing_key_end,
             properties_end,
             parts: parts.to_vec(),
+            held,
             priority,
             expiration_ms,
         }
+    }
+
+    /// For another one that takes its place.
+    pub(super) fn another_held(&self) -> Held {
+        self.held.another()
     }
 
     pub(super) fn exchange(&self) -> &[u8] {
@@ -78,6 +90,20 @@ impl Message {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+impl Message {
+    pub(super) fn counted_bytes(&self) -> usize {
+        self.held.bytes()
+    }
+}
+
+#[cfg(any(test, fuzzing))]
+impl Assembly {
+    pub(super) fn counted_bytes(&self) -> usize {
+        self.held.bytes()
+    }
+}
+
 /// A message on its way in, frame by frame; its memory serves the next one.
 #[derive(Debug, Default)]
 pub(super) struct Assembly {
@@ -90,14 +116,21 @@ pub(super) struct Assembly {
     pieces: BytesMut,
     body_left: u64,
     is_small: bool,
+    /// A large body is counted as it comes.
+    held: Held,
 }
 
 impl Assembly {
+    pub(super) fn new(memory: &Arc<Memory>) -> Self {
+        Self { held: Held::nothing_of(memory), ..Self::default() }
+    }
+
     /// Starts over.
     pub(super) fn begin(&mut self, exchange: &[u8], routing_key: &[u8]) {
         self.bytes.clear();
         self.parts.clear();
         self.pieces.clear();
+        self.held.set(0);
         self.bytes.extend_from_slice(exchange);
         self.exchange_end = self.bytes.len();
         self.bytes.extend_from_slice(routing_key);
@@ -116,6 +149,9 @@ impl Assembly {
     pub(super) fn body(&mut self, piece: &[u8], share: impl FnOnce() -> Bytes) -> Result<(), u64> {
         let length = piece.len() as u64;
         self.body_left = self.body_left.checked_sub(length).ok_or_else(|| length - self.body_left)?;
+        if !self.is_small {
+            self.held.grow(piece.len());
+        }
         if self.is_small {
             self.bytes.extend_from_slice(piece);
         } else if piece.len() > COPY_MAX_BYTES {
@@ -155,7 +191,7 @@ impl Assembly {
     pub(super) fn emptied(mut self) -> Self {
         self.bytes.clear();
         self.bytes.shrink_to(KEPT_MAX_BYTES);
-        Self { bytes: self.bytes, ..Self::default() }
+        Self { bytes: self.bytes, held: self.held.another(), ..Self::default() }
     }
 
     fn cut_pieces(&mut self) {
@@ -192,7 +228,7 @@ pub(super) mod tests {
     /// A message without names and properties.
     pub(in super::super) fn message(body: &[u8], priority: u8) -> Arc<Message> {
         let content = Content { properties: &[0, 0], small: body, parts: &[] };
-        Arc::new(Message::new((b"", b""), &content, priority, None))
+        Arc::new(Message::new((b"", b""), &content, priority, None, Held::default()))
     }
 
     #[test]
@@ -205,7 +241,13 @@ pub(super) mod tests {
             assert_eq!(assembly.body(b"dy!", || panic!("copied")), Err(1));
             assert_eq!(assembly.body(b"dy", || panic!("copied")), Ok(()));
             assert!(assembly.is_whole());
-            let small = Message::new((assembly.exchange(), assembly.routing_key()), &assembly.content(), 0, None);
+            let small = Message::new(
+                (assembly.exchange(), assembly.routing_key()),
+                &assembly.content(),
+                0,
+                None,
+                Held::default(),
+            );
             assert_eq!((small.exchange(), small.routing_key()), (&b"exchange"[..], &b"key"[..]));
             assert_eq!((small.properties(), small.body()), (&b"\0\0"[..], (&b"body"[..], &[][..])));
             assembly = assembly.emptied();
@@ -218,7 +260,7 @@ pub(super) mod tests {
         }
         assembly.body(&large, || large.clone()).unwrap();
         assembly.body(b"c", || panic!("copied")).unwrap();
-        let message = Message::new((b"", b"q"), &assembly.content(), 0, None);
+        let message = Message::new((b"", b"q"), &assembly.content(), 0, None, Held::default());
         let (small, parts) = message.body();
         assert_eq!((small, message.body_bytes()), (&b""[..], 10_003));
         assert_eq!(parts.iter().map(Bytes::len).collect::<Vec<_>>(), [2, 10_000, 1]);
@@ -228,9 +270,10 @@ pub(super) mod tests {
     #[test]
     fn a_message_says_what_it_was_made_of() {
         let content = Content { properties: b"\0\0", small: b"x", parts: &[] };
-        let message = Message::new((b"e", b"k"), &content, 3, Some(7));
+        let message = Message::new((b"e", b"k"), &content, 3, Some(7), Held::default());
         assert_eq!((message.properties(), message.body()), (&b"\0\0"[..], (&b"x"[..], &[][..])));
-        let copy = Message::new((b"other", b"key"), &message.content(b"longer"), message.priority, None);
+        let copy =
+            Message::new((b"other", b"key"), &message.content(b"longer"), message.priority, None, Held::default());
         assert_eq!((copy.exchange(), copy.properties()), (&b"other"[..], &b"longer"[..]));
         assert_eq!((copy.body().0, copy.priority, message.expiration_ms), (&b"x"[..], 3, Some(7)));
     }

@@ -22,6 +22,8 @@ mod injected;
 mod inspect;
 #[cfg(any(test, fuzzing))]
 mod invariants;
+mod limits;
+mod memory;
 mod message;
 mod publish;
 mod queue;
@@ -43,10 +45,12 @@ use std::{
 };
 
 pub use self::inspect::{BindingInfo, ConnectionInfo, ExchangeInfo, QueueInfo};
+pub(crate) use self::limits::Limits;
 pub(crate) use self::{
     access::{Grants, Pattern, Permissions, TopicPermissions, User},
     fault::Fault,
     injected::ConfirmTiming,
+    memory::Memory,
 };
 use self::{
     channel::Channel,
@@ -98,12 +102,16 @@ pub(crate) struct Rules {
     pub(crate) heartbeat_s: u16,
     pub(crate) message_max_bytes: u64,
     pub(crate) connections_max: usize,
+    pub(crate) limits: Limits,
 }
 
 /// What the owner of the socket does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flow {
     Continue,
+    /// So many bytes at the end of the batch are for later: the connection is blocked now, or others have waited long
+    /// enough for the lock.
+    Paused(usize),
     /// Write what there is, then close the socket.
     Close,
     /// As `Close`, but not before a pause: RabbitMQ makes those who guess passwords wait.
@@ -126,6 +134,7 @@ pub(crate) struct Core {
     rules: Rules,
     vhosts: Vec<Vhost>,
     sessions: Sessions,
+    memory: Arc<Memory>,
     random: u64,
 }
 
@@ -133,7 +142,9 @@ impl Core {
     /// An empty broker. `seed`, which is not 0, drives generated names.
     pub(crate) fn new(rules: Rules, seed: u64) -> Self {
         let vhosts = rules.vhosts.iter().map(|name| Vhost::new(name)).collect();
-        Self { rules, vhosts, sessions: Sessions::default(), random: seed }
+        let memory = Arc::new(Memory::new(rules.limits.memory_high_watermark));
+        let sessions = Sessions::new(Arc::clone(&memory), rules.limits.outbox_max_bytes);
+        Self { rules, vhosts, sessions, memory, random: seed }
     }
 
     /// A new connection, whose protocol header was good.
@@ -155,6 +166,7 @@ impl Core {
 
     /// Handles a batch of frames of a connection, and what followed them when that was no frame.
     pub(crate) fn batch(&mut self, id: ConnectionId, batch: &Batch, error: Option<&FrameError>, now: Now) -> Flow {
+        self.sessions.work = 0;
         let mut frames = batch.frames();
         while let Some(frame) = frames.next() {
             let flow = match self.whole_publish(id, &frame, &mut frames, now) {
@@ -163,6 +175,10 @@ impl Core {
             };
             if flow != Flow::Continue {
                 return flow;
+            }
+            if self.sessions.work > BATCH_WORK_MAX {
+                self.end_batch(id, now);
+                return Flow::Paused(frames.bytes_left());
             }
         }
         self.end_batch(id, now);
@@ -362,5 +378,8 @@ impl Core {
     }
 }
 
+/// Messages put into queues, taken out and settled for one batch: about ten milliseconds. A publish to a thousand queues
+/// is a thousand of them.
+const BATCH_WORK_MAX: usize = 10_000;
 /// For clients busy with something else when we close; who has not logged in gets less.
 const CLOSE_OK_TIMEOUT: Duration = Duration::from_secs(10);

@@ -7,6 +7,7 @@ use super::{
     access::{Access, Resource, Right},
     channel::{Mode, Routable},
     injected::PublishFault,
+    memory::Held,
     message::Message,
     session::{ReplyAddress, Session, text_of},
     vhost::{MessageHeaders, Vhost},
@@ -65,6 +66,7 @@ impl Core {
         let is_transaction = matches!(channel.mode, Mode::Transaction(_));
         let is_confirmed = matches!(channel.mode, Mode::Confirm);
         let names = (publish.exchange, publish.routing_key);
+        let held = Held::nothing_of(&sessions.memory);
         let message = if copies.without_bcc.is_some() || reply_to.is_some() {
             let mut writer = PropertyWriter::new(content.properties);
             if let Some(headers) = &copies.without_bcc {
@@ -74,9 +76,9 @@ impl Core {
                 writer = writer.reply_to(reply_to);
             }
             let properties = writer.write();
-            Message::new(names, &Content { properties: &properties, ..*content }, priority, expiration_ms)
+            Message::new(names, &Content { properties: &properties, ..*content }, priority, expiration_ms, held)
         } else {
-            Message::new(names, content, priority, expiration_ms)
+            Message::new(names, content, priority, expiration_ms, held)
         };
         let message = Arc::new(message);
         if let Some(injected) = sessions.injected.as_deref_mut()

@@ -301,6 +301,12 @@ impl Queue {
         assert_eq!(active, expected, "active consumers of '{}'", self.name);
     }
 
+    /// What is ready.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn messages(&self) -> impl Iterator<Item = &Arc<Message>> {
+        self.ready.iter().flatten().map(|entry| &entry.message)
+    }
+
     /// The places of what is ready.
     #[cfg(any(test, fuzzing))]
     pub(super) fn ready_places(&self) -> impl Iterator<Item = u64> {

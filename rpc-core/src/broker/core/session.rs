@@ -16,6 +16,7 @@ use super::{
     access::Access,
     channel::{Channel, Delivered},
     injected::Injected,
+    memory::{Alarm, Memory},
     message::{Entry, Message},
     queue::Consumer,
     vhost::QueueKey,
@@ -94,11 +95,6 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Whether the client reads what it is sent: deliveries stop while too much is waiting for it.
-    fn has_room(&self) -> bool {
-        self.backlog_bytes() < BACKLOG_MAX_BYTES
-    }
-
     pub(super) fn backlog_bytes(&self) -> usize {
         self.out.bytes() + self.traffic.backlog.load(Ordering::Relaxed)
     }
@@ -114,18 +110,36 @@ impl Session {
 }
 
 /// Every connection of the broker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Sessions {
+    /// Where what it holds is counted.
+    pub(super) memory: Arc<Memory>,
+    /// What may wait for a client before it gets no more deliveries.
+    outbox_max_bytes: usize,
+    /// What the batch at hand has cost so far, in messages moved; more than all, when the rest of it has to wait.
+    pub(super) work: usize,
     slots: Vec<Option<Session>>,
     free: Vec<usize>,
     touched: Vec<ConnectionId>,
-    /// Why publishers are blocked, when they are.
-    pub(super) blocked_by: Option<Arc<str>>,
+    pub(super) alarm: Alarm,
     /// Faults that tests asked for.
     pub(super) injected: Option<Box<Injected>>,
 }
 
 impl Sessions {
+    pub(super) fn new(memory: Arc<Memory>, outbox_max_bytes: usize) -> Self {
+        Self {
+            memory,
+            outbox_max_bytes,
+            work: 0,
+            slots: Vec::new(),
+            free: Vec::new(),
+            touched: Vec::new(),
+            alarm: Alarm::default(),
+            injected: None,
+        }
+    }
+
     pub(super) fn add(&mut self, peer: Peer, traffic: Arc<Traffic>, nonce: u64, frame_max: u32) -> ConnectionId {
         let session = Session {
             stage: Stage::AwaitStartOk,
@@ -236,7 +250,8 @@ impl Sessions {
             return false;
         };
         session.stage == Stage::Open
-            && session.has_room()
+            // Who does not read gets no more.
+            && session.backlog_bytes() < self.outbox_max_bytes
             && session
                 .channels
                 .get(&consumer.channel)
@@ -273,11 +288,12 @@ impl Sessions {
     /// Sends a direct reply to the consumer of `amq.rabbitmq.reply-to` on a channel; false when it is gone, or does not
     /// read what it is sent.
     pub(super) fn deliver_reply(&mut self, to: &ReplyAddress, message: &Message) -> bool {
+        let backlog_max_bytes = self.outbox_max_bytes.saturating_mul(REPLY_OUTBOXES_MAX);
         let Some(session) = self.get_mut(to.connection).filter(|session| session.nonce == to.nonce) else {
             return false;
         };
         let frame_max = session.frame_max;
-        let has_room = session.backlog_bytes() < REPLY_BACKLOG_MAX_BYTES;
+        let has_room = session.backlog_bytes() < backlog_max_bytes;
         let Some(channel) = session.channels.get_mut(&to.channel) else {
             return false;
         };
@@ -377,7 +393,5 @@ pub(super) fn drop_line_breaks(name: &mut ShortString) {
     }
 }
 
-/// A client that does not read gets no deliveries beyond this much.
-const BACKLOG_MAX_BYTES: usize = 4 << 20;
-/// Direct replies wait in no queue: beyond this much they are lost.
-const REPLY_BACKLOG_MAX_BYTES: usize = 64 << 20;
+/// Direct replies wait in no queue: beyond so many times what stops deliveries they are lost.
+const REPLY_OUTBOXES_MAX: usize = 16;

@@ -3,13 +3,14 @@
 mod access;
 mod batches;
 mod histories;
+mod memory;
 
 use std::collections::{HashMap, VecDeque};
 
 use amq_protocol::{
     frame::WriteContext,
     protocol::{AMQPClass, basic, channel as channel_class, connection, gen_class, queue},
-    types::FieldTable,
+    types::{AMQPValue, FieldTable},
 };
 use bytes::BytesMut;
 use proptest::prelude::*;
@@ -26,10 +27,18 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        Self::with_users([("guest", User { password: "guest".to_owned(), ..User::default() })])
+        Self::with_limits(Limits::default())
     }
 
     fn with_users<const N: usize>(users: [(&str, User); N]) -> Self {
+        Self::with(users, Limits::default())
+    }
+
+    fn with_limits(limits: Limits) -> Self {
+        Self::with([("guest", User { password: "guest".to_owned(), ..User::default() })], limits)
+    }
+
+    fn with<const N: usize>(users: [(&str, User); N], limits: Limits) -> Self {
         let rules = Rules {
             users: users.into_iter().map(|(name, user)| (name.to_owned(), user)).collect(),
             vhosts: vec!["/".to_owned()],
@@ -38,6 +47,7 @@ impl Bench {
             heartbeat_s: 60,
             message_max_bytes: 1 << 20,
             connections_max: 100,
+            limits,
         };
         let now = Now { instant: Instant::now(), unix_s: 1_700_000_000 };
         Self { core: Core::new(rules, 1), now, received: HashMap::new() }
@@ -54,7 +64,7 @@ impl Bench {
     fn log_in(&mut self, peer: Peer, mechanism: &str, response: &str) -> Option<ConnectionId> {
         let id = self.core.open(peer, Arc::default(), false)?;
         let start_ok = connection::StartOk {
-            client_properties: FieldTable::default(),
+            client_properties: client_properties(),
             mechanism: mechanism.into(),
             response: response.into(),
             locale: "en_US".into(),
@@ -90,12 +100,21 @@ impl Bench {
     /// Bytes as they would come from a socket.
     fn bytes(&mut self, id: ConnectionId, bytes: &[u8]) -> Flow {
         let (batch, error) = Decoder::new(131_072).cut(&mut BytesMut::from(bytes), usize::MAX);
-        let flow = self.core.batch(id, &batch, error.as_ref(), self.now);
-        self.collect();
-        flow
+        self.batch(id, batch, error.as_ref())
+    }
+
+    /// All of a batch, pauses or not.
+    fn batch(&mut self, id: ConnectionId, mut batch: Batch, error: Option<&FrameError>) -> Flow {
+        loop {
+            let flow = self.core.batch(id, &batch, error, self.now);
+            self.collect();
+            let Flow::Paused(bytes) = flow else { return flow };
+            batch = batch.end(bytes);
+        }
     }
 
     fn collect(&mut self) {
+        self.core.watch_memory();
         let received = &mut self.received;
         self.core.take_output(|id, out| {
             let mut segments = VecDeque::new();
@@ -187,6 +206,17 @@ impl Bench {
     }
 }
 
+/// A client that can do what RabbitMQ's own can.
+fn client_properties() -> FieldTable {
+    let mut capabilities = FieldTable::default();
+    for capability in ["connection.blocked", "consumer_cancel_notify"] {
+        capabilities.insert(capability.into(), AMQPValue::Boolean(true));
+    }
+    let mut properties = FieldTable::default();
+    properties.insert("capabilities".into(), AMQPValue::FieldTable(capabilities));
+    properties
+}
+
 fn tune_ok() -> AMQPClass {
     let tune_ok = connection::TuneOk { channel_max: 2_047, frame_max: 131_072, heartbeat: 60 };
     AMQPClass::Connection(connection::AMQPMethod::TuneOk(tune_ok))
@@ -205,6 +235,8 @@ fn name_of(frame: &RawFrame<'_>) -> String {
             AMQPClass::Channel(channel_class::AMQPMethod::Close(close)) => {
                 format!("channel.close {}", close.reply_code)
             }
+            AMQPClass::Connection(connection::AMQPMethod::Blocked(blocked)) => format!("blocked: {}", blocked.reason),
+            AMQPClass::Connection(connection::AMQPMethod::Unblocked(_)) => "unblocked".to_owned(),
             AMQPClass::Connection(connection::AMQPMethod::Close(close)) => {
                 format!("connection.close {}", close.reply_code)
             }

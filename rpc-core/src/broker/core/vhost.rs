@@ -139,6 +139,7 @@ impl Vhost {
 
     /// Puts a message into a queue; false when the queue refuses it.
     pub(super) fn enqueue(&mut self, key: QueueKey, message: &Arc<Message>, now: Now, sessions: &mut Sessions) -> bool {
+        sessions.work += 1;
         let Some(queue) = self.queues.get_mut(&key) else {
             return true;
         };
@@ -212,6 +213,7 @@ impl Vhost {
                 self.bury(key, &entry, Death::Expired, now);
                 continue;
             }
+            sessions.work += 1;
             let Some(at) = queue.next_consumer(|consumer| sessions.has_credit(consumer)) else { return };
             let Some(entry) = queue.pop() else { return };
             if sessions.is_duplicated() {
@@ -299,6 +301,11 @@ impl Vhost {
 
     pub(super) fn next_timer(&self) -> Option<Instant> {
         self.timers.peek().map(|Reverse((at, _))| *at)
+    }
+
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn dead_messages(&self) -> impl Iterator<Item = &Arc<Message>> {
+        self.dead.iter()
     }
 
     /// Does what is due.

@@ -1,0 +1,34 @@
+//! How much memory there is.
+
+use std::fs;
+
+/// The memory of the machine, or what its control group leaves us of it; what RabbitMQ assumes where nobody tells.
+pub(super) fn memory_bytes() -> u64 {
+    let read = |path: &str| fs::read_to_string(path).ok();
+    let total = read("/proc/meminfo").as_deref().and_then(mem_total);
+    // A control group without a limit says "max", or more than there is.
+    let limits = CONTROL_GROUP_LIMITS.iter().filter_map(|path| read(path)?.trim().parse().ok());
+    total.into_iter().chain(limits).min().unwrap_or(UNKNOWN_BYTES)
+}
+
+fn mem_total(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1_024)
+}
+
+/// Version 2 and version 1, as they look from inside a container.
+const CONTROL_GROUP_LIMITS: [&str; 2] = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+const UNKNOWN_BYTES: u64 = 1 << 30;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_total_is_read_from_meminfo() {
+        assert_eq!(mem_total("MemTotal:       16384256 kB\nMemFree: 1 kB\n"), Some(16_384_256 << 10));
+        assert_eq!(mem_total("MemFree: 1 kB\n"), None);
+        assert!(memory_bytes() > 100 << 20);
+    }
+}

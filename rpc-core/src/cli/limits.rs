@@ -1,0 +1,154 @@
+//! The limits of `rpc broker`.
+
+use std::{str::FromStr, time::Duration};
+
+use crate::broker::BrokerBuilder;
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Limits")]
+pub(super) struct LimitArguments {
+    /// The heartbeat offered to clients, in seconds; 0 is none. Who is silent for two of them is cut off.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    heartbeat: u16,
+    /// How long a client may take until its connection is open, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    handshake_timeout: u16,
+    /// The largest frame, in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 131_072)]
+    frame_max: u32,
+    /// Channels a connection may open.
+    #[arg(long, value_name = "CHANNELS", default_value_t = 2_047)]
+    channel_max: u16,
+    /// The largest message.
+    #[arg(long, value_name = "SIZE", default_value = "128MiB")]
+    message_max: Size,
+    /// Connections at once, from the moment they are accepted.
+    #[arg(long, value_name = "CONNECTIONS", default_value_t = 65_536)]
+    connections_max: usize,
+    /// What messages may take before publishers are blocked: a size, as 512MiB, or a part of the machine's memory, as
+    /// 40%.
+    #[arg(long, value_name = "SIZE", default_value = "40%")]
+    memory_high_watermark: Share,
+    /// What may wait for a client that does not read, before it gets no more.
+    #[arg(long, value_name = "SIZE", default_value = "4MiB")]
+    outbox_max: Size,
+}
+
+impl LimitArguments {
+    pub(super) fn apply(&self, builder: BrokerBuilder) -> BrokerBuilder {
+        let builder = builder
+            .heartbeat(Duration::from_secs(self.heartbeat.into()))
+            .handshake_timeout(Duration::from_secs(self.handshake_timeout.into()))
+            .frame_max(self.frame_max)
+            .channel_max(self.channel_max)
+            .message_max_bytes(self.message_max.0)
+            .connections_max(self.connections_max)
+            .outbox_max_bytes(usize::try_from(self.outbox_max.0).unwrap_or(usize::MAX));
+        match self.memory_high_watermark {
+            Share::Bytes(Size(bytes)) => builder.memory_high_watermark(bytes),
+            Share::Percent(percent) => builder.memory_high_watermark_percent(percent),
+        }
+    }
+}
+
+/// Bytes, as a person writes them: `4096`, `64kB`, `512MiB`, `2GB`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Size(u64);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at(digits);
+        let unit_bytes = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit.trim())).map(|(_, bytes)| *bytes);
+        let bytes = number.parse::<u64>().ok().zip(unit_bytes).and_then(|(number, unit)| number.checked_mul(unit));
+        bytes.map(Self).ok_or_else(|| format!("'{text}' is no size: a number, and B, kB, KiB, MB, MiB, GB or GiB"))
+    }
+}
+
+const UNITS: [(&str, u64); 8] = [
+    ("", 1),
+    ("B", 1),
+    ("kB", 1_000),
+    ("KiB", 1 << 10),
+    ("MB", 1_000_000),
+    ("MiB", 1 << 20),
+    ("GB", 1_000_000_000),
+    ("GiB", 1 << 30),
+];
+
+/// Bytes, or hundredths of the memory there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Share {
+    Bytes(Size),
+    Percent(u8),
+}
+
+impl FromStr for Share {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_suffix('%') {
+            None => text.parse().map(Self::Bytes),
+            Some(percent) => match percent.trim().parse() {
+                Ok(percent @ 0..=100) => Ok(Self::Percent(percent)),
+                _ => Err(format!("'{text}' is not between 0% and 100%")),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::broker::Broker;
+
+    #[derive(Debug, Parser)]
+    struct Program {
+        #[command(flatten)]
+        limits: LimitArguments,
+    }
+
+    fn builder(words: &str) -> Result<BrokerBuilder, String> {
+        let program = Program::try_parse_from(["rpc"].into_iter().chain(words.split_whitespace()));
+        program.map(|program| program.limits.apply(Broker::builder())).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn flags_that_are_not_given_change_nothing() {
+        let default = Broker::builder().memory_high_watermark_percent(40);
+        assert_eq!(format!("{:?}", builder("").unwrap()), format!("{default:?}"));
+    }
+
+    #[test]
+    fn every_limit_has_a_flag() {
+        let given = builder(
+            "--heartbeat 1 --handshake-timeout 2 --frame-max 8192 --channel-max 3 --message-max 4kB \
+             --connections-max 5 --memory-high-watermark 6MiB --outbox-max 7MiB",
+        );
+        let expected = Broker::builder()
+            .heartbeat(Duration::from_secs(1))
+            .handshake_timeout(Duration::from_secs(2))
+            .frame_max(8_192)
+            .channel_max(3)
+            .message_max_bytes(4_000)
+            .connections_max(5)
+            .memory_high_watermark(6 << 20)
+            .outbox_max_bytes(7 << 20);
+        assert_eq!(format!("{:?}", given.unwrap()), format!("{expected:?}"));
+    }
+
+    #[test]
+    fn sizes_are_written_as_people_do() {
+        let sizes = ["0", "17", "2KiB", "3 mb", "1GiB"].map(|text| text.parse::<Size>().unwrap().0);
+        assert_eq!(sizes, [0, 17, 2_048, 3_000_000, 1 << 30]);
+        for text in ["", "MiB", "1.5GB", "-1", "7 apples", "99999999999GiB"] {
+            assert!(text.parse::<Size>().is_err(), "{text}");
+        }
+        assert_eq!(("25%".parse(), "1kB".parse()), (Ok(Share::Percent(25)), Ok(Share::Bytes(Size(1_000)))));
+        assert!("101%".parse::<Share>().is_err());
+    }
+}

@@ -1,0 +1,102 @@
+//! Clients that do not read what they are sent.
+
+use std::time::Duration;
+
+use rpc_core::broker::Broker;
+use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
+
+use crate::socket::{LIMIT, channel_open, consume_q, declare_q, open, publish, read_frame, ready, until};
+
+#[tokio::test]
+async fn a_consumer_that_does_not_read_stops_nobody_and_gets_everything_later() {
+    const MESSAGES: usize = 400;
+    const BODY: usize = 100_000;
+    let broker = Broker::start().await.unwrap();
+    let mut consumer = open(&broker, 0).await;
+    consumer.write_all(&[channel_open(), declare_q(false), consume_q()].concat()).await.unwrap();
+    let mut publisher = open(&broker, 0).await;
+    publisher.write_all(&channel_open()).await.unwrap();
+    let body = vec![b'x'; BODY];
+    for _ in 0..MESSAGES {
+        publisher.write_all(&publish("q", false, &body)).await.unwrap();
+    }
+    // What was not handed to the slow socket still lies in the queue, where others can count it.
+    let ready = ready(&mut publisher).await;
+    assert!(ready > MESSAGES / 4, "{ready} of {MESSAGES} are still in the queue");
+    let mut seen = 0;
+    while seen < MESSAGES {
+        let (kind, payload) = timeout(LIMIT, read_frame(&mut consumer)).await.unwrap();
+        seen += usize::from(kind == 3 && payload.len() == BODY);
+    }
+}
+
+/// Its answers fill its outbox, and then it is not read any more: what it sends piles up on its own side.
+async fn is_not_read(bytes_of_one: &[u8], bound: usize) {
+    let broker = Broker::builder().outbox_max_bytes(64 << 10).start().await.unwrap();
+    let mut client = open(&broker, 0).await;
+    client.write_all(&[channel_open(), declare_q(false)].concat()).await.unwrap();
+    let many = bytes_of_one.repeat((1 << 20) / bytes_of_one.len());
+    let mut sent = 0;
+    // The kernel takes some megabytes on either side of either direction.
+    while let Ok(written) = timeout(Duration::from_millis(500), client.write(&many[sent % many.len()..])).await {
+        sent += written.unwrap();
+        assert!(sent < bound, "{sent} bytes were read of a client that reads nothing");
+    }
+    // Others do not notice.
+    let mut other = open(&broker, 0).await;
+    other.write_all(&channel_open()).await.unwrap();
+    assert_eq!(ready(&mut other).await, 0);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_answers_is_not_read() {
+    is_not_read(&declare_q(true), 64 << 20).await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_returns_is_not_read() {
+    is_not_read(&publish("nowhere", true, &[b'x'; 1_000]), 64 << 20).await;
+}
+
+#[tokio::test]
+async fn a_fast_consumer_goes_on_beside_one_that_does_not_read() {
+    const MESSAGES: usize = 2_000;
+    let broker = Broker::builder().outbox_max_bytes(64 << 10).start().await.unwrap();
+    let mut slow = open(&broker, 0).await;
+    slow.write_all(&[channel_open(), declare_q(false), consume_q()].concat()).await.unwrap();
+    timeout(LIMIT, until(&mut slow, CONSUME_OK)).await.unwrap();
+    let mut fast = open(&broker, 0).await;
+    fast.write_all(&[channel_open(), consume_q()].concat()).await.unwrap();
+    timeout(LIMIT, until(&mut fast, CONSUME_OK)).await.unwrap();
+    let mut publisher = open(&broker, 0).await;
+    publisher.write_all(&channel_open()).await.unwrap();
+    let body = [b'x'; 20_000];
+    let publishing = async {
+        for _ in 0..MESSAGES {
+            publisher.write_all(&publish("q", false, &body)).await.unwrap();
+        }
+        until_empty(&mut publisher).await
+    };
+    let received = std::cell::Cell::new(0);
+    let reading = async {
+        loop {
+            let (kind, _) = read_frame(&mut fast).await;
+            received.set(received.get() + usize::from(kind == 3));
+        }
+    };
+    tokio::select! {
+        emptied = timeout(LIMIT, publishing) => emptied.unwrap(),
+        () = reading => unreachable!(),
+    }
+    // The slow one has what the kernel took, and what its outbox holds.
+    assert!(received.get() > MESSAGES / 2, "the fast one got {} of {MESSAGES}", received.get());
+}
+
+/// Until nothing is left in `q`.
+async fn until_empty(stream: &mut TcpStream) {
+    while ready(stream).await > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+const CONSUME_OK: [u8; 4] = [0, 60, 0, 21];
