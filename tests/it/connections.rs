@@ -5,8 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rpc_core::{Connection, ConnectionOptions, Error, State};
-use rpc_tests::{Answers, Stage, on_both_brokers, probe, within};
+use rpc_core::{Client, Connection, ConnectionOptions, Error, State, broker::Broker};
+use rpc_tests::{Answers, Stage, eventually, on_both_brokers, probe, within};
 
 on_both_brokers!(
     a_refused_connection_says_so,
@@ -17,6 +17,7 @@ on_both_brokers!(
     the_state_follows_the_connection,
     a_queue_with_other_arguments_is_reported_with_both_sides,
     a_closed_connection_ends_its_calls,
+    a_connection_closes_while_channels_are_opened,
 );
 
 async fn open_error(uri: &str) -> Error {
@@ -111,4 +112,35 @@ async fn a_closed_connection_ends_its_calls(stage: &Stage) {
     assert_eq!(error.code(), "disconnected", "{error}");
     let error = client.ask(String::new()).timeout(Duration::from_secs(2)).await.unwrap_err();
     assert!(!error.maybe_executed(), "{error}");
+}
+
+async fn a_connection_closes_while_channels_are_opened(stage: &Stage) {
+    close_while_opening(stage.uri()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_closed_while_channels_were_opened_is_gone() {
+    let broker = Broker::start().await.unwrap();
+    close_while_opening(broker.uri()).await;
+    let is_alone = async || broker.connections().await.is_empty();
+    eventually(Duration::from_secs(10), "the broker has no connection left", is_alone).await;
+}
+
+async fn close_while_opening(uri: &str) {
+    for round in 0..30 {
+        let connection = Connection::open(uri).await.unwrap();
+        let opening: Vec<_> = (0..8)
+            .map(|_| {
+                let client = Client::new(&connection);
+                // Half of them are given up.
+                let limit = Duration::from_millis(if round % 2 == 0 { 5_000 } else { round / 4 });
+                tokio::spawn(async move { tokio::time::timeout(limit, client.ready()).await })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_micros(100 * (round % 10))).await;
+        within(Duration::from_secs(10), "the connection closes", connection.close()).await.unwrap();
+        for client in opening {
+            drop(within(Duration::from_secs(10), "nobody waits for a channel", client).await.unwrap());
+        }
+    }
 }

@@ -34,7 +34,8 @@ async fn a_call_without_an_answer_ends_at_its_deadline(stage: &Stage) {
     let begin = Instant::now();
     let error = client.ask("?".to_owned()).timeout(budget).await.unwrap_err();
     let took = begin.elapsed();
-    assert!(took >= budget && took < budget + SCHEDULING, "{took:?}");
+    // How late at most: `punctual`.
+    assert!(took >= budget, "{took:?}");
     match error {
         CallError::Timeout { method, stage, after } => {
             assert_eq!((method, stage, after), ("deadlines-fires.ask", TimeoutStage::Unknown, budget));
@@ -212,6 +213,3 @@ async fn the_methods_own_timeout_wins_over_the_clients(stage: &Stage) {
     assert!(matches!(error, CallError::Timeout { after, .. } if after == Duration::from_millis(150)), "{error:?}");
     client.sleep().timeout(Duration::from_secs(5)).await.unwrap();
 }
-
-/// What a busy machine with two cores may add to a deadline.
-const SCHEDULING: Duration = Duration::from_millis(500);

@@ -22,6 +22,7 @@ mod overload;
 mod payloads;
 mod pika;
 mod poison;
+mod punctual;
 mod quick;
 mod reconnect;
 mod shutdown;

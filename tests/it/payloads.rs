@@ -47,7 +47,7 @@ async fn bodies_of_every_size_survive_both_ways(stage: &Stage) {
         let body = pattern(bytes);
         let mut expected = body.clone();
         expected.reverse();
-        let answer = client.swap(body).await.unwrap();
+        let answer = client.swap(body).timeout(Duration::from_secs(30)).await.unwrap();
         assert!(answer == expected, "{bytes} bytes came back as {}", answer.len());
     }
 }

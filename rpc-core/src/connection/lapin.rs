@@ -120,10 +120,12 @@ impl Link {
     }
 
     pub(super) async fn close(&self) -> Result<(), Error> {
-        self.connection
-            .close(REPLY_SUCCESS, short("closed by the application")?)
-            .await
-            .map_err(|error| operation_error(&error, "close the connection"))
+        match self.connection.close(REPLY_SUCCESS, short("closed by the application")?).await {
+            Ok(()) => Ok(()),
+            // A channel that is opened or closed at the same moment is a fault to lapin: it drops the connection at once.
+            Err(error) if matches!(error.kind(), ErrorKind::InvalidChannelState(..)) => Ok(()),
+            Err(error) => Err(operation_error(&error, "close the connection")),
+        }
     }
 }
 
