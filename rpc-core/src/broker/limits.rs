@@ -51,7 +51,8 @@ impl BrokerBuilder {
         self
     }
 
-    /// Connections at once; further ones are closed at once. The default is 65 536.
+    /// Connections at once, counted from the moment they are accepted, whether they have said anything or not; further
+    /// ones are closed at once. The default is 65 536.
     pub fn connections_max(mut self, connections: usize) -> Self {
         self.connections_max = connections;
         self

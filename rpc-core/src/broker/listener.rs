@@ -40,11 +40,19 @@ async fn welcome(Door { socket, transport }: Door, shared: Arc<Shared>) {
             accepted = socket.accept() => match accepted {
                 Ok(_) if shared.refuses() => tracing::debug!("connection refused, as asked"),
                 Ok((stream, address)) => {
+                    let Some(seat) = shared.admit() else {
+                        tracing::warn!(peer = %address, "too many connections");
+                        continue;
+                    };
                     let span = tracing::info_span!("connection", peer = %address);
                     let is_loopback = address.ip().to_canonical().is_loopback();
                     let peer = Peer { address: address.to_string(), is_loopback, certificate_name: None };
                     let serving = connection::serve(stream, peer, transport.clone(), Arc::clone(&shared));
-                    connections.spawn(serving.instrument(span));
+                    let seated = async move {
+                        serving.await;
+                        drop(seat);
+                    };
+                    connections.spawn(seated.instrument(span));
                 }
                 Err(error) => {
                     // Out of file descriptors, most likely: they come back when connections close.

@@ -27,6 +27,9 @@ pub(super) struct Shared {
     pub(super) changed: Notify,
     /// New connections are closed as they come.
     is_refusing: AtomicBool,
+    /// Accepted and not closed, however far they have got, and how many there may be.
+    seats_taken: AtomicUsize,
+    seats: usize,
     memory: Arc<Memory>,
     pub(super) outbox: OutboxBounds,
     pub(super) handshake_timeout: Duration,
@@ -92,6 +95,7 @@ impl Shared {
     pub(super) fn new(rules: Rules, handshake_timeout: Duration) -> Self {
         let seed = uuid::Uuid::new_v4().as_u64_pair().0 | 1;
         let outbox = OutboxBounds::new(rules.limits.outbox_max_bytes);
+        let seats = rules.connections_max;
         let core = Core::new(rules, seed);
         let memory = Arc::clone(core.memory());
         Self {
@@ -103,8 +107,16 @@ impl Shared {
             watchers: AtomicUsize::new(0),
             changed: Notify::new(),
             is_refusing: AtomicBool::new(false),
+            seats_taken: AtomicUsize::new(0),
+            seats,
             handshake_timeout,
         }
+    }
+
+    /// A seat for a connection that was accepted; `None` when all are taken.
+    pub(super) fn admit(self: &Arc<Self>) -> Option<Seat> {
+        let seat = Seat(Arc::clone(self));
+        (self.seats_taken.fetch_add(1, Ordering::AcqRel) < self.seats).then_some(seat)
     }
 
     /// Registers a connection; `None` when there are too many.
@@ -225,6 +237,16 @@ impl Shared {
             self.timer.notify_one();
         }
         self.note_change();
+    }
+}
+
+/// A connection's place among those that may be there. It is free again when this is dropped.
+#[derive(Debug)]
+pub(super) struct Seat(Arc<Shared>);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.seats_taken.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
