@@ -19,6 +19,15 @@ use crate::wire::FRAME_MIN_SIZE;
 /// | silence of a client | two heartbeats of 60 s | `heartbeat` | `--heartbeat` |
 /// | bytes of all messages, before publishers are blocked | 40 % of the memory | `memory_high_watermark` | `--memory-high-watermark` |
 /// | bytes that wait for a client that does not read | 4 MiB | `outbox_max_bytes` | `--outbox-max` |
+/// | messages ready in a queue | that is all: the memory | `queue_max_length` | `--queue-max-length` |
+/// | queues of a vhost | 1 000 000 | `queues_max` | `--queues-max` |
+/// | exchanges of a vhost | 100 000 | `exchanges_max` | `--exchanges-max` |
+/// | bindings from an exchange | 1 000 000 | `bindings_per_exchange_max` | `--bindings-per-exchange-max` |
+/// | consumers of a channel | 10 000 | `consumers_per_channel_max` | `--consumers-per-channel-max` |
+/// | messages of a transaction | 1 000 000 | `transaction_max` | `--transaction-max` |
+///
+/// Names have 255 bytes at most, tables 128 levels. A batch of frames that moves more than 10 000 messages, as publishes
+/// to thousands of queues do, lets others go on in between. Confirms are sent at the end of each batch: nothing piles up.
 impl BrokerBuilder {
     /// Channels a connection may open. The default is 2 047.
     pub fn channel_max(mut self, channels: u16) -> Self {
@@ -55,6 +64,46 @@ impl BrokerBuilder {
     /// ones are closed at once. The default is 65 536.
     pub fn connections_max(mut self, connections: usize) -> Self {
         self.connections_max = connections;
+        self
+    }
+
+    /// Messages ready in any queue. A queue whose own `x-max-length` is lower keeps to that; from this one on publishes
+    /// are refused (`basic.nack` to those who asked for confirms) unless the queue has an `x-overflow` of its own. The
+    /// default is none: [`memory_high_watermark`](Self::memory_high_watermark) bounds all queues together.
+    pub fn queue_max_length(mut self, messages: u64) -> Self {
+        self.limits.queue_max_length = Some(messages);
+        self
+    }
+
+    /// Queues of a vhost; declaring more is a 406 with RabbitMQ's text. The default is 1 000 000.
+    pub fn queues_max(mut self, queues: usize) -> Self {
+        self.limits.queues_max = queues;
+        self
+    }
+
+    /// Exchanges of a vhost, with the seven that are there from the start; declaring more is a 406. The default is
+    /// 100 000.
+    pub fn exchanges_max(mut self, exchanges: usize) -> Self {
+        self.limits.exchanges_max = exchanges;
+        self
+    }
+
+    /// Bindings from one exchange; more are refused with 406. The default is 1 000 000.
+    pub fn bindings_per_exchange_max(mut self, bindings: usize) -> Self {
+        self.limits.bindings_per_exchange_max = bindings;
+        self
+    }
+
+    /// Consumers of a channel; one more is a 530 with RabbitMQ's text. The default is 10 000.
+    pub fn consumers_per_channel_max(mut self, consumers: usize) -> Self {
+        self.limits.consumers_per_channel_max = consumers;
+        self
+    }
+
+    /// Messages that a transaction publishes before its commit, each counted for every queue it goes to; one more is a
+    /// 406, and the transaction is forgotten. The default is 1 000 000.
+    pub fn transaction_max(mut self, messages: usize) -> Self {
+        self.limits.transaction_max = messages;
         self
     }
 

@@ -32,6 +32,24 @@ pub(super) struct LimitArguments {
     /// What may wait for a client that does not read, before it gets no more.
     #[arg(long, value_name = "SIZE", default_value = "4MiB")]
     outbox_max: Size,
+    /// Messages ready in any queue; further publishes are refused. There is no such limit by default.
+    #[arg(long, value_name = "MESSAGES")]
+    queue_max_length: Option<u64>,
+    /// Queues of a vhost.
+    #[arg(long, value_name = "QUEUES", default_value_t = 1_000_000)]
+    queues_max: usize,
+    /// Exchanges of a vhost.
+    #[arg(long, value_name = "EXCHANGES", default_value_t = 100_000)]
+    exchanges_max: usize,
+    /// Bindings from one exchange.
+    #[arg(long, value_name = "BINDINGS", default_value_t = 1_000_000)]
+    bindings_per_exchange_max: usize,
+    /// Consumers of a channel.
+    #[arg(long, value_name = "CONSUMERS", default_value_t = 10_000)]
+    consumers_per_channel_max: usize,
+    /// Messages that a transaction publishes, counted for every queue they go to.
+    #[arg(long, value_name = "MESSAGES", default_value_t = 1_000_000)]
+    transaction_max: usize,
 }
 
 impl LimitArguments {
@@ -43,7 +61,16 @@ impl LimitArguments {
             .channel_max(self.channel_max)
             .message_max_bytes(self.message_max.0)
             .connections_max(self.connections_max)
-            .outbox_max_bytes(usize::try_from(self.outbox_max.0).unwrap_or(usize::MAX));
+            .outbox_max_bytes(usize::try_from(self.outbox_max.0).unwrap_or(usize::MAX))
+            .queues_max(self.queues_max)
+            .exchanges_max(self.exchanges_max)
+            .bindings_per_exchange_max(self.bindings_per_exchange_max)
+            .consumers_per_channel_max(self.consumers_per_channel_max)
+            .transaction_max(self.transaction_max);
+        let builder = match self.queue_max_length {
+            None => builder,
+            Some(messages) => builder.queue_max_length(messages),
+        };
         match self.memory_high_watermark {
             Share::Bytes(Size(bytes)) => builder.memory_high_watermark(bytes),
             Share::Percent(percent) => builder.memory_high_watermark_percent(percent),
@@ -127,7 +154,9 @@ mod tests {
     fn every_limit_has_a_flag() {
         let given = builder(
             "--heartbeat 1 --handshake-timeout 2 --frame-max 8192 --channel-max 3 --message-max 4kB \
-             --connections-max 5 --memory-high-watermark 6MiB --outbox-max 7MiB",
+             --connections-max 5 --memory-high-watermark 6MiB --outbox-max 7MiB \
+             --queue-max-length 8 --queues-max 9 --exchanges-max 10 --bindings-per-exchange-max 11 \
+             --consumers-per-channel-max 12 --transaction-max 13",
         );
         let expected = Broker::builder()
             .heartbeat(Duration::from_secs(1))
@@ -137,7 +166,13 @@ mod tests {
             .message_max_bytes(4_000)
             .connections_max(5)
             .memory_high_watermark(6 << 20)
-            .outbox_max_bytes(7 << 20);
+            .outbox_max_bytes(7 << 20)
+            .queue_max_length(8)
+            .queues_max(9)
+            .exchanges_max(10)
+            .bindings_per_exchange_max(11)
+            .consumers_per_channel_max(12)
+            .transaction_max(13);
         assert_eq!(format!("{:?}", given.unwrap()), format!("{expected:?}"));
     }
 

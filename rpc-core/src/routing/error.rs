@@ -30,6 +30,14 @@ pub enum RoutingError {
         /// What the exchange has.
         current: String,
     },
+    /// As many bindings lead from the exchange as may.
+    #[error("cannot bind to exchange '{exchange}': its limit of {max} bindings is reached")]
+    TooManyBindings {
+        /// Where they lead from.
+        exchange: String,
+        /// The limit.
+        max: usize,
+    },
     /// `x-match` of a binding to a headers exchange is none of the four words.
     #[error("{}", headers::describe_invalid_x_match(.0))]
     InvalidXMatch(AMQPValue),

@@ -228,6 +228,10 @@ impl Exchanges {
         self.slots.get(id.0)?.as_ref()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.names.len()
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Exchange> {
         self.slots.iter().flatten()
     }

@@ -74,6 +74,7 @@ pub struct Router {
     bindings: BTreeMap<BindingId, Arc<Binding>>,
     binding_ids: Map<Arc<Binding>, BindingId>,
     next_binding: BindingId,
+    bindings_per_exchange_max: usize,
 }
 
 /// What the router knows of a queue.
@@ -118,7 +119,19 @@ impl Router {
             bindings: BTreeMap::new(),
             binding_ids: Map::default(),
             next_binding: BindingId::default(),
+            bindings_per_exchange_max: usize::MAX,
         }
+    }
+
+    /// Sets how many bindings may lead from one exchange. There is no limit until then.
+    pub fn limit_bindings(&mut self, per_exchange_max: usize) {
+        self.bindings_per_exchange_max = per_exchange_max;
+    }
+
+    /// How many exchanges there are, with those that are there from the start.
+    #[must_use]
+    pub fn exchange_count(&self) -> usize {
+        self.exchanges.len()
     }
 
     /// The options of an exchange, if it exists. The default exchange is a durable direct exchange.
@@ -204,7 +217,7 @@ impl Router {
     /// # Errors
     ///
     /// [`RoutingError::NoSuchExchange`] for a missing source or destination, [`RoutingError::NoSuchQueue`] for a queue never
-    /// added, [`RoutingError::InvalidXMatch`] when a headers exchange is given an `x-match` it does not know, and
+    /// added, [`RoutingError::TooManyBindings`], [`RoutingError::InvalidXMatch`] when a headers exchange is given an `x-match` it does not know, and
     /// [`RoutingError::DefaultExchange`] when the default exchange is at either end.
     pub fn bind(
         &mut self,
@@ -229,6 +242,10 @@ impl Router {
         }
         let binding = Arc::new(Binding::new(source, target, routing_key, arguments));
         if let hash_map::Entry::Vacant(entry) = self.binding_ids.entry(binding.clone()) {
+            let max = self.bindings_per_exchange_max;
+            if self.exchanges[source].outgoing.len() >= max {
+                return Err(RoutingError::TooManyBindings { exchange: self.exchanges[source].name.to_string(), max });
+            }
             let id = self.next_binding;
             self.next_binding = id.next();
             entry.insert(id);

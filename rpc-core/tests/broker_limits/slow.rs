@@ -1,11 +1,13 @@
 //! Clients that do not read what they are sent.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rpc_core::broker::Broker;
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 
-use crate::socket::{LIMIT, channel_open, consume_q, declare_q, open, publish, read_frame, ready, until};
+use crate::socket::{
+    DECLARE_OK, LIMIT, channel_open, consume_q, declare_q, method, open, publish, publish_to, read_frame, ready, until,
+};
 
 #[tokio::test]
 async fn a_consumer_that_does_not_read_stops_nobody_and_gets_everything_later() {
@@ -100,3 +102,44 @@ async fn until_empty(stream: &mut TcpStream) {
 }
 
 const CONSUME_OK: [u8; 4] = [0, 60, 0, 21];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_publish_to_thousands_of_queues_lets_others_go_on() {
+    const QUEUES: usize = 5_000;
+    let broker = Broker::start().await.unwrap();
+    let mut publisher = open(&broker, 0).await;
+    let mut declares = channel_open();
+    for queue in 0..QUEUES {
+        let name = format!("{queue:04}");
+        // Both with no answer wanted.
+        let declare = [&[0, 50, 0, 10, 0, 0, 4][..], name.as_bytes(), &[0b1_0000, 0, 0, 0, 0]].concat();
+        let bind = [&[0, 50, 0, 20, 0, 0, 4][..], name.as_bytes(), b"\x0aamq.fanout\0\x01\0\0\0\0"].concat();
+        declares.extend([method(1, &declare), method(1, &bind)].concat());
+    }
+    publisher.write_all(&[declares, declare_q(false)].concat()).await.unwrap();
+    timeout(LIMIT, until(&mut publisher, DECLARE_OK)).await.unwrap();
+    let mut other = open(&broker, 0).await;
+    other.write_all(&channel_open()).await.unwrap();
+    let one = publish_to("amq.fanout", "", false, b"x");
+    publisher.write_all(&[one.repeat(200), declare_q(true)].concat()).await.unwrap();
+    let mut worst = Duration::ZERO;
+    let done = async {
+        until(&mut publisher, DECLARE_OK).await;
+    };
+    let asking = async {
+        loop {
+            let asked = Instant::now();
+            ready(&mut other).await;
+            worst = worst.max(asked.elapsed());
+        }
+    };
+    let started = Instant::now();
+    tokio::select! {
+        done = timeout(3 * LIMIT, done) => done.unwrap(),
+        () = asking => unreachable!(),
+    }
+    let whole = started.elapsed();
+    // All of it is one batch: without a pause an answer would have waited for the whole of it.
+    assert!(worst < whole / 4, "an answer took {worst:?} of {whole:?}");
+    println!("an answer took at most {worst:?} of {whole:?}");
+}

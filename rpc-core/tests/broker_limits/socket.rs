@@ -65,8 +65,15 @@ pub(crate) fn consume_q() -> Vec<u8> {
 
 /// A message for a queue, or `mandatory` for nobody.
 pub(crate) fn publish(queue: &str, is_mandatory: bool, body: &[u8]) -> Vec<u8> {
-    let mut publish = vec![0, 60, 0, 40, 0, 0, 0, queue.len() as u8];
-    publish.extend(queue.as_bytes());
+    publish_to("", queue, is_mandatory, body)
+}
+
+pub(crate) fn publish_to(exchange: &str, routing_key: &str, is_mandatory: bool, body: &[u8]) -> Vec<u8> {
+    let mut publish = vec![0, 60, 0, 40, 0, 0];
+    for name in [exchange, routing_key] {
+        publish.push(name.len() as u8);
+        publish.extend(name.as_bytes());
+    }
     publish.push(is_mandatory.into());
     let mut bytes = method(1, &publish);
     let mut header = vec![0, 60, 0, 0];

@@ -116,6 +116,10 @@ impl Core {
         if self.channel_mut(id, number)?.consumer_slot(tag.as_bytes()).is_some() {
             return Err(Fault::not_allowed(format!("attempt to reuse consumer tag '{tag}'")));
         }
+        let consumers_max = self.rules.limits.consumers_per_channel_max;
+        if self.channel_mut(id, number)?.consumers().count() >= consumers_max {
+            return Err(Fault::too_many_consumers(consumers_max));
+        }
         self.authorize(id, Right::Read, Resource::Queue(&name))?;
         let (vhost, sessions) = self.vhost(id)?;
         let key = accessible(vhost, &name, id)?;

@@ -52,6 +52,8 @@ pub(super) enum Mode {
 #[derive(Debug, Default)]
 pub(super) struct Transaction {
     pub(super) publishes: Vec<Routable>,
+    /// How many messages that puts into queues; one for none.
+    pub(super) copies: usize,
     pub(super) settlements: Vec<(Delivered, Settle)>,
 }
 

@@ -79,8 +79,12 @@ impl Core {
         };
         self.authorize(id, Right::Configure, Resource::Exchange(name))?;
         let (vhost, sessions) = self.vhost(id)?;
-        if name.starts_with("amq.") && vhost.router.exchange(name).is_none() {
+        let is_new = vhost.router.exchange(name).is_none();
+        if name.starts_with("amq.") && is_new {
             return Err(Fault::reserved_name("exchange", name));
+        }
+        if is_new && vhost.router.exchange_count() >= vhost.limits.exchanges_max {
+            return Err(Fault::limit_reached("exchange", name, &vhost.name, vhost.limits.exchanges_max));
         }
         let mut options = ExchangeOptions::new(kind);
         options.durable = declare.durable;
@@ -97,7 +101,7 @@ impl Core {
         };
         // What overflows is read from it; of an exchange that exists already, that was allowed to somebody.
         if let Some(alternate) = options.alternate_exchange.as_deref()
-            && vhost.router.exchange(name).is_none()
+            && is_new
             && let Some(session) = sessions.get(id)
         {
             session.authorize(Right::Read, Resource::Exchange(name), &vhost.name)?;

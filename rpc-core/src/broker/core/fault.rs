@@ -84,6 +84,18 @@ impl Fault {
         )
     }
 
+    /// RabbitMQ's words for `max-queues` of a vhost.
+    pub(super) fn limit_reached(what: &str, name: &str, vhost: &str, max: usize) -> Self {
+        Self::precondition(format!(
+            "cannot declare {what} '{name}': {what} limit in vhost '{vhost}' ({max}) is reached"
+        ))
+    }
+
+    /// RabbitMQ's words for `consumer_max_per_channel`.
+    pub(super) fn too_many_consumers(max: usize) -> Self {
+        Self::not_allowed(format!("reached maximum ({max}) of consumers per channel"))
+    }
+
     pub(super) fn precondition(text: impl Into<String>) -> Self {
         Self::soft(ReplyCode::PreconditionFailed, text)
     }

@@ -123,8 +123,16 @@ impl Core {
         }
         let queues = queues.to_vec();
         let routable = Routable { message: Arc::clone(&message), queues, mandatory };
+        let transaction_max = self.rules.limits.transaction_max;
         match &mut self.channel_mut(id, number)?.mode {
-            Mode::Transaction(transaction) => transaction.publishes.push(routable),
+            Mode::Transaction(transaction) => {
+                transaction.copies += routable.queues.len().max(1);
+                if transaction.copies > transaction_max {
+                    let text = format!("the limit of {transaction_max} messages in a transaction is reached");
+                    return Err(Fault::precondition(text));
+                }
+                transaction.publishes.push(routable);
+            }
             Mode::Plain | Mode::Confirm => {
                 let is_taken = self.queue_up(id, number, &routable, now);
                 self.confirm(id, number, is_taken, now);

@@ -118,6 +118,19 @@ impl QueueArguments {
     }
 }
 
+impl QueueArguments {
+    /// Applies a limit of the whole broker, which nobody who declares a queue can lift. Where it is the limit, publishes
+    /// are refused: those who declared the queue have not agreed to lose messages.
+    pub(super) fn limit_length(&mut self, max_length: u64, has_overflow: bool) {
+        if self.max_length.is_none_or(|own| own > max_length) {
+            self.max_length = Some(max_length);
+            if !has_overflow {
+                self.overflow = Overflow::RejectPublish;
+            }
+        }
+    }
+}
+
 /// Whether a declaration asks for a quorum queue.
 pub(super) fn is_quorum(table: &FieldTable) -> bool {
     matches!(table.inner().get("x-queue-type"), Some(AMQPValue::LongString(kind)) if kind.as_bytes() == b"quorum")

@@ -107,6 +107,9 @@ impl Core {
             }
             None if declare.passive => return Err(Fault::no_queue(&name, &vhost.name)),
             None => {
+                if vhost.queues.len() >= vhost.limits.queues_max {
+                    return Err(Fault::limit_reached("queue", &name, &vhost.name, vhost.limits.queues_max));
+                }
                 if let Some(AMQPValue::LongString(exchange)) = declare.arguments.inner().get("x-dead-letter-exchange")
                     && let Some(session) = sessions.get(id)
                 {
@@ -114,7 +117,7 @@ impl Core {
                     session.authorize(Right::Read, Resource::Queue(&name), &vhost.name)?;
                     session.authorize(Right::Write, Resource::Exchange(&exchange), &vhost.name)?;
                 }
-                let key = vhost.add_queue(new_queue(&name, id, declare, &vhost.name, now)?);
+                let key = vhost.add_queue(new_queue(&name, id, declare, vhost, now)?);
                 if declare.exclusive
                     && let Some(session) = sessions.get_mut(id)
                 {
@@ -271,8 +274,11 @@ fn check_existing(vhost: &Vhost, key: QueueKey, id: ConnectionId, declare: &Decl
     queue_arguments::check_equivalent(&declare.arguments, &queue.table, name, vhost)
 }
 
-fn new_queue(name: &str, id: ConnectionId, declare: &Declare, vhost: &str, now: Now) -> Result<Queue, Fault> {
-    let arguments = QueueArguments::read(&declare.arguments, name, vhost)?;
+fn new_queue(name: &str, id: ConnectionId, declare: &Declare, vhost: &Vhost, now: Now) -> Result<Queue, Fault> {
+    let mut arguments = QueueArguments::read(&declare.arguments, name, &vhost.name)?;
+    if let Some(max_length) = vhost.limits.queue_max_length {
+        arguments.limit_length(max_length, declare.arguments.contains_key("x-overflow"));
+    }
     if arguments.is_quorum {
         let properties = [
             (declare.exclusive, "exclusive-owner"),
@@ -280,7 +286,7 @@ fn new_queue(name: &str, id: ConnectionId, declare: &Declare, vhost: &str, now: 
             (!declare.durable, "non-durable"),
         ];
         if let Some((_, property)) = properties.into_iter().find(|(is_asked_for, _)| *is_asked_for) {
-            return Err(Fault::invalid_property(property, name, vhost));
+            return Err(Fault::invalid_property(property, name, &vhost.name));
         }
     }
     let mut queue = Queue::new(Arc::from(name), declare.arguments.clone(), arguments, now.instant);

@@ -3,13 +3,14 @@
 mod access;
 mod batches;
 mod histories;
+mod limits;
 mod memory;
 
 use std::collections::{HashMap, VecDeque};
 
 use amq_protocol::{
     frame::WriteContext,
-    protocol::{AMQPClass, basic, channel as channel_class, connection, gen_class, queue},
+    protocol::{AMQPClass, basic, channel as channel_class, confirm, connection, gen_class, queue},
     types::{AMQPValue, FieldTable},
 };
 use bytes::BytesMut;
@@ -159,8 +160,22 @@ impl Bench {
     }
 
     fn publish_expiring(&mut self, id: ConnectionId, queue: &str, body: &str, expiration_ms: Option<u64>) {
-        let publish =
-            basic::Publish { exchange: "".into(), routing_key: queue.into(), mandatory: false, immediate: false };
+        self.publish_with(id, ("", queue), body, expiration_ms);
+    }
+
+    fn publish_to(&mut self, id: ConnectionId, exchange: &str, routing_key: &str, body: &str) {
+        self.publish_with(id, (exchange, routing_key), body, None);
+    }
+
+    fn publish_with(
+        &mut self,
+        id: ConnectionId,
+        (exchange, routing_key): (&str, &str),
+        body: &str,
+        expiration_ms: Option<u64>,
+    ) {
+        let (exchange, routing_key) = (exchange.into(), routing_key.into());
+        let publish = basic::Publish { exchange, routing_key, mandatory: false, immediate: false };
         self.send(id, 1, AMQPClass::Basic(basic::AMQPMethod::Publish(publish)));
         let mut header = vec![0, 60, 0, 0];
         header.extend((body.len() as u64).to_be_bytes());

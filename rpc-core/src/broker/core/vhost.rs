@@ -17,7 +17,7 @@ use crate::{
 };
 
 use super::{
-    ConnectionId, Now,
+    ConnectionId, Limits, Now,
     dead_letter::{self, Death, Grave},
     message::{Entry, Message},
     queue::Queue,
@@ -31,6 +31,7 @@ type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 #[derive(Debug)]
 pub(super) struct Vhost {
     pub(super) name: Arc<str>,
+    pub(super) limits: Limits,
     pub(super) router: Router,
     pub(super) queues: Map<QueueKey, Queue>,
     pub(super) names: Map<Arc<str>, QueueKey>,
@@ -42,10 +43,13 @@ pub(super) struct Vhost {
 }
 
 impl Vhost {
-    pub(super) fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str, limits: Limits) -> Self {
+        let mut router = Router::new();
+        router.limit_bindings(limits.bindings_per_exchange_max);
         Self {
             name: name.into(),
-            router: Router::new(),
+            limits,
+            router,
             queues: Map::default(),
             names: Map::default(),
             next_key: 1,
@@ -213,8 +217,8 @@ impl Vhost {
                 self.bury(key, &entry, Death::Expired, now);
                 continue;
             }
-            sessions.work += 1;
             let Some(at) = queue.next_consumer(|consumer| sessions.has_credit(consumer)) else { return };
+            sessions.work += 1;
             let Some(entry) = queue.pop() else { return };
             if sessions.is_duplicated() {
                 queue.insert(entry.clone());

@@ -1,0 +1,193 @@
+//! How many of everything there may be.
+
+use amq_protocol::protocol::{exchange, tx};
+
+use super::*;
+
+const NONE_LEFT: Limits = Limits {
+    memory_high_watermark: u64::MAX,
+    outbox_max_bytes: 4 << 20,
+    queue_max_length: Some(2),
+    queues_max: 2,
+    exchanges_max: 9,
+    bindings_per_exchange_max: 2,
+    consumers_per_channel_max: 2,
+    transaction_max: 4,
+};
+
+fn bench() -> (Bench, ConnectionId) {
+    let mut bench = Bench::with_limits(NONE_LEFT);
+    let client = bench.connect();
+    (bench, client)
+}
+
+fn bind(bench: &mut Bench, client: ConnectionId, queue: &str, routing_key: &str) -> Vec<String> {
+    let (queue, exchange, routing_key) = (queue.into(), "amq.direct".into(), routing_key.into());
+    let bind = queue::Bind { queue, exchange, routing_key, nowait: true, arguments: FieldTable::default() };
+    bench.send(client, 1, AMQPClass::Queue(queue::AMQPMethod::Bind(bind)));
+    bench.received(client)
+}
+
+fn select(bench: &mut Bench, client: ConnectionId) {
+    bench.send(client, 1, AMQPClass::Tx(tx::AMQPMethod::Select(tx::Select {})));
+    bench.received(client);
+}
+
+#[test]
+fn queues_of_a_vhost() {
+    let (mut bench, client) = bench();
+    for queue in ["a", "b", "a", "b"] {
+        bench.declare(client, queue, false);
+    }
+    assert_eq!(bench.received(client).len(), 4, "those that are there may be declared again");
+    bench.declare(client, "c", false);
+    assert_eq!(bench.received(client), ["channel.close 406"]);
+    assert_eq!(bench.core.vhosts[0].queues.len(), 2);
+}
+
+#[test]
+fn exchanges_of_a_vhost() {
+    let (mut bench, client) = bench();
+    let mut declare = |exchange: &str| {
+        let declare = exchange::Declare {
+            exchange: exchange.into(),
+            kind: "fanout".into(),
+            passive: false,
+            durable: false,
+            auto_delete: false,
+            internal: false,
+            nowait: true,
+            arguments: FieldTable::default(),
+        };
+        bench.send(client, 1, AMQPClass::Exchange(exchange::AMQPMethod::Declare(declare)));
+        bench.received(client)
+    };
+    // Seven are there from the start.
+    for exchange in ["a", "b", "a", "b"] {
+        assert!(declare(exchange).is_empty());
+    }
+    assert_eq!(declare("c"), ["channel.close 406"]);
+}
+
+#[test]
+fn bindings_from_an_exchange() {
+    let (mut bench, client) = bench();
+    bench.declare(client, "q", false);
+    bench.received(client);
+    for routing_key in ["a", "b", "a", "b"] {
+        assert!(bind(&mut bench, client, "q", routing_key).is_empty());
+    }
+    assert_eq!(bind(&mut bench, client, "q", "c"), ["channel.close 406"]);
+}
+
+#[test]
+fn consumers_of_a_channel() {
+    let (mut bench, client) = bench();
+    bench.declare(client, "q", false);
+    bench.consume_as(client, "q", "a", 1);
+    bench.consume_as(client, "q", "b", 1);
+    let cancel = basic::Cancel { consumer_tag: "a".into(), nowait: true };
+    bench.send(client, 1, AMQPClass::Basic(basic::AMQPMethod::Cancel(cancel)));
+    bench.consume_as(client, "q", "c", 1);
+    bench.received(client);
+    bench.consume_as(client, "q", "d", 1);
+    assert_eq!(bench.received(client).last().unwrap(), "connection.close 530");
+}
+
+#[test]
+fn messages_of_a_transaction_count_for_every_queue() {
+    let (mut bench, client) = bench();
+    bench.declare(client, "a", false);
+    bench.declare(client, "b", false);
+    for queue in ["a", "b"] {
+        let (queue, exchange) = (queue.into(), "amq.fanout".into());
+        let bind =
+            queue::Bind { queue, exchange, routing_key: "".into(), nowait: true, arguments: FieldTable::default() };
+        bench.send(client, 1, AMQPClass::Queue(queue::AMQPMethod::Bind(bind)));
+    }
+    select(&mut bench, client);
+    for _ in 0..2 {
+        for _ in 0..2 {
+            bench.publish_to(client, "amq.fanout", "", "twice");
+        }
+        assert!(bench.received(client).is_empty());
+        bench.send(client, 1, AMQPClass::Tx(tx::AMQPMethod::Rollback(tx::Rollback {})));
+        bench.received(client);
+    }
+    for _ in 0..4 {
+        bench.publish(client, "nowhere", "once");
+    }
+    assert!(bench.received(client).is_empty());
+    bench.publish(client, "nowhere", "too many");
+    assert_eq!(bench.received(client), ["channel.close 406"]);
+    bench.core.check();
+}
+
+#[test]
+fn messages_of_a_queue_are_refused_above_the_limit_of_the_broker() {
+    let (mut bench, client) = bench();
+    bench.declare(client, "q", false);
+    bench.send(client, 1, AMQPClass::Confirm(confirm::AMQPMethod::Select(confirm::Select { nowait: true })));
+    bench.received(client);
+    for expected in ["Ack", "Ack", "(60, 120)"] {
+        bench.publish(client, "q", "x");
+        let received = bench.received(client);
+        assert!(received[0].starts_with(expected), "{received:?}");
+    }
+    bench.core.check();
+}
+
+#[test]
+fn a_queue_keeps_its_own_lower_limit_and_its_own_overflow() {
+    let arguments = |pairs: &[(&str, AMQPValue)]| {
+        let mut table = FieldTable::default();
+        for (name, value) in pairs {
+            table.insert((*name).into(), value.clone());
+        }
+        table
+    };
+    let (mut bench, client) = bench();
+    let drop_head = AMQPValue::LongString("drop-head".into());
+    let own = [("x-max-length", AMQPValue::LongInt(1))];
+    let dropping = [("x-max-length", AMQPValue::LongInt(9)), ("x-overflow", drop_head)];
+    for (queue, arguments, ready) in [("a", arguments(&own), 1), ("b", arguments(&dropping), 2)] {
+        let declare = queue::Declare { queue: queue.into(), nowait: true, arguments, ..Default::default() };
+        bench.send(client, 1, AMQPClass::Queue(queue::AMQPMethod::Declare(declare)));
+        for body in ["1", "2", "3"] {
+            bench.publish(client, queue, body);
+        }
+        let get = basic::Get { queue: queue.into(), no_ack: true };
+        bench.send(client, 1, AMQPClass::Basic(basic::AMQPMethod::Get(get)));
+        assert_eq!(bench.received(client).last().unwrap(), if ready == 1 { "3" } else { "2" }, "heads are dropped");
+    }
+}
+
+#[test]
+fn a_batch_that_moves_thousands_of_messages_lets_others_go_on() {
+    const QUEUES: usize = 1_000;
+    let mut bench = Bench::new();
+    let client = bench.connect();
+    for queue in 0..QUEUES {
+        let queue = format!("q{queue}");
+        bench.declare(client, &queue, false);
+        let (queue, exchange) = (queue.as_str().into(), "amq.fanout".into());
+        let bind =
+            queue::Bind { queue, exchange, routing_key: "".into(), nowait: true, arguments: FieldTable::default() };
+        bench.send(client, 1, AMQPClass::Queue(queue::AMQPMethod::Bind(bind)));
+    }
+    bench.received(client);
+    let publish = b"\x01\0\x01\0\0\0\x13\0\x3c\0\x28\0\0\x0aamq.fanout\0\0\xCE\x02\0\x01\0\0\0\x0e\0\x3c\0\0\0\0\0\0\0\0\0\0\0\0\xCE";
+    let (mut batch, error) = Decoder::new(131_072).cut(&mut BytesMut::from(&publish.repeat(100)[..]), 512);
+    assert_eq!(error, None);
+    let mut pauses = 0;
+    while let Flow::Paused(bytes) = bench.core.batch(client, &batch, None, bench.now) {
+        pauses += 1;
+        let (ready, _) = bench.core.message_counts();
+        assert!(ready <= pauses * 11 * QUEUES, "{ready} messages in {pauses} steps");
+        batch = batch.end(bytes);
+    }
+    assert!((8..=10).contains(&pauses), "{pauses}");
+    assert_eq!(bench.core.message_counts(), (100 * QUEUES, 0));
+    bench.collect();
+    assert!(bench.received(client).is_empty());
+}
