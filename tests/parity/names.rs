@@ -42,8 +42,10 @@ impl Names {
             });
         }
         line = self.number(&line, "amq.rabbitmq.reply-to.", |rest| {
+            // Two parts in base64, the second of 16 octets.
             let length = rest.iter().take_while(|byte| is_base64(**byte) || b"+/=.".contains(byte)).count();
-            (length > 0).then_some(length)
+            let second = rest[..length].split(|byte| *byte == b'.').nth(1);
+            second.is_some_and(|second| second.len() == 24 && second.ends_with(b"==")).then_some(length)
         });
         if line.contains(" connection.start ") {
             for property in ["cluster_name", "copyright", "information", "platform", "version"] {

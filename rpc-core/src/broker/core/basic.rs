@@ -14,7 +14,6 @@ use super::{
     ConnectionId, Core, Fault, Now,
     access::{Resource, Right},
     channel::{ChannelConsumer, Delivered, Mode, Settle},
-    confirms::Confirm,
     dead_letter::Death,
     publish::DIRECT_REPLY_TO,
     queue::Consumer,
@@ -343,25 +342,6 @@ impl Core {
         }
         let delivered = self.channel_mut(id, number)?.take_all();
         Ok(self.apply(id, number, delivered.into_iter().map(|delivered| (delivered, Settle::Requeue)), now))
-    }
-
-    pub(super) fn send_confirm(&mut self, id: ConnectionId, number: u16, confirm: Confirm, now: Now) {
-        if let Some(injected) = self.sessions.injected.as_deref_mut()
-            && injected.hold(id, number, confirm, now)
-        {
-            return;
-        }
-        self.write_confirm(id, number, confirm);
-    }
-
-    pub(super) fn write_confirm(&mut self, id: ConnectionId, number: u16, confirm: Confirm) {
-        let Confirm { delivery_tag, multiple, is_ack } = confirm;
-        if let Some(out) = self.sessions.out(id) {
-            match is_ack {
-                true => out.confirm(number, delivery_tag, multiple),
-                false => out.refuse(number, delivery_tag, multiple),
-            }
-        }
     }
 }
 

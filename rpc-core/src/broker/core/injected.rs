@@ -178,7 +178,7 @@ impl Core {
     /// Sends the confirms that have been held back long enough.
     pub(super) fn send_held(&mut self, now: Now) {
         while let Some(held) = self.sessions.injected.as_deref_mut().and_then(|injected| injected.pop_due(now)) {
-            self.write_confirm(held.connection, held.channel, held.confirm);
+            self.sessions.write_confirm(held.connection, held.channel, held.confirm);
         }
     }
 

@@ -29,6 +29,7 @@ mod publish;
 mod queue;
 mod queue_arguments;
 mod queue_methods;
+mod reply_address;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -152,7 +153,7 @@ impl Core {
         if self.sessions.len() >= self.rules.connections_max {
             return None;
         }
-        let nonce = self.random();
+        let nonce = u128::from(self.random()) << 64 | u128::from(self.random());
         let id = self.sessions.add(peer, traffic, nonce, self.rules.frame_max);
         self.send_start(id, version_0_8);
         Some(id)
@@ -270,10 +271,7 @@ impl Core {
     fn end_batch(&mut self, id: ConnectionId, now: Now) {
         let Some(session) = self.sessions.get_mut(id).filter(|session| !session.confirming.is_empty()) else { return };
         for number in std::mem::take(&mut session.confirming) {
-            let confirm = self.sessions.channel_mut(id, number).and_then(|channel| channel.confirms.flush());
-            if let Some(confirm) = confirm {
-                self.send_confirm(id, number, confirm, now);
-            }
+            self.sessions.send_confirms(id, number, now);
         }
     }
 

@@ -9,7 +9,8 @@ use super::{
     injected::PublishFault,
     memory::Held,
     message::Message,
-    session::{ReplyAddress, Session, text_of},
+    reply_address::{ReplyAddress, reply_token_of},
+    session::{Session, text_of},
     vhost::{MessageHeaders, Vhost},
 };
 use crate::{
@@ -59,7 +60,7 @@ impl Core {
             if channel.direct_replies.is_none() {
                 return Err(Fault::precondition("fast reply consumer does not exist"));
             }
-            Some(reply_token(&ReplyAddress { connection: id, nonce: session.nonce, channel: number }))
+            Some(ReplyAddress { connection: id, nonce: session.nonce, channel: number }.name())
         } else {
             None
         };
@@ -85,19 +86,19 @@ impl Core {
             && let Some(fault) = injected.publish_fault(mandatory, is_confirmed)
         {
             if fault == PublishFault::Return {
-                sessions.send_return(id, number, &message);
+                sessions.send_return(id, number, &message, now);
             }
-            self.confirm(id, number, fault == PublishFault::Return, now);
+            self.sessions.confirm(id, number, fault == PublishFault::Return, now);
             return Ok(());
         }
         if exchange.is_empty()
             && let Some(token) = reply_token_of(&routing_key)
         {
-            let is_delivered = parse_reply_token(token).is_some_and(|to| sessions.deliver_reply(&to, &message));
+            let is_delivered = ReplyAddress::parse(token).is_some_and(|to| sessions.deliver_reply(&to, &message));
             if mandatory && !is_delivered {
-                sessions.send_return(id, number, &message);
+                sessions.send_return(id, number, &message, now);
             }
-            self.confirm(id, number, true, now);
+            self.sessions.confirm(id, number, true, now);
             return Ok(());
         }
         let headers = MessageHeaders(message.properties());
@@ -117,7 +118,7 @@ impl Core {
             let is_taken = vhost.enqueue(key, &message, now, sessions);
             vhost.route_dead(now, sessions);
             if is_confirmed {
-                self.confirm(id, number, is_taken, now);
+                self.sessions.confirm(id, number, is_taken, now);
             }
             return Ok(());
         }
@@ -135,7 +136,7 @@ impl Core {
             }
             Mode::Plain | Mode::Confirm => {
                 let is_taken = self.queue_up(id, number, &routable, now);
-                self.confirm(id, number, is_taken, now);
+                self.sessions.confirm(id, number, is_taken, now);
             }
         }
         Ok(())
@@ -147,7 +148,7 @@ impl Core {
         let Ok((vhost, sessions)) = self.vhost(id) else { return true };
         // Some of them may have gone while the transaction was open.
         if *mandatory && !queues.iter().any(|key| vhost.queues.contains_key(key)) {
-            sessions.send_return(id, number, message);
+            sessions.send_return(id, number, message, now);
         }
         let mut is_taken = true;
         for key in queues {
@@ -155,21 +156,6 @@ impl Core {
         }
         vhost.route_dead(now, sessions);
         is_taken
-    }
-
-    /// Notes a confirm, when the channel asked for them.
-    fn confirm(&mut self, id: ConnectionId, number: u16, is_ack: bool, now: Now) {
-        let Some(session) = self.sessions.get_mut(id) else { return };
-        let Some(channel) = session.channels.get_mut(&number) else { return };
-        if !matches!(channel.mode, Mode::Confirm) {
-            return;
-        }
-        if !channel.confirms.is_pending() {
-            session.confirming.push(number);
-        }
-        if let Some(ended) = channel.confirms.add(is_ack) {
-            self.send_confirm(id, number, ended, now);
-        }
     }
 }
 
@@ -190,26 +176,6 @@ fn may_publish(vhost: &Vhost, session: &Session, exchange: &str, routing_key: &s
         }
         Some(_) => Ok(()),
     }
-}
-
-/// What follows `amq.rabbitmq.reply-to.` in a name.
-pub(super) fn reply_token_of(name: &str) -> Option<&str> {
-    name.strip_prefix(DIRECT_REPLY_TO)?.strip_prefix('.')
-}
-
-/// Where direct replies go: `amq.rabbitmq.reply-to.<connection>-<nonce>.<channel>`.
-fn reply_token(to: &ReplyAddress) -> String {
-    format!("{DIRECT_REPLY_TO}.{:x}-{:016x}.{:x}", to.connection.0, to.nonce, to.channel)
-}
-
-pub(super) fn parse_reply_token(token: &str) -> Option<ReplyAddress> {
-    let (connection, channel) = token.rsplit_once('.')?;
-    let (connection, nonce) = connection.split_once('-')?;
-    Some(ReplyAddress {
-        connection: ConnectionId(usize::from_str_radix(connection, 16).ok()?),
-        nonce: u64::from_str_radix(nonce, 16).ok()?,
-        channel: u16::from_str_radix(channel, 16).ok()?,
-    })
 }
 
 fn expiration(reader: PropertyReader<'_>) -> Result<Option<u64>, Fault> {

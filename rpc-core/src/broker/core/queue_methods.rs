@@ -14,9 +14,10 @@ use super::{
     ConnectionId, Core, Fault, Now,
     access::{Resource, Right},
     exchange::routing_fault,
-    publish::{DIRECT_REPLY_TO, parse_reply_token, reply_token_of},
+    publish::DIRECT_REPLY_TO,
     queue::Queue,
     queue_arguments::{self, QueueArguments},
+    reply_address::{ReplyAddress, reply_token_of},
     session::{drop_line_breaks, short, text_of},
     vhost::{QueueKey, Vhost},
 };
@@ -144,7 +145,7 @@ impl Core {
             return Some(1);
         }
         let token = reply_token_of(name)?;
-        Some(parse_reply_token(token).is_some_and(|to| self.sessions.has_reply_consumer(&to)).into())
+        Some(ReplyAddress::parse(token).is_some_and(|to| self.sessions.has_reply_consumer(&to)).into())
     }
 
     fn bind_queue(&mut self, id: ConnectionId, number: u16, bind: &Bind) -> Result<(), Fault> {

@@ -12,13 +12,14 @@ use amq_protocol::{
 };
 
 use super::{
-    ConnectionId, Peer, Traffic,
+    ConnectionId, Now, Peer, Traffic,
     access::Access,
     channel::{Channel, Delivered},
     injected::Injected,
     memory::{Alarm, Memory},
     message::{Entry, Message},
     queue::Consumer,
+    reply_address::ReplyAddress,
     vhost::QueueKey,
 };
 use crate::wire::{
@@ -88,7 +89,7 @@ pub(super) struct Session {
     /// Only those who publish are blocked.
     pub(super) has_published: bool,
     /// Tells this connection from a later one with the same id.
-    pub(super) nonce: u64,
+    pub(super) nonce: u128,
     out: OutBuffer,
     is_touched: bool,
     traffic: Arc<Traffic>,
@@ -140,7 +141,7 @@ impl Sessions {
         }
     }
 
-    pub(super) fn add(&mut self, peer: Peer, traffic: Arc<Traffic>, nonce: u64, frame_max: u32) -> ConnectionId {
+    pub(super) fn add(&mut self, peer: Peer, traffic: Arc<Traffic>, nonce: u128, frame_max: u32) -> ConnectionId {
         let session = Session {
             stage: Stage::AwaitStartOk,
             capabilities: Capabilities::default(),
@@ -236,8 +237,9 @@ impl Sessions {
         }
     }
 
-    /// `basic.return`.
-    pub(super) fn send_return(&mut self, id: ConnectionId, channel: u16, message: &Message) {
+    /// `basic.return`, behind the confirms of what was published before.
+    pub(super) fn send_return(&mut self, id: ConnectionId, channel: u16, message: &Message, now: Now) {
+        self.send_confirms(id, channel, now);
         let Some(frame_max) = self.get(id).map(|session| session.frame_max) else { return };
         if let Some(out) = self.out(id) {
             let names = (message.exchange(), message.routing_key());
@@ -345,14 +347,6 @@ pub(super) struct Got<'a> {
     pub(super) delivery_tag: u64,
     pub(super) message_count: u32,
     pub(super) is_counted: bool,
-}
-
-/// Where direct replies go: a channel of a connection, and no later one with the same id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ReplyAddress {
-    pub(super) connection: ConnectionId,
-    pub(super) nonce: u64,
-    pub(super) channel: u16,
 }
 
 fn delivery(message: &Message, delivery_tag: u64, redelivered: bool) -> Delivery<'_> {

@@ -2,6 +2,7 @@
 
 mod access;
 mod batches;
+mod confirms;
 mod histories;
 mod limits;
 mod memory;
