@@ -16,7 +16,7 @@ use super::{
     channel::{ChannelConsumer, Delivered, Mode, Settle},
     dead_letter::Death,
     publish::DIRECT_REPLY_TO,
-    queue::Consumer,
+    queue::{Comeback, Consumer},
     queue_arguments::{CLASSIC, integer_of, type_name},
     queue_methods::accessible,
     session::{Got, short},
@@ -125,10 +125,12 @@ impl Core {
         let Some(queue) = vhost.queues.get_mut(&key) else {
             return Err(Fault::no_queue(&name, &vhost.name));
         };
+        // RabbitMQ's quorum queues know no exclusive consumers.
+        let is_exclusive = consume.exclusive && !queue.arguments.is_quorum;
         let is_taken = queue.consumers().iter().any(|consumer| consumer.exclusive);
         // RabbitMQ takes exclusive consumers and a single active one for a contradiction.
         let is_refused = !queue.consumers().is_empty() || queue.arguments.single_active_consumer;
-        if is_taken || (consume.exclusive && is_refused) {
+        if is_taken || (is_exclusive && is_refused) {
             return Err(Fault::exclusive_use(&name, &vhost.name));
         }
         let priority = consumer_arguments(&consume.arguments, &name, &vhost.name)?;
@@ -145,7 +147,7 @@ impl Core {
             tag: tag_bytes,
             slot,
             priority,
-            exclusive: consume.exclusive,
+            exclusive: is_exclusive,
             is_blocked: false,
         });
         queue.last_used = now.instant;
@@ -324,7 +326,7 @@ impl Core {
         }
         let Delivered { queue: key, entry, .. } = delivered;
         if settle == Settle::Requeue {
-            vhost.requeue(key, entry, now);
+            vhost.requeue(key, entry, Comeback::Asked, now);
             return Ok(());
         }
         if let Some(queue) = vhost.queues.get_mut(&key) {

@@ -84,6 +84,13 @@ impl Fault {
         )
     }
 
+    pub(super) fn quorum_delete(flag: &str, name: &str, vhost: &str) -> Self {
+        Self::not_implemented(format!(
+            "cannot delete queue '{name}' in vhost '{vhost}'. queue.delete operations with {flag} flag set are not \
+             supported by quorum queues"
+        ))
+    }
+
     /// RabbitMQ's words for `max-queues` of a vhost.
     pub(super) fn limit_reached(what: &str, name: &str, vhost: &str, max: usize) -> Self {
         Self::precondition(format!(

@@ -56,6 +56,7 @@ pub(crate) use self::{
 use self::{
     channel::Channel,
     injected::Injected,
+    queue::Comeback,
     session::{Session, Sessions, Stage},
     vhost::{QueueKey, Vhost},
 };
@@ -296,7 +297,7 @@ impl Core {
         let mut freed: Vec<_> = Vec::new();
         for delivered in unacked.into_iter().chain(held.into_iter().map(|(delivered, _)| delivered)) {
             freed.push(delivered.queue);
-            vhost.requeue(delivered.queue, delivered.entry, now);
+            vhost.requeue(delivered.queue, delivered.entry, Comeback::Lost, now);
         }
         for (tag, queue) in consumers {
             freed.push(queue);

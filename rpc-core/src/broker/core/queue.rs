@@ -33,7 +33,8 @@ pub(super) struct Queue {
     pub(super) exclusive_to: Option<ConnectionId>,
     pub(super) table: FieldTable,
     pub(super) arguments: QueueArguments,
-    /// By priority, the highest last; one line for a queue without priorities.
+    /// By priority, the highest last; one line for a queue without priorities. A quorum queue has two: what came back to
+    /// its head stands in the last.
     ready: Vec<VecDeque<Entry>>,
     ready_count: usize,
     ready_bytes: u64,
@@ -72,9 +73,24 @@ impl Consumer {
     }
 }
 
+/// Why an unacknowledged entry comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Comeback {
+    /// Its consumer says so.
+    Asked,
+    /// Its channel is gone.
+    Lost,
+}
+
+/// The line of what came back to the head of a quorum queue.
+const RETURNED: usize = 1;
+
 impl Queue {
     pub(super) fn new(name: Arc<str>, table: FieldTable, arguments: QueueArguments, now: Instant) -> Self {
-        let lines = arguments.max_priority.map_or(1, |max| usize::from(max) + 1);
+        let lines = match arguments.max_priority {
+            _ if arguments.is_quorum => RETURNED + 1,
+            max_priority => max_priority.map_or(1, |max| usize::from(max) + 1),
+        };
         Self {
             name,
             durable: false,
@@ -101,7 +117,11 @@ impl Queue {
 
     /// Whether another message, of so many bytes, would be over `x-max-length` or `x-max-length-bytes`.
     pub(super) fn is_full(&self, bytes: u64) -> bool {
-        let QueueArguments { max_length, max_length_bytes, .. } = self.arguments;
+        let QueueArguments { max_length, max_length_bytes, is_quorum, .. } = self.arguments;
+        // RabbitMQ's quorum queues notice only afterwards.
+        if is_quorum {
+            return self.is_over_full();
+        }
         max_length.is_some_and(|max| self.ready_count as u64 >= max)
             || max_length_bytes.is_some_and(|max| self.ready_bytes + bytes > max)
     }
@@ -145,10 +165,21 @@ impl Queue {
         }
     }
 
-    /// Takes an unacknowledged entry back.
-    pub(super) fn requeue(&mut self, entry: Entry) {
+    /// Takes an unacknowledged entry back: to its place, or in a quorum queue to its head or its end.
+    pub(super) fn requeue(&mut self, entry: Entry, comeback: Comeback) {
         self.unacked = self.unacked.saturating_sub(1);
-        self.insert(Entry { delivery_count: entry.delivery_count.saturating_add(1), ..entry });
+        let entry = Entry { delivery_count: entry.delivery_count.saturating_add(1), ..entry };
+        if !self.arguments.is_quorum {
+            self.insert(entry);
+            return;
+        }
+        // As in RabbitMQ: what nobody limits might come back for ever, and lets the others pass.
+        let is_at_head = comeback == Comeback::Lost || self.arguments.has_delivery_limit;
+        let place = self.next_place;
+        self.next_place += 1;
+        self.ready_count += 1;
+        self.ready_bytes += entry.message.body_bytes() as u64;
+        self.ready[if is_at_head { RETURNED } else { 0 }].push_back(Entry { place, ..entry });
     }
 
     /// The entry to deliver next.
@@ -314,6 +345,9 @@ impl Queue {
     }
 
     fn line_of(&self, message: &Message) -> usize {
+        if self.arguments.is_quorum {
+            return 0;
+        }
         usize::from(message.priority).min(self.ready.len() - 1)
     }
 }
@@ -355,12 +389,33 @@ mod tests {
         let mut taken: Vec<_> = (0..3).filter_map(|_| queue.pop()).collect();
         taken.swap(0, 1);
         for entry in taken {
-            queue.requeue(entry);
+            queue.requeue(entry, Comeback::Asked);
         }
         let order: Vec<_> =
             std::iter::from_fn(|| queue.pop()).map(|entry| (entry.place, entry.is_redelivered())).collect();
         assert_eq!(order, [(1, true), (2, true), (3, true), (4, false), (5, false)]);
         assert_eq!((queue.ready_count(), queue.ready_bytes), (0, 0));
+    }
+
+    #[test]
+    fn a_quorum_queue_has_what_comes_back_at_its_end_or_at_its_head() {
+        let come_back = |has_delivery_limit, comeback| {
+            let mut queue = queue(QueueArguments { is_quorum: true, has_delivery_limit, ..Default::default() });
+            for priority in 0..4 {
+                push(&mut queue, priority);
+            }
+            let mut taken: Vec<_> = (0..2).filter_map(|_| queue.pop()).collect();
+            assert_eq!(taken.iter().map(|entry| entry.place).collect::<Vec<_>>(), [1, 2], "priorities mean nothing");
+            taken.reverse();
+            for entry in taken {
+                queue.requeue(entry, comeback);
+            }
+            queue.check();
+            std::iter::from_fn(|| queue.pop()).map(|entry| entry.message.priority).collect::<Vec<_>>()
+        };
+        assert_eq!(come_back(false, Comeback::Asked), [2, 3, 1, 0]);
+        assert_eq!(come_back(true, Comeback::Asked), [1, 0, 2, 3]);
+        assert_eq!(come_back(false, Comeback::Lost), [1, 0, 2, 3]);
     }
 
     #[test]

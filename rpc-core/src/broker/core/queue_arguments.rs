@@ -33,7 +33,9 @@ pub(super) struct QueueArguments {
     /// Deliveries are counted, and told.
     pub(super) is_quorum: bool,
     /// How often a message may come back before it is a dead letter.
-    pub(super) delivery_limit: Option<u64>,
+    pub(super) delivery_limit: Option<i64>,
+    /// Somebody has thought of that, whatever was meant.
+    pub(super) has_delivery_limit: bool,
 }
 
 /// What RabbitMQ calls the types of queues in its faults.
@@ -92,11 +94,8 @@ impl QueueArguments {
             max_length_bytes: read.integer("x-max-length-bytes", 0)?,
             single_active_consumer: read.boolean("x-single-active-consumer")?,
             // RabbitMQ takes anything, and means it when it is a number.
-            delivery_limit: table
-                .inner()
-                .get("x-delivery-limit")
-                .and_then(integer_of)
-                .and_then(|limit| limit.try_into().ok()),
+            delivery_limit: table.inner().get("x-delivery-limit").and_then(integer_of),
+            has_delivery_limit: table.contains_key("x-delivery-limit"),
             overflow: Overflow::DropHead,
             max_priority: None,
         };

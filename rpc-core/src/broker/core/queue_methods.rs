@@ -203,6 +203,12 @@ impl Core {
         };
         let queue = key.and_then(|key| vhost.queues.get(&key));
         if let Some(queue) = queue {
+            let flags = [(delete.if_unused, "if-unused"), (delete.if_empty, "if-empty")];
+            if queue.arguments.is_quorum
+                && let Some((_, flag)) = flags.into_iter().find(|(is_set, _)| *is_set)
+            {
+                return Err(Fault::quorum_delete(flag, &name, &vhost.name));
+            }
             if delete.if_unused && !queue.consumers().is_empty() {
                 return Err(Fault::in_use("queue", &name, &vhost.name));
             }

@@ -20,7 +20,7 @@ use super::{
     ConnectionId, Limits, Now,
     dead_letter::{self, Death, Grave},
     message::{Entry, Message},
-    queue::Queue,
+    queue::{Comeback, Queue},
     queue_arguments::Overflow,
     session::{Sessions, text_of},
 };
@@ -246,14 +246,14 @@ impl Vhost {
     }
 
     /// Gives an entry back to its queue.
-    pub(super) fn requeue(&mut self, key: QueueKey, entry: Entry, now: Now) {
+    pub(super) fn requeue(&mut self, key: QueueKey, entry: Entry, comeback: Comeback, now: Now) {
         let Some(queue) = self.queues.get_mut(&key) else { return };
-        if queue.arguments.delivery_limit.is_some_and(|limit| u64::from(entry.delivery_count) >= limit) {
+        if queue.arguments.delivery_limit.is_some_and(|limit| i64::from(entry.delivery_count) >= limit) {
             queue.unacked = queue.unacked.saturating_sub(1);
             self.bury(key, &entry, Death::DeliveryLimit, now);
             return;
         }
-        queue.requeue(entry);
+        queue.requeue(entry, comeback);
         if queue.arguments.overflow == Overflow::DropHead {
             self.drop_over_full(key, now);
         }
@@ -337,7 +337,9 @@ impl Vhost {
 
 /// Delivers an entry to the consumer at an index, who then stands at the end of the line.
 fn hand_over(queue: &mut Queue, (key, at): (QueueKey, usize), entry: Entry, sessions: &mut Sessions) {
-    if sessions.deliver(&queue.consumers()[at], key, entry, queue.arguments.is_quorum) {
+    // RabbitMQ does not tell consumers that it was never.
+    let is_counted = queue.arguments.is_quorum && entry.is_redelivered();
+    if sessions.deliver(&queue.consumers()[at], key, entry, is_counted) {
         queue.unacked += 1;
     }
     queue.rotate(at);
