@@ -17,7 +17,7 @@ use crate::wire::FRAME_MIN_SIZE;
 /// | bytes of a message | 128 MiB | `message_max_bytes` | `--message-max` |
 /// | time for the handshake | 10 s | `handshake_timeout` | `--handshake-timeout` |
 /// | silence of a client | two heartbeats of 60 s | `heartbeat` | `--heartbeat` |
-/// | bytes of all messages, before publishers are blocked | 40 % of the memory | `memory_high_watermark` | `--memory-high-watermark` |
+/// | bytes of all messages and declarations, before publishers are blocked | 40 % of the memory | `memory_high_watermark` | `--memory-high-watermark` |
 /// | bytes that wait for a client that does not read | 4 MiB | `outbox_max_bytes` | `--outbox-max` |
 /// | messages ready in a queue | that is all: the memory | `queue_max_length` | `--queue-max-length` |
 /// | queues of a vhost | 1 000 000 | `queues_max` | `--queues-max` |
@@ -122,7 +122,8 @@ impl BrokerBuilder {
     ///
     /// The default is 40 % of the memory of the machine or of its control group, as in RabbitMQ; 0 blocks all who
     /// publish. A message that is in several queues counts once, with a few hundred bytes for what comes with it; one
-    /// that is larger than all of it is refused.
+    /// that is larger than all of it is refused. Queues, exchanges and bindings count with their arguments; at one and a
+    /// half times this limit new ones are refused with 406, and even messages that have begun must wait.
     pub fn memory_high_watermark(mut self, bytes: u64) -> Self {
         self.memory_high_watermark = Some(bytes);
         self

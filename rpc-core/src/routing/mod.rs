@@ -42,6 +42,7 @@ pub use self::{
     exchange::{ExchangeKind, ExchangeOptions},
     headers::Headers,
     routes::Routes,
+    size::table_bytes,
 };
 
 mod binding;
@@ -55,6 +56,7 @@ mod naive;
 #[cfg(test)]
 mod oracle;
 mod routes;
+mod size;
 mod targets;
 #[cfg(test)]
 mod tests;
@@ -75,6 +77,8 @@ pub struct Router {
     binding_ids: Map<Arc<Binding>, BindingId>,
     next_binding: BindingId,
     bindings_per_exchange_max: usize,
+    /// What was declared and bound takes.
+    bytes: usize,
 }
 
 /// What the router knows of a queue.
@@ -108,8 +112,10 @@ impl Router {
     #[must_use]
     pub fn new() -> Self {
         let mut exchanges = Exchanges::default();
+        let mut bytes = 0;
         for (name, kind, internal) in PREDECLARED {
             let options = ExchangeOptions { durable: true, internal, ..ExchangeOptions::new(kind) };
+            bytes += size::exchange_bytes(name, &options);
             exchanges.insert(name, options);
         }
         Self {
@@ -120,7 +126,14 @@ impl Router {
             binding_ids: Map::default(),
             next_binding: BindingId::default(),
             bindings_per_exchange_max: usize::MAX,
+            bytes,
         }
+    }
+
+    /// What exchanges and bindings take in memory, more or less.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Sets how many bindings may lead from one exchange. There is no limit until then.
@@ -164,6 +177,7 @@ impl Router {
             self.exchanges[id].options.check_equivalent(&options)?;
             return Ok(Declared::Existing);
         }
+        self.bytes += size::exchange_bytes(name, &options);
         self.exchanges.insert(name, options);
         Ok(Declared::New)
     }
@@ -372,6 +386,7 @@ impl Router {
 
     /// Enters a new binding into the source's table and the indexes of both ends.
     fn attach(&mut self, id: BindingId, binding: Arc<Binding>) {
+        self.bytes += size::binding_bytes(&binding);
         let source = &mut self.exchanges[binding.source];
         source.table.insert(id, &binding);
         source.outgoing.insert(id);
@@ -389,6 +404,7 @@ impl Router {
             let Some(binding) = self.bindings.remove(&id) else {
                 continue;
             };
+            self.bytes -= size::binding_bytes(&binding);
             self.binding_ids.remove(&binding);
             if let Some(incoming) = self.incoming(binding.target) {
                 incoming.remove(&id);
@@ -415,7 +431,9 @@ impl Router {
             };
             let bindings: Vec<_> = exchange.incoming.union(&exchange.outgoing).copied().collect();
             going.extend(self.remove_bindings(bindings));
-            names.extend(self.exchanges.remove(id).map(|exchange| exchange.name.to_string()));
+            let Some(exchange) = self.exchanges.remove(id) else { continue };
+            self.bytes -= size::exchange_bytes(&exchange.name, &exchange.options);
+            names.push(exchange.name.to_string());
         }
         names
     }

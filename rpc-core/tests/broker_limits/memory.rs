@@ -101,6 +101,18 @@ async fn the_alarm_ends_when_the_last_bytes_leave_an_outbox() {
     }
 }
 
+#[tokio::test]
+async fn a_broker_that_stops_tells_those_it_has_blocked() {
+    let broker = Broker::builder().memory_high_watermark(0).start().await.unwrap();
+    let mut publisher = open_blockable(&broker).await;
+    publisher.write_all(&[channel_open(), publish("q", false, b"x")].concat()).await.unwrap();
+    timeout(LIMIT, until(&mut publisher, BLOCKED)).await.unwrap();
+    let asked = std::time::Instant::now();
+    let (close, ()) = tokio::join!(timeout(LIMIT, until(&mut publisher, [0, 10, 0, 50])), broker.shutdown());
+    assert_eq!(close.unwrap()[..2], 320_u16.to_be_bytes());
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+}
+
 #[service(name = "watermark")]
 trait Adder {
     async fn add(&self, a: u64, b: u64) -> u64;

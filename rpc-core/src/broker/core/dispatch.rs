@@ -146,8 +146,16 @@ impl Core {
             Method::Ack(ack) => self.settle(id, number, ack.delivery_tag, ack.multiple, Settle::Ack, now),
             Method::Other(class) => match *class {
                 AMQPClass::Channel(method) => self.channel_class(id, number, method, now),
-                AMQPClass::Exchange(method) => self.exchange_method(id, number, method),
-                AMQPClass::Queue(method) => self.queue_method(id, number, method, now),
+                AMQPClass::Exchange(method) => {
+                    let result = self.exchange_method(id, number, method);
+                    self.count_topology(id);
+                    result
+                }
+                AMQPClass::Queue(method) => {
+                    let result = self.queue_method(id, number, method, now);
+                    self.count_topology(id);
+                    result
+                }
                 AMQPClass::Basic(method) => self.basic_method(id, number, method, frame.payload, now),
                 AMQPClass::Confirm(method) => self.confirm_method(id, number, &method),
                 AMQPClass::Tx(method) => self.tx_method(id, number, &method, now),

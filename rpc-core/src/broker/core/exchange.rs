@@ -78,10 +78,14 @@ impl Core {
             return Err(Fault::unknown_exchange_type(kind));
         };
         self.authorize(id, Right::Configure, Resource::Exchange(name))?;
+        let has_memory = self.need_memory(&format_args!("declare exchange '{name}'"));
         let (vhost, sessions) = self.vhost(id)?;
         let is_new = vhost.router.exchange(name).is_none();
         if name.starts_with("amq.") && is_new {
             return Err(Fault::reserved_name("exchange", name));
+        }
+        if is_new {
+            has_memory?;
         }
         if is_new && vhost.router.exchange_count() >= vhost.limits.exchanges_max {
             return Err(Fault::limit_reached("exchange", name, &vhost.name, vhost.limits.exchanges_max));
@@ -135,6 +139,7 @@ impl Core {
     }
 
     fn bind_exchange(&mut self, id: ConnectionId, bind: &Bind) -> Result<(), Fault> {
+        self.need_memory(&format_args!("bind to exchange '{}'", bind.source))?;
         let destination = Resource::Exchange(bind.destination.as_str());
         self.authorize_binding(id, destination, bind.source.as_str(), bind.routing_key.as_str())?;
         let (vhost, _) = self.vhost(id)?;

@@ -222,7 +222,7 @@ impl Core {
             if keeps_durable {
                 vhost.drop_transient(now, &mut self.sessions);
             } else {
-                *vhost = Vhost::new(&vhost.name, vhost.limits);
+                *vhost = Vhost::new(&vhost.name, vhost.limits, &self.memory);
             }
         }
     }

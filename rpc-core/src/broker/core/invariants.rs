@@ -42,8 +42,9 @@ impl Core {
         let messages = ready.chain(dead).chain(held).chain(uncommitted);
         let messages: BTreeMap<_, _> =
             messages.map(|message| (Arc::as_ptr(message), message.counted_bytes())).collect();
+        let topology: usize = self.vhosts.iter().map(Vhost::topology_bytes).sum();
         let arriving: usize = channels().map(|channel| channel.assembly.counted_bytes()).sum();
-        assert_eq!(self.memory().bytes(), messages.values().sum::<usize>() + arriving, "memory of messages");
+        assert_eq!(self.memory().bytes(), messages.values().sum::<usize>() + arriving + topology, "memory");
     }
 
     /// How many messages are ready, and how many unacknowledged.

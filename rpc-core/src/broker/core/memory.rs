@@ -1,4 +1,4 @@
-//! How much memory messages take, and who is held up when it is too much. Pure.
+//! How much memory messages take, and all that is declared; and who is held up when it is too much. Pure.
 //!
 //! ```text
 //!  Assembly ─grow─► Held ──with the message──► dropped: given back       Outbox: note_queued, note_written
@@ -6,15 +6,18 @@
 //!  bytes ≥ high: publishers are blocked ── bytes < low: everybody goes on
 //! ```
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
 use amq_protocol::protocol::{AMQPClass, connection as connection_class};
 
 use super::{
-    ConnectionId, Core,
+    ConnectionId, Core, Fault,
     message::{Entry, Message},
     session::{Sessions, Stage, short},
 };
@@ -142,6 +145,21 @@ impl Core {
             _ => return false,
         }
         !self.sessions.alarm.is_on()
+    }
+
+    /// Notes what exchanges, queues and bindings take now.
+    pub(super) fn count_topology(&mut self, id: ConnectionId) {
+        if let Ok((vhost, _)) = self.vhost(id) {
+            vhost.count_topology();
+        }
+    }
+
+    /// Refuses what would stay for ever when there is no memory left for it: not every publisher is blocked in time.
+    pub(super) fn need_memory(&self, what: &fmt::Arguments<'_>) -> Result<(), Fault> {
+        match self.memory.is_exhausted() {
+            true => Err(Fault::precondition(format!("cannot {what}: low on memory"))),
+            false => Ok(()),
+        }
     }
 
     fn set_memory_high(&mut self, is_high: bool, bytes: usize) {

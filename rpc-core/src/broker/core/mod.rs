@@ -143,8 +143,8 @@ pub(crate) struct Core {
 impl Core {
     /// An empty broker. `seed`, which is not 0, drives generated names.
     pub(crate) fn new(rules: Rules, seed: u64) -> Self {
-        let vhosts = rules.vhosts.iter().map(|name| Vhost::new(name, rules.limits)).collect();
         let memory = Arc::new(Memory::new(rules.limits.memory_high_watermark));
+        let vhosts = rules.vhosts.iter().map(|name| Vhost::new(name, rules.limits, &memory)).collect();
         let sessions = Sessions::new(Arc::clone(&memory), rules.limits.outbox_max_bytes);
         Self { rules, vhosts, sessions, memory, random: seed }
     }

@@ -99,6 +99,7 @@ impl Core {
         if !declare.passive {
             self.authorize(id, Right::Configure, Resource::Queue(&name))?;
         }
+        let has_memory = self.need_memory(&format_args!("declare queue '{name}'"));
         let (vhost, sessions) = self.vhost(id)?;
         let existing = vhost.names.get(name.as_str()).copied();
         let key = match existing {
@@ -108,6 +109,7 @@ impl Core {
             }
             None if declare.passive => return Err(Fault::no_queue(&name, &vhost.name)),
             None => {
+                has_memory?;
                 if vhost.queues.len() >= vhost.limits.queues_max {
                     return Err(Fault::limit_reached("queue", &name, &vhost.name, vhost.limits.queues_max));
                 }
@@ -149,6 +151,7 @@ impl Core {
     }
 
     fn bind_queue(&mut self, id: ConnectionId, number: u16, bind: &Bind) -> Result<(), Fault> {
+        self.need_memory(&format_args!("bind to exchange '{}'", bind.exchange))?;
         let name = self.queue_name(id, number, bind.queue.as_str())?;
         let routing_key = binding_key(&name, bind.queue.as_str(), bind.routing_key.as_str());
         self.authorize_binding(id, Resource::Queue(&name), bind.exchange.as_str(), routing_key)?;

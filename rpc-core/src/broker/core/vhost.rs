@@ -12,13 +12,14 @@ use amq_protocol::types::FieldTable;
 
 pub(super) use crate::routing::QueueId as QueueKey;
 use crate::{
-    routing::{ExchangeOptions, Headers, Router, Routes},
+    routing::{ExchangeOptions, Headers, Router, Routes, table_bytes},
     wire::PropertyReader,
 };
 
 use super::{
     ConnectionId, Limits, Now,
     dead_letter::{self, Death, Grave},
+    memory::{Held, Memory},
     message::{Entry, Message},
     queue::{Comeback, Queue},
     queue_arguments::Overflow,
@@ -33,6 +34,10 @@ pub(super) struct Vhost {
     pub(super) name: Arc<str>,
     pub(super) limits: Limits,
     pub(super) router: Router,
+    /// What queues, exchanges and bindings take, without those that are there from the start.
+    topology: Held,
+    queue_bytes: usize,
+    start_bytes: usize,
     pub(super) queues: Map<QueueKey, Queue>,
     pub(super) names: Map<Arc<str>, QueueKey>,
     next_key: u64,
@@ -43,13 +48,16 @@ pub(super) struct Vhost {
 }
 
 impl Vhost {
-    pub(super) fn new(name: &str, limits: Limits) -> Self {
+    pub(super) fn new(name: &str, limits: Limits, memory: &Arc<Memory>) -> Self {
         let mut router = Router::new();
         router.limit_bindings(limits.bindings_per_exchange_max);
         Self {
             name: name.into(),
             limits,
+            start_bytes: router.bytes(),
             router,
+            topology: Held::nothing_of(memory),
+            queue_bytes: 0,
             queues: Map::default(),
             names: Map::default(),
             next_key: 1,
@@ -62,11 +70,18 @@ impl Vhost {
     pub(super) fn add_queue(&mut self, queue: Queue) -> QueueKey {
         let key = QueueKey(self.next_key);
         self.next_key += 1;
+        self.queue_bytes += bytes_of(&queue);
         self.router.add_queue(&queue.name, key);
         self.names.insert(Arc::clone(&queue.name), key);
         self.queues.insert(key, queue);
         self.set_timer(key);
+        self.count_topology();
         key
+    }
+
+    /// Notes what it takes, after whatever may have changed that.
+    pub(super) fn count_topology(&mut self) {
+        self.topology.set((self.queue_bytes + self.router.bytes()).saturating_sub(self.start_bytes));
     }
 
     /// Removes a queue: its consumers are told, its messages are gone. Returns how many were ready.
@@ -76,6 +91,8 @@ impl Vhost {
         };
         self.names.remove(&queue.name);
         self.router.remove_queue(key);
+        self.queue_bytes -= bytes_of(&queue);
+        self.count_topology();
         if let Some(owner) = queue.exclusive_to.and_then(|owner| sessions.get_mut(owner)) {
             owner.exclusive_queues.remove(&key);
         }
@@ -126,6 +143,7 @@ impl Vhost {
         for name in names {
             self.router.delete_exchange(&name);
         }
+        self.count_topology();
         self.dead.clear();
     }
 
@@ -308,6 +326,11 @@ impl Vhost {
     }
 
     #[cfg(any(test, fuzzing))]
+    pub(super) fn topology_bytes(&self) -> usize {
+        self.topology.bytes()
+    }
+
+    #[cfg(any(test, fuzzing))]
     pub(super) fn dead_messages(&self) -> impl Iterator<Item = &Arc<Message>> {
         self.dead.iter()
     }
@@ -345,6 +368,11 @@ fn hand_over(queue: &mut Queue, (key, at): (QueueKey, usize), entry: Entry, sess
     queue.rotate(at);
 }
 
+/// What a queue without messages takes, more or less: itself, its places in maps, its name and its arguments.
+fn bytes_of(queue: &Queue) -> usize {
+    size_of::<Queue>() + QUEUE_OVERHEAD_BYTES + queue.name.len() + table_bytes(&queue.table)
+}
+
 /// Headers that are decoded only when a headers exchange asks for them.
 pub(super) struct MessageHeaders<'a>(pub(super) &'a [u8]);
 
@@ -354,6 +382,7 @@ impl Headers for MessageHeaders<'_> {
     }
 }
 
+const QUEUE_OVERHEAD_BYTES: usize = 300;
 /// The delivery mode of what survives a restart.
 const PERSISTENT: u8 = 2;
 /// More than any sane chain of dead letter exchanges moves at once.

@@ -4,7 +4,7 @@ use super::*;
 
 /// Room for nine messages of 2 000 bytes and what comes with them, not for ten.
 fn bench() -> Bench {
-    Bench::with_limits(Limits { memory_high_watermark: 21_000, ..Limits::default() })
+    Bench::with_limits(Limits { memory_high_watermark: 22_000, ..Limits::default() })
 }
 
 #[test]
@@ -12,6 +12,8 @@ fn publishers_are_blocked_at_the_watermark_and_others_drain() {
     let mut bench = bench();
     let (publisher, other, consumer) = (bench.connect(), bench.connect(), bench.connect());
     bench.declare(publisher, "q", false);
+    let empty = bench.core.memory().bytes();
+    assert!((300..2_000).contains(&empty), "a queue takes {empty}");
     bench.received(publisher);
     let body = "x".repeat(2_000);
     for _ in 0..10 {
@@ -36,7 +38,7 @@ fn publishers_are_blocked_at_the_watermark_and_others_drain() {
     );
     bench.ack(consumer, 0, true);
     bench.core.check();
-    assert_eq!(bench.core.memory().bytes(), 0);
+    assert_eq!(bench.core.memory().bytes(), empty);
 }
 
 #[test]
@@ -49,7 +51,7 @@ fn either_cause_blocks_and_both_must_go() {
     bench.core.block("as asked");
     bench.collect();
     assert_eq!(bench.received(client), ["blocked: as asked"]);
-    bench.publish(client, "q", &"x".repeat(21_000));
+    bench.publish(client, "q", &"x".repeat(22_000));
     bench.core.unblock();
     bench.collect();
     assert!(bench.received(client).is_empty(), "memory is short");
@@ -73,18 +75,20 @@ fn a_message_in_many_queues_counts_once() {
         bench.send(client, 1, AMQPClass::Queue(queue::AMQPMethod::Bind(bind)));
     }
     bench.received(client);
+    let empty = bench.core.memory().bytes();
     let publish =
         basic::Publish { exchange: "amq.fanout".into(), routing_key: "".into(), mandatory: false, immediate: false };
     bench.send(client, 1, AMQPClass::Basic(basic::AMQPMethod::Publish(publish)));
     bench.frame(client, FrameKind::Header, 1, &[&[0, 60, 0, 0][..], &6_000_u64.to_be_bytes(), &[0, 0]].concat());
     bench.frame(client, FrameKind::Body, 1, &[b'x'; 6_000]);
-    assert!((6_000..7_000).contains(&bench.core.memory().bytes()), "{}", bench.core.memory().bytes());
+    let taken = bench.core.memory().bytes() - empty;
+    assert!((6_000..7_000).contains(&taken), "{taken}");
     bench.core.check();
     for queue in ["a", "b"] {
         let purge = queue::Purge { queue: queue.into(), nowait: true };
         bench.send(client, 1, AMQPClass::Queue(queue::AMQPMethod::Purge(purge)));
     }
-    assert!(bench.core.memory().bytes() > 6_000, "c has it still");
+    assert_eq!(bench.core.memory().bytes() - empty, taken, "c has it still");
     bench.core.check();
 }
 
@@ -92,13 +96,13 @@ fn a_message_in_many_queues_counts_once() {
 fn what_has_arrived_of_a_message_counts_until_its_channel_goes() {
     let mut bench = bench();
     let clients = [bench.connect(), bench.connect()];
-    for client in clients {
-        begin(&mut bench, client, 20_000);
-        bench.frame(client, FrameKind::Body, 1, &[b'x'; 15_000]);
+    for (client, bytes) in [(clients[0], 18_000), (clients[1], 13_000)] {
+        begin(&mut bench, client, 21_500);
+        bench.frame(client, FrameKind::Body, 1, &vec![b'x'; bytes]);
     }
     assert!(clients.iter().all(|client| bench.received(*client).is_empty()), "what has begun may end");
     bench.core.check();
-    bench.frame(clients[0], FrameKind::Body, 1, &[b'x'; 4_000]);
+    bench.frame(clients[0], FrameKind::Body, 1, &[b'x'; 3_000]);
     assert!(bench.received(clients[0]).is_empty());
     bench.frame(clients[0], FrameKind::Body, 1, b"x");
     assert_eq!(bench.received(clients[0]), ["blocked: low on memory"], "but not for ever");
@@ -112,7 +116,7 @@ fn what_has_arrived_of_a_message_counts_until_its_channel_goes() {
 fn a_message_for_which_there_is_never_room_is_refused() {
     let mut bench = bench();
     let client = bench.connect();
-    begin(&mut bench, client, 21_001);
+    begin(&mut bench, client, 22_001);
     assert_eq!(bench.received(client), ["channel.close 406"]);
 }
 
@@ -128,7 +132,7 @@ fn the_publish_that_is_blocked_waits_with_all_that_follows() {
     let mut bench = bench();
     let client = bench.connect();
     bench.declare(client, "q", false);
-    bench.publish(client, "q", &"x".repeat(21_000));
+    bench.publish(client, "q", &"x".repeat(22_000));
     bench.received(client);
     let mut bytes = Vec::new();
     for payload in [&[0, 60, 0, 40, 0, 0, 0, 1, b'q', 0][..], &[0, 50, 0, 10, 0, 0, 1, b'q', 1, 0, 0, 0, 0]] {
@@ -140,4 +144,43 @@ fn the_publish_that_is_blocked_waits_with_all_that_follows() {
     assert_eq!(bench.core.batch(client, &batch, None, bench.now), Flow::Paused(21));
     bench.collect();
     assert_eq!(bench.received(client), ["blocked: low on memory"]);
+}
+
+#[test]
+fn what_is_declared_counts_until_it_is_gone_and_is_refused_when_there_is_no_memory_left() {
+    let mut bench = bench();
+    let (client, owner) = (bench.connect(), bench.connect());
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-notes".into(), AMQPValue::LongString("x".repeat(10_000).into()));
+    let bind = |arguments: &FieldTable| {
+        let (queue, exchange) = ("q".into(), "amq.fanout".into());
+        let arguments = arguments.clone();
+        let bind = queue::Bind { queue, exchange, routing_key: "".into(), nowait: true, arguments };
+        AMQPClass::Queue(queue::AMQPMethod::Bind(bind))
+    };
+    let declare = |queue: &str, exclusive| {
+        let arguments = arguments.clone();
+        let declare = queue::Declare { queue: queue.into(), exclusive, nowait: true, arguments, ..Default::default() };
+        AMQPClass::Queue(queue::AMQPMethod::Declare(declare))
+    };
+    bench.send(owner, 1, declare("q", true));
+    bench.send(owner, 1, bind(&arguments));
+    bench.send(client, 1, declare("r", false));
+    bench.core.check();
+    let taken = bench.core.memory().bytes();
+    assert!((30_000..33_000).contains(&taken), "{taken}");
+    bench.declare(client, "small", false);
+    assert_eq!(bench.received(client).len(), 1);
+    bench.send(owner, 1, bind(&FieldTable::default()));
+    bench.declare(client, "another", false);
+    bench.declare(client, "r", false);
+    bench.received(client);
+    for name in ["one", "more"] {
+        bench.send(client, 1, declare(name, false));
+    }
+    assert_eq!(bench.received(client), ["channel.close 406"]);
+    bench.close(owner);
+    bench.core.check();
+    let left = bench.core.memory().bytes();
+    assert!(left < taken, "its queue went with its owner, and the binding with the queue");
 }
