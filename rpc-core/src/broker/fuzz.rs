@@ -227,6 +227,7 @@ impl World {
 
     /// Output is whole frames that can be read.
     fn collect(&mut self) {
+        drop(self.core.take_garbage());
         self.core.watch_memory();
         let received = &mut self.methods_received;
         self.core.take_output(|_, out| {

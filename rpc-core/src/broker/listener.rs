@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
-    task::JoinSet,
+    task::{JoinSet, yield_now},
     time::{Instant, sleep, sleep_until},
 };
 use tracing::Instrument;
@@ -73,6 +73,10 @@ async fn keep_time(shared: Arc<Shared>) {
     let mut stopping = shared.stopping();
     loop {
         let next = shared.tick();
+        if next.is_some_and(|at| at <= Instant::now().into_std()) {
+            // There was too much to do at once: others want the lock, too.
+            yield_now().await;
+        }
         let due = async {
             match next {
                 Some(at) => sleep_until(Instant::from_std(at)).await,

@@ -60,6 +60,11 @@ impl Memory {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Whether there is room again that the core does not know of.
+    pub(crate) fn may_end_alarm(&self) -> bool {
+        self.is_high.load(Ordering::Relaxed) && self.bytes() < self.low
+    }
+
     /// Something left an outbox; true when that may end the alarm, which the core has to look at.
     pub(crate) fn note_written(&self, bytes: usize) -> bool {
         let before = self.bytes.fetch_sub(bytes, Ordering::Relaxed);

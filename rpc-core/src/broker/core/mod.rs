@@ -37,7 +37,7 @@ mod tx;
 mod vhost;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize},
@@ -56,6 +56,7 @@ pub(crate) use self::{
 use self::{
     channel::Channel,
     injected::Injected,
+    message::Entry,
     queue::Comeback,
     session::{Session, Sessions, Stage},
     vhost::{QueueKey, Vhost},
@@ -105,6 +106,16 @@ pub(crate) struct Rules {
     pub(crate) message_max_bytes: u64,
     pub(crate) connections_max: usize,
     pub(crate) limits: Limits,
+}
+
+/// What is left to be dropped.
+#[derive(Debug)]
+pub(crate) struct Garbage(Vec<VecDeque<Entry>>);
+
+impl Garbage {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 /// What the owner of the socket does next.
@@ -178,7 +189,7 @@ impl Core {
             if flow != Flow::Continue {
                 return flow;
             }
-            if self.sessions.work > BATCH_WORK_MAX {
+            if self.sessions.work > WORK_MAX {
                 self.end_batch(id, now);
                 return Flow::Paused(frames.bytes_left());
             }
@@ -240,6 +251,11 @@ impl Core {
             vhost.tick(now, &mut self.sessions);
         }
         self.send_held(now);
+    }
+
+    /// Messages that nobody has any more. Dropping them takes a while, and needs no lock.
+    pub(crate) fn take_garbage(&mut self) -> Garbage {
+        Garbage(std::mem::take(&mut self.sessions.garbage))
     }
 
     /// Hands every connection's output to `write`, which takes it.
@@ -377,8 +393,8 @@ impl Core {
     }
 }
 
-/// Messages put into queues, taken out and settled for one batch: about ten milliseconds. A publish to a thousand queues
-/// is a thousand of them.
-const BATCH_WORK_MAX: usize = 10_000;
+/// Messages put into queues, taken out and settled before others get the lock: about ten milliseconds. A publish to a
+/// thousand queues is a thousand of them.
+const WORK_MAX: usize = 10_000;
 /// For clients busy with something else when we close; who has not logged in gets less.
 const CLOSE_OK_TIMEOUT: Duration = Duration::from_secs(10);

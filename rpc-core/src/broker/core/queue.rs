@@ -220,13 +220,10 @@ impl Queue {
         self.ready_bytes = kept().map(|entry| entry.message.body_bytes() as u64).sum();
     }
 
-    /// Empties it of what is ready.
-    pub(super) fn purge(&mut self) -> usize {
-        for line in &mut self.ready {
-            line.clear();
-        }
+    /// Empties it of what is ready, which is to be dropped where nobody waits for it.
+    pub(super) fn purge(&mut self) -> (usize, impl Iterator<Item = VecDeque<Entry>>) {
         self.ready_bytes = 0;
-        std::mem::take(&mut self.ready_count)
+        (std::mem::take(&mut self.ready_count), self.ready.iter_mut().map(std::mem::take))
     }
 
     pub(super) fn consumers(&self) -> &[Consumer] {

@@ -191,9 +191,12 @@ impl Core {
     fn purge_queue(&mut self, id: ConnectionId, number: u16, purge: &Purge) -> Result<u32, Fault> {
         let name = self.queue_name(id, number, purge.queue.as_str())?;
         self.authorize(id, Right::Read, Resource::Queue(&name))?;
-        let (vhost, _) = self.vhost(id)?;
+        let (vhost, sessions) = self.vhost(id)?;
         let key = accessible(vhost, &name, id)?;
-        Ok(vhost.queues.get_mut(&key).map_or(0, |queue| count(queue.purge())))
+        let Some(queue) = vhost.queues.get_mut(&key) else { return Ok(0) };
+        let (purged, entries) = queue.purge();
+        sessions.garbage.extend(entries);
+        Ok(count(purged))
     }
 
     fn delete_queue(&mut self, id: ConnectionId, number: u16, delete: &Delete) -> Result<(), Fault> {

@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -119,6 +119,8 @@ pub(super) struct Sessions {
     outbox_max_bytes: usize,
     /// What the batch at hand has cost so far, in messages moved; more than all, when the rest of it has to wait.
     pub(super) work: usize,
+    /// What was in queues that were purged or deleted.
+    pub(super) garbage: Vec<VecDeque<Entry>>,
     slots: Vec<Option<Session>>,
     free: Vec<usize>,
     touched: Vec<ConnectionId>,
@@ -133,6 +135,7 @@ impl Sessions {
             memory,
             outbox_max_bytes,
             work: 0,
+            garbage: Vec::new(),
             slots: Vec::new(),
             free: Vec::new(),
             touched: Vec::new(),

@@ -116,6 +116,7 @@ impl Bench {
     }
 
     fn collect(&mut self) {
+        drop(self.core.take_garbage());
         self.core.watch_memory();
         let received = &mut self.received;
         self.core.take_output(|id, out| {

@@ -17,7 +17,7 @@ use crate::{
 };
 
 use super::{
-    ConnectionId, Limits, Now,
+    ConnectionId, Limits, Now, WORK_MAX,
     dead_letter::{self, Death, Grave},
     memory::{Held, Memory},
     message::{Entry, Message},
@@ -86,7 +86,7 @@ impl Vhost {
 
     /// Removes a queue: its consumers are told, its messages are gone. Returns how many were ready.
     pub(super) fn delete_queue(&mut self, key: QueueKey, sessions: &mut Sessions) -> usize {
-        let Some(queue) = self.queues.remove(&key) else {
+        let Some(mut queue) = self.queues.remove(&key) else {
             return 0;
         };
         self.names.remove(&queue.name);
@@ -102,7 +102,9 @@ impl Vhost {
             }
             sessions.cancel_notify(consumer);
         }
-        queue.ready_count()
+        let (ready, entries) = queue.purge();
+        sessions.garbage.extend(entries);
+        ready
     }
 
     /// Takes a consumer out of its queue, and the queue away if it was an auto-delete queue's last.
@@ -211,6 +213,18 @@ impl Vhost {
         while let Some(entry) = self.queues.get_mut(&key).and_then(|queue| queue.pop_expired(now.instant)) {
             self.bury(key, &entry, Death::Expired, now);
         }
+    }
+
+    /// As [`Vhost::drop_expired`], no more of them than are `left`; false when there are.
+    fn drop_some_expired(&mut self, key: QueueKey, left: &mut usize, now: Now) -> bool {
+        while let Some(entry) = self.queues.get_mut(&key).and_then(|queue| queue.pop_expired(now.instant)) {
+            self.bury(key, &entry, Death::Expired, now);
+            *left -= 1;
+            if *left == 0 {
+                return false;
+            }
+        }
+        true
     }
 
     /// Delivers what is ready to consumers that have credit, those included who only just got it.
@@ -335,15 +349,19 @@ impl Vhost {
         self.dead.iter()
     }
 
-    /// Does what is due.
+    /// Does what is due, or as much of it as others can wait for: the rest stays due.
     pub(super) fn tick(&mut self, now: Now, sessions: &mut Sessions) {
+        let mut left = WORK_MAX;
         while let Some(Reverse((at, key))) = self.timers.peek().copied()
             && at <= now.instant
         {
             self.timers.pop();
             let Some(queue) = self.queues.get_mut(&key) else { continue };
             queue.timer = None;
-            self.drop_expired(key, now);
+            if !self.drop_some_expired(key, &mut left, now) {
+                self.set_timer(key);
+                break;
+            }
             let is_unused = self.queues.get(&key).is_some_and(|queue| {
                 queue.consumers().is_empty()
                     && queue.arguments.expires.is_some_and(|expires| queue.last_used + expires <= now.instant)

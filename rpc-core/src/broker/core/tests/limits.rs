@@ -191,3 +191,46 @@ fn a_batch_that_moves_thousands_of_messages_lets_others_go_on() {
     bench.collect();
     assert!(bench.received(client).is_empty());
 }
+
+#[test]
+fn what_expires_together_is_dropped_in_steps() {
+    const MESSAGES: usize = 25_000;
+    let mut bench = Bench::new();
+    let client = bench.connect();
+    bench.declare(client, "q", false);
+    for _ in 0..MESSAGES {
+        bench.publish_expiring(client, "q", "", Some(1));
+    }
+    bench.now.instant += Duration::from_secs(1);
+    for left in [15_000, 5_000, 0] {
+        assert!(bench.core.next_timer().is_some_and(|at| at <= bench.now.instant));
+        bench.core.tick(bench.now);
+        assert_eq!(bench.core.message_counts(), (left, 0));
+        bench.core.check();
+    }
+    assert!(bench.core.next_timer().is_none_or(|at| at > bench.now.instant));
+}
+
+#[test]
+fn what_is_purged_and_deleted_is_dropped_elsewhere() {
+    let mut bench = Bench::new();
+    let client = bench.connect();
+    for queue in ["a", "b"] {
+        bench.declare(client, queue, false);
+        bench.publish(client, queue, "x");
+    }
+    bench.received(client);
+    let purge = queue::AMQPMethod::Purge(queue::Purge { queue: "a".into(), nowait: true });
+    let delete = queue::AMQPMethod::Delete(queue::Delete { queue: "b".into(), nowait: true, ..Default::default() });
+    for method in [purge, delete] {
+        let payload = gen_class(&AMQPClass::Queue(method))(WriteContext::from(Vec::new())).unwrap().write;
+        let frame = [&[1, 0, 1, 0, 0, 0, payload.len() as u8][..], &payload, &[0xCE]].concat();
+        let (batch, _) = Decoder::new(131_072).cut(&mut BytesMut::from(&frame[..]), 1);
+        assert_eq!(bench.core.batch(client, &batch, None, bench.now), Flow::Continue);
+        let before = bench.core.memory().bytes();
+        assert_eq!(bench.core.message_counts().0, bench.core.vhosts[0].queues.len() - 1);
+        drop(bench.core.take_garbage());
+        assert!(bench.core.memory().bytes() < before);
+    }
+    bench.core.check();
+}
