@@ -71,19 +71,24 @@ pub(crate) fn did_you_mean<'a>(word: &str, known: &[&'a str]) -> Option<&'a str>
         .map(|(_, candidate)| candidate)
 }
 
-/// Levenshtein distance.
+/// How many insertions, deletions, substitutions and swaps of neighbours lead from `a` to `b` (optimal string alignment).
 fn edits(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, &to) in b.iter().enumerate() {
-            let substitute = diagonal + usize::from(from != to);
-            let least = substitute.min(row[j] + 1).min(row[j + 1] + 1);
-            diagonal = std::mem::replace(&mut row[j + 1], least);
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    // For the prefixes of `a` one and two characters shorter.
+    let mut before = vec![0; b.len() + 1];
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        let mut row = vec![i; b.len() + 1];
+        for j in 1..=b.len() {
+            let substitute = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            row[j] = substitute.min(last[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && (a[i - 1], a[i - 2]) == (b[j - 2], b[j - 1]) {
+                row[j] = row[j].min(before[j - 2] + 1);
+            }
         }
+        before = std::mem::replace(&mut last, row);
     }
-    row[b.len()]
+    last[b.len()]
 }
 
 /// An identifier's text, without `r#`.
@@ -121,6 +126,9 @@ mod tests {
         assert_eq!(did_you_mean("one_way", &known), Some("oneway"));
         assert_eq!(did_you_mean("idempotence", &known), Some("idempotent"));
         assert_eq!(did_you_mean("nam", &known), Some("name"));
+        assert_eq!(did_you_mean("naem", &known), Some("name"), "two letters changed places");
+        assert_eq!(did_you_mean("tiemout", &known), Some("timeout"));
+        assert_eq!((edits("", "ab"), edits("abc", "abc"), edits("ca", "abc"), edits("abcd", "badc")), (2, 0, 3, 2));
         assert_eq!(did_you_mean("retries", &known), None);
     }
 
