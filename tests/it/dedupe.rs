@@ -9,14 +9,19 @@ use std::{
 };
 
 use lapin::BasicProperties;
-use rpc_core::{DedupeOptions, service};
-use rpc_tests::{Stage, eventually, on_both_brokers, within};
+use rpc_core::{Connection, ConnectionOptions, DedupeOptions, WorkerPool, service};
+use rpc_tests::{
+    Stage, eventually, on_both_brokers,
+    proxy::{Direction, Method, Proxy},
+    within,
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 on_both_brokers!(
     a_request_sent_again_gets_the_same_answer_and_runs_once,
     a_request_sent_while_the_first_runs_waits_for_its_answer,
+    a_redelivered_request_is_answered_from_memory,
     a_handler_that_panicked_runs_again,
     without_the_option_every_request_runs,
     the_memory_is_bounded,
@@ -117,6 +122,29 @@ async fn a_request_sent_while_the_first_runs_waits_for_its_answer(stage: &Stage)
     assert_eq!((ledger.count(), pool.stats().deduplicated), (1, 4));
 }
 
+/// The worker's connection is cut between its reply and its ack.
+async fn a_redelivered_request_is_answered_from_memory(stage: &Stage) {
+    ledger!("dedupe-redelivered");
+    stage.fresh("rpc.dedupe-redelivered").await;
+    let proxy = Proxy::start(stage.uri()).await;
+    let options = ConnectionOptions::default().reconnect_delay_max(Duration::from_millis(200));
+    let connection = Connection::open_with(proxy.uri(), options).await.unwrap();
+    let ledger = Ledger::open();
+    let pool = WorkerPool::new(&connection).serve(BooksServer::new(ledger.clone())).dedupe(DedupeOptions::default());
+    let pool = pool.start().await.unwrap();
+    let client = BooksClient::new(&stage.connect().await);
+    proxy.hold(Direction::ToBroker, Method::Ack);
+    assert_eq!(client.book("a".to_owned()).idempotency_key("same").await.unwrap(), 1);
+    proxy.is_holding(Direction::ToBroker).await;
+    proxy.cut();
+    eventually(RECONNECTED, "it comes again", async || pool.stats().deduplicated == 1).await;
+    assert_eq!((pool.stats().received, ledger.count()), (2, 1), "answered, not executed");
+    assert_eq!(client.book("a".to_owned()).idempotency_key("same").await.unwrap(), 1);
+    pool.shutdown(SOON).await.unwrap();
+    let raw = stage.raw().await;
+    assert_eq!(raw.queue("rpc.dedupe-redelivered").await.unwrap().ready, 0, "and acknowledged");
+}
+
 async fn a_handler_that_panicked_runs_again(stage: &Stage) {
     ledger!("dedupe-panic");
     let ledger = Ledger::open();
@@ -166,3 +194,5 @@ async fn requests_without_a_name_all_run(stage: &Stage) {
 }
 
 const SOON: Duration = Duration::from_secs(5);
+/// A cut connection is opened again.
+const RECONNECTED: Duration = Duration::from_secs(20);
