@@ -11,6 +11,7 @@ use std::{
 
 use clap::Args;
 use hdrhistogram::Histogram;
+use rpc_core::AckPolicy;
 use tokio::task::JoinSet;
 
 use crate::{
@@ -52,7 +53,9 @@ pub(crate) fn client(arguments: &Arguments) -> Result<()> {
     role.runtime.block_on(async {
         let load = Load::new(arguments);
         match role.subject {
-            Subject::Framework => drive(subjects::framework::client(&role.url).await?, *in_flight, &load).await?,
+            Subject::Framework | Subject::AfterConfirmedReply | Subject::BeforeHandler => {
+                drive(subjects::framework::client(&role.url).await?, *in_flight, &load).await?;
+            }
             Subject::Usual => drive(subjects::usual::client(&role.url).await?, *in_flight, &load).await?,
             Subject::Best | Subject::BestUnordered => {
                 drive(subjects::best::client(&role.url).await?, *in_flight, &load).await?;
@@ -67,7 +70,11 @@ pub(crate) fn client(arguments: &Arguments) -> Result<()> {
 pub(crate) fn worker(role: &Role) -> Result<()> {
     role.runtime.block_on(async {
         match role.subject {
-            Subject::Framework => subjects::framework::worker(&role.url).await,
+            Subject::Framework => subjects::framework::worker(&role.url, AckPolicy::AfterReply).await,
+            Subject::AfterConfirmedReply => {
+                subjects::framework::worker(&role.url, AckPolicy::AfterConfirmedReply).await
+            }
+            Subject::BeforeHandler => subjects::framework::worker(&role.url, AckPolicy::BeforeHandler).await,
             Subject::Usual => subjects::usual::worker(&role.url).await,
             Subject::Best => subjects::best::worker(&role.url, subjects::best::AckOrder::AfterReply).await,
             Subject::BestUnordered => subjects::best::worker(&role.url, subjects::best::AckOrder::Any).await,

@@ -3,6 +3,7 @@
 //! ```text
 //!  cargo bench -p rpc-tests --bench calls                                 throughput, bundled broker
 //!  cargo bench -p rpc-tests --bench calls -- throughput --quick --url amqp://localhost
+//!  cargo bench -p rpc-tests --bench calls -- acks                         what each AckPolicy costs
 //!  cargo bench -p rpc-tests --bench calls -- layer                        instructions and allocations per call
 //!  cargo bench -p rpc-tests --bench calls -- startup                      Broker::start() to the first answer
 //! ```
@@ -11,6 +12,7 @@
 //! processes of its own, which are this program again with another command (`client`, `worker`, `broker`,
 //! `first-call`).
 
+mod acks;
 mod broker;
 mod layer;
 mod load;
@@ -40,6 +42,8 @@ struct Arguments {
 enum Command {
     /// Compares calls per second, latency and CPU time.
     Throughput(throughput::Arguments),
+    /// Compares the policies of acknowledging.
+    Acks(acks::Arguments),
     /// Counts the instructions and allocations of the framework above bare lapin (needs valgrind).
     Layer(layer::Arguments),
     /// Times `Broker::start()` to the first answered call.
@@ -122,6 +126,7 @@ fn main() -> Result<()> {
     }
     match Arguments::parse_from(arguments).command {
         Command::Throughput(arguments) => throughput::run(&arguments),
+        Command::Acks(arguments) => acks::run(&arguments),
         Command::Layer(arguments) => layer::run(&arguments),
         Command::Startup(arguments) => startup::run(&arguments),
         Command::Client(arguments) => load::client(&arguments),

@@ -9,28 +9,28 @@ use crate::{Flavour, Result, Role, broker::Target, load::Figures, subjects::Subj
 pub(crate) struct Arguments {
     /// Measure on this broker too (RabbitMQ, say).
     #[arg(long, env = "AMQP_URL")]
-    url: Option<String>,
+    pub(crate) url: Option<String>,
     /// Measure on `--url` alone.
     #[arg(long, requires = "url")]
-    url_only: bool,
+    pub(crate) url_only: bool,
     /// Three short rounds.
     #[arg(long)]
-    quick: bool,
+    pub(crate) quick: bool,
     /// How often to measure each; the median counts. 5 unless told, 3 when quick.
     #[arg(long)]
-    rounds: Option<usize>,
+    pub(crate) rounds: Option<usize>,
     /// How long to measure each. 1 000 unless told, 300 when quick.
     #[arg(long)]
-    milliseconds: Option<u64>,
+    pub(crate) milliseconds: Option<u64>,
     /// Calls in flight.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 1_024])]
-    in_flight: Vec<usize>,
+    pub(crate) in_flight: Vec<usize>,
     /// What to compare.
     #[arg(long, value_delimiter = ',', default_value = "framework,usual,best,best-unordered")]
-    subjects: Vec<Subject>,
+    pub(crate) subjects: Vec<Subject>,
     /// The runtimes to compare on.
     #[arg(long, value_delimiter = ',', default_value = "current,multi")]
-    runtimes: Vec<Flavour>,
+    pub(crate) runtimes: Vec<Flavour>,
 }
 
 /// Ratios the framework must reach at [`TARGET_IN_FLIGHT`].

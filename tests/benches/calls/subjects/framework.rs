@@ -1,6 +1,6 @@
 //! rpc-core, as its users have it.
 
-use rpc_core::{Connection, PoolHandle, WorkerPool, service};
+use rpc_core::{AckPolicy, Connection, PoolHandle, WorkerPool, service};
 
 use super::{ID, Id, PREFETCH};
 use crate::{Result, load};
@@ -39,15 +39,15 @@ pub(crate) async fn client(url: &str) -> Result<Caller> {
     Ok(Caller(BenchClient::from_client(client)))
 }
 
-pub(crate) async fn worker(url: &str) -> Result<()> {
-    let pool = pool(url).await?;
+pub(crate) async fn worker(url: &str, ack_policy: AckPolicy) -> Result<()> {
+    let pool = pool(url, ack_policy).await?;
     load::until_stopped().await?;
     pool.shutdown(std::time::Duration::from_secs(5)).await?;
     Ok(())
 }
 
-pub(crate) async fn pool(url: &str) -> Result<PoolHandle> {
+pub(crate) async fn pool(url: &str, ack_policy: AckPolicy) -> Result<PoolHandle> {
     let connection = Connection::open(url).await?;
     let pool = WorkerPool::new(&connection).serve(BenchServer::new(Echo));
-    Ok(pool.concurrency(PREFETCH.into()).prefetch(PREFETCH).start().await?)
+    Ok(pool.concurrency(PREFETCH.into()).prefetch(PREFETCH).ack_policy(ack_policy).start().await?)
 }

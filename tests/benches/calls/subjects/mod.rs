@@ -22,6 +22,10 @@ use crate::Result;
 pub(crate) enum Subject {
     /// rpc-core.
     Framework,
+    /// rpc-core, whose workers acknowledge when the reply is confirmed.
+    AfterConfirmedReply,
+    /// rpc-core, whose workers acknowledge before the handler runs.
+    BeforeHandler,
     /// lapin as most programs use it.
     Usual,
     /// lapin as fast as we could make it, acks after replies.
@@ -36,6 +40,8 @@ impl Subject {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Framework => "framework",
+            Self::AfterConfirmedReply => "after-confirmed-reply",
+            Self::BeforeHandler => "before-handler",
             Self::Usual => "usual",
             Self::Best => "best",
             Self::BestUnordered => "best-unordered",
