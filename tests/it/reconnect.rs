@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rpc_core::{
     CallError, Client, Connection, ConnectionOptions, State, WorkerPool,
-    broker::{Broker, BrokerError},
+    broker::{Broker, BrokerError, Restart},
     service,
 };
 use rpc_tests::{eventually, within};
@@ -96,6 +96,29 @@ async fn an_idempotent_call_waits_for_the_broker_and_others_say_what_they_know()
 }
 
 #[tokio::test]
+async fn an_idempotent_call_outlives_a_broker_that_has_lost_its_service() {
+    let broker = Broker::start().await.unwrap();
+    let connection = connect(broker.uri()).await;
+    let worker = connect(broker.uri()).await;
+    WorkerPool::new(&worker).serve(CountingServer::new(Counter)).start().await.unwrap().shutdown(LIMIT).await.unwrap();
+    let client = CountingClient::new(&connection);
+    // Queued: nobody serves.
+    let waiting = tokio::spawn(client.double(21).into_future());
+    let is_queued = async || broker.queue("rpc.reconnect").await.is_some_and(|queue| queue.ready == 1);
+    eventually(LIMIT, "the request is queued", is_queued).await;
+    broker.faults().restart(Restart::LoseEverything);
+    // Whoever is here for the first time learns that there is no such service; that one knows better.
+    let error = CountingClient::new(&connect(broker.uri()).await).double(1).await.unwrap_err();
+    assert_eq!(error.code(), "no_such_service");
+    eventually(LIMIT, "its client is back", async || client.client().ready().await.is_ok()).await;
+    // Long enough to be told a few times.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!waiting.is_finished());
+    let _pool = WorkerPool::new(&worker).serve(CountingServer::new(Counter)).start().await.unwrap();
+    assert_eq!(within(LIMIT, "its answer", waiting).await.unwrap().unwrap(), 42);
+}
+
+#[tokio::test]
 async fn a_connection_that_may_not_reconnect_closes() {
     let broker = Broker::start().await.unwrap();
     let mut options = ConnectionOptions::default();
@@ -107,3 +130,5 @@ async fn a_connection_that_may_not_reconnect_closes() {
     let error = CountingClient::new(&connection).once(1).await.unwrap_err();
     assert!(matches!(error, CallError::Disconnected { maybe_executed: false, .. }), "{error:?}");
 }
+
+const LIMIT: Duration = Duration::from_secs(10);

@@ -262,6 +262,8 @@ impl Request {
         loop {
             let maybe_executed = match outcome {
                 Ok(reply) => return Ok(reply),
+                // A broker that came back without the service's queue gets it when a worker is back.
+                Err(Failure::Final(CallError::NoSuchService { .. })) if sent > 0 && self.method.idempotent => false,
                 // What an earlier send may have done outweighs that this one was not even taken.
                 Err(Failure::Final(error)) if sent > 0 && !error.maybe_executed() => {
                     return Err(CallError::Disconnected { method: "", maybe_executed: true });
