@@ -5,17 +5,18 @@
 #
 #   rabbitmq_program        prints the server's path, or fails when it is not installed
 #   rabbitmq_install        installs it from Debian's packages
-#   rabbitmq_start          sets RABBITMQ_URL, and RABBITMQ_CTL: a program that is rabbitmqctl for this node
+#   rabbitmq_start          sets RABBITMQ_URL, and RABBITMQ_CTL: a program that is rabbitmqctl for this node, and knows
+#                           two commands more: `kill_node` (SIGKILL) and `start_node`
 #   rabbitmq_stop           stops what rabbitmq_start started; safe to call twice
 
 RABBITMQ_URL=
 RABBITMQ_CTL=
 rabbitmq_home=
-rabbitmq_pid=
 rabbitmq_epmd_pid=
 rabbitmq_locks=()
 
 # The users, vhosts and permissions it starts with; guest is among them.
+rabbitmq_scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 rabbitmq_definitions=$(cd "$(dirname "${BASH_SOURCE[0]}")/../parity" && pwd)/definitions.json
 
 # How long the node may take to answer. 4 s on an idle machine with 2 cores, 15 s while a build runs beside it.
@@ -106,26 +107,31 @@ rabbitmq_start_once() {
 
     ERL_EPMD_ADDRESS=127.0.0.1 setsid epmd -port "$epmd_port" </dev/null >"$rabbitmq_home/epmd.log" 2>&1 &
     rabbitmq_epmd_pid=$!
-    # setsid: a Ctrl-C in the terminal reaches this script, which then stops the node in order.
-    env -u RABBITMQ_CONFIG_FILES -u RABBITMQ_ADVANCED_CONFIG_FILE \
-        HOME="$rabbitmq_home" \
-        ERL_EPMD_PORT="$epmd_port" \
-        ERL_EPMD_ADDRESS=127.0.0.1 \
-        RABBITMQ_CONF_ENV_FILE=/dev/null \
-        RABBITMQ_CONFIG_FILE="$rabbitmq_home/rabbitmq.conf" \
-        RABBITMQ_ENABLED_PLUGINS_FILE="$rabbitmq_home/plugins" \
-        RABBITMQ_MNESIA_BASE="$rabbitmq_home/mnesia" \
-        RABBITMQ_LOG_BASE="$rabbitmq_home/log" \
-        RABBITMQ_PID_FILE="$rabbitmq_home/pid" \
-        RABBITMQ_NODENAME="rpc-tests-$amqp_port@localhost" \
-        RABBITMQ_DIST_PORT="$dist_port" \
-        RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="-kernel inet_dist_use_interface {127,0,0,1}" \
-        setsid "$program" </dev/null >"$rabbitmq_home/console.log" 2>&1 &
-    rabbitmq_pid=$!
+    # setsid: a Ctrl-C in the terminal reaches the script that sourced this one, which then stops the node in order.
+    cat >"$rabbitmq_home/start" <<-START
+		#!/bin/bash
+		setsid env -u RABBITMQ_CONFIG_FILES -u RABBITMQ_ADVANCED_CONFIG_FILE \\
+		    HOME='$rabbitmq_home' \\
+		    ERL_EPMD_PORT=$epmd_port \\
+		    ERL_EPMD_ADDRESS=127.0.0.1 \\
+		    RABBITMQ_CONF_ENV_FILE=/dev/null \\
+		    RABBITMQ_CONFIG_FILE='$rabbitmq_home/rabbitmq.conf' \\
+		    RABBITMQ_ENABLED_PLUGINS_FILE='$rabbitmq_home/plugins' \\
+		    RABBITMQ_MNESIA_BASE='$rabbitmq_home/mnesia' \\
+		    RABBITMQ_LOG_BASE='$rabbitmq_home/log' \\
+		    RABBITMQ_PID_FILE='$rabbitmq_home/pid' \\
+		    RABBITMQ_NODENAME=rpc-tests-$amqp_port@localhost \\
+		    RABBITMQ_DIST_PORT=$dist_port \\
+		    RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS='-kernel inet_dist_use_interface {127,0,0,1}' \\
+		    '$program' </dev/null >'$rabbitmq_home/console.log' 2>&1 &
+		echo \$! >'$rabbitmq_home/group'
+	START
+    chmod +x "$rabbitmq_home/start"
+    "$rabbitmq_home/start"
 
     local deadline=$((SECONDS + RABBITMQ_START_LIMIT_S))
     until rabbitmq_answers "$amqp_port"; do
-        if ! kill -0 "$rabbitmq_pid" 2>/dev/null; then
+        if ! kill -0 "$(<"$rabbitmq_home/group")" 2>/dev/null; then
             echo "RabbitMQ ended while starting; its last words:" >&2
             rabbitmq_last_words
             return 1
@@ -137,7 +143,27 @@ rabbitmq_start_once() {
         fi
         sleep 0.2
     done
-    rabbitmq_write_ctl "$rabbitmq_home/ctl" "$rabbitmq_home" "$epmd_port" "rpc-tests-$amqp_port@localhost"
+    rabbitmq_write_ctl "$rabbitmq_home/rabbitmqctl" "$rabbitmq_home" "$epmd_port" "rpc-tests-$amqp_port@localhost"
+    cat >"$rabbitmq_home/ctl" <<-CTL
+		#!/bin/bash
+		source '$rabbitmq_scripts/rabbitmq.bash'
+		case \$1 in
+		kill_node)
+		    group=\$(<'$rabbitmq_home/group')
+		    kill -KILL -- "-\$group"
+		    while kill -0 -- "-\$group" 2>/dev/null; do sleep 0.05; done
+		    ;;
+		start_node)
+		    '$rabbitmq_home/start'
+		    until rabbitmq_answers $amqp_port; do
+		        kill -0 "\$(<'$rabbitmq_home/group')" || exit 1
+		        sleep 0.2
+		    done
+		    ;;
+		*) exec '$rabbitmq_home/rabbitmqctl' "\$@" ;;
+		esac
+	CTL
+    chmod +x "$rabbitmq_home/ctl"
     RABBITMQ_URL="amqp://guest:guest@127.0.0.1:$amqp_port"
     RABBITMQ_CTL=$rabbitmq_home/ctl
 }
@@ -187,7 +213,7 @@ end_group() {
 }
 
 rabbitmq_stop() {
-    [[ -n $rabbitmq_pid ]] && end_group "$rabbitmq_pid" "$RABBITMQ_STOP_LIMIT_S"
+    [[ -n $rabbitmq_home && -s $rabbitmq_home/group ]] && end_group "$(<"$rabbitmq_home/group")" "$RABBITMQ_STOP_LIMIT_S"
     [[ -n $rabbitmq_epmd_pid ]] && end_group "$rabbitmq_epmd_pid" 2
     [[ -n $rabbitmq_home ]] && rm -rf "$rabbitmq_home"
     local held
@@ -197,7 +223,6 @@ rabbitmq_stop() {
         exec {lock}>&-
     done
     rabbitmq_locks=()
-    rabbitmq_pid=
     rabbitmq_epmd_pid=
     rabbitmq_home=
     RABBITMQ_URL=

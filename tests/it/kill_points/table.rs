@@ -32,7 +32,7 @@ pub(crate) enum Fault {
     WorkerCut,
     /// Its TCP connection closes; it may connect again.
     ClientCut,
-    /// SIGKILL and a start from nothing (bundled broker), `stop_app` and `start_app` (RabbitMQ).
+    /// SIGKILL, and a start: from nothing (bundled broker), from its disk (RabbitMQ).
     BrokerRestarted,
     /// `connection.blocked`: nothing is published until it is over.
     BrokerBlocked,
@@ -97,7 +97,7 @@ const fn resent(idempotent: usize, once: usize) -> [Outcome; 2] {
 /// The README's table.
 pub(crate) fn render(rows: &[Row]) -> String {
     let mut text = String::from(
-        "| the call is stopped | worker SIGKILL | worker's connection cut | client's connection cut | broker restarted | broker blocked |\n|---|---|---|---|---|---|\n",
+        "| the call is stopped | worker SIGKILL | worker's connection cut | client's connection cut | broker SIGKILL, restarted | broker blocked |\n|---|---|---|---|---|---|\n",
     );
     for row in rows {
         let cells: Vec<_> = row.cells.iter().map(|[idempotent, once]| cell(*idempotent, *once)).collect();

@@ -49,8 +49,8 @@ impl World {
                 broker.restart().await;
             }
             Self::RabbitMq { ctl, .. } => {
-                rabbitmqctl(ctl, &["stop_app"]).await;
-                rabbitmqctl(ctl, &["start_app"]).await;
+                rabbitmqctl(ctl, &["kill_node"]).await;
+                rabbitmqctl(ctl, &["start_node"]).await;
             }
         }
     }
