@@ -108,8 +108,8 @@ async fn publish_batch(channel: &Channel, batch: impl Iterator<Item = OneWay>) -
             properties,
             body: &request.body,
         };
-        match channel.publish_for_confirm(publish).await {
-            Ok(confirm) => sent.push((id, request.settled, confirm)),
+        match channel.queue_for_confirm(publish) {
+            Ok(queued) => sent.push((id, request.settled, queued)),
             Err(error @ Error::Configuration(_)) => drop(request.settled.send(Settled::Refused(error))),
             Err(_) => {
                 is_open = false;
@@ -119,8 +119,12 @@ async fn publish_batch(channel: &Channel, batch: impl Iterator<Item = OneWay>) -
     }
     let mut confirmed = Vec::with_capacity(sent.len());
     let mut returned: HashMap<String, String> = HashMap::new();
-    for (id, settled, confirm) in sent {
-        match confirm.wait().await {
+    for (id, settled, queued) in sent {
+        let outcome = match queued.written().await {
+            Ok(confirm) => confirm.wait().await,
+            Err(error) => Err(error),
+        };
+        match outcome {
             Ok((is_acked, message)) => {
                 if let Some(Returned { correlation_id: Some(correlation_id), reply_text }) = message {
                     returned.insert(correlation_id, reply_text);

@@ -203,6 +203,26 @@ impl Channel {
         }
     }
 
+    /// Queues a publish on a channel in confirm mode: others can be queued behind it before it is on the socket.
+    pub(crate) fn queue_for_confirm(&self, publish: Publish<'_>) -> Result<Queued, Error> {
+        let Publish { exchange, routing_key, mandatory, properties, body } = publish;
+        let (exchange, routing_key, properties) = (short(exchange)?, short(routing_key)?, to_lapin(properties)?);
+        let options = BasicPublishOptions { mandatory, immediate: false };
+        let (channel, body) = (self.channel.clone(), body.to_vec());
+        let mut sending: Sending = Box::pin(async move {
+            match channel.basic_publish(exchange, routing_key, options, &body, properties).await {
+                Ok(confirm) => Ok(Confirm { confirm }),
+                Err(error) => Err(operation_error(&error, "publish")),
+            }
+        });
+        let _one_at_a_time = self.numbering.lock().unwrap_or_else(PoisonError::into_inner);
+        match sending.as_mut().poll(&mut task::Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(confirm)) => Ok(Queued { sending: Box::pin(std::future::ready(Ok(confirm))) }),
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Pending => Ok(Queued { sending }),
+        }
+    }
+
     /// Publishes what was received once more, to a queue, persistent, with further headers; on a channel in confirm mode.
     ///
     /// Left out are `expiration`, by which the copy would go as the original did, and `user_id`, which only that user
@@ -383,6 +403,20 @@ impl Channel {
             .close(REPLY_SUCCESS, short("done")?)
             .await
             .map_err(|error| operation_error(&error, "close the channel"))
+    }
+}
+
+type Sending = Pin<Box<dyn Future<Output = Result<Confirm, Error>> + Send>>;
+
+/// A publish on its way to the socket.
+pub(crate) struct Queued {
+    sending: Sending,
+}
+
+impl Queued {
+    /// Resolves when it is on the socket.
+    pub(crate) async fn written(self) -> Result<Confirm, Error> {
+        self.sending.await
     }
 }
 

@@ -104,7 +104,7 @@ pub struct PoolStats {
     /// Requests refused because they would have waited here longer than their caller.
     pub shed: u64,
     /// Replies that came back, because the caller had gone and its reply queue with it. Counted with a delay of a
-    /// second.
+    /// second. The client library logs each as a warning: `lapin::returned_messages=error` in a filter silences it.
     pub unheard: u64,
     /// Requests answered from memory ([`WorkerPool::dedupe`]).
     pub deduplicated: u64,

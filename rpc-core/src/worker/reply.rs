@@ -94,21 +94,25 @@ async fn send(channel: &Channel, batch: &mut [Finished], counters: &Counters) {
 
 /// Sends a batch's replies and waits for the broker's word on each; a request whose reply it refused is given back.
 async fn confirm(channel: &Channel, batch: &mut [Finished], counters: &Counters) {
-    let mut confirms = Vec::with_capacity(batch.len());
+    let mut queued = Vec::with_capacity(batch.len());
     for finished in batch {
         let Some(Reply { delivery, answer }) = finished.reply.take() else { continue };
         let reply_to = delivery.reply_to().unwrap_or_default();
         let (properties, body) = answer.into_message(&delivery);
-        match channel.publish_for_confirm(reply_publish(reply_to, properties, &body)).await {
-            Ok(confirm) => confirms.push((finished, confirm)),
+        match channel.queue_for_confirm(reply_publish(reply_to, properties, &body)) {
+            Ok(reply) => queued.push((finished, reply)),
             Err(error) => {
                 tracing::warn!(%error, reply_to, "could not send a reply");
                 finished.verdict = Verdict::Requeue;
             }
         }
     }
-    for (finished, confirm) in confirms {
-        match confirm.wait().await {
+    for (finished, reply) in queued {
+        let confirmed = match reply.written().await {
+            Ok(confirm) => confirm.wait().await,
+            Err(error) => Err(error),
+        };
+        match confirmed {
             Ok((true, returned)) => {
                 Counters::add(&counters.answered);
                 // It may be another reply's; each comes back once.
