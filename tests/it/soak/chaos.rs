@@ -6,18 +6,18 @@ use rpc_core::{Client, Connection, ConnectionOptions, PoolHandle, State, WorkerP
 use rpc_tests::{
     eventually,
     proxy::{Direction, Proxy},
-    raw,
 };
 use tokio::time::sleep;
 
 use super::{
-    load::{Ledger, SoakClient, SoakServer, Worker},
+    broker::Soaked,
+    load::{Ledger, SoakClient, SoakServer, Tally, Worker},
     random::Random,
 };
 
 /// Two clients and two pools, each behind a proxy of its own.
 pub(super) struct Site {
-    uri: String,
+    broker: Soaked,
     clients: Vec<(Proxy, Connection, Client)>,
     pools: Vec<(Proxy, Connection, Option<PoolHandle>)>,
 }
@@ -27,7 +27,8 @@ pub(super) struct Site {
 pub(super) struct Count(BTreeMap<&'static str, u64>);
 
 impl Site {
-    pub(super) async fn open(uri: &str, ledger: &Arc<Ledger>) -> Self {
+    pub(super) async fn open(broker: Soaked, ledger: &Arc<Ledger>) -> Self {
+        let uri = broker.uri();
         let (mut clients, mut pools) = (Vec::new(), Vec::new());
         for _ in 0..2 {
             let proxy = Proxy::start(uri).await;
@@ -39,11 +40,16 @@ impl Site {
             let pool = serve(&connection, ledger).await;
             pools.push((proxy, connection, Some(pool)));
         }
-        Self { uri: uri.to_owned(), clients, pools }
+        Self { broker, clients, pools }
     }
 
     pub(super) fn client(&self, at: usize) -> Client {
         self.clients[at % self.clients.len()].2.clone()
+    }
+
+    /// The queues there are, by kind.
+    pub(super) async fn queues(&self) -> Vec<String> {
+        self.broker.queues().await
     }
 
     fn proxies(&self) -> impl Iterator<Item = &Proxy> {
@@ -52,9 +58,12 @@ impl Site {
     }
 
     /// One fault, and its end.
-    pub(super) async fn strike(&mut self, random: &mut Random, ledger: &Arc<Ledger>, count: &mut Count) {
+    pub(super) async fn strike(&mut self, random: &mut Random, ledger: &Arc<Ledger>, tally: &Tally, count: &mut Count) {
         let at = random.between(0, 4) as usize;
         let lasting = Duration::from_millis(random.between(20, 1_200));
+        if random.between(0, 100) < self.broker.share() {
+            return self.broker.strike(random, lasting, ledger, tally, count).await;
+        }
         let fault = random.between(0, 100);
         let proxy = self.proxies().nth(at).unwrap();
         match fault {
@@ -121,13 +130,8 @@ impl Site {
             let is_ready = async || client.ready().await.is_ok() && soak.note(0).await.is_ok();
             eventually(LIMIT, "the client is ready", is_ready).await;
         }
-        let raw = raw::Peer::connect(&self.uri).await;
-        let is_quiet = async || {
-            let queue = raw.queue("rpc.soak").await.unwrap();
-            (queue.ready, queue.consumers) == (0, 2)
-        };
+        let is_quiet = async || self.broker.queue("rpc.soak").await == (0, 2);
         eventually(LIMIT, "both pools serve and the queue is empty", is_quiet).await;
-        raw.close().await;
     }
 
     pub(super) async fn close(self) {
@@ -138,11 +142,12 @@ impl Site {
         for (_, connection, _) in self.clients {
             connection.close().await.unwrap();
         }
+        self.broker.shutdown().await;
     }
 }
 
 impl Count {
-    fn add(&mut self, fault: &'static str) {
+    pub(super) fn add(&mut self, fault: &'static str) {
         *self.0.entry(fault).or_default() += 1;
     }
 }
@@ -157,7 +162,9 @@ impl fmt::Display for Count {
 async fn connect(proxy: &Proxy) -> Connection {
     let mut options = ConnectionOptions::default();
     options.reconnect_delay_max = Duration::from_millis(200);
-    Connection::open_with(proxy.uri(), options).await.unwrap()
+    // lapin's task for it sleeps for half as long, also when the connection is lost, and tasks are counted at the end.
+    let uri = format!("{}?heartbeat=6", proxy.uri());
+    Connection::open_with(&uri, options).await.unwrap()
 }
 
 /// Starts a pool, however often its connection is lost meanwhile.

@@ -1,7 +1,7 @@
 //! The calls, and what is kept of them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{
         Arc, Mutex, PoisonError,
@@ -83,7 +83,22 @@ impl Ledger {
 
     /// Confirmed and never executed.
     pub(super) fn lost(&self) -> usize {
-        self.touched().filter(|note| note & (CONFIRMED | EXECUTED) == CONFIRMED).count()
+        self.touched().filter(|note| note & (CONFIRMED | EXECUTED | EXCUSED) == CONFIRMED).count()
+    }
+
+    /// The broker has lost everything: what was begun before may have been there.
+    pub(super) fn excuse(&self) {
+        let next = (self.next.load(Relaxed) as usize).min(NOTES_MAX);
+        for note in &self.notes[..next] {
+            if note.load(Relaxed) & EXECUTED == 0 {
+                note.fetch_or(EXCUSED, Relaxed);
+            }
+        }
+    }
+
+    /// Confirmed, never executed, and lost with the broker.
+    pub(super) fn excused(&self) -> usize {
+        self.touched().filter(|note| note & (CONFIRMED | EXECUTED | EXCUSED) == CONFIRMED | EXCUSED).count()
     }
 
     pub(super) fn executions(&self) -> u64 {
@@ -97,6 +112,8 @@ pub(super) struct Tally {
     endings: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
     hung: AtomicU64,
     wrong: Mutex<Vec<String>>,
+    /// Endings that faults have caused.
+    explained: Mutex<BTreeSet<&'static str>>,
 }
 
 impl Tally {
@@ -110,6 +127,17 @@ impl Tally {
         if wrong.len() < 20 {
             wrong.push(complaint);
         }
+    }
+
+    /// A fault will make calls end so.
+    pub(super) fn explain(&self, ending: &'static str) {
+        self.explained.lock().unwrap().insert(ending);
+    }
+
+    fn is_explained(&self, ending: &str) -> bool {
+        // Connections are lost and blocked all the time.
+        matches!(ending, "ok" | "service" | "timeout" | "disconnected")
+            || self.explained.lock().unwrap().contains(ending)
     }
 
     pub(super) fn hung(&self) -> u64 {
@@ -203,8 +231,7 @@ async fn ended<T, E: std::error::Error>(
         Ok(outcome) => {
             let ending = outcome.as_ref().map_or_else(CallError::code, |_| "ok");
             tally.count(kind, ending);
-            // Connections are lost and blocked; nothing else is.
-            if !matches!(ending, "ok" | "service" | "timeout" | "disconnected") {
+            if !tally.is_explained(ending) {
                 tally.complain(format!("{kind}: {ending}: {:?}", outcome.as_ref().err().map(ToString::to_string)));
             }
             Some(outcome)
@@ -234,3 +261,4 @@ const NOTES_MAX: usize = 4_000_000;
 const UNTOUCHED: u8 = 4;
 const EXECUTED: u8 = 1;
 const CONFIRMED: u8 = 2;
+const EXCUSED: u8 = 8;
