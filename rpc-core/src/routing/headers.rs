@@ -195,6 +195,7 @@ impl HeadersTable {
         if self.bindings.is_empty() {
             return false;
         }
+        routes.note_looks(self.bindings.len());
         let headers = headers.table();
         let mut is_matched = false;
         for (mode, binding) in self.bindings.values() {

@@ -23,6 +23,7 @@ use super::{
 pub struct Routes {
     reached: Reached,
     scratch: Scratch,
+    looks: usize,
 }
 
 impl Routes {
@@ -35,6 +36,18 @@ impl Routes {
     /// Forgets the queues; call it between messages.
     pub fn clear(&mut self) {
         self.reached.queues.clear();
+        self.looks = 0;
+    }
+
+    /// How many exchanges, bindings and nodes of patterns were looked at since the last [`clear`](Self::clear): the work
+    /// done.
+    #[must_use]
+    pub fn looks(&self) -> usize {
+        self.looks
+    }
+
+    pub(super) fn note_looks(&mut self, looks: usize) {
+        self.looks += looks;
     }
 
     /// The queues reached, each once, in the order they were reached.
@@ -60,6 +73,7 @@ impl Routes {
     pub(super) fn next_exchange(&mut self) -> Option<ExchangeId> {
         let next = self.reached.exchanges.as_slice().get(self.reached.visited).copied();
         self.reached.visited += usize::from(next.is_some());
+        self.looks += 1;
         next
     }
 
@@ -74,7 +88,7 @@ impl Routes {
     /// Adds the targets of all patterns in `trie` that match. Returns whether any did.
     pub(super) fn add_matching(&mut self, trie: &Trie, routing_key: &str) -> bool {
         let mut is_matched = false;
-        trie.search(routing_key, &mut self.scratch, |targets| {
+        self.looks += trie.search(routing_key, &mut self.scratch, |targets| {
             is_matched = true;
             self.reached.add_all(targets);
         });

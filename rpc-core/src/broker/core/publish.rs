@@ -103,10 +103,10 @@ impl Core {
         }
         let headers = MessageHeaders(message.properties());
         let routed = if copies.keys.is_empty() {
-            vhost.route(&exchange, &[&routing_key], &headers)
+            vhost.route(&exchange, &[&routing_key], &headers, &mut sessions.work)
         } else {
             let keys: Vec<_> = std::iter::once(&*routing_key).chain(copies.keys.iter().map(|key| &**key)).collect();
-            vhost.route(&exchange, &keys, &headers)
+            vhost.route(&exchange, &keys, &headers, &mut sessions.work)
         };
         let Some(queues) = routed else {
             return Err(Fault::no_exchange(&exchange, &vhost.name));

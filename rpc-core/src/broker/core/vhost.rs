@@ -149,15 +149,17 @@ impl Vhost {
         self.dead.clear();
     }
 
-    /// The queues a message reaches.
+    /// The queues a message reaches; `work` is what it costs to find them.
     pub(super) fn route(
         &mut self,
         exchange: &str,
         routing_keys: &[&str],
         headers: &dyn Headers,
+        work: &mut usize,
     ) -> Option<&[QueueKey]> {
         self.routes.clear();
         self.router.route_all(exchange, routing_keys, headers, &mut self.routes).ok()?;
+        *work += self.routes.looks() / LOOKS_PER_MESSAGE;
         Some(self.routes.queues())
     }
 
@@ -311,7 +313,8 @@ impl Vhost {
             let exchange = text_of(message.exchange());
             let key = text_of(message.routing_key());
             let keys: Vec<_> = std::iter::once(&*key).chain(dead_letter::carbon_copies(&message)).collect();
-            let Some(queues) = self.route(&exchange, &keys, &MessageHeaders(message.properties())) else { continue };
+            let headers = MessageHeaders(message.properties());
+            let Some(queues) = self.route(&exchange, &keys, &headers, &mut sessions.work) else { continue };
             let queues = queues.to_vec();
             for key in queues {
                 let is_cycle = self.queues.get(&key).is_some_and(|queue| dead_letter::is_cycle(&message, &queue.name));
@@ -400,6 +403,8 @@ impl Headers for MessageHeaders<'_> {
     }
 }
 
+/// So many bindings are compared while one message is moved.
+const LOOKS_PER_MESSAGE: usize = 16;
 const QUEUE_OVERHEAD_BYTES: usize = 300;
 /// The delivery mode of what survives a restart.
 const PERSISTENT: u8 = 2;

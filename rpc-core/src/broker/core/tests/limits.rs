@@ -234,3 +234,25 @@ fn what_is_purged_and_deleted_is_dropped_elsewhere() {
     }
     bench.core.check();
 }
+
+#[test]
+fn a_batch_that_compares_many_bindings_lets_others_go_on() {
+    let mut bench = Bench::new();
+    let client = bench.connect();
+    bench.declare(client, "q", false);
+    for number in 0..16_000 {
+        let mut arguments = FieldTable::default();
+        arguments.insert("n".into(), AMQPValue::LongInt(number));
+        let (queue, exchange) = ("q".into(), "amq.headers".into());
+        let bind = queue::Bind { queue, exchange, routing_key: "".into(), nowait: true, arguments };
+        bench.send(client, 1, AMQPClass::Queue(queue::AMQPMethod::Bind(bind)));
+    }
+    bench.received(client);
+    let publish =
+        b"\x01\0\x01\0\0\0\x14\0\x3c\0\x28\0\0\x0bamq.headers\0\0\xCE\x02\0\x01\0\0\0\x0e\0\x3c\0\0\0\0\0\0\0\0\0\0\0\0\xCE";
+    let (batch, error) = Decoder::new(131_072).cut(&mut BytesMut::from(&publish.repeat(20)[..]), 512);
+    assert_eq!(error, None);
+    // Each is as much work as moving a thousand messages.
+    let Flow::Paused(left) = bench.core.batch(client, &batch, None, bench.now) else { panic!("not paused") };
+    assert_eq!(left, 9 * publish.len());
+}
