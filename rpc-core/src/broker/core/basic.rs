@@ -16,10 +16,11 @@ use super::{
     channel::{ChannelConsumer, Delivered, Mode, Settle},
     dead_letter::Death,
     publish::DIRECT_REPLY_TO,
-    queue::{Comeback, Consumer},
-    queue_arguments::{CLASSIC, integer_of, type_name},
+    queue::{Comeback, Consumer, Queue},
+    queue_arguments::{integer_of, type_name},
     queue_methods::accessible,
-    session::{Got, short},
+    session::{Extra, Got, short},
+    stream::Start,
     vhost::QueueKey,
 };
 
@@ -125,19 +126,31 @@ impl Core {
         let Some(queue) = vhost.queues.get_mut(&key) else {
             return Err(Fault::no_queue(&name, &vhost.name));
         };
-        // RabbitMQ's quorum queues know no exclusive consumers.
-        let is_exclusive = consume.exclusive && !queue.arguments.is_quorum;
+        // RabbitMQ's quorum queues and streams know no exclusive consumers.
+        let is_exclusive = consume.exclusive && !queue.arguments.is_quorum && queue.stream.is_none();
         let is_taken = queue.consumers().iter().any(|consumer| consumer.exclusive);
         // RabbitMQ takes exclusive consumers and a single active one for a contradiction.
         let is_refused = !queue.consumers().is_empty() || queue.arguments.single_active_consumer;
         if is_taken || (is_exclusive && is_refused) {
             return Err(Fault::exclusive_use(&name, &vhost.name));
         }
-        let priority = consumer_arguments(&consume.arguments, &name, &vhost.name)?;
+        let priority = consumer_arguments(&consume.arguments, queue, &vhost.name)?;
         let Some(channel) = sessions.channel_mut(id, number) else { return Ok(()) };
         if queue.arguments.is_quorum && channel.global_prefetch_count != 0 {
             return Err(Fault::no_global_qos(&name, &vhost.name));
         }
+        let offset = match &queue.stream {
+            None => 0,
+            Some(_) if channel.prefetch_count == 0 => return Err(Fault::no_prefetch(&name, &vhost.name)),
+            Some(_) if consume.no_ack => {
+                return Err(Fault::no_stream_method("automatic acknowledgement", &name, &vhost.name));
+            }
+            Some(stream) => {
+                let start = Start::read(consume.arguments.inner().get(STREAM_OFFSET), now);
+                let no_offset = || Fault::invalid_argument(STREAM_OFFSET, &name, &vhost.name, "invalid_offset");
+                stream.offset_of(start.ok_or_else(no_offset)?)
+            }
+        };
         let tag_bytes = Bytes::copy_from_slice(tag.as_bytes());
         let prefetch_count = channel.prefetch_count;
         let slot = channel.add_consumer(ChannelConsumer::new(tag_bytes.clone(), key, consume.no_ack, prefetch_count));
@@ -148,6 +161,7 @@ impl Core {
             slot,
             priority,
             exclusive: is_exclusive,
+            offset,
             is_blocked: false,
         });
         queue.last_used = now.instant;
@@ -206,6 +220,9 @@ impl Core {
         self.authorize(id, Right::Read, Resource::Queue(&name))?;
         let (vhost, sessions) = self.vhost(id)?;
         let key = accessible(vhost, &name, id)?;
+        if vhost.queues.get(&key).is_some_and(|queue| queue.stream.is_some()) {
+            return Err(Fault::no_stream_method("basic.get", &name, &vhost.name));
+        }
         vhost.drop_expired(key, now);
         let entry = vhost.queues.get_mut(&key).and_then(|queue| {
             queue.last_used = now.instant;
@@ -229,8 +246,8 @@ impl Core {
             channel.tag_unacked(Delivered { queue: key, entry, slot: None, delivery_tag: 0 })
         };
         let message_count = u32::try_from(queue.ready_count()).unwrap_or(u32::MAX);
-        let is_counted = queue.arguments.is_quorum;
-        sessions.send_got(id, number, &Got { entry: &kept, delivery_tag, message_count, is_counted });
+        let extra = if queue.arguments.is_quorum { Extra::DeliveryCount } else { Extra::Nothing };
+        sessions.send_got(id, number, &Got { entry: &kept, delivery_tag, message_count, extra });
         vhost.set_timer(key);
         vhost.route_dead(now, sessions);
         Ok(())
@@ -267,7 +284,9 @@ impl Core {
                 vhost.route_dead(now, sessions);
                 return Ok(());
             }
+            let refusal = self.refusal(id, std::slice::from_ref(&delivered), settle, NACK);
             self.apply_one(id, number, delivered, settle, now)?;
+            refusal?;
             let mut freed = if is_shared { self.channel_mut(id, number)?.consumed_queues() } else { Vec::new() };
             if !freed.contains(&key) {
                 freed.push(key);
@@ -276,9 +295,29 @@ impl Core {
             return Ok(());
         }
         let delivered = channel.take(delivery_tag, true).ok_or_else(unknown)?;
+        let refusal = self.refusal(id, &delivered, settle, NACK);
         let freed = self.apply(id, number, delivered.into_iter().map(|delivered| (delivered, settle)), now);
         self.deliver_all(id, freed, now);
-        Ok(())
+        refusal
+    }
+
+    /// Streams take nothing back.
+    fn refusal(
+        &mut self,
+        id: ConnectionId,
+        delivered: &[Delivered],
+        settle: Settle,
+        method: &str,
+    ) -> Result<(), Fault> {
+        if settle == Settle::Ack {
+            return Ok(());
+        }
+        let (vhost, _) = self.vhost(id)?;
+        let mut queues = delivered.iter().filter_map(|delivered| vhost.queues.get(&delivered.queue));
+        match queues.find(|queue| queue.stream.is_some()) {
+            Some(queue) => Err(Fault::no_stream_method(method, &queue.name, &vhost.name)),
+            None => Ok(()),
+        }
     }
 
     /// Does to the queues what was decided on deliveries. Returns the queues that may have something to deliver now.
@@ -343,20 +382,33 @@ impl Core {
             return Err(Fault::not_implemented("requeue=false"));
         }
         let delivered = self.channel_mut(id, number)?.take_all();
-        Ok(self.apply(id, number, delivered.into_iter().map(|delivered| (delivered, Settle::Requeue)), now))
+        let refusal = self.refusal(id, &delivered, Settle::Requeue, "basic.recover");
+        let freed = self.apply(id, number, delivered.into_iter().map(|delivered| (delivered, Settle::Requeue)), now);
+        match refusal {
+            Ok(()) => Ok(freed),
+            Err(fault) => {
+                self.deliver_all(id, freed, now);
+                Err(fault)
+            }
+        }
     }
 }
 
+/// How RabbitMQ calls what streams refuse.
+const NACK: &str = "basic.nack and basic.reject";
+/// Where a consumer of a stream begins.
+const STREAM_OFFSET: &str = "x-stream-offset";
+
 /// Checks a consumer's arguments; its priority, 0 by default.
-fn consumer_arguments(arguments: &FieldTable, queue: &str, vhost: &str) -> Result<i64, Fault> {
-    if arguments.contains_key("x-stream-offset") {
-        return Err(Fault::argument_of_other_type("x-stream-offset", queue, vhost, CLASSIC));
+fn consumer_arguments(arguments: &FieldTable, queue: &Queue, vhost: &str) -> Result<i64, Fault> {
+    if arguments.contains_key(STREAM_OFFSET) && queue.stream.is_none() {
+        return Err(Fault::argument_of_other_type(STREAM_OFFSET, &queue.name, vhost, queue.arguments.module()));
     }
     match arguments.inner().get("x-priority") {
         None => Ok(0),
         Some(value) => integer_of(value).ok_or_else(|| {
             let why = format!("\"expected integer, got {}\"", type_name(value));
-            Fault::invalid_argument("x-priority", queue, vhost, &why)
+            Fault::invalid_argument("x-priority", &queue.name, vhost, &why)
         }),
     }
 }

@@ -224,6 +224,14 @@ impl Fault {
         Self::hard(ReplyCode::NotImplemented, text)
     }
 
+    pub(super) fn no_stream_method(method: &str, queue: &str, vhost: &str) -> Self {
+        Self::not_implemented(format!("{method} not supported by stream queues queue '{queue}' in vhost '{vhost}'"))
+    }
+
+    pub(super) fn no_prefetch(queue: &str, vhost: &str) -> Self {
+        Self::precondition(format!("consumer prefetch count is not set for 'queue '{queue}' in vhost '{vhost}''"))
+    }
+
     pub(super) fn no_global_qos(queue: &str, vhost: &str) -> Self {
         Self::not_implemented(format!("queue '{queue}' in vhost '{vhost}' does not support global qos"))
     }

@@ -31,6 +31,7 @@ mod queue_arguments;
 mod queue_methods;
 mod reply_address;
 mod session;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod tx;

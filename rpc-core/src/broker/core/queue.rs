@@ -22,6 +22,7 @@ use super::{
     ConnectionId,
     message::{Entry, Message},
     queue_arguments::QueueArguments,
+    stream::Stream,
 };
 
 /// A queue.
@@ -33,6 +34,8 @@ pub(super) struct Queue {
     pub(super) exclusive_to: Option<ConnectionId>,
     pub(super) table: FieldTable,
     pub(super) arguments: QueueArguments,
+    /// What a stream holds.
+    pub(super) stream: Option<Box<Stream>>,
     /// By priority, the highest last; one line for a queue without priorities. A quorum queue has two: what came back to
     /// its head stands in the last.
     ready: Vec<VecDeque<Entry>>,
@@ -63,6 +66,8 @@ pub(super) struct Consumer {
     pub(super) slot: usize,
     pub(super) priority: i64,
     pub(super) exclusive: bool,
+    /// Where in a stream it reads next.
+    pub(super) offset: u64,
     /// It had no credit when its turn came, and is passed over until it has.
     pub(super) is_blocked: bool,
 }
@@ -97,6 +102,7 @@ impl Queue {
             auto_delete: false,
             exclusive_to: None,
             table,
+            stream: arguments.stream.as_deref().copied().map(Stream::new).map(Box::new),
             arguments,
             ready: std::iter::repeat_with(VecDeque::new).take(lines).collect(),
             ready_count: 0,
@@ -294,6 +300,10 @@ impl Queue {
         None
     }
 
+    pub(super) fn consumer_mut(&mut self, at: usize) -> Option<(&mut Consumer, &Stream)> {
+        Some((self.consumers.get_mut(at)?, self.stream.as_ref()?))
+    }
+
     /// Sends a consumer that was just served to the end of its equals.
     pub(super) fn rotate(&mut self, at: usize) {
         if self.consumers.len() == 1 {
@@ -373,6 +383,7 @@ mod tests {
             slot: 0,
             priority,
             exclusive: false,
+            offset: 0,
             is_blocked: false,
         }
     }

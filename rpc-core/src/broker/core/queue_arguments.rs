@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use amq_protocol::types::{AMQPValue, FieldTable};
 
-use super::{fault::Fault, publish::TTL_MAX_MS};
+use super::{
+    fault::Fault,
+    publish::TTL_MAX_MS,
+    stream::{self, Retention, SEGMENT_MAX_BYTES},
+};
 
 /// What to do with a publish to a full queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,6 +36,8 @@ pub(super) struct QueueArguments {
     pub(super) single_active_consumer: bool,
     /// Deliveries are counted, and told.
     pub(super) is_quorum: bool,
+    /// What a stream keeps, for one that is.
+    pub(super) stream: Option<Box<Retention>>,
     /// How often a message may come back before it is a dead letter.
     pub(super) delivery_limit: Option<i64>,
     /// Somebody has thought of that, whatever was meant.
@@ -39,53 +45,58 @@ pub(super) struct QueueArguments {
 }
 
 /// What RabbitMQ calls the types of queues in its faults.
-pub(super) const CLASSIC: &str = "rabbit_classic_queue";
+const CLASSIC: &str = "rabbit_classic_queue";
 const QUORUM: &str = "rabbit_quorum_queue";
+const STREAM: &str = "rabbit_stream_queue";
 
 /// The arguments RabbitMQ 3.10 knows, and which type of queue takes them. They must be equal when a queue is declared
 /// again, and are compared in this order.
-const ARGUMENTS: [(&str, bool, bool); 23] = [
-    // name, classic, quorum
-    ("x-expires", true, true),
-    ("x-message-ttl", true, true),
-    ("x-dead-letter-exchange", true, true),
-    ("x-dead-letter-routing-key", true, true),
-    ("x-dead-letter-strategy", false, true),
-    ("x-max-length", true, true),
-    ("x-max-length-bytes", true, true),
-    ("x-max-in-memory-length", false, true),
-    ("x-max-in-memory-bytes", false, true),
-    ("x-single-active-consumer", true, true),
-    ("x-max-priority", true, false),
-    ("x-overflow", true, true),
-    ("x-queue-mode", true, false),
-    ("x-queue-version", true, false),
-    ("x-queue-type", true, true),
-    ("x-queue-master-locator", true, false),
-    ("x-queue-leader-locator", false, true),
-    ("x-quorum-initial-group-size", false, true),
-    ("x-delivery-limit", false, true),
-    ("x-max-age", false, false),
-    ("x-stream-max-segment-size-bytes", false, false),
-    ("x-initial-cluster-size", false, false),
-    ("x-stream-filter-size-bytes", true, true),
+const ARGUMENTS: [(&str, [bool; 3]); 23] = [
+    // name, classic, quorum, stream
+    ("x-expires", [true, true, false]),
+    ("x-message-ttl", [true, true, false]),
+    ("x-dead-letter-exchange", [true, true, false]),
+    ("x-dead-letter-routing-key", [true, true, false]),
+    ("x-dead-letter-strategy", [false, true, false]),
+    ("x-max-length", [true, true, false]),
+    ("x-max-length-bytes", [true, true, true]),
+    ("x-max-in-memory-length", [false, true, false]),
+    ("x-max-in-memory-bytes", [false, true, false]),
+    ("x-single-active-consumer", [true, true, false]),
+    ("x-max-priority", [true, false, false]),
+    ("x-overflow", [true, true, false]),
+    ("x-queue-mode", [true, false, false]),
+    ("x-queue-version", [true, false, false]),
+    ("x-queue-type", [true, true, true]),
+    ("x-queue-master-locator", [true, false, false]),
+    ("x-queue-leader-locator", [false, true, true]),
+    ("x-quorum-initial-group-size", [false, true, false]),
+    ("x-delivery-limit", [false, true, false]),
+    ("x-max-age", [false, false, true]),
+    ("x-stream-max-segment-size-bytes", [false, false, true]),
+    ("x-initial-cluster-size", [false, false, true]),
+    ("x-stream-filter-size-bytes", [true, true, true]),
 ];
 
 impl QueueArguments {
     /// Reads and checks a declaration's arguments; arguments nobody knows are ignored.
     pub(super) fn read(table: &FieldTable, queue: &str, vhost: &str) -> Result<Self, Fault> {
         let read = Reader { table, queue, vhost };
-        let is_quorum = read.is_quorum()?;
-        for (argument, classic, quorum) in ARGUMENTS {
-            let is_taken = if is_quorum { quorum } else { classic };
+        let module = read.module()?;
+        for (argument, [classic, quorum, stream]) in ARGUMENTS {
+            let is_taken = match module {
+                QUORUM => quorum,
+                STREAM => stream,
+                _ => classic,
+            };
             if !is_taken && table.contains_key(argument) {
-                let module = if is_quorum { QUORUM } else { CLASSIC };
                 return Err(Fault::argument_of_other_type(argument, queue, vhost, module));
             }
         }
         // In RabbitMQ's order: of several wrong ones the first is named.
         let mut arguments = Self {
-            is_quorum,
+            is_quorum: module == QUORUM,
+            stream: None,
             expires: read.milliseconds("x-expires", 1)?,
             message_ttl: read.milliseconds("x-message-ttl", 0)?,
             dead_letter_exchange: read.dead_letter_exchange()?,
@@ -113,11 +124,23 @@ impl QueueArguments {
             Some(_) => return Err(read.invalid("x-overflow", "invalid_overflow")),
         };
         read.check_ignored()?;
+        if module == STREAM {
+            arguments.stream = Some(Box::new(read.retention(arguments.max_length_bytes.take())?));
+        }
         Ok(arguments)
     }
 }
 
 impl QueueArguments {
+    /// What RabbitMQ calls the type of queue they are for.
+    pub(super) const fn module(&self) -> &'static str {
+        match self {
+            Self { is_quorum: true, .. } => QUORUM,
+            Self { stream: Some(_), .. } => STREAM,
+            _ => CLASSIC,
+        }
+    }
+
     /// Applies a limit of the whole broker, which nobody who declares a queue can lift. Where it is the limit, publishes
     /// are refused: those who declared the queue have not agreed to lose messages.
     pub(super) fn limit_length(&mut self, max_length: u64, has_overflow: bool) {
@@ -130,9 +153,13 @@ impl QueueArguments {
     }
 }
 
-/// Whether a declaration asks for a quorum queue.
-pub(super) fn is_quorum(table: &FieldTable) -> bool {
-    matches!(table.inner().get("x-queue-type"), Some(AMQPValue::LongString(kind)) if kind.as_bytes() == b"quorum")
+/// The type of queue a declaration asks for, when it is one that needs a name.
+pub(super) fn type_with_name(table: &FieldTable) -> Option<&'static str> {
+    match table.inner().get("x-queue-type")? {
+        AMQPValue::LongString(kind) if kind.as_bytes() == b"quorum" => Some(QUORUM),
+        AMQPValue::LongString(kind) if kind.as_bytes() == b"stream" => Some(STREAM),
+        _ => None,
+    }
 }
 
 /// Compares a declaration's arguments with those of the queue that exists.
@@ -226,12 +253,21 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn is_quorum(&self) -> Result<bool, Fault> {
+    fn module(&self) -> Result<&'static str, Fault> {
         match self.text("x-queue-type")? {
-            None | Some("classic") => Ok(false),
-            Some("quorum") => Ok(true),
+            None | Some("classic") => Ok(CLASSIC),
+            Some("quorum") => Ok(QUORUM),
+            Some("stream") => Ok(STREAM),
             Some(other) => Err(self.invalid("x-queue-type", &format!("\"unsupported queue type '{other}'\""))),
         }
+    }
+
+    fn retention(&self, max_bytes: Option<u64>) -> Result<Retention, Fault> {
+        let no_age = || self.invalid("x-max-age", "invalid_max_age");
+        let max_age = self.text("x-max-age")?.map(|text| stream::age(text).ok_or_else(no_age)).transpose()?;
+        let segment_max_bytes = self.integer("x-stream-max-segment-size-bytes", 0)?.unwrap_or(SEGMENT_MAX_BYTES);
+        self.integer("x-initial-cluster-size", 1)?;
+        Ok(Retention { max_bytes, max_age, segment_max_bytes })
     }
 
     fn dead_letter_exchange(&self) -> Result<Option<String>, Fault> {

@@ -90,9 +90,8 @@ impl Core {
             return Err(Fault::reserved_name("queue", &name));
         }
         if name.is_empty() && !declare.passive {
-            if queue_arguments::is_quorum(&declare.arguments) {
-                let text = "Cannot declare a server-named queue for type rabbit_quorum_queue";
-                return Err(Fault::precondition(text));
+            if let Some(module) = queue_arguments::type_with_name(&declare.arguments) {
+                return Err(Fault::precondition(format!("Cannot declare a server-named queue for type {module}")));
             }
             name = self.generated_name("amq.gen-");
         }
@@ -133,8 +132,11 @@ impl Core {
             return Err(Fault::no_queue(&name, &vhost.name));
         };
         queue.last_used = now.instant;
-        let message_count = count(queue.ready_count());
-        let consumer_count = count(queue.consumers().len());
+        let (message_count, consumer_count) = match &queue.stream {
+            None => (count(queue.ready_count()), count(queue.consumers().len())),
+            // RabbitMQ does not count the consumers of a stream.
+            Some(stream) => (u32::try_from(stream.len()).unwrap_or(u32::MAX), 0),
+        };
         let ok = DeclareOk { queue: short(&name), message_count, consumer_count };
         self.channel_mut(id, number)?.last_queue = Some(name);
         Ok(ok)
@@ -194,6 +196,9 @@ impl Core {
         let (vhost, sessions) = self.vhost(id)?;
         let key = accessible(vhost, &name, id)?;
         let Some(queue) = vhost.queues.get_mut(&key) else { return Ok(0) };
+        if queue.stream.is_some() {
+            return Err(Fault::no_stream_method("queue.purge", &name, &vhost.name));
+        }
         let (purged, entries) = queue.purge();
         sessions.garbage.extend(entries);
         Ok(count(purged))
@@ -208,7 +213,7 @@ impl Core {
             false => None,
         };
         let queue = key.and_then(|key| vhost.queues.get(&key));
-        if let Some(queue) = queue {
+        if let Some(queue) = queue.filter(|queue| queue.stream.is_none()) {
             let flags = [(delete.if_unused, "if-unused"), (delete.if_empty, "if-empty")];
             if queue.arguments.is_quorum
                 && let Some((_, flag)) = flags.into_iter().find(|(is_set, _)| *is_set)
@@ -292,7 +297,7 @@ fn new_queue(name: &str, id: ConnectionId, declare: &Declare, vhost: &Vhost, now
     if let Some(max_length) = vhost.limits.queue_max_length {
         arguments.limit_length(max_length, declare.arguments.contains_key("x-overflow"));
     }
-    if arguments.is_quorum {
+    if arguments.is_quorum || arguments.stream.is_some() {
         let properties = [
             (declare.exclusive, "exclusive-owner"),
             (declare.auto_delete, "auto-delete"),

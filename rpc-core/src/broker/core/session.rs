@@ -235,7 +235,7 @@ impl Sessions {
         if let Some(out) = self.out(id) {
             let message = &*got.entry.message;
             let delivery = delivery(message, got.delivery_tag, got.entry.is_redelivered());
-            let properties = properties_of(got.entry, got.is_counted);
+            let properties = properties_of(got.entry, got.extra);
             out.get_ok(channel, got.message_count, &delivery, &message.content(&properties), frame_max);
         }
     }
@@ -263,9 +263,8 @@ impl Sessions {
                 .is_some_and(|channel| !channel.is_closing && channel.has_credit(consumer.slot))
     }
 
-    /// Sends an entry to a consumer; true when it now waits for an acknowledgement. `is_counted` tells the consumer how
-    /// often it was delivered before.
-    pub(super) fn deliver(&mut self, consumer: &Consumer, queue: QueueKey, entry: Entry, is_counted: bool) -> bool {
+    /// Sends an entry to a consumer; true when it now waits for an acknowledgement.
+    pub(super) fn deliver(&mut self, consumer: &Consumer, queue: QueueKey, entry: Entry, extra: Extra) -> bool {
         let Some(session) = self.slots.get_mut(consumer.connection.0).and_then(Option::as_mut) else {
             return false;
         };
@@ -276,7 +275,7 @@ impl Sessions {
         let no_ack = channel.consumer(consumer.slot).is_some_and(|consumer| consumer.no_ack);
         let message = Arc::clone(&entry.message);
         let redelivered = entry.is_redelivered();
-        let counted = is_counted.then(|| properties_of(&entry, true).into_owned());
+        let own = (extra != Extra::Nothing).then(|| properties_of(&entry, extra).into_owned());
         let delivery_tag = if no_ack {
             channel.tag_settled()
         } else {
@@ -284,7 +283,7 @@ impl Sessions {
         };
         if let Some(out) = self.out(consumer.connection) {
             let delivery = delivery(&message, delivery_tag, redelivered);
-            let properties = counted.as_deref().unwrap_or_else(|| message.properties());
+            let properties = own.as_deref().unwrap_or_else(|| message.properties());
             out.deliver(consumer.channel, &consumer.tag, &delivery, &message.content(properties), frame_max);
         }
         !no_ack
@@ -349,25 +348,37 @@ pub(super) struct Got<'a> {
     pub(super) entry: &'a Entry,
     pub(super) delivery_tag: u64,
     pub(super) message_count: u32,
-    pub(super) is_counted: bool,
+    pub(super) extra: Extra,
+}
+
+/// What a delivery tells in a header of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extra {
+    Nothing,
+    /// How often it was delivered before, from a quorum queue.
+    DeliveryCount,
+    /// Its place in a stream.
+    StreamOffset,
 }
 
 fn delivery(message: &Message, delivery_tag: u64, redelivered: bool) -> Delivery<'_> {
     Delivery { delivery_tag, redelivered, exchange: message.exchange(), routing_key: message.routing_key() }
 }
 
-/// A message's properties as this delivery shows them: quorum queues say how often it was delivered before.
-fn properties_of(entry: &Entry, is_counted: bool) -> Cow<'_, [u8]> {
+/// A message's properties as this delivery shows them.
+fn properties_of(entry: &Entry, extra: Extra) -> Cow<'_, [u8]> {
     let properties = entry.message.properties();
-    if !is_counted {
-        return Cow::Borrowed(properties);
-    }
+    let (name, value) = match extra {
+        Extra::Nothing => return Cow::Borrowed(properties),
+        Extra::DeliveryCount => ("x-delivery-count", entry.delivery_count.into()),
+        Extra::StreamOffset => ("x-stream-offset", i64::try_from(entry.place).unwrap_or(i64::MAX)),
+    };
     let mut headers = TableWriter::new();
     let old = PropertyReader::new(properties).raw_headers().unwrap_or_default();
-    for field in table::fields(old).filter(|field| field.key != b"x-delivery-count") {
+    for field in table::fields(old).filter(|field| field.key != name.as_bytes()) {
         headers.raw(field);
     }
-    headers.integer("x-delivery-count", entry.delivery_count.into());
+    headers.integer(name, value);
     Cow::Owned(PropertyWriter::new(properties).headers(&headers.finish()).write())
 }
 

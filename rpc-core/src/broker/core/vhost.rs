@@ -23,7 +23,7 @@ use super::{
     message::{Entry, Message},
     queue::{Comeback, Queue},
     queue_arguments::Overflow,
-    session::{Sessions, text_of},
+    session::{Extra, Sessions, text_of},
 };
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
@@ -102,6 +102,7 @@ impl Vhost {
             }
             sessions.cancel_notify(consumer);
         }
+        sessions.garbage.extend(queue.stream.take().into_iter().flat_map(|stream| stream.into_entries()));
         let (ready, entries) = queue.purge();
         sessions.garbage.extend(entries);
         ready
@@ -169,6 +170,14 @@ impl Vhost {
         let Some(queue) = self.queues.get_mut(&key) else {
             return true;
         };
+        if let Some(stream) = &mut queue.stream {
+            if queue.arguments.max_length.is_some_and(|max| stream.len() >= max) {
+                return false;
+            }
+            sessions.garbage.extend(stream.push(message, now.instant));
+            self.serve(key, now, sessions);
+            return true;
+        }
         let overflow = queue.arguments.overflow;
         if overflow != Overflow::DropHead && queue.is_full(message.body_bytes() as u64) {
             if overflow == Overflow::RejectPublishDeadLetter {
@@ -244,6 +253,9 @@ impl Vhost {
         }
         loop {
             let Some(queue) = self.queues.get_mut(&key) else { return };
+            if queue.stream.is_some() {
+                return serve_stream(queue, key, sessions);
+            }
             if queue.ready_count() == 0 {
                 return;
             }
@@ -274,7 +286,7 @@ impl Vhost {
         queue.unblock(|consumer| {
             (consumer.connection, consumer.channel) == (connection, channel) && sessions.has_credit(consumer)
         });
-        if queue.ready_count() > 0 {
+        if queue.ready_count() > 0 || queue.stream.is_some() {
             self.serve(key, now, sessions);
         }
     }
@@ -282,6 +294,10 @@ impl Vhost {
     /// Gives an entry back to its queue.
     pub(super) fn requeue(&mut self, key: QueueKey, entry: Entry, comeback: Comeback, now: Now) {
         let Some(queue) = self.queues.get_mut(&key) else { return };
+        if queue.stream.is_some() {
+            queue.unacked = queue.unacked.saturating_sub(1);
+            return;
+        }
         if queue.arguments.delivery_limit.is_some_and(|limit| i64::from(entry.delivery_count) >= limit) {
             queue.unacked = queue.unacked.saturating_sub(1);
             self.bury(key, &entry, Death::DeliveryLimit, now);
@@ -383,7 +399,8 @@ impl Vhost {
 fn hand_over(queue: &mut Queue, (key, at): (QueueKey, usize), entry: Entry, sessions: &mut Sessions) {
     // RabbitMQ does not tell consumers that it was never.
     let is_counted = queue.arguments.is_quorum && entry.is_redelivered();
-    if sessions.deliver(&queue.consumers()[at], key, entry, is_counted) {
+    let extra = if is_counted { Extra::DeliveryCount } else { Extra::Nothing };
+    if sessions.deliver(&queue.consumers()[at], key, entry, extra) {
         queue.unacked += 1;
     }
     queue.rotate(at);
@@ -392,6 +409,21 @@ fn hand_over(queue: &mut Queue, (key, at): (QueueKey, usize), entry: Entry, sess
 /// What a queue without messages takes, more or less: itself, its places in maps, its name and its arguments.
 fn bytes_of(queue: &Queue) -> usize {
     size_of::<Queue>() + QUEUE_OVERHEAD_BYTES + queue.name.len() + table_bytes(&queue.table)
+}
+
+/// Delivers what a stream's consumers have not read, as far as they have credit.
+fn serve_stream(queue: &mut Queue, key: QueueKey, sessions: &mut Sessions) {
+    for at in 0..queue.consumers().len() {
+        while sessions.has_credit(&queue.consumers()[at])
+            && let Some((consumer, stream)) = queue.consumer_mut(at)
+            && let Some(entry) = stream.read_next(consumer)
+        {
+            sessions.work += 1;
+            if sessions.deliver(&queue.consumers()[at], key, entry, Extra::StreamOffset) {
+                queue.unacked += 1;
+            }
+        }
+    }
 }
 
 /// Headers that are decoded only when a headers exchange asks for them.
