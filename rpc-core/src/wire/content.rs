@@ -161,18 +161,29 @@ impl<'a> PropertyReader<'a> {
 
     /// Whether the bytes are what the flags announce.
     fn is_good(self) -> bool {
-        let mut length = 2;
-        let mut count = 0;
-        for (property, value) in self.values() {
-            if property == Property::Headers && !table::check(value) {
+        let flags = self.flags();
+        let mut left = flags & !RESERVED_FLAGS;
+        let mut rest = self.properties.get(2..).unwrap_or_default();
+        while let Some(property) = Property::ALL.get(left.leading_zeros() as usize) {
+            left &= !property.flag();
+            let Some((value, after)) = split_value(*property, rest) else { return false };
+            if *property == Property::Headers && !table::check(value) {
                 return false;
             }
-            length += value.len();
-            count += 1;
+            rest = after;
         }
-        let announced = (self.flags() & !RESERVED_FLAGS).count_ones();
         // Bit 0 announces a second word of flags, which AMQP 0-9-1 does not have.
-        count == announced && length == self.properties.len() && self.flags() & 1 == 0
+        rest.is_empty() && flags & 1 == 0
+    }
+
+    /// Whether there is any property that a broker looks at, besides `reply_to`.
+    pub(crate) fn concerns_broker(self) -> bool {
+        const FLAGS: u16 = Property::Headers.flag()
+            | Property::DeliveryMode.flag()
+            | Property::Priority.flag()
+            | Property::Expiration.flag()
+            | Property::UserId.flag();
+        self.flags() & FLAGS != 0
     }
 }
 

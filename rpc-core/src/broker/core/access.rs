@@ -66,6 +66,7 @@ pub(super) enum Access {
 
 impl Access {
     /// Refuses what is not allowed.
+    #[inline]
     pub(super) fn check(&self, right: Right, resource: Resource<'_>, user: &str, vhost: &str) -> Result<(), Fault> {
         match self {
             Self::Limited(permissions) if !permissions.allow(right, &resource) => {

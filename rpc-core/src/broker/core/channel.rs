@@ -334,9 +334,17 @@ impl Unacked {
 
     fn take(&mut self, tag: u64) -> Option<Delivered> {
         let at = self.position(tag)?;
-        let delivered = self.deliveries.get_mut(at)?.1.take()?;
-        self.holes += 1;
-        self.trim();
+        let delivered = match at {
+            0 => self.deliveries.pop_front()?.1?,
+            at => {
+                let delivered = self.deliveries.get_mut(at)?.1.take()?;
+                self.holes += 1;
+                delivered
+            }
+        };
+        if self.holes > 0 {
+            self.trim();
+        }
         Some(delivered)
     }
 

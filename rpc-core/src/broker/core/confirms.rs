@@ -9,7 +9,7 @@ impl Sessions {
     /// Notes a confirm, when the channel asked for them.
     pub(super) fn confirm(&mut self, id: ConnectionId, number: u16, is_ack: bool, now: Now) {
         let Some(session) = self.get_mut(id) else { return };
-        let Some(channel) = session.channels.get_mut(&number) else { return };
+        let Some(channel) = session.channels.get_mut(number) else { return };
         if !matches!(channel.mode, Mode::Confirm) {
             return;
         }

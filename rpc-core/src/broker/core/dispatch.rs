@@ -203,7 +203,7 @@ impl Core {
                 let close_ok = channel_class::AMQPMethod::CloseOk(channel_class::CloseOk {});
                 self.sessions.send(id, frame.channel, &AMQPClass::Channel(close_ok));
             }
-            Some(CHANNEL_CLOSE_OK) => drop(self.session_mut(id)?.channels.remove(&frame.channel)),
+            Some(CHANNEL_CLOSE_OK) => drop(self.session_mut(id)?.channels.remove(frame.channel)),
             Some(CHANNEL_OPEN) => return Err(Fault::second_channel_open().at(CHANNEL_OPEN)),
             _ => {}
         }
@@ -230,7 +230,7 @@ impl Core {
                 self.end_batch(id, now);
                 let freed = self.end_channel(id, number, now);
                 self.sessions.send(id, number, &AMQPClass::Channel(AMQPMethod::CloseOk(CloseOk {})));
-                self.session_mut(id)?.channels.remove(&number);
+                self.session_mut(id)?.channels.remove(number);
                 self.deliver_all(id, freed, now);
                 Ok(())
             }

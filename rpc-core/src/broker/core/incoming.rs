@@ -33,7 +33,7 @@ impl Core {
             return None;
         }
         let session = self.sessions.get_mut(id).filter(|session| session.stage == Stage::Open)?;
-        let channel = session.channels.get(&frame.channel)?;
+        let channel = session.channels.get(frame.channel)?;
         if channel.is_closing || channel.incoming.is_some() {
             return None;
         }

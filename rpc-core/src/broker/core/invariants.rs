@@ -17,7 +17,7 @@ impl Core {
         self.check_memory();
         assert_eq!(sessions.len(), self.sessions.len(), "free slots of sessions");
         for (_, session) in &sessions {
-            session.channels.values().for_each(super::Channel::check);
+            session.channels.iter().for_each(|(_, channel)| channel.check());
         }
         for (at, vhost) in self.vhosts.iter().enumerate() {
             let here: Vec<_> = sessions.iter().filter(|(_, session)| session.vhost == Some(at)).copied().collect();
@@ -34,7 +34,8 @@ impl Core {
 
     /// What is counted is what is there: each message once, and what has arrived of the next ones.
     fn check_memory(&self) {
-        let channels = || self.sessions.all().flat_map(|(_, session)| session.channels.values());
+        let channels =
+            || self.sessions.all().flat_map(|(_, session)| session.channels.iter()).map(|(_, channel)| channel);
         let queues = || self.vhosts.iter().flat_map(|vhost| vhost.queues.values());
         let streams = queues().filter_map(|queue| queue.stream.as_ref()).flat_map(|stream| stream.messages());
         let ready = queues().flat_map(super::queue::Queue::messages).chain(streams);
@@ -59,7 +60,9 @@ impl Core {
 /// Every message of a queue is ready or held by one channel, and in no two places.
 fn check_messages(vhost: &Vhost, sessions: &[(ConnectionId, &Session)]) {
     let mut held: BTreeMap<QueueKey, Vec<u64>> = BTreeMap::new();
-    for delivered in sessions.iter().flat_map(|(_, session)| session.channels.values()).flat_map(|c| c.held()) {
+    for delivered in
+        sessions.iter().flat_map(|(_, session)| session.channels.iter()).flat_map(|(_, channel)| channel.held())
+    {
         held.entry(delivered.queue).or_default().push(delivered.entry.place);
     }
     for (key, queue) in &vhost.queues {
@@ -79,10 +82,10 @@ fn check_messages(vhost: &Vhost, sessions: &[(ConnectionId, &Session)]) {
 fn check_consumers(vhost: &Vhost, sessions: &[(ConnectionId, &Session)]) {
     let mut on_channels = BTreeSet::new();
     for (id, session) in sessions {
-        for (number, channel) in &session.channels {
+        for (number, channel) in session.channels.iter() {
             for consumer in channel.consumers() {
                 let slot = channel.consumer_slot(&consumer.tag);
-                on_channels.insert((consumer.queue, *id, *number, slot, consumer.tag.clone()));
+                on_channels.insert((consumer.queue, *id, number, slot, consumer.tag.clone()));
             }
         }
     }
@@ -101,7 +104,7 @@ fn check_consumers(vhost: &Vhost, sessions: &[(ConnectionId, &Session)]) {
 fn check_owners(vhost: &Vhost, sessions: &[(ConnectionId, &Session)]) {
     assert_eq!(vhost.names.len(), vhost.queues.len(), "names of queues");
     for (name, key) in &vhost.names {
-        assert_eq!(vhost.queues.get(key).map(|queue| &queue.name), Some(name), "the queue behind a name");
+        assert_eq!(vhost.queues.get(key).map(|queue| queue.name.as_bytes()), Some(&**name), "the queue behind a name");
     }
     let owned: BTreeSet<_> =
         sessions.iter().flat_map(|(id, session)| session.exclusive_queues.iter().map(|key| (*key, *id))).collect();

@@ -18,7 +18,6 @@ use amq_protocol::protocol::{AMQPClass, connection as connection_class};
 
 use super::{
     ConnectionId, Core, Fault,
-    message::{Entry, Message},
     session::{Sessions, Stage, short},
 };
 
@@ -240,5 +239,5 @@ impl Sessions {
 
 /// RabbitMQ's reason.
 const LOW_ON_MEMORY: &str = "low on memory";
-/// What a message takes besides its bytes: itself, its place in a queue, and what the allocator adds.
-pub(super) const MESSAGE_OVERHEAD_BYTES: usize = size_of::<Message>() + size_of::<Entry>() + 32;
+/// What a small message takes besides its bytes: room for more of them, its place in a queue, and what the allocator adds.
+pub(super) const MESSAGE_OVERHEAD_BYTES: usize = 224;

@@ -9,15 +9,16 @@ use crate::wire::{COPY_MAX_BYTES, Content};
 
 /// A published message, shared by all queues it is in.
 ///
-/// Names, properties and a small body lie in one piece of memory, so that a small message pins nothing of the buffer it
-/// was read into. The parts of a large body stay where they were received.
+/// Names, properties and a small body lie in one piece of memory, inside the message when they are few: one allocation
+/// a message, and nothing pinned of the buffer it was read into. The parts of a large body stay where they were received.
 #[derive(Debug)]
 pub(super) struct Message {
-    bytes: Box<[u8]>,
-    exchange_end: usize,
-    routing_key_end: usize,
-    properties_end: usize,
-    parts: Vec<Bytes>,
+    bytes: Gathered,
+    /// The ends of what precedes: two short strings, and properties that fit a frame.
+    exchange_end: u16,
+    routing_key_end: u16,
+    properties_end: u32,
+    parts: Box<[Bytes]>,
     /// Counted once, in however many queues it is.
     held: Held,
     pub(super) priority: u8,
@@ -26,6 +27,7 @@ pub(super) struct Message {
 }
 
 impl Message {
+    #[inline]
     pub(super) fn new(
         (exchange, routing_key): (&[u8], &[u8]),
         content: &Content<'_>,
@@ -37,18 +39,17 @@ impl Message {
         let exchange_end = exchange.len();
         let routing_key_end = exchange_end + routing_key.len();
         let properties_end = routing_key_end + properties.len();
-        let mut bytes = Vec::with_capacity(properties_end + small.len());
-        for piece in [exchange, routing_key, properties, small] {
-            bytes.extend_from_slice(piece);
-        }
+        let length = properties_end + small.len();
+        let bytes = Gathered::new([exchange, routing_key, properties, small], length);
         let parts_bytes: usize = parts.iter().map(Bytes::len).sum();
-        held.set(bytes.len() + parts_bytes + MESSAGE_OVERHEAD_BYTES);
+        debug_assert!(exchange.len() <= 255 && routing_key.len() <= 255, "names come from short strings");
+        held.set(length + parts_bytes + MESSAGE_OVERHEAD_BYTES);
         Self {
-            bytes: bytes.into_boxed_slice(),
-            exchange_end,
-            routing_key_end,
-            properties_end,
-            parts: parts.to_vec(),
+            bytes,
+            exchange_end: exchange_end as u16,
+            routing_key_end: routing_key_end as u16,
+            properties_end: properties_end as u32,
+            parts: parts.into(),
             held,
             priority,
             expiration_ms,
@@ -61,21 +62,21 @@ impl Message {
     }
 
     pub(super) fn exchange(&self) -> &[u8] {
-        &self.bytes[..self.exchange_end]
+        &self.bytes.as_slice()[..self.exchange_end.into()]
     }
 
     pub(super) fn routing_key(&self) -> &[u8] {
-        &self.bytes[self.exchange_end..self.routing_key_end]
+        &self.bytes.as_slice()[self.exchange_end.into()..self.routing_key_end.into()]
     }
 
     /// Property flags and values, byte for byte.
     pub(super) fn properties(&self) -> &[u8] {
-        &self.bytes[self.routing_key_end..self.properties_end]
+        &self.bytes.as_slice()[self.routing_key_end.into()..self.properties_end as usize]
     }
 
     /// The body: what is small, and what is large.
     pub(super) fn body(&self) -> (&[u8], &[Bytes]) {
-        (&self.bytes[self.properties_end..], &self.parts)
+        (&self.bytes.as_slice()[self.properties_end as usize..], &self.parts)
     }
 
     /// The content with these properties, which are its own or those a delivery shows instead.
@@ -101,6 +102,37 @@ impl Message {
 impl Assembly {
     pub(super) fn counted_bytes(&self) -> usize {
         self.held.bytes()
+    }
+}
+
+/// Bytes from several places, in one.
+#[derive(Debug)]
+enum Gathered {
+    Inline { length: u8, bytes: [u8; INLINE_BYTES] },
+    Boxed(Box<[u8]>),
+}
+
+impl Gathered {
+    #[inline]
+    fn new<const N: usize>(pieces: [&[u8]; N], length: usize) -> Self {
+        let mut bytes = [0; INLINE_BYTES];
+        let Some(mut room) = bytes.get_mut(..length) else {
+            return Self::Boxed(pieces.concat().into());
+        };
+        for piece in pieces {
+            let (taken, rest) = room.split_at_mut(piece.len());
+            taken.copy_from_slice(piece);
+            room = rest;
+        }
+        Self::Inline { length: length as u8, bytes }
+    }
+
+    #[inline]
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Inline { length, bytes } => &bytes[..(*length).into()],
+            Self::Boxed(bytes) => bytes,
+        }
     }
 }
 
@@ -218,6 +250,8 @@ impl Entry {
     }
 }
 
+/// Room for the names, properties and body of a usual request or reply.
+const INLINE_BYTES: usize = 127;
 /// Memory a channel keeps for the next message.
 const KEPT_MAX_BYTES: usize = 16 * 1_024;
 

@@ -11,6 +11,7 @@
 mod access;
 mod basic;
 mod channel;
+mod channels;
 mod confirms;
 mod connection;
 mod dead_letter;
@@ -330,8 +331,7 @@ impl Core {
     /// As [`Core::end_channel`], for all channels.
     fn end_channels(&mut self, id: ConnectionId, now: Now) -> Vec<QueueKey> {
         let Some(session) = self.sessions.get(id) else { return Vec::new() };
-        let mut numbers: Vec<_> = session.channels.keys().copied().collect();
-        numbers.sort_unstable();
+        let numbers: Vec<_> = session.channels.iter().map(|(number, _)| number).collect();
         let mut freed = Vec::new();
         for number in numbers {
             freed.extend(self.end_channel(id, number, now));

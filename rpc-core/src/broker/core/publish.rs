@@ -40,22 +40,11 @@ impl Core {
         }
         let (vhost, sessions) = self.vhost(id)?;
         let Some(session) = sessions.get(id) else { return Ok(()) };
-        let Some(channel) = session.channels.get(&number) else { return Ok(()) };
-        let exchange = text_of(publish.exchange);
-        let routing_key = text_of(publish.routing_key);
-        may_publish(vhost, session, &exchange, &routing_key)?;
+        let Some(channel) = session.channels.get(number) else { return Ok(()) };
+        let exchange = if publish.exchange.is_empty() { Cow::Borrowed("") } else { text_of(publish.exchange) };
+        may_publish(vhost, session, &exchange, publish.routing_key)?;
         let reader = PropertyReader::new(content.properties);
-        if let Some(user) = reader.user_id().filter(|user| *user != session.user.as_bytes())
-            && !session.is_impersonator
-        {
-            return Err(Fault::wrong_user_id(&text_of(user), &session.user));
-        }
-        let expiration_ms = expiration(reader)?;
-        if let Some(mode) = reader.delivery_mode().filter(|mode| !matches!(mode, 1 | 2)) {
-            return Err(Fault::unknown_delivery_mode(mode));
-        }
-        let priority = reader.priority().unwrap_or(0);
-        let copies = CarbonCopies::read(reader)?;
+        let wishes = if reader.concerns_broker() { Wishes::read(reader, session)? } else { Wishes::default() };
         let reply_to = if reader.reply_to() == Some(DIRECT_REPLY_TO.as_bytes()) {
             if channel.direct_replies.is_none() {
                 return Err(Fault::precondition("fast reply consumer does not exist"));
@@ -64,13 +53,16 @@ impl Core {
         } else {
             None
         };
+        let Wishes { priority, expiration_ms, copies } = wishes;
+        let without_bcc = copies.as_deref().and_then(|copies| copies.without_bcc.as_deref());
+        let copy_keys = copies.as_deref().map(|copies| copies.keys.as_slice()).unwrap_or_default();
         let is_transaction = matches!(channel.mode, Mode::Transaction(_));
         let is_confirmed = matches!(channel.mode, Mode::Confirm);
         let names = (publish.exchange, publish.routing_key);
         let held = Held::nothing_of(&sessions.memory);
-        let message = if copies.without_bcc.is_some() || reply_to.is_some() {
+        let message = if without_bcc.is_some() || reply_to.is_some() {
             let mut writer = PropertyWriter::new(content.properties);
-            if let Some(headers) = &copies.without_bcc {
+            if let Some(headers) = without_bcc {
                 writer = writer.headers(headers);
             }
             if let Some(reply_to) = &reply_to {
@@ -91,39 +83,49 @@ impl Core {
             self.sessions.confirm(id, number, fault == PublishFault::Return, now);
             return Ok(());
         }
-        if exchange.is_empty()
-            && let Some(token) = reply_token_of(&routing_key)
-        {
-            let is_delivered = ReplyAddress::parse(token).is_some_and(|to| sessions.deliver_reply(&to, &message));
-            if mandatory && !is_delivered {
-                sessions.send_return(id, number, &message, now);
-            }
-            self.sessions.confirm(id, number, true, now);
-            return Ok(());
-        }
-        let headers = MessageHeaders(message.properties());
-        let routed = if copies.keys.is_empty() {
-            vhost.route(&exchange, &[&routing_key], &headers, &mut sessions.work)
-        } else {
-            let keys: Vec<_> = std::iter::once(&*routing_key).chain(copies.keys.iter().map(|key| &**key)).collect();
-            vhost.route(&exchange, &keys, &headers, &mut sessions.work)
+        // A queue by its name: the usual case, and the one that needs no more than a look.
+        let mut only = match (publish.exchange, copy_keys) {
+            (b"", []) => vhost.names.get(publish.routing_key).copied(),
+            _ => None,
         };
-        let Some(queues) = routed else {
-            return Err(Fault::no_exchange(&exchange, &vhost.name));
-        };
-        // Nearly every message goes to one queue at once, without a list of them.
-        if let [key] = *queues
-            && !is_transaction
-        {
-            let is_taken = vhost.enqueue(key, &message, now, sessions);
-            vhost.route_dead(now, sessions);
-            if is_confirmed {
-                self.sessions.confirm(id, number, is_taken, now);
+        let mut queues = Vec::new();
+        if only.is_none() {
+            let routing_key = text_of(publish.routing_key);
+            if exchange.is_empty()
+                && let Some(token) = reply_token_of(&routing_key)
+            {
+                let is_delivered = ReplyAddress::parse(token).is_some_and(|to| sessions.deliver_reply(&to, &message));
+                if mandatory && !is_delivered {
+                    sessions.send_return(id, number, &message, now);
+                }
+                self.sessions.confirm(id, number, true, now);
+                return Ok(());
             }
-            return Ok(());
+            let headers = MessageHeaders(message.properties());
+            let routed = if copy_keys.is_empty() {
+                vhost.route(&exchange, &[&routing_key], &headers, &mut sessions.work)
+            } else {
+                let keys: Vec<_> = std::iter::once(&*routing_key).chain(copy_keys.iter().map(|key| &**key)).collect();
+                vhost.route(&exchange, &keys, &headers, &mut sessions.work)
+            };
+            match routed {
+                None => return Err(Fault::no_exchange(&exchange, &vhost.name)),
+                Some([key]) => only = Some(*key),
+                Some(several) => queues = several.to_vec(),
+            }
         }
-        let queues = queues.to_vec();
-        let routable = Routable { message: Arc::clone(&message), queues, mandatory };
+        if let Some(key) = only {
+            if !is_transaction {
+                let is_taken = vhost.enqueue(key, &message, now, sessions);
+                vhost.route_dead(now, sessions);
+                if is_confirmed {
+                    self.sessions.confirm(id, number, is_taken, now);
+                }
+                return Ok(());
+            }
+            queues.push(key);
+        }
+        let routable = Routable { message, queues, mandatory };
         let transaction_max = self.rules.limits.transaction_max;
         match &mut self.channel_mut(id, number)?.mode {
             Mode::Transaction(transaction) => {
@@ -159,8 +161,32 @@ impl Core {
     }
 }
 
+/// What a message's properties ask of the broker.
+#[derive(Debug, Default)]
+struct Wishes {
+    priority: u8,
+    expiration_ms: Option<u64>,
+    copies: Option<Box<CarbonCopies>>,
+}
+
+impl Wishes {
+    fn read(reader: PropertyReader<'_>, session: &Session) -> Result<Self, Fault> {
+        if let Some(user) = reader.user_id().filter(|user| *user != session.user.as_bytes())
+            && !session.is_impersonator
+        {
+            return Err(Fault::wrong_user_id(&text_of(user), &session.user));
+        }
+        let expiration_ms = expiration(reader)?;
+        if let Some(mode) = reader.delivery_mode().filter(|mode| !matches!(mode, 1 | 2)) {
+            return Err(Fault::unknown_delivery_mode(mode));
+        }
+        let copies = reader.raw_headers().map(CarbonCopies::read).transpose()?.flatten();
+        Ok(Self { priority: reader.priority().unwrap_or(0), expiration_ms, copies })
+    }
+}
+
 /// Whether a connection may publish to an exchange, and there is one to publish to.
-fn may_publish(vhost: &Vhost, session: &Session, exchange: &str, routing_key: &str) -> Result<(), Fault> {
+fn may_publish(vhost: &Vhost, session: &Session, exchange: &str, routing_key: &[u8]) -> Result<(), Fault> {
     let may_write = |resource| session.access.check(Right::Write, resource, &session.user, &vhost.name);
     may_write(Resource::Exchange(exchange))?;
     // The default exchange is always there, and no topic exchange.
@@ -172,7 +198,7 @@ fn may_publish(vhost: &Vhost, session: &Session, exchange: &str, routing_key: &s
         Some(options) if options.internal => Err(Fault::internal_exchange(exchange, &vhost.name)),
         // Who may do everything pays nothing for a look at the key.
         Some(options) if matches!(session.access, Access::Limited(_)) && options.kind == ExchangeKind::Topic => {
-            may_write(Resource::Topic { exchange, routing_key })
+            may_write(Resource::Topic { exchange, routing_key: &text_of(routing_key) })
         }
         Some(_) => Ok(()),
     }
@@ -215,28 +241,30 @@ struct CarbonCopies {
 }
 
 impl CarbonCopies {
-    fn read(reader: PropertyReader<'_>) -> Result<Self, Fault> {
+    /// What `headers` say of copies, if they do.
+    fn read(headers: &[u8]) -> Result<Option<Box<Self>>, Fault> {
+        // Two passes over the fields, without decoding them, and neither finds anything in most messages.
+        let found = ["CC", "BCC"].map(|name| table::find(headers, name.as_bytes()).map(|value| (name, value)));
+        let [cc, bcc] = found;
+        if cc.is_none() && bcc.is_none() {
+            return Ok(None);
+        }
         let mut copies = Self::default();
-        let Some(headers) = reader.raw_headers() else {
-            return Ok(copies);
-        };
-        // Two passes over the fields, without decoding them, and none of them does anything on most messages.
-        for name in ["CC", "BCC"] {
-            let Some(value) = table::find(headers, name.as_bytes()) else { continue };
+        for (name, value) in [cc, bcc].into_iter().flatten() {
             let kind = value.kind_name();
             let Some(keys) = value.as_array() else {
                 return Err(Fault::unacceptable_header(name, kind));
             };
             copies.keys.extend(keys.filter_map(Value::as_text).map(text_of).map(Cow::into_owned));
         }
-        if table::find(headers, b"BCC").is_some() {
+        if bcc.is_some() {
             let mut kept = TableWriter::new();
             for field in table::fields(headers).filter(|field| field.key != b"BCC") {
                 kept.raw(field);
             }
             copies.without_bcc = Some(kept.finish());
         }
-        Ok(copies)
+        Ok(Some(Box::new(copies)))
     }
 }
 

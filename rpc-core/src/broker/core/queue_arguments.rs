@@ -100,7 +100,7 @@ impl QueueArguments {
             expires: read.milliseconds("x-expires", 1)?,
             message_ttl: read.milliseconds("x-message-ttl", 0)?,
             dead_letter_exchange: read.dead_letter_exchange()?,
-            dead_letter_routing_key: read.text("x-dead-letter-routing-key")?.map(str::to_owned),
+            dead_letter_routing_key: read.name("x-dead-letter-routing-key")?,
             max_length: read.integer("x-max-length", 0)?,
             max_length_bytes: read.integer("x-max-length-bytes", 0)?,
             single_active_consumer: read.boolean("x-single-active-consumer")?,
@@ -245,6 +245,14 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A name that messages will carry: it has to fit a short string.
+    fn name(&self, argument: &str) -> Result<Option<String>, Fault> {
+        match self.text(argument)? {
+            Some(text) if text.len() > 255 => Err(self.invalid(argument, "longer than 255 bytes")),
+            text => Ok(text.map(str::to_owned)),
+        }
+    }
+
     fn boolean(&self, argument: &str) -> Result<bool, Fault> {
         match self.table.inner().get(argument) {
             None => Ok(false),
@@ -273,9 +281,7 @@ impl<'a> Reader<'a> {
     fn dead_letter_exchange(&self) -> Result<Option<String>, Fault> {
         let argument = "x-dead-letter-exchange";
         match self.table.inner().get(argument) {
-            Some(AMQPValue::LongString(_) | AMQPValue::ShortString(_)) | None => {
-                Ok(self.text(argument)?.map(str::to_owned))
-            }
+            Some(AMQPValue::LongString(_) | AMQPValue::ShortString(_)) | None => self.name(argument),
             Some(value) => {
                 Err(Fault::invalid_argument_type(type_name(value), argument, "queue", self.queue, self.vhost))
             }

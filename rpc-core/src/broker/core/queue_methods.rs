@@ -100,7 +100,7 @@ impl Core {
         }
         let has_memory = self.need_memory(&format_args!("declare queue '{name}'"));
         let (vhost, sessions) = self.vhost(id)?;
-        let existing = vhost.names.get(name.as_str()).copied();
+        let existing = vhost.names.get(name.as_bytes()).copied();
         let key = match existing {
             Some(key) => {
                 check_existing(vhost, key, id, declare)?;
@@ -173,7 +173,7 @@ impl Core {
         let routing_key = binding_key(&name, unbind.queue.as_str(), unbind.routing_key.as_str());
         self.authorize_binding(id, Resource::Queue(&name), unbind.exchange.as_str(), routing_key)?;
         let (vhost, _) = self.vhost(id)?;
-        let Some(key) = vhost.names.get(name.as_str()).copied() else {
+        let Some(key) = vhost.names.get(name.as_bytes()).copied() else {
             return Ok(());
         };
         // RabbitMQ looks for the binding first: what is not there may be unbound from a locked queue, too.
@@ -208,7 +208,7 @@ impl Core {
         let name = self.queue_name(id, number, delete.queue.as_str())?;
         self.authorize(id, Right::Configure, Resource::Queue(&name))?;
         let (vhost, sessions) = self.vhost(id)?;
-        let key = match vhost.names.contains_key(name.as_str()) {
+        let key = match vhost.names.contains_key(name.as_bytes()) {
             true => Some(accessible(vhost, &name, id)?),
             false => None,
         };
@@ -257,7 +257,7 @@ fn binding_key<'a>(name: &'a str, queue: &str, routing_key: &'a str) -> &'a str 
 
 /// A queue that exists and is not another connection's.
 pub(super) fn accessible(vhost: &Vhost, name: &str, id: ConnectionId) -> Result<QueueKey, Fault> {
-    let Some(key) = vhost.names.get(name) else {
+    let Some(key) = vhost.names.get(name.as_bytes()) else {
         return Err(Fault::no_queue(name, &vhost.name));
     };
     match vhost.queues.get(key).and_then(|queue| queue.exclusive_to) {

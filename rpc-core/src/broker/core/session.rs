@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, VecDeque},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -15,6 +15,7 @@ use super::{
     ConnectionId, Now, Peer, Traffic,
     access::Access,
     channel::{Channel, Delivered},
+    channels::Channels,
     injected::Injected,
     memory::{Alarm, Memory},
     message::{Entry, Message},
@@ -81,7 +82,7 @@ pub(super) struct Session {
     pub(super) frame_max: u32,
     pub(super) channel_max: u16,
     pub(super) heartbeat_s: u16,
-    pub(super) channels: HashMap<u16, Channel, foldhash::fast::RandomState>,
+    pub(super) channels: Channels,
     /// They go with it.
     pub(super) exclusive_queues: BTreeSet<QueueKey>,
     /// Channels with confirms to send at the end of the batch.
@@ -157,7 +158,7 @@ impl Sessions {
             frame_max,
             channel_max: 0,
             heartbeat_s: 0,
-            channels: HashMap::default(),
+            channels: Channels::default(),
             exclusive_queues: BTreeSet::new(),
             confirming: Vec::new(),
             has_published: false,
@@ -209,7 +210,7 @@ impl Sessions {
     }
 
     pub(super) fn channel_mut(&mut self, id: ConnectionId, channel: u16) -> Option<&mut Channel> {
-        self.get_mut(id)?.channels.get_mut(&channel)
+        self.get_mut(id)?.channels.get_mut(channel)
     }
 
     /// The output of a connection, noted as having something to write.
@@ -259,7 +260,7 @@ impl Sessions {
             && session.backlog_bytes() < self.outbox_max_bytes
             && session
                 .channels
-                .get(&consumer.channel)
+                .get(consumer.channel)
                 .is_some_and(|channel| !channel.is_closing && channel.has_credit(consumer.slot))
     }
 
@@ -269,7 +270,7 @@ impl Sessions {
             return false;
         };
         let frame_max = session.frame_max;
-        let Some(channel) = session.channels.get_mut(&consumer.channel) else {
+        let Some(channel) = session.channels.get_mut(consumer.channel) else {
             return false;
         };
         let no_ack = channel.consumer(consumer.slot).is_some_and(|consumer| consumer.no_ack);
@@ -298,7 +299,7 @@ impl Sessions {
         };
         let frame_max = session.frame_max;
         let has_room = session.backlog_bytes() < backlog_max_bytes;
-        let Some(channel) = session.channels.get_mut(&to.channel) else {
+        let Some(channel) = session.channels.get_mut(to.channel) else {
             return false;
         };
         let Some(tag) = channel.direct_replies.clone().filter(|_| has_room) else {
@@ -316,7 +317,7 @@ impl Sessions {
     /// Whether somebody waits for direct replies there.
     pub(super) fn has_reply_consumer(&self, to: &ReplyAddress) -> bool {
         self.get(to.connection).filter(|session| session.nonce == to.nonce).is_some_and(|session| {
-            session.channels.get(&to.channel).is_some_and(|channel| channel.direct_replies.is_some())
+            session.channels.get(to.channel).is_some_and(|channel| channel.direct_replies.is_some())
         })
     }
 

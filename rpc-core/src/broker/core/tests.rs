@@ -323,3 +323,19 @@ fn frames_out_of_place_close_the_connection() {
         assert_eq!(bench.received(client), [format!("connection.close {code}")], "{kind:?} {payload:?}");
     }
 }
+
+#[test]
+fn names_that_fit_no_delivery_are_refused_when_a_queue_is_declared() {
+    for argument in ["x-dead-letter-exchange", "x-dead-letter-routing-key"] {
+        for (length, answer) in [(255, "(50, 11)"), (256, "channel.close 406")] {
+            let mut bench = Bench::new();
+            let client = bench.connect();
+            let mut arguments = FieldTable::default();
+            arguments.insert("x-dead-letter-exchange".into(), AMQPValue::LongString("dead".into()));
+            arguments.insert(argument.into(), AMQPValue::LongString("x".repeat(length).into()));
+            let declare = queue::Declare { queue: "q".into(), arguments, ..Default::default() };
+            bench.send(client, 1, AMQPClass::Queue(queue::AMQPMethod::Declare(declare)));
+            assert_eq!(bench.received(client), [answer], "{argument} of {length} bytes");
+        }
+    }
+}

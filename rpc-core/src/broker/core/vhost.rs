@@ -39,7 +39,8 @@ pub(super) struct Vhost {
     queue_bytes: usize,
     start_bytes: usize,
     pub(super) queues: Map<QueueKey, Queue>,
-    pub(super) names: Map<Arc<str>, QueueKey>,
+    /// By name, as it comes in a frame.
+    pub(super) names: Map<Arc<[u8]>, QueueKey>,
     next_key: u64,
     timers: BinaryHeap<Reverse<(Instant, QueueKey)>>,
     routes: Routes,
@@ -72,7 +73,7 @@ impl Vhost {
         self.next_key += 1;
         self.queue_bytes += bytes_of(&queue);
         self.router.add_queue(&queue.name, key);
-        self.names.insert(Arc::clone(&queue.name), key);
+        self.names.insert(Arc::clone(&queue.name).into(), key);
         self.queues.insert(key, queue);
         self.set_timer(key);
         self.count_topology();
@@ -89,7 +90,7 @@ impl Vhost {
         let Some(mut queue) = self.queues.remove(&key) else {
             return 0;
         };
-        self.names.remove(&queue.name);
+        self.names.remove(queue.name.as_bytes());
         self.router.remove_queue(key);
         self.queue_bytes -= bytes_of(&queue);
         self.count_topology();
@@ -321,7 +322,14 @@ impl Vhost {
     }
 
     /// Routes the dead letters; they may bury others.
+    #[inline]
     pub(super) fn route_dead(&mut self, now: Now, sessions: &mut Sessions) {
+        if !self.dead.is_empty() {
+            self.route_all_dead(now, sessions);
+        }
+    }
+
+    fn route_all_dead(&mut self, now: Now, sessions: &mut Sessions) {
         // A message dropped from a full queue may push another one out elsewhere: bounded, so that a ring of full
         // queues cannot keep the broker busy.
         for _ in 0..DEAD_LETTERS_PER_STEP {

@@ -72,12 +72,15 @@ const PROPERTIES: [&[u8]; 11] = [
     b"\x80\0",
 ];
 
-/// A heartbeat where none may be, a method of the same channel, an ack of nothing, a method of channel 0.
-const BETWEEN: [&[u8]; 4] = [
+/// A heartbeat where none may be, a method of the same channel, an ack of nothing, a method of channel 0, a header
+/// and a body of another channel.
+const BETWEEN: [&[u8]; 6] = [
     b"\x08\0\0\0\0\0\0\xCE",
     b"\x01\0\x01\0\0\0\x05\0\x14\0\x14\x01\xCE",
     b"\x01\0\x01\0\0\0\x0d\0\x3c\0\x50\0\0\0\0\0\0\0\x09\0\xCE",
     b"\x01\0\0\0\0\0\x04\0\x0a\0\x33\xCE",
+    b"\x02\0\x02\0\0\0\x0e\0\x3c\0\0\0\0\0\0\0\0\0\0\0\0\xCE",
+    b"\x03\0\x02\0\0\0\x02ab\xCE",
 ];
 
 fn sent() -> impl Strategy<Value = Sent> {

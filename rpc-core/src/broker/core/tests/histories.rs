@@ -362,7 +362,7 @@ impl Model {
         for (queue, generation) in self.declared.iter().enumerate() {
             let Some(generation) = *generation else { continue };
             let vhost = &self.bench.core.vhosts[0];
-            let core = &vhost.queues[&vhost.names[QUEUES[queue]]];
+            let core = &vhost.queues[&vhost.names[QUEUES[queue].as_bytes()]];
             let in_it = |place| move |sent: &&Sent| sent.generation == generation && sent.place == place;
             let held = self.sent.iter().filter(in_it(Place::Held)).count();
             let ready = self.sent.iter().filter(in_it(Place::Ready)).count();
