@@ -36,6 +36,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod tx;
+mod unacked;
 mod vhost;
 
 use std::{
