@@ -220,8 +220,13 @@ impl Core {
         self.authorize(id, Right::Read, Resource::Queue(&name))?;
         let (vhost, sessions) = self.vhost(id)?;
         let key = accessible(vhost, &name, id)?;
-        if vhost.queues.get(&key).is_some_and(|queue| queue.stream.is_some()) {
-            return Err(Fault::no_stream_method("basic.get", &name, &vhost.name));
+        if let Some(queue) = vhost.queues.get(&key) {
+            if queue.stream.is_some() {
+                return Err(Fault::no_stream_method("basic.get", &name, &vhost.name));
+            }
+            if queue.arguments.is_quorum && queue.arguments.single_active_consumer {
+                return Err(Fault::no_get_beside_single_active(&name, &vhost.name));
+            }
         }
         vhost.drop_expired(key, now);
         let entry = vhost.queues.get_mut(&key).and_then(|queue| {

@@ -84,6 +84,16 @@ impl Fault {
         )
     }
 
+    pub(super) fn no_get_beside_single_active(queue: &str, vhost: &str) -> Self {
+        Self::soft(
+            ReplyCode::ResourceLocked,
+            format!(
+                "cannot obtain access to locked queue '{queue}' in vhost '{vhost}'. basic.get operations are not \
+                 supported by quorum queues with single active consumer"
+            ),
+        )
+    }
+
     pub(super) fn quorum_delete(flag: &str, name: &str, vhost: &str) -> Self {
         Self::not_implemented(format!(
             "cannot delete queue '{name}' in vhost '{vhost}'. queue.delete operations with {flag} flag set are not \
