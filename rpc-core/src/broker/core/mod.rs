@@ -306,7 +306,7 @@ impl Core {
         if let Some(injected) = &mut self.sessions.injected {
             injected.forget(id, number);
         }
-        let consumers: Vec<_> = channel.consumers().map(|consumer| (consumer.tag.clone(), consumer.queue)).collect();
+        let consumed_queues = channel.consumed_queues();
         let unacked = channel.take_all();
         // A transaction that is not committed un-acks what it settled.
         let held = match channel.mode {
@@ -318,10 +318,10 @@ impl Core {
             freed.push(delivered.queue);
             vhost.requeue(delivered.queue, delivered.entry, Comeback::Lost, now);
         }
-        for (tag, queue) in consumers {
+        for queue in consumed_queues {
             freed.push(queue);
             if let Some(vhost) = self.vhosts.get_mut(at) {
-                vhost.remove_consumer(queue, (id, number, &tag), now, &mut self.sessions);
+                vhost.remove_consumers_of(queue, (id, number), now, &mut self.sessions);
             }
         }
         freed.sort_unstable();

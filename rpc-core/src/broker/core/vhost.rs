@@ -118,9 +118,26 @@ impl Vhost {
         sessions: &mut Sessions,
     ) {
         let Some(queue) = self.queues.get_mut(&key) else { return };
-        if queue.remove_consumer(connection, channel, tag).is_none() {
-            return;
+        if queue.remove_consumer(connection, channel, tag).is_some() {
+            self.note_consumers_gone(key, now, sessions);
         }
+    }
+
+    /// As [`Vhost::remove_consumer`], for all consumers of a channel.
+    pub(super) fn remove_consumers_of(
+        &mut self,
+        key: QueueKey,
+        (connection, channel): (ConnectionId, u16),
+        now: Now,
+        sessions: &mut Sessions,
+    ) {
+        if self.queues.get_mut(&key).is_some_and(|queue| queue.remove_consumers_of(connection, channel)) {
+            self.note_consumers_gone(key, now, sessions);
+        }
+    }
+
+    fn note_consumers_gone(&mut self, key: QueueKey, now: Now, sessions: &mut Sessions) {
+        let Some(queue) = self.queues.get_mut(&key) else { return };
         queue.last_used = now.instant;
         if queue.auto_delete && queue.consumers().is_empty() {
             self.delete_queue(key, sessions);
