@@ -9,6 +9,7 @@ use std::{
 use crate::broker::{BrokerBuilder, BrokerError, TlsOptions};
 
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "TLS")]
 pub(super) struct TlsArguments {
     /// Where to listen for TLS, as well; port 0 lets the system choose.
     #[arg(long, value_name = "HOST:PORT", requires = "tls_cert", requires = "tls_key")]
