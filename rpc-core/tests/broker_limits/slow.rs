@@ -34,7 +34,9 @@ async fn a_consumer_that_does_not_read_stops_nobody_and_gets_everything_later() 
 
 /// Its answers fill its outbox, and then it is not read any more: what it sends piles up on its own side.
 async fn is_not_read(bytes_of_one: &[u8], bound: usize) {
-    let broker = Broker::builder().outbox_max_bytes(64 << 10).start().await.unwrap();
+    // Handshakes take long on a machine that is busy with other things, too.
+    let builder = Broker::builder().outbox_max_bytes(64 << 10).handshake_timeout(Duration::from_secs(60));
+    let broker = builder.start().await.unwrap();
     let mut client = open(&broker, 0).await;
     client.write_all(&[channel_open(), declare_q(false)].concat()).await.unwrap();
     let many = bytes_of_one.repeat((1 << 20) / bytes_of_one.len());
