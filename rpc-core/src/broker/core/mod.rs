@@ -245,7 +245,8 @@ impl Core {
     /// When something happens by itself.
     pub(crate) fn next_timer(&self) -> Option<Instant> {
         let held = self.sessions.injected.as_deref().and_then(Injected::next_timer);
-        self.vhosts.iter().filter_map(Vhost::next_timer).chain(held).min()
+        let farewell = self.sessions.farewells.front().map(|(due, ..)| *due);
+        self.vhosts.iter().filter_map(Vhost::next_timer).chain(held).chain(farewell).min()
     }
 
     /// Does what is due by now.
@@ -254,6 +255,7 @@ impl Core {
             vhost.tick(now, &mut self.sessions);
         }
         self.send_held(now);
+        self.send_farewells(now);
     }
 
     /// Messages that nobody has any more. Dropping them takes a while, and needs no lock.

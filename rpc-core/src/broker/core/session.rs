@@ -4,6 +4,7 @@ use std::{
     borrow::Cow,
     collections::{BTreeSet, VecDeque},
     sync::{Arc, atomic::Ordering},
+    time::Instant,
 };
 
 use amq_protocol::{
@@ -125,6 +126,8 @@ pub(super) struct Sessions {
     slots: Vec<Option<Session>>,
     free: Vec<usize>,
     touched: Vec<ConnectionId>,
+    /// Who is owed a `connection.close-ok`, when, and its nonce.
+    pub(super) farewells: VecDeque<(Instant, ConnectionId, u128)>,
     pub(super) alarm: Alarm,
     /// Faults that tests asked for.
     pub(super) injected: Option<Box<Injected>>,
@@ -140,6 +143,7 @@ impl Sessions {
             slots: Vec::new(),
             free: Vec::new(),
             touched: Vec::new(),
+            farewells: VecDeque::new(),
             alarm: Alarm::default(),
             injected: None,
         }

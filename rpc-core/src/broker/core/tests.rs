@@ -339,3 +339,21 @@ fn names_that_fit_no_delivery_are_refused_when_a_queue_is_declared() {
         }
     }
 }
+
+#[test]
+fn a_close_is_answered_after_a_pause_and_only_to_who_closed() {
+    let mut bench = Bench::new();
+    let (client, other) = (bench.connect(), bench.connect());
+    let close = connection::Close { reply_code: 200, reply_text: "".into(), class_id: 0, method_id: 0 };
+    let close = AMQPClass::Connection(connection::AMQPMethod::Close(close));
+    bench.send(other, 0, close.clone());
+    bench.close(other);
+    assert_eq!(bench.connect(), other, "the number is another's now");
+    assert_eq!(bench.send(client, 0, close), Flow::Continue);
+    assert_eq!(bench.received(client), [""; 0]);
+    bench.now.instant = bench.core.next_timer().unwrap();
+    bench.core.tick(bench.now);
+    bench.collect();
+    assert_eq!((bench.received(client), bench.received(other)), (vec!["(10, 51)".to_owned()], Vec::new()));
+    assert_eq!(bench.core.next_timer(), None);
+}
