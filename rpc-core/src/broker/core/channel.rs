@@ -133,6 +133,7 @@ impl Channel {
 
     /// Whether the consumer in `slot` may get another message. A full window of the channel stops also those who need
     /// not acknowledge, as in RabbitMQ.
+    #[inline]
     pub(super) fn has_credit(&self, slot: usize) -> bool {
         self.consumer(slot).is_some_and(|consumer| {
             is_below(self.windowed, self.global_prefetch_count)

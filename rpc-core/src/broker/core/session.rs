@@ -255,6 +255,7 @@ impl Sessions {
         }
     }
 
+    #[inline]
     pub(super) fn has_credit(&self, consumer: &Consumer) -> bool {
         let Some(session) = self.get(consumer.connection) else {
             return false;

@@ -346,6 +346,7 @@ impl Vhost {
         }
     }
 
+    #[cold]
     fn route_all_dead(&mut self, now: Now, sessions: &mut Sessions) {
         // A message dropped from a full queue may push another one out elsewhere: bounded, so that a ring of full
         // queues cannot keep the broker busy.
