@@ -156,8 +156,9 @@ fn unknown_key(
     errors: &mut Errors,
 ) -> syn::Result<()> {
     let list = known.iter().map(|known| format!("`{known}`")).collect::<Vec<_>>().join(", ");
-    let hint = did_you_mean(key, known).map(|meant| format!(", did you mean `{meant}`?")).unwrap_or_default();
-    errors.at(&meta.path, format!("#[{attribute}] has no `{key}`{hint}; it knows {list}"));
+    let it =
+        did_you_mean(key, known).map_or_else(|| "; it".to_owned(), |meant| format!(": did you mean `{meant}`? It"));
+    errors.at(&meta.path, format!("#[{attribute}] has no `{key}`{it} knows {list}"));
     skip_value(meta.input)
 }
 
