@@ -60,8 +60,8 @@ use crate::{
 
 /// When a request is acknowledged to the broker.
 ///
-/// The costs are those of an empty handler, 64 calls in flight, beside `AfterReply` on the same machine in the same run, ± 10 %:
-/// `cargo bench -p rpc-tests --bench calls -- acks`. A handler that does something hides them.
+/// The costs are those of an empty handler, 64 calls in flight, beside `AfterReply` on the same machine in the same run. Runs
+/// differ by a tenth and more: `cargo bench -p rpc-tests --bench calls -- acks`. A handler that does something hides them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum AckPolicy {
@@ -70,8 +70,8 @@ pub enum AckPolicy {
     #[default]
     AfterReply,
     /// After the broker has confirmed the reply: even a broker that dies between taking the reply and routing it
-    /// loses nothing. Each batch of replies costs one more round trip before its requests are acknowledged: 0.75 × the
-    /// calls a second on the bundled broker, 0.9 × on RabbitMQ, and 1.25 × the median latency on both.
+    /// loses nothing. Each batch of replies costs one more round trip before its requests are acknowledged: 0.75 to
+    /// 0.85 × the calls a second on the bundled broker and 1.25 × the median latency; on RabbitMQ 0.9 to 1.1 × the calls.
     AfterConfirmedReply,
     /// Before the handler runs: at most once. A worker that dies loses what it was doing, and its callers time out. As many
     /// calls a second and the same latency as `AfterReply`: it is no way to more speed.
