@@ -2,7 +2,10 @@
 
 use std::{io::Write, net::SocketAddr};
 
-use crate::broker::{Broker, BrokerBuilder, BrokerError};
+use crate::{
+    broker::{Broker, BrokerBuilder, BrokerError},
+    signal::StopSignals,
+};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -38,7 +41,8 @@ pub(super) struct Arguments {
 /// Runs a broker until it is told to stop.
 pub(super) async fn run(arguments: Arguments) -> Result<(), BrokerError> {
     // Before anybody can know that we run: a signal that comes early must not kill us rudely.
-    let mut stop = Stop::new()?;
+    let mut stop = StopSignals::listen()
+        .map_err(|error| BrokerError::Configuration(format!("cannot listen for signals: {error}")))?;
     let broker = builder(&arguments)?.start().await?;
     let mut stdout = std::io::stdout();
     // Whoever started us may have closed our stdout: we serve all the same.
@@ -47,7 +51,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), BrokerError> {
     if let Some(address) = broker.tls_address() {
         drop(writeln!(stdout, "listening on amqps://{address}").and_then(|()| stdout.flush()));
     }
-    stop.wait().await;
+    stop.next().await;
     broker.shutdown().await;
     Ok(())
 }
@@ -78,41 +82,6 @@ fn builder(arguments: &Arguments) -> Result<BrokerBuilder, BrokerError> {
     #[cfg(feature = "tls")]
     let builder = arguments.tls.apply(builder)?;
     Ok(builder)
-}
-
-/// SIGTERM and SIGINT.
-struct Stop {
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
-}
-
-impl Stop {
-    #[cfg(unix)]
-    fn new() -> Result<Self, BrokerError> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let refused = |error| BrokerError::Configuration(format!("cannot listen for signals: {error}"));
-        Ok(Self {
-            terminate: signal(SignalKind::terminate()).map_err(refused)?,
-            interrupt: signal(SignalKind::interrupt()).map_err(refused)?,
-        })
-    }
-
-    #[cfg(not(unix))]
-    fn new() -> Result<Self, BrokerError> {
-        Ok(Self {})
-    }
-
-    async fn wait(&mut self) {
-        #[cfg(unix)]
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-        #[cfg(not(unix))]
-        drop(tokio::signal::ctrl_c().await);
-    }
 }
 
 #[cfg(test)]
