@@ -239,9 +239,7 @@ impl Vhost {
 
     /// Buries what is due at the heads of a queue.
     pub(super) fn drop_expired(&mut self, key: QueueKey, now: Now) {
-        while let Some(entry) = self.queues.get_mut(&key).and_then(|queue| queue.pop_expired(now.instant)) {
-            self.bury(key, &entry, Death::Expired, now);
-        }
+        self.drop_some_expired(key, &mut { usize::MAX }, now);
     }
 
     /// As [`Vhost::drop_expired`], no more of them than are `left`; false when there are.
