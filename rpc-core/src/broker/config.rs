@@ -15,7 +15,7 @@ use super::{
     listener::{self, Door},
     shared::Shared,
 };
-use crate::wire::FRAME_MIN_SIZE;
+use crate::wire::{FRAME_MIN_SIZE, table::DEPTH_MAX};
 
 /// Why a broker did not start.
 #[derive(Debug, thiserror::Error)]
@@ -201,6 +201,10 @@ impl BrokerBuilder {
         }
         if self.channel_max == 0 {
             return Err(BrokerError::Configuration("channel_max 0 leaves no channel to work on".to_owned()));
+        }
+        if !(1..=DEPTH_MAX).contains(&self.limits.table_depth_max) {
+            let message = format!("table_depth_max {} is not between 1 and {DEPTH_MAX}", self.limits.table_depth_max);
+            return Err(BrokerError::Configuration(message));
         }
         let users = self.accounts.users()?;
         #[cfg(feature = "tls")]

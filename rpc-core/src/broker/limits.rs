@@ -25,8 +25,9 @@ use crate::wire::FRAME_MIN_SIZE;
 /// | bindings from an exchange | 1 000 000 | `bindings_per_exchange_max` | `--bindings-per-exchange-max` |
 /// | consumers of a channel | 10 000 | `consumers_per_channel_max` | `--consumers-per-channel-max` |
 /// | messages of a transaction | 1 000 000 | `transaction_max` | `--transaction-max` |
+/// | tables and arrays inside one another | 128 | `table_depth_max` | `--table-depth-max` |
 ///
-/// Names have 255 bytes at most, tables 128 levels. A batch of frames that moves more than 10 000 messages, as publishes
+/// Names have 255 bytes at most. A batch of frames that moves more than 10 000 messages, as publishes
 /// to thousands of queues do, lets others go on in between. Confirms are sent at the end of each batch: nothing piles up.
 impl BrokerBuilder {
     /// Channels a connection may open. The default is 2 047.
@@ -104,6 +105,15 @@ impl BrokerBuilder {
     /// 406, and the transaction is forgotten. The default is 1 000 000.
     pub fn transaction_max(mut self, messages: usize) -> Self {
         self.limits.transaction_max = messages;
+        self
+    }
+
+    /// Tables and arrays inside one another, in the arguments of methods and the headers of messages; one level more is
+    /// a 501 in a method and a 502 in a message, as other tables that cannot be read. From 1, which is what a client's
+    /// `capabilities` take, to 128, which is the default: reading a table takes stack for each level. RabbitMQ's `x-death`
+    /// header has three.
+    pub fn table_depth_max(mut self, levels: usize) -> Self {
+        self.limits.table_depth_max = levels;
         self
     }
 

@@ -50,6 +50,9 @@ pub(super) struct LimitArguments {
     /// Messages that a transaction publishes, counted for every queue they go to.
     #[arg(long, value_name = "MESSAGES", default_value_t = 1_000_000)]
     transaction_max: usize,
+    /// Tables and arrays inside one another, in methods and in messages; from 1 to 128.
+    #[arg(long, value_name = "LEVELS", default_value_t = 128)]
+    table_depth_max: usize,
 }
 
 impl LimitArguments {
@@ -66,7 +69,8 @@ impl LimitArguments {
             .exchanges_max(self.exchanges_max)
             .bindings_per_exchange_max(self.bindings_per_exchange_max)
             .consumers_per_channel_max(self.consumers_per_channel_max)
-            .transaction_max(self.transaction_max);
+            .transaction_max(self.transaction_max)
+            .table_depth_max(self.table_depth_max);
         let builder = match self.queue_max_length {
             None => builder,
             Some(messages) => builder.queue_max_length(messages),
@@ -156,7 +160,7 @@ mod tests {
             "--heartbeat 1 --handshake-timeout 2 --frame-max 8192 --channel-max 3 --message-max 4kB \
              --connections-max 5 --memory-high-watermark 6MiB --outbox-max 7MiB \
              --queue-max-length 8 --queues-max 9 --exchanges-max 10 --bindings-per-exchange-max 11 \
-             --consumers-per-channel-max 12 --transaction-max 13",
+             --consumers-per-channel-max 12 --transaction-max 13 --table-depth-max 14",
         );
         let expected = Broker::builder()
             .heartbeat(Duration::from_secs(1))
@@ -172,7 +176,8 @@ mod tests {
             .exchanges_max(10)
             .bindings_per_exchange_max(11)
             .consumers_per_channel_max(12)
-            .transaction_max(13);
+            .transaction_max(13)
+            .table_depth_max(14);
         assert_eq!(format!("{:?}", given.unwrap()), format!("{expected:?}"));
     }
 

@@ -27,7 +27,8 @@ pub(crate) enum ContentHeaderError {
 }
 
 impl<'a> ContentHeader<'a> {
-    pub(crate) fn read(payload: &'a [u8]) -> Result<Self, ContentHeaderError> {
+    /// Reads a header frame's payload; its headers may have so many tables inside one another.
+    pub(crate) fn read(payload: &'a [u8], table_depth_max: usize) -> Result<Self, ContentHeaderError> {
         let (&[c0, c1, w0, w1], rest) = payload.split_first_chunk().ok_or(ContentHeaderError::Truncated)?;
         let (size, properties) = rest.split_first_chunk().ok_or(ContentHeaderError::Truncated)?;
         if properties.len() < 2 {
@@ -40,7 +41,7 @@ impl<'a> ContentHeader<'a> {
         if class_id != BASIC {
             return Err(ContentHeaderError::Class(class_id));
         }
-        if !PropertyReader::new(properties).is_good() {
+        if !PropertyReader::new(properties).is_good(table_depth_max) {
             return Err(ContentHeaderError::Properties);
         }
         Ok(Self { body_size: u64::from_be_bytes(*size), properties })
@@ -160,14 +161,14 @@ impl<'a> PropertyReader<'a> {
     }
 
     /// Whether the bytes are what the flags announce.
-    fn is_good(self) -> bool {
+    fn is_good(self, table_depth_max: usize) -> bool {
         let flags = self.flags();
         let mut left = flags & !RESERVED_FLAGS;
         let mut rest = self.properties.get(2..).unwrap_or_default();
         while let Some(property) = Property::ALL.get(left.leading_zeros() as usize) {
             left &= !property.flag();
             let Some((value, after)) = split_value(*property, rest) else { return false };
-            if *property == Property::Headers && !table::check(value) {
+            if *property == Property::Headers && !table::check(value, table_depth_max) {
                 return false;
             }
             rest = after;
@@ -268,7 +269,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::wire::table::TableWriter;
+    use crate::wire::table::{DEPTH_MAX, TableWriter};
 
     fn encode(properties: &BasicProperties) -> Vec<u8> {
         basic::gen_properties(properties)(WriteContext::from(Vec::new())).unwrap().write
@@ -308,14 +309,21 @@ mod tests {
     fn properties_are_found_among_all_others() {
         let bytes = encode(&all());
         let header = header_of(&bytes);
-        assert_eq!(ContentHeader::read(&header).unwrap(), ContentHeader { body_size: 5, properties: &bytes });
+        assert_eq!(
+            ContentHeader::read(&header, DEPTH_MAX).unwrap(),
+            ContentHeader { body_size: 5, properties: &bytes }
+        );
         let reader = PropertyReader::new(&bytes);
         assert_eq!((reader.priority(), reader.delivery_mode()), (Some(9), Some(2)));
         assert_eq!(reader.reply_to(), Some(&b"r"[..]));
         assert_eq!((reader.expiration(), reader.user_id()), (Some(&b"100"[..]), Some(&b"guest"[..])));
         assert_eq!(reader.headers(), all().headers().clone());
         for end in 14..header.len() {
-            assert_eq!(ContentHeader::read(&header[..end]).unwrap_err(), ContentHeaderError::Properties, "{end}");
+            assert_eq!(
+                ContentHeader::read(&header[..end], DEPTH_MAX).unwrap_err(),
+                ContentHeaderError::Properties,
+                "{end}"
+            );
         }
         let reader = PropertyReader::new(&[0, 0]);
         assert_eq!((reader.priority(), reader.reply_to(), reader.headers()), (None, None, None));
@@ -323,7 +331,7 @@ mod tests {
 
     #[test]
     fn bad_headers_say_what_is_wrong_with_them() {
-        let read = |bytes: &[u8]| ContentHeader::read(bytes).unwrap_err();
+        let read = |bytes: &[u8]| ContentHeader::read(bytes, DEPTH_MAX).unwrap_err();
         assert_eq!(read(&[0, 60, 0, 0, 0]), ContentHeaderError::Truncated);
         let mut header = header_of(&[0, 0]);
         header[3] = 1;
@@ -333,7 +341,10 @@ mod tests {
         assert_eq!(read(&header), ContentHeaderError::Class(50));
         assert_eq!(read(&header_of(&[0, 1])), ContentHeaderError::Properties, "more flags");
         assert_eq!(read(&header_of(&[0, 0, 9])), ContentHeaderError::Properties, "more bytes");
-        assert!(ContentHeader::read(&header_of(&[0x00, 0x80, 2, 0xFF, 0xFE])).is_ok(), "text need not be UTF-8");
+        assert!(
+            ContentHeader::read(&header_of(&[0x00, 0x80, 2, 0xFF, 0xFE]), DEPTH_MAX).is_ok(),
+            "text need not be UTF-8"
+        );
     }
 
     #[test]

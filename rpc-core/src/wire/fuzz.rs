@@ -7,7 +7,7 @@ use super::{
     ContentHeader, Decoder, FrameError, FrameKind, Method, OutBuffer, PropertyReader, PropertyWriter,
     frame::{FRAME_END, FRAME_OVERHEAD},
     read_method, read_protocol_header,
-    table::{self, TableWriter},
+    table::{self, DEPTH_MAX, TableWriter},
 };
 
 /// The first byte says in what pieces the rest comes in. However it is cut, the same frames are found; they are together the
@@ -66,13 +66,13 @@ fn look_into(frame: &Frame) {
     match frame.kind {
         FrameKind::Method => {
             // What is read is written as it was, but for bits that mean nothing.
-            if let Ok(Method::Other(class)) = read_method(&frame.payload) {
+            if let Ok(Method::Other(class)) = read_method(&frame.payload, DEPTH_MAX) {
                 let mut out = OutBuffer::default();
                 out.method(frame.channel, &class);
             }
         }
         FrameKind::Header => {
-            if let Ok(header) = ContentHeader::read(&frame.payload) {
+            if let Ok(header) = ContentHeader::read(&frame.payload, DEPTH_MAX) {
                 properties(header.properties);
             }
         }
@@ -88,7 +88,7 @@ pub fn tables(data: &[u8]) {
         Some((_, bytes)) => {
             let mut header = vec![0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5];
             header.extend_from_slice(bytes);
-            if let Ok(header) = ContentHeader::read(&header) {
+            if let Ok(header) = ContentHeader::read(&header, DEPTH_MAX) {
                 properties(header.properties);
             }
         }
@@ -97,7 +97,7 @@ pub fn tables(data: &[u8]) {
 }
 
 fn one_table(bytes: &[u8]) {
-    let is_good = table::check(bytes);
+    let is_good = table::check(bytes, DEPTH_MAX);
     let mut writer = TableWriter::new();
     for field in table::fields(bytes) {
         writer.raw(field);
@@ -136,7 +136,7 @@ fn properties(bytes: &[u8]) {
     assert_eq!((again[0], again[1], &again[2..]), (bytes[0], bytes[1] & !2, &bytes[2..]), "properties written again");
     if let Some(headers) = reader.raw_headers() {
         one_table(headers);
-        assert!(table::check(headers) && reader.headers().is_some(), "headers are no table");
+        assert!(table::check(headers, DEPTH_MAX) && reader.headers().is_some(), "headers are no table");
     }
     let headers = TableWriter::new().finish();
     let changed = PropertyWriter::new(bytes).headers(&headers).reply_to("there").without_expiration().write();

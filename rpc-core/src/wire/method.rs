@@ -52,8 +52,8 @@ pub(crate) fn method_ids(payload: &[u8]) -> Option<(u16, u16)> {
     Some((u16::from_be_bytes([c0, c1]), u16::from_be_bytes([m0, m1])))
 }
 
-/// Reads a method frame's payload.
-pub(crate) fn read_method(payload: &[u8]) -> Result<Method<'_>, MethodError> {
+/// Reads a method frame's payload; its table may have so many tables inside one another.
+pub(crate) fn read_method(payload: &[u8], table_depth_max: usize) -> Result<Method<'_>, MethodError> {
     let (class_id, method_id) = method_ids(payload).ok_or(MethodError::Truncated)?;
     let malformed = MethodError::Malformed { class_id, method_id };
     match (class_id, method_id) {
@@ -61,7 +61,7 @@ pub(crate) fn read_method(payload: &[u8]) -> Result<Method<'_>, MethodError> {
         (BASIC, ACK) => read_ack(payload).map(Method::Ack).ok_or(malformed),
         _ if !is_known(class_id, method_id) => Err(MethodError::Unknown { class_id, method_id }),
         // Before the library looks at it: its parser recurses as deep as a table goes.
-        ids if !is_table_good(ids, payload) => Err(malformed),
+        ids if !is_table_good(ids, payload, table_depth_max) => Err(malformed),
         _ => match parse_class(payload) {
             Ok(([], class)) => Ok(Method::Other(Box::new(class))),
             Ok(_) | Err(_) => Err(malformed),
@@ -84,7 +84,7 @@ fn read_ack(payload: &[u8]) -> Option<Ack> {
 }
 
 /// The table of a method that has one.
-fn is_table_good((class_id, method_id): (u16, u16), payload: &[u8]) -> bool {
+fn is_table_good((class_id, method_id): (u16, u16), payload: &[u8], table_depth_max: usize) -> bool {
     // What stands before the table: fixed bytes, short strings, fixed bytes.
     let (before, strings, after) = match (class_id, method_id) {
         (10, 11) => (4, 0, 0),
@@ -99,7 +99,7 @@ fn is_table_good((class_id, method_id): (u16, u16), payload: &[u8]) -> bool {
         let Some((_, after)) = short_string(rest) else { return false };
         rest = after;
     }
-    rest.get(after..).and_then(table::split_table).is_some_and(|(table, _)| table::check(table))
+    rest.get(after..).and_then(table::split_table).is_some_and(|(table, _)| table::check(table, table_depth_max))
 }
 
 /// The short string at the front, and what follows it.
@@ -140,6 +140,10 @@ mod tests {
 
     use super::*;
 
+    fn read(payload: &[u8]) -> Result<Method<'_>, MethodError> {
+        read_method(payload, table::DEPTH_MAX)
+    }
+
     fn bytes_of(class: &AMQPClass) -> Vec<u8> {
         gen_class(class)(WriteContext::from(Vec::new())).unwrap().write
     }
@@ -154,14 +158,14 @@ mod tests {
         };
         let payload = bytes_of(&AMQPClass::Basic(basic::AMQPMethod::Publish(publish)));
         let expected = Publish { exchange: b"amq.topic", routing_key: b"a.b", mandatory: true, immediate: false };
-        assert!(matches!(read_method(&payload), Ok(Method::Publish(publish)) if publish == expected));
+        assert!(matches!(read(&payload), Ok(Method::Publish(publish)) if publish == expected));
         for end in 0..payload.len() {
-            assert!(read_method(&payload[..end]).is_err(), "{end}");
+            assert!(read(&payload[..end]).is_err(), "{end}");
         }
         let ack = basic::Ack { delivery_tag: u64::MAX - 1, multiple: true };
         let payload = bytes_of(&AMQPClass::Basic(basic::AMQPMethod::Ack(ack)));
         let expected = Ack { delivery_tag: u64::MAX - 1, multiple: true };
-        assert!(matches!(read_method(&payload), Ok(Method::Ack(ack)) if ack == expected));
+        assert!(matches!(read(&payload), Ok(Method::Ack(ack)) if ack == expected));
     }
 
     #[test]
@@ -214,21 +218,21 @@ mod tests {
         ];
         for class in classes {
             let mut payload = bytes_of(&class);
-            assert!(matches!(read_method(&payload), Ok(Method::Other(read)) if *read == class), "{class:?}");
+            assert!(matches!(read(&payload), Ok(Method::Other(read)) if *read == class), "{class:?}");
             let at = payload.windows(4).position(|bytes| bytes == b"\x01xS\0").unwrap();
             payload[at + 2] = b'?';
-            assert!(matches!(read_method(&payload), Err(MethodError::Malformed { .. })), "{class:?}");
+            assert!(matches!(read(&payload), Err(MethodError::Malformed { .. })), "{class:?}");
         }
     }
 
     #[test]
     fn unknown_malformed_and_overlong_methods_are_told_apart() {
         let unknown = MethodError::Unknown { class_id: 99, method_id: 1 };
-        assert_eq!(read_method(&[0, 99, 0, 1]).unwrap_err(), unknown);
+        assert_eq!(read(&[0, 99, 0, 1]).unwrap_err(), unknown);
         let malformed = MethodError::Malformed { class_id: 50, method_id: 10 };
-        assert_eq!(read_method(&[0, 50, 0, 10, 0]).unwrap_err(), malformed);
+        assert_eq!(read(&[0, 50, 0, 10, 0]).unwrap_err(), malformed);
         let overlong = MethodError::Malformed { class_id: 60, method_id: 10 };
-        assert_eq!(read_method(&[0, 60, 0, 10, 0, 0, 0, 0, 0, 0, 0, 9]).unwrap_err(), overlong);
-        assert_eq!(read_method(&[0, 50]).unwrap_err(), MethodError::Truncated);
+        assert_eq!(read(&[0, 60, 0, 10, 0, 0, 0, 0, 0, 0, 0, 9]).unwrap_err(), overlong);
+        assert_eq!(read(&[0, 50]).unwrap_err(), MethodError::Truncated);
     }
 }

@@ -95,9 +95,10 @@ pub(crate) fn find<'a>(table: &'a [u8], key: &[u8]) -> Option<Value<'a>> {
     fields(table).find(|field| field.key == key).map(|field| field.value)
 }
 
-/// Whether `table`, its length included, is one whole table, no deeper than [`DEPTH_MAX`].
-pub(crate) fn check(table: &[u8]) -> bool {
-    content(table).is_some_and(|(content, after)| after.is_empty() && check_fields(content, DEPTH_MAX))
+/// Whether `table`, its length included, is one whole table, with no more than so many tables and arrays inside one
+/// another: at most [`DEPTH_MAX`], because this and whoever decodes it recurse.
+pub(crate) fn check(table: &[u8], depth_max: usize) -> bool {
+    content(table).is_some_and(|(content, after)| after.is_empty() && check_fields(content, depth_max.min(DEPTH_MAX)))
 }
 
 /// The bytes of the table at the front of `bytes`, its length included.
@@ -125,19 +126,20 @@ fn check_fields(mut rest: &[u8], depth: usize) -> bool {
 fn check_value(value: Value<'_>, depth: usize) -> bool {
     match value.kind {
         b'F' => depth > 0 && check_fields(&value.raw[4..], depth - 1),
-        b'A' => {
-            let mut rest = &value.raw[4..];
-            while !rest.is_empty() {
-                let Some((value, after)) = split_value(rest) else { return false };
-                if depth == 0 || !check_value(value, depth - 1) {
-                    return false;
-                }
-                rest = after;
-            }
-            true
-        }
+        b'A' => depth > 0 && check_values(&value.raw[4..], depth - 1),
         _ => true,
     }
+}
+
+fn check_values(mut rest: &[u8], depth: usize) -> bool {
+    while !rest.is_empty() {
+        let Some((value, after)) = split_value(rest) else { return false };
+        if !check_value(value, depth) {
+            return false;
+        }
+        rest = after;
+    }
+    true
 }
 
 fn split_field(bytes: &[u8]) -> Option<(Field<'_>, &[u8])> {
@@ -240,7 +242,7 @@ fn put_with_length(bytes: &mut Vec<u8>, tail: &[u8]) {
     bytes.extend_from_slice(tail);
 }
 
-/// Tables in tables. The recursive parser of `amq-protocol` would exhaust the stack at a few thousand.
+/// Tables in tables, at the most. The recursive parser of `amq-protocol` would exhaust the stack at a few thousand.
 pub(crate) const DEPTH_MAX: usize = 128;
 
 #[cfg(test)]
@@ -268,7 +270,7 @@ mod tests {
         let mut writer = TableWriter::new();
         writer.text("text", b"abc").texts("list", [&b"x"[..], b"yz"]).tables("tables", [&inner[..]]);
         let table = writer.finish();
-        assert!(check(&table));
+        assert!(check(&table, DEPTH_MAX));
         let (rest, parsed) = parse_field_table(&table[..]).unwrap();
         assert!(rest.is_empty());
         assert_eq!(parsed.inner().get("text"), Some(&AMQPValue::LongString("abc".into())));
@@ -286,18 +288,20 @@ mod tests {
         writer.text("text", b"abc").integer("n", 1).texts("list", [&b"x"[..]]);
         let table = writer.finish();
         for end in 0..table.len() {
-            assert!(!check(&table[..end]), "{end}");
+            assert!(!check(&table[..end], DEPTH_MAX), "{end}");
         }
         let unknown_type = [0, 0, 0, 4, 1, b'a', b'Z', 0];
-        assert!(!check(&unknown_type));
+        assert!(!check(&unknown_type, DEPTH_MAX));
     }
 
     #[test]
     fn nesting_is_bounded() {
-        assert!(check(&nested(100)));
-        assert!(parse_field_table(&nested(100)[..]).is_ok());
-        assert!(!check(&nested(DEPTH_MAX + 1)));
-        assert!(!check(&nested(20_000)));
+        assert!(check(&nested(DEPTH_MAX), DEPTH_MAX));
+        assert!(parse_field_table(&nested(DEPTH_MAX)[..]).is_ok());
+        assert!(!check(&nested(DEPTH_MAX + 1), DEPTH_MAX));
+        assert!(!check(&nested(20_000), usize::MAX), "no limit is higher than what the stack bears");
+        assert!(check(&nested(3), 3) && !check(&nested(4), 3));
+        assert!(check(&nested(0), 0) && !check(&nested(1), 0));
     }
 
     #[test]

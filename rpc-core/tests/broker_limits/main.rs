@@ -6,11 +6,12 @@ mod many;
 mod memory;
 mod slow;
 mod socket;
+mod tables;
 
 use std::time::{Duration, Instant};
 
 use rpc_core::broker::Broker;
-use socket::{PROTOCOL_HEADER, method, open, read_to_end};
+use socket::{PROTOCOL_HEADER, open, read_to_end};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 #[tokio::test]
@@ -65,24 +66,4 @@ async fn a_fault_is_read_even_over_input_nobody_read() {
     let received = read_to_end(&mut stream).await;
     let text = String::from_utf8_lossy(&received);
     assert!(text.contains("FRAME_ERROR - type 3, all octets = <<>>: {frame_too_large,4294967295,131064}"), "{text}");
-}
-
-#[tokio::test]
-async fn a_table_nested_without_end_is_refused() {
-    let broker = Broker::start().await.unwrap();
-    let mut stream = open(&broker, 0).await;
-    let mut table = vec![0; 4];
-    for _ in 0..18_000 {
-        let mut outer = ((table.len() + 3) as u32).to_be_bytes().to_vec();
-        outer.extend([1, b'k', b'F']);
-        outer.append(&mut table);
-        table = outer;
-    }
-    stream.write_all(&method(1, &[0, 20, 0, 10, 0])).await.unwrap();
-    let mut declare = vec![0, 50, 0, 10, 0, 0, 1, b'q', 0];
-    declare.extend(table);
-    stream.write_all(&method(1, &declare)).await.unwrap();
-    let received = read_to_end(&mut stream).await;
-    assert!(String::from_utf8_lossy(&received).contains("FRAME_ERROR - cannot decode"));
-    open(&broker, 0).await;
 }

@@ -76,10 +76,26 @@ pub(crate) fn publish_to(exchange: &str, routing_key: &str, is_mandatory: bool, 
     }
     publish.push(is_mandatory.into());
     let mut bytes = method(1, &publish);
+    bytes.extend(content(&[0, 0], body));
+    bytes
+}
+
+/// A message for a queue, with a table of headers.
+pub(crate) fn publish_with(queue: &str, headers: &[u8], body: &[u8]) -> Vec<u8> {
+    let mut publish = vec![0, 60, 0, 40, 0, 0, 0, queue.len() as u8];
+    publish.extend(queue.as_bytes());
+    publish.push(0);
+    let mut bytes = method(1, &publish);
+    bytes.extend(content(&[&[0x20, 0], headers].concat(), body));
+    bytes
+}
+
+/// A content header with these flags and properties, and one frame of body.
+fn content(properties: &[u8], body: &[u8]) -> Vec<u8> {
     let mut header = vec![0, 60, 0, 0];
     header.extend((body.len() as u64).to_be_bytes());
-    header.extend([0, 0]);
-    bytes.extend(frame(2, 1, &header));
+    header.extend(properties);
+    let mut bytes = frame(2, 1, &header);
     bytes.extend(frame(3, 1, body));
     bytes
 }

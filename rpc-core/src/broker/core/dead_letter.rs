@@ -238,7 +238,7 @@ mod tests {
 
     fn deaths_of(message: &Message) -> Vec<(String, String, i64)> {
         let headers = PropertyReader::new(message.properties()).raw_headers().unwrap();
-        assert!(table::check(headers));
+        assert!(table::check(headers, table::DEPTH_MAX));
         let text = |death: Value<'_>, key: &[u8]| {
             let field = death.as_table().unwrap().find(|field| field.key == key).unwrap();
             String::from_utf8(field.value.as_text().unwrap().to_vec()).unwrap()

@@ -3,7 +3,7 @@
 use amq_protocol::protocol::{AMQPClass, access, channel as channel_class, connection as connection_class};
 
 use super::{
-    ConnectionId, Core, Fault, Flow, Now,
+    ConnectionId, Core, Fault, Flow, Limits, Now,
     channel::{Channel, Incoming, Settle},
     connection::REFUSED_PAUSE,
     session::{Stage, short},
@@ -101,7 +101,7 @@ impl Core {
             kind => return Err(Fault::unexpected_kind(kind.octet(), frame.payload)),
         }
         let ids = method_ids(frame.payload).unwrap_or_default();
-        match read(frame)? {
+        match read(frame, &self.rules.limits)? {
             Method::Other(class) if frame.channel == 0 => match *class {
                 AMQPClass::Connection(method) => self.connection_method(id, method, now),
                 _ => self.unexpected_method(id),
@@ -141,7 +141,7 @@ impl Core {
     }
 
     fn channel_method(&mut self, id: ConnectionId, number: u16, frame: &RawFrame<'_>, now: Now) -> Result<(), Fault> {
-        match read(frame)? {
+        match read(frame, &self.rules.limits)? {
             Method::Publish(publish) => self.begin_publish(id, number, &publish),
             Method::Ack(ack) => self.settle(id, number, ack.delivery_tag, ack.multiple, Settle::Ack, now),
             Method::Other(class) => match *class {
@@ -179,7 +179,7 @@ impl Core {
         if ids != CHANNEL_OPEN {
             return Err(Fault::channel_error("expected 'channel.open'").at(ids));
         }
-        read(frame)?;
+        read(frame, &self.rules.limits)?;
         let channel = Channel::open(&self.memory);
         let session = self.session_mut(id)?;
         let (open, max) = (session.channels.len(), session.channel_max);
@@ -242,8 +242,8 @@ impl Core {
 }
 
 /// A method frame's method, or the fault its bytes are.
-fn read<'a>(frame: &RawFrame<'a>) -> Result<Method<'a>, Fault> {
-    read_method(frame.payload).map_err(|error| match error {
+fn read<'a>(frame: &RawFrame<'a>, limits: &Limits) -> Result<Method<'a>, Fault> {
+    read_method(frame.payload, limits.table_depth_max).map_err(|error| match error {
         MethodError::Truncated => Fault::unknown_frame(frame.kind.octet(), frame.payload),
         MethodError::Unknown { class_id, method_id } => {
             Fault::not_implemented(format!("method {method_id} of class {class_id}")).at((class_id, method_id))

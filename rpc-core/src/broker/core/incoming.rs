@@ -23,7 +23,7 @@ impl Core {
         let publish = Publish::read(frame.payload)?;
         let mut ahead = frames.clone();
         let mut next = |kind| ahead.next().filter(|next| (next.kind, next.channel) == (kind, frame.channel));
-        let header = ContentHeader::read(next(FrameKind::Header)?.payload).ok()?;
+        let header = ContentHeader::read(next(FrameKind::Header)?.payload, self.rules.limits.table_depth_max).ok()?;
         let is_small = header.body_size <= self.message_max_bytes().min(COPY_MAX_BYTES as u64);
         let small = match header.body_size {
             0 => &[][..],
@@ -71,6 +71,7 @@ impl Core {
         now: Now,
     ) -> Result<(), Fault> {
         let limit = self.message_max_bytes();
+        let table_depth_max = self.rules.limits.table_depth_max;
         let channel = self.channel_mut(id, number)?;
         let Some(incoming) = &mut channel.incoming else {
             return Err(Fault::expected_method());
@@ -78,7 +79,7 @@ impl Core {
         if incoming.has_header {
             return Err(Fault::expected_body().at(PUBLISH));
         }
-        let header = ContentHeader::read(frame.payload).map_err(|error| match error {
+        let header = ContentHeader::read(frame.payload, table_depth_max).map_err(|error| match error {
             ContentHeaderError::Truncated => Fault::unknown_frame(2, frame.payload),
             ContentHeaderError::Weight => Fault::expected_header("non content header frame").at(PUBLISH),
             ContentHeaderError::Class(class_id) => {

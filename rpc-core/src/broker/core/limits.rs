@@ -1,5 +1,7 @@
 //! How much of everything there may be. Pure.
 
+use crate::wire::table::DEPTH_MAX;
+
 /// The bounds that no protocol negotiates.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
@@ -15,6 +17,8 @@ pub(crate) struct Limits {
     pub(crate) consumers_per_channel_max: usize,
     /// Messages that a transaction puts into queues.
     pub(crate) transaction_max: usize,
+    /// Tables and arrays inside one another, in methods and in messages.
+    pub(crate) table_depth_max: usize,
 }
 
 impl Default for Limits {
@@ -28,6 +32,7 @@ impl Default for Limits {
             bindings_per_exchange_max: 1_000_000,
             consumers_per_channel_max: 10_000,
             transaction_max: 1_000_000,
+            table_depth_max: DEPTH_MAX,
         }
     }
 }

@@ -18,7 +18,7 @@ use bytes::BytesMut;
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::{Decoder, FrameKind, Method, RawFrame, read_method};
+use crate::wire::{Decoder, FrameKind, Method, RawFrame, read_method, table::DEPTH_MAX};
 
 /// A broker, its clock, and what each client has been sent and not looked at yet.
 struct Bench {
@@ -241,7 +241,7 @@ fn tune_ok() -> AMQPClass {
 
 /// The method and what matters of it.
 fn name_of(frame: &RawFrame<'_>) -> String {
-    match read_method(frame.payload).unwrap() {
+    match read_method(frame.payload, DEPTH_MAX).unwrap() {
         Method::Other(class) => match *class {
             AMQPClass::Basic(basic::AMQPMethod::Deliver(deliver)) => {
                 format!("deliver {}{}", deliver.delivery_tag, if deliver.redelivered { " again" } else { "" })

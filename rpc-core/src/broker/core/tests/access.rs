@@ -209,13 +209,15 @@ fn a_certificate_is_as_good_as_a_password() {
 fn close_text(bench: &mut Bench, id: ConnectionId) -> Option<String> {
     let mut buffer = bench.received.remove(&id).unwrap_or_default();
     let (batch, _) = Decoder::new(131_072).cut(&mut buffer, usize::MAX);
-    batch.frames().filter(|frame| frame.kind == FrameKind::Method).find_map(|frame| match read_method(frame.payload) {
-        Ok(Method::Other(class)) => match *class {
-            AMQPClass::Channel(channel_class::AMQPMethod::Close(close)) => Some(close.reply_text.to_string()),
-            AMQPClass::Connection(connection::AMQPMethod::Close(close)) => Some(close.reply_text.to_string()),
+    batch.frames().filter(|frame| frame.kind == FrameKind::Method).find_map(|frame| {
+        match read_method(frame.payload, DEPTH_MAX) {
+            Ok(Method::Other(class)) => match *class {
+                AMQPClass::Channel(channel_class::AMQPMethod::Close(close)) => Some(close.reply_text.to_string()),
+                AMQPClass::Connection(connection::AMQPMethod::Close(close)) => Some(close.reply_text.to_string()),
+                _ => None,
+            },
             _ => None,
-        },
-        _ => None,
+        }
     })
 }
 

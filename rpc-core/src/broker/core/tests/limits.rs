@@ -13,6 +13,7 @@ const NONE_LEFT: Limits = Limits {
     bindings_per_exchange_max: 2,
     consumers_per_channel_max: 2,
     transaction_max: 4,
+    table_depth_max: 3,
 };
 
 fn bench() -> (Bench, ConnectionId) {
