@@ -86,7 +86,11 @@ impl World {
             message_max_bytes: 10_000,
             connections_max: CLIENTS,
             // Low enough to be reached.
-            limits: Limits { memory_high_watermark: 40_000, ..Limits::default() },
+            limits: Limits {
+                memory_high_watermark: 40_000,
+                consumer_timeout: Some(Duration::from_secs(2)),
+                ..Limits::default()
+            },
         };
         let now = Now { instant: Instant::now(), unix_s: 1_700_000_000 };
         Self { core: Core::new(rules, 1), now, clients: [const { None }; CLIENTS], methods_received: 0 }

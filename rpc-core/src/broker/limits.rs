@@ -17,6 +17,7 @@ use crate::wire::FRAME_MIN_SIZE;
 /// | bytes of a message | 128 MiB | `message_max_bytes` | `--message-max` |
 /// | time for the handshake | 10 s | `handshake_timeout` | `--handshake-timeout` |
 /// | silence of a client | two heartbeats of 60 s | `heartbeat` | `--heartbeat` |
+/// | time until a delivery is acknowledged | 30 min | `consumer_timeout` | `--consumer-timeout` |
 /// | bytes of all messages and declarations, before publishers are blocked | 40 % of the memory | `memory_high_watermark` | `--memory-high-watermark` |
 /// | bytes that wait for a client that does not read | 4 MiB | `outbox_max_bytes` | `--outbox-max` |
 /// | messages ready in a queue | that is all: the memory | `queue_max_length` | `--queue-max-length` |
@@ -52,6 +53,16 @@ impl BrokerBuilder {
     /// How long a client may take from connecting to `connection.open`. The default is 10 s.
     pub fn handshake_timeout(mut self, limit: Duration) -> Self {
         self.handshake_timeout = limit;
+        self
+    }
+
+    /// How long a delivery, or what `basic.get` got, may wait for its acknowledgement: then its channel is closed with
+    /// 406 and RabbitMQ's text, and what it held goes back to its queues. The default is 30 minutes, as in RabbitMQ from
+    /// 3.8.17 on; zero is no limit.
+    ///
+    /// Looked for now and then: it may take a thirtieth longer, and two seconds at the least.
+    pub fn consumer_timeout(mut self, limit: Duration) -> Self {
+        self.limits.consumer_timeout = (!limit.is_zero()).then_some(limit);
         self
     }
 

@@ -207,9 +207,8 @@ impl Shared {
     /// Does what is due, and says when something is next.
     pub(super) fn tick(&self) -> Option<Instant> {
         let mut state = self.lock();
-        state.core.tick(now());
-        state.timer_at = state.core.next_timer();
-        let next = state.timer_at;
+        let next = state.core.tick(now());
+        state.timer_at = next;
         self.finish(state);
         next
     }

@@ -13,6 +13,9 @@ pub(super) struct LimitArguments {
     /// How long a client may take until its connection is open, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     handshake_timeout: u16,
+    /// How long a delivery may wait for its acknowledgement before its channel is closed, in seconds; 0 is for ever.
+    #[arg(long, value_name = "SECONDS", default_value_t = 1_800)]
+    consumer_timeout: u32,
     /// The largest frame, in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = 131_072)]
     frame_max: u32,
@@ -60,6 +63,7 @@ impl LimitArguments {
         let builder = builder
             .heartbeat(Duration::from_secs(self.heartbeat.into()))
             .handshake_timeout(Duration::from_secs(self.handshake_timeout.into()))
+            .consumer_timeout(Duration::from_secs(self.consumer_timeout.into()))
             .frame_max(self.frame_max)
             .channel_max(self.channel_max)
             .message_max_bytes(self.message_max.0)
@@ -160,7 +164,7 @@ mod tests {
             "--heartbeat 1 --handshake-timeout 2 --frame-max 8192 --channel-max 3 --message-max 4kB \
              --connections-max 5 --memory-high-watermark 6MiB --outbox-max 7MiB \
              --queue-max-length 8 --queues-max 9 --exchanges-max 10 --bindings-per-exchange-max 11 \
-             --consumers-per-channel-max 12 --transaction-max 13 --table-depth-max 14",
+             --consumers-per-channel-max 12 --transaction-max 13 --table-depth-max 14 --consumer-timeout 15",
         );
         let expected = Broker::builder()
             .heartbeat(Duration::from_secs(1))
@@ -177,7 +181,8 @@ mod tests {
             .bindings_per_exchange_max(11)
             .consumers_per_channel_max(12)
             .transaction_max(13)
-            .table_depth_max(14);
+            .table_depth_max(14)
+            .consumer_timeout(Duration::from_secs(15));
         assert_eq!(format!("{:?}", given.unwrap()), format!("{expected:?}"));
     }
 

@@ -4,6 +4,7 @@
 
 mod many;
 mod memory;
+mod overdue;
 mod slow;
 mod socket;
 mod tables;

@@ -8,6 +8,7 @@ use super::{
     confirms::Confirms,
     memory::Memory,
     message::{Assembly, Entry, Message},
+    overdue::Look,
     unacked::Unacked,
     vhost::QueueKey,
 };
@@ -174,6 +175,11 @@ impl Channel {
         self.unacked.take(delivery_tag)
     }
 
+    /// Whether a delivery has waited too long for its acknowledgement.
+    pub(super) fn is_overdue(&mut self, look: Look) -> bool {
+        self.unacked.is_overdue(look)
+    }
+
     /// Takes out everything unacknowledged, in delivery order.
     pub(super) fn take_all(&mut self) -> Vec<Delivered> {
         self.unacked.take_all()
@@ -282,7 +288,8 @@ impl Channel {
 
     /// Panics unless tags, slots and windows say the same as the deliveries, and no window is exceeded.
     pub(super) fn check(&self) {
-        let Unacked { last_tag, deliveries, holes } = &self.unacked;
+        let Unacked { last_tag, deliveries, holes, .. } = &self.unacked;
+        assert!(deliveries.front().is_none_or(|(_, delivered)| delivered.is_some()), "a hole at the front");
         assert!(deliveries.iter().map(|(tag, _)| *tag).is_sorted_by(|a, b| a < b), "tags out of order");
         assert!(deliveries.back().is_none_or(|(tag, _)| tag <= last_tag), "a tag that was not given out");
         assert_eq!(*holes, deliveries.iter().filter(|(_, delivered)| delivered.is_none()).count(), "holes");
@@ -316,11 +323,11 @@ fn is_below(count: usize, limit: u16) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::{super::unacked::HOLES_MIN, *};
     use crate::broker::core::message::tests::message;
 
-    fn delivered(slot: Option<usize>) -> Delivered {
+    pub(in super::super) fn delivered(slot: Option<usize>) -> Delivered {
         let entry = Entry { place: 1, message: message(b"", 0), delivery_count: 0, expires_at: None };
         Delivered { queue: QueueKey(1), entry, slot, delivery_tag: 0 }
     }

@@ -66,9 +66,14 @@ impl Channels {
         low.chain(self.high.iter().map(|(number, channel)| (*number, &**channel)))
     }
 
+    /// In the order of their numbers.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (u16, &mut Channel)> {
+        let low = self.low.iter_mut().zip(0..).filter_map(|(channel, number)| Some((number, channel.as_deref_mut()?)));
+        low.chain(self.high.iter_mut().map(|(number, channel)| (*number, &mut **channel)))
+    }
+
     pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut Channel> {
-        let low = self.low.iter_mut().filter_map(Option::as_deref_mut);
-        low.chain(self.high.values_mut().map(|channel| &mut **channel))
+        self.iter_mut().map(|(_, channel)| channel)
     }
 }
 

@@ -3,6 +3,8 @@
 //! A soft fault closes the channel, a hard one the connection. There is one constructor for each text; a text that
 //! stands here is RabbitMQ 3.10.8's own.
 
+use std::time::Duration;
+
 use super::access::Resource;
 use crate::wire::ReplyCode;
 
@@ -111,6 +113,14 @@ impl Fault {
     /// RabbitMQ's words for `consumer_max_per_channel`.
     pub(super) fn too_many_consumers(max: usize) -> Self {
         Self::not_allowed(format!("reached maximum ({max}) of consumers per channel"))
+    }
+
+    pub(super) fn overdue(channel: u16, limit: Duration) -> Self {
+        Self::precondition(format!(
+            "delivery acknowledgement on channel {channel} timed out. Timeout value used: {} ms. This timeout value \
+             can be configured, see consumers doc guide to learn more",
+            limit.as_millis()
+        ))
     }
 
     pub(super) fn precondition(text: impl Into<String>) -> Self {

@@ -1,5 +1,7 @@
 //! How much of everything there may be. Pure.
 
+use std::time::Duration;
+
 use crate::wire::table::DEPTH_MAX;
 
 /// The bounds that no protocol negotiates.
@@ -19,6 +21,8 @@ pub(crate) struct Limits {
     pub(crate) transaction_max: usize,
     /// Tables and arrays inside one another, in methods and in messages.
     pub(crate) table_depth_max: usize,
+    /// How long a delivery may wait for its acknowledgement.
+    pub(crate) consumer_timeout: Option<Duration>,
 }
 
 impl Default for Limits {
@@ -33,6 +37,7 @@ impl Default for Limits {
             consumers_per_channel_max: 10_000,
             transaction_max: 1_000_000,
             table_depth_max: DEPTH_MAX,
+            consumer_timeout: Some(Duration::from_secs(30 * 60)),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //!  open ─► ConnectionId
 //!  batch ─► Session ─► Channel ─► Vhost: Router, Queue ─► Sessions' output ─► take_output
-//!  tick(now): expiry                                                    (any connection's)
+//!  tick(now): expiry, deliveries kept too long                          (any connection's)
 //! ```
 //!
 //! One value for the whole broker: whoever holds it locks it for a batch of frames, and never across an await.
@@ -26,6 +26,7 @@ mod invariants;
 mod limits;
 mod memory;
 mod message;
+mod overdue;
 mod publish;
 mod queue;
 mod queue_arguments;
@@ -152,6 +153,8 @@ pub(crate) struct Core {
     sessions: Sessions,
     memory: Arc<Memory>,
     random: u64,
+    /// When channels are looked at for what they have kept too long.
+    next_look: Option<Instant>,
 }
 
 impl Core {
@@ -160,7 +163,7 @@ impl Core {
         let memory = Arc::new(Memory::new(rules.limits.memory_high_watermark));
         let vhosts = rules.vhosts.iter().map(|name| Vhost::new(name, rules.limits, &memory)).collect();
         let sessions = Sessions::new(Arc::clone(&memory), rules.limits.outbox_max_bytes);
-        Self { rules, vhosts, sessions, memory, random: seed }
+        Self { rules, vhosts, sessions, memory, random: seed, next_look: None }
     }
 
     /// A new connection, whose protocol header was good.
@@ -242,20 +245,22 @@ impl Core {
         self.deliver_all(id, keys, now);
     }
 
-    /// When something happens by itself.
+    /// When something happens by itself that may be earlier than [`Core::tick`] said.
     pub(crate) fn next_timer(&self) -> Option<Instant> {
         let held = self.sessions.injected.as_deref().and_then(Injected::next_timer);
         let farewell = self.sessions.farewells.front().map(|(due, ..)| *due);
         self.vhosts.iter().filter_map(Vhost::next_timer).chain(held).chain(farewell).min()
     }
 
-    /// Does what is due by now.
-    pub(crate) fn tick(&mut self, now: Now) {
+    /// Does what is due by now. Says when something is next, as far as that is known yet.
+    pub(crate) fn tick(&mut self, now: Now) -> Option<Instant> {
         for vhost in &mut self.vhosts {
             vhost.tick(now, &mut self.sessions);
         }
         self.send_held(now);
         self.send_farewells(now);
+        let next_look = self.close_overdue(now);
+        self.next_timer().into_iter().chain(next_look).min()
     }
 
     /// Messages that nobody has any more. Dropping them takes a while, and needs no lock.

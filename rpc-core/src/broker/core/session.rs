@@ -201,6 +201,12 @@ impl Sessions {
         slots.filter_map(|(slot, session)| Some((ConnectionId(slot), session.as_ref()?)))
     }
 
+    /// As `all`, to change them.
+    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = (ConnectionId, &mut Session)> {
+        let slots = self.slots.iter_mut().enumerate();
+        slots.filter_map(|(slot, session)| Some((ConnectionId(slot), session.as_mut()?)))
+    }
+
     pub(super) fn ids(&self) -> impl Iterator<Item = ConnectionId> {
         self.slots.iter().enumerate().filter(|(_, slot)| slot.is_some()).map(|(at, _)| ConnectionId(at))
     }

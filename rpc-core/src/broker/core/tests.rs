@@ -6,6 +6,7 @@ mod confirms;
 mod histories;
 mod limits;
 mod memory;
+mod overdue;
 
 use std::collections::{HashMap, VecDeque};
 

@@ -1,8 +1,8 @@
 //! What a channel was sent and has not settled.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Instant};
 
-use super::channel::Delivered;
+use super::{channel::Delivered, overdue::Look};
 
 /// Unacknowledged deliveries in the order of their tags. What is settled leaves a hole; holes go when they are at the
 /// front, or half of all.
@@ -12,6 +12,9 @@ pub(super) struct Unacked {
     pub(super) last_tag: u64,
     pub(super) deliveries: VecDeque<(u64, Option<Delivered>)>,
     pub(super) holes: usize,
+    /// The last tag there was when somebody looked, for as long as one up to it is out. Few: the first is younger than
+    /// the limit.
+    seen: VecDeque<(u64, Instant)>,
 }
 
 impl Unacked {
@@ -71,6 +74,22 @@ impl Unacked {
         }
     }
 
+    /// Whether the oldest delivery was out already so long ago.
+    pub(super) fn is_overdue(&mut self, look: Look) -> bool {
+        // Holes at the front are gone.
+        let Some(&(oldest, _)) = self.deliveries.front() else {
+            self.seen = VecDeque::new();
+            return false;
+        };
+        while self.seen.front().is_some_and(|(tag, _)| *tag < oldest) {
+            self.seen.pop_front();
+        }
+        if self.seen.back().is_none_or(|(tag, _)| *tag < self.last_tag) {
+            self.seen.push_back((self.last_tag, look.out_since));
+        }
+        self.seen.front().is_some_and(|(_, since)| look.now.saturating_duration_since(*since) >= look.limit)
+    }
+
     fn position(&self, tag: u64) -> Option<usize> {
         // Nearly all acknowledgements come in order.
         if self.deliveries.front()?.0 == tag {
@@ -93,3 +112,35 @@ impl Unacked {
 
 /// Fewer holes are not worth moving the rest for.
 pub(super) const HOLES_MIN: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::broker::core::channel::tests::delivered;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    /// Looks so many seconds after the start.
+    fn look(unacked: &mut Unacked, start: Instant, at_s: u64) -> bool {
+        let now = start + Duration::from_secs(at_s);
+        unacked.is_overdue(Look { now, out_since: now, limit: LIMIT })
+    }
+
+    #[test]
+    fn the_oldest_delivery_is_overdue_when_it_was_out_a_limit_ago() {
+        let (mut unacked, start) = (Unacked::default(), Instant::now());
+        unacked.push(Some(delivered(None)));
+        assert!(!look(&mut unacked, start, 0));
+        unacked.push(Some(delivered(None)));
+        assert!(!look(&mut unacked, start, 30) && !look(&mut unacked, start, 59));
+        unacked.take(1);
+        assert!(!look(&mut unacked, start, 60), "the second is not: it was first seen at 30");
+        unacked.push(Some(delivered(None)));
+        assert!(!look(&mut unacked, start, 89) && look(&mut unacked, start, 90) && look(&mut unacked, start, 91));
+        unacked.take(2);
+        assert!(!look(&mut unacked, start, 120), "the third was first seen at 89");
+        assert!(look(&mut unacked, start, 149));
+    }
+}

@@ -14,6 +14,7 @@ const NONE_LEFT: Limits = Limits {
     consumers_per_channel_max: 2,
     transaction_max: 4,
     table_depth_max: 3,
+    consumer_timeout: Some(Duration::from_secs(60)),
 };
 
 fn bench() -> (Bench, ConnectionId) {
