@@ -50,7 +50,7 @@ impl<'a> ContentHeader<'a> {
 
 /// The fourteen properties in wire order, by the bit of their flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Property {
+pub(super) enum Property {
     ContentType,
     ContentEncoding,
     Headers,
@@ -85,7 +85,7 @@ impl Property {
         Self::ClusterId,
     ];
 
-    const fn flag(self) -> u16 {
+    pub(super) const fn flag(self) -> u16 {
         1 << (15 - self as u16)
     }
 }
@@ -101,12 +101,20 @@ impl<'a> PropertyReader<'a> {
         Self { properties }
     }
 
+    pub(crate) fn content_type(self) -> Option<&'a [u8]> {
+        self.short_string(Property::ContentType)
+    }
+
     pub(crate) fn delivery_mode(self) -> Option<u8> {
         self.find(Property::DeliveryMode)?.first().copied()
     }
 
     pub(crate) fn priority(self) -> Option<u8> {
         self.find(Property::Priority)?.first().copied()
+    }
+
+    pub(crate) fn correlation_id(self) -> Option<&'a [u8]> {
+        self.short_string(Property::CorrelationId)
     }
 
     pub(crate) fn reply_to(self) -> Option<&'a [u8]> {
@@ -117,8 +125,20 @@ impl<'a> PropertyReader<'a> {
         self.short_string(Property::Expiration)
     }
 
+    pub(crate) fn message_id(self) -> Option<&'a [u8]> {
+        self.short_string(Property::MessageId)
+    }
+
+    pub(crate) fn kind(self) -> Option<&'a [u8]> {
+        self.short_string(Property::Kind)
+    }
+
     pub(crate) fn user_id(self) -> Option<&'a [u8]> {
         self.short_string(Property::UserId)
+    }
+
+    pub(crate) fn app_id(self) -> Option<&'a [u8]> {
+        self.short_string(Property::AppId)
     }
 
     /// The headers as they came, their length included.
@@ -204,12 +224,21 @@ pub(crate) struct PropertyWriter<'a> {
     source: PropertyReader<'a>,
     headers: Option<&'a [u8]>,
     reply_to: Option<&'a str>,
+    delivery_mode: Option<u8>,
     drop_expiration: bool,
+    drop_user_id: bool,
 }
 
 impl<'a> PropertyWriter<'a> {
     pub(crate) const fn new(properties: &'a [u8]) -> Self {
-        Self { source: PropertyReader::new(properties), headers: None, reply_to: None, drop_expiration: false }
+        Self {
+            source: PropertyReader::new(properties),
+            headers: None,
+            reply_to: None,
+            delivery_mode: None,
+            drop_expiration: false,
+            drop_user_id: false,
+        }
     }
 
     /// Replaces the headers by a table with its length.
@@ -221,6 +250,18 @@ impl<'a> PropertyWriter<'a> {
     /// Replaces reply_to, which must fit a short string.
     pub(crate) const fn reply_to(mut self, reply_to: &'a str) -> Self {
         self.reply_to = Some(reply_to);
+        self
+    }
+
+    /// Replaces delivery_mode.
+    pub(crate) const fn delivery_mode(mut self, delivery_mode: u8) -> Self {
+        self.delivery_mode = Some(delivery_mode);
+        self
+    }
+
+    /// Removes user_id.
+    pub(crate) const fn without_user_id(mut self) -> Self {
+        self.drop_user_id = true;
         self
     }
 
@@ -243,7 +284,9 @@ impl<'a> PropertyWriter<'a> {
                     out.push(bytes.len() as u8);
                     out.extend_from_slice(bytes);
                 }
+                (Property::DeliveryMode, ..) if self.delivery_mode.is_some() => out.extend(self.delivery_mode),
                 (Property::Expiration, ..) if self.drop_expiration => {}
+                (Property::UserId, ..) if self.drop_user_id => {}
                 _ => out.extend_from_slice(self.source.find(property).unwrap_or_default()),
             }
             if out.len() > before {
@@ -361,5 +404,9 @@ mod tests {
         assert_eq!(changed.expiration(), &None);
         assert_eq!(changed.with_expiration("100".into()), expected);
         assert_eq!(PropertyWriter::new(&bytes).write(), bytes);
+        let changed = decode(&PropertyWriter::new(&bytes).delivery_mode(1).without_user_id().write());
+        assert_eq!((changed.user_id(), *changed.delivery_mode()), (&None, Some(1)));
+        let changed = PropertyWriter::new(&[0, 0]).delivery_mode(2).write();
+        assert_eq!(*decode(&changed).delivery_mode(), Some(2));
     }
 }

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::{
     frame::{FRAME_END, FRAME_HEADER_BYTES, FRAME_OVERHEAD, FrameKind},
+    method::Publish,
     reply_code::ReplyCode,
 };
 
@@ -118,6 +119,21 @@ impl OutBuffer {
         self.with_content(channel, payload, fill, content, frame_max);
     }
 
+    /// `basic.publish` and its content.
+    pub(crate) fn publish(&mut self, channel: u16, publish: Publish<'_>, content: &Content<'_>, frame_max: u32) {
+        let Publish { exchange, routing_key, mandatory, immediate } = publish;
+        let payload = 4 + 2 + 1 + exchange.len() + 1 + routing_key.len() + 1;
+        let fill = |room: &mut Room<'_>| {
+            room.array(u32::to_be_bytes(BASIC << 16 | PUBLISH));
+            // What was the access ticket.
+            room.array([0; 2]);
+            room.short_string(exchange);
+            room.short_string(routing_key);
+            room.array([u8::from(mandatory) | u8::from(immediate) << 1]);
+        };
+        self.with_content(channel, payload, fill, content, frame_max);
+    }
+
     /// `basic.get-ok` and its content.
     pub(crate) fn get_ok(
         &mut self,
@@ -161,13 +177,14 @@ impl OutBuffer {
         self.with_content(channel, payload, fill, content, frame_max);
     }
 
-    /// `basic.ack` to a publisher.
-    pub(crate) fn confirm(&mut self, channel: u16, delivery_tag: u64, multiple: bool) {
+    /// `basic.ack`: to a publisher, or of a delivery.
+    pub(crate) fn ack(&mut self, channel: u16, delivery_tag: u64, multiple: bool) {
         self.settle(channel, ACK, delivery_tag, multiple.into());
     }
 
-    /// `basic.nack` to a publisher. Its `requeue` bit, set by default, means nothing there.
-    pub(crate) fn refuse(&mut self, channel: u16, delivery_tag: u64, multiple: bool) {
+    /// `basic.nack`: of a delivery, which goes back to its queue, or to a publisher, to whom the `requeue` bit, set by
+    /// default, means nothing.
+    pub(crate) fn nack(&mut self, channel: u16, delivery_tag: u64, multiple: bool) {
         self.settle(channel, NACK, delivery_tag, u8::from(multiple) | 0b10);
     }
 
@@ -309,6 +326,7 @@ fn frame_header(kind: FrameKind, channel: u16, payload_bytes: usize) -> [u8; FRA
 pub(crate) const COPY_MAX_BYTES: usize = 4_096;
 
 const BASIC: u32 = 60;
+const PUBLISH: u32 = 40;
 const RETURN: u32 = 50;
 const DELIVER: u32 = 60;
 const GET_OK: u32 = 71;
@@ -383,8 +401,8 @@ mod tests {
         out.deliver(9, b"tag", &DELIVERY, &content, 4_096);
         out.get_ok(9, 3, &DELIVERY, &content, 4_096);
         out.returned(9, ReplyCode::NoRoute, (b"ex", b"key"), &content, 4_096);
-        out.refuse(9, 6, true);
-        out.confirm(9, 5, true);
+        out.nack(9, 6, true);
+        out.ack(9, 5, true);
         let batch = frames(&mut out, 4_096);
         let contents: Vec<_> = batch.frames().filter(|frame| frame.kind != FrameKind::Method).collect();
         let expected = [&[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0][..], b"body"].repeat(3);
@@ -417,6 +435,15 @@ mod tests {
         assert_eq!(method_of(payloads.next().unwrap()), AMQPMethod::Nack(nack));
         let Ok(Method::Ack(ack)) = read_method(payloads.next().unwrap(), DEPTH_MAX) else { panic!() };
         assert_eq!((ack.delivery_tag, ack.multiple), (5, true));
+        let publish = Publish { exchange: b"ex", routing_key: b"key", mandatory: true, immediate: false };
+        out.publish(9, publish, &content, 4_096);
+        out.nack(9, 6, false);
+        let batch = frames(&mut out, 4_096);
+        let mut payloads = batch.frames().map(|frame| frame.payload);
+        assert_eq!(Publish::read(payloads.next().unwrap()), Some(publish));
+        assert_eq!(payloads.by_ref().take(2).collect::<Vec<_>>(), expected[..2]);
+        let nack = basic::Nack { delivery_tag: 6, multiple: false, requeue: true };
+        assert_eq!(method_of(payloads.next().unwrap()), AMQPMethod::Nack(nack));
     }
 
     #[test]

@@ -28,6 +28,32 @@ impl<'a> Publish<'a> {
     }
 }
 
+/// `basic.deliver`, its names still in the frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Deliver<'a> {
+    pub(crate) consumer_tag: &'a [u8],
+    pub(crate) delivery_tag: u64,
+    pub(crate) redelivered: bool,
+    pub(crate) exchange: &'a [u8],
+    pub(crate) routing_key: &'a [u8],
+}
+
+impl<'a> Deliver<'a> {
+    /// Reads a method frame's payload, when it is a delivery.
+    pub(crate) fn read(payload: &'a [u8]) -> Option<Self> {
+        if method_ids(payload) != Some((BASIC, DELIVER)) {
+            return None;
+        }
+        let (consumer_tag, rest) = short_string(payload.get(4..)?)?;
+        let (tag, rest) = rest.split_first_chunk()?;
+        let (&bits, rest) = rest.split_first()?;
+        let (exchange, rest) = short_string(rest)?;
+        let (routing_key, []) = short_string(rest)? else { return None };
+        let (delivery_tag, redelivered) = (u64::from_be_bytes(*tag), bits & 1 != 0);
+        Some(Self { consumer_tag, delivery_tag, redelivered, exchange, routing_key })
+    }
+}
+
 /// `basic.ack`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ack {
@@ -128,6 +154,7 @@ fn is_known(class_id: u16, method_id: u16) -> bool {
 
 const BASIC: u16 = 60;
 const PUBLISH: u16 = 40;
+const DELIVER: u16 = 60;
 const ACK: u16 = 80;
 
 #[cfg(test)]
@@ -161,6 +188,20 @@ mod tests {
         assert!(matches!(read(&payload), Ok(Method::Publish(publish)) if publish == expected));
         for end in 0..payload.len() {
             assert!(read(&payload[..end]).is_err(), "{end}");
+        }
+        let deliver = basic::Deliver {
+            consumer_tag: "tag".into(),
+            delivery_tag: 7,
+            redelivered: true,
+            exchange: "ex".into(),
+            routing_key: "a.b".into(),
+        };
+        let payload = bytes_of(&AMQPClass::Basic(basic::AMQPMethod::Deliver(deliver)));
+        let expected =
+            Deliver { consumer_tag: b"tag", delivery_tag: 7, redelivered: true, exchange: b"ex", routing_key: b"a.b" };
+        assert_eq!(Deliver::read(&payload), Some(expected));
+        for end in 0..payload.len() {
+            assert_eq!(Deliver::read(&payload[..end]), None, "{end}");
         }
         let ack = basic::Ack { delivery_tag: u64::MAX - 1, multiple: true };
         let payload = bytes_of(&AMQPClass::Basic(basic::AMQPMethod::Ack(ack)));

@@ -16,6 +16,7 @@ mod frame;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod method;
+mod new_properties;
 mod reply_code;
 pub(crate) mod table;
 
@@ -24,6 +25,7 @@ pub(crate) use self::{
     decoder::{Batch, Decoder, FrameError, Frames, PROTOCOL_HEADER, Start, read_protocol_header},
     encoder::{COPY_MAX_BYTES, Content, Delivery, OutBuffer},
     frame::{FRAME_MIN_SIZE, FrameKind, RawFrame},
-    method::{Method, MethodError, Publish, method_ids, read_method},
+    method::{Deliver, Method, MethodError, Publish, method_ids, read_method},
+    new_properties::NewProperties,
     reply_code::ReplyCode,
 };

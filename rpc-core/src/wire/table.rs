@@ -191,6 +191,18 @@ impl TableWriter {
         self.value(key, b'l', &integer.to_be_bytes())
     }
 
+    pub(crate) fn boolean(&mut self, key: &str, boolean: bool) -> &mut Self {
+        self.value(key, b't', &[boolean.into()])
+    }
+
+    pub(crate) fn double(&mut self, key: &str, double: f64) -> &mut Self {
+        self.value(key, b'd', &double.to_be_bytes())
+    }
+
+    pub(crate) fn binary(&mut self, key: &str, bytes: &[u8]) -> &mut Self {
+        self.value(key, b'x', &[]).tail_with_length(bytes)
+    }
+
     pub(crate) fn timestamp(&mut self, key: &str, unix_s: u64) -> &mut Self {
         self.value(key, b'T', &unix_s.to_be_bytes())
     }
@@ -222,7 +234,7 @@ impl TableWriter {
         self.bytes
     }
 
-    /// Keys are constants of at most 255 bytes.
+    /// Keys are of at most 255 bytes.
     fn value(&mut self, key: &str, kind: u8, raw: &[u8]) -> &mut Self {
         self.bytes.push(key.len() as u8);
         self.bytes.extend_from_slice(key.as_bytes());
@@ -269,11 +281,15 @@ mod tests {
         let inner = inner.finish();
         let mut writer = TableWriter::new();
         writer.text("text", b"abc").texts("list", [&b"x"[..], b"yz"]).tables("tables", [&inner[..]]);
+        writer.boolean("yes", true).double("half", 0.5).binary("bytes", &[0xFF]);
         let table = writer.finish();
         assert!(check(&table, DEPTH_MAX));
         let (rest, parsed) = parse_field_table(&table[..]).unwrap();
         assert!(rest.is_empty());
         assert_eq!(parsed.inner().get("text"), Some(&AMQPValue::LongString("abc".into())));
+        assert_eq!(parsed.inner().get("yes"), Some(&AMQPValue::Boolean(true)));
+        assert_eq!(parsed.inner().get("half"), Some(&AMQPValue::Double(0.5)));
+        assert_eq!(parsed.inner().get("bytes"), Some(&AMQPValue::ByteArray(vec![0xFF].into())));
         assert_eq!(find(&table, b"text").unwrap().as_text(), Some(&b"abc"[..]));
         let list: Vec<_> = find(&table, b"list").unwrap().as_array().unwrap().map(|v| v.as_text().unwrap()).collect();
         assert_eq!(list, [&b"x"[..], b"yz"]);

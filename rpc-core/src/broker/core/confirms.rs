@@ -42,8 +42,8 @@ impl Sessions {
         let Confirm { delivery_tag, multiple, is_ack } = confirm;
         if let Some(out) = self.out(id) {
             match is_ack {
-                true => out.confirm(number, delivery_tag, multiple),
-                false => out.refuse(number, delivery_tag, multiple),
+                true => out.ack(number, delivery_tag, multiple),
+                false => out.nack(number, delivery_tag, multiple),
             }
         }
     }

@@ -1,0 +1,156 @@
+//! Properties of messages that begin here.
+
+use super::content::Property;
+
+/// Writes properties from nothing. They are to be given in the order of the methods, which is that of the wire.
+#[derive(Debug)]
+pub(crate) struct NewProperties<'a> {
+    out: &'a mut Vec<u8>,
+    at: usize,
+    flags: u16,
+    overlong_bytes: Option<usize>,
+}
+
+/// A text that does not fit a short string.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Overlong {
+    pub(crate) bytes: usize,
+}
+
+impl<'a> NewProperties<'a> {
+    /// Writes behind what is in `out`.
+    pub(crate) fn new(out: &'a mut Vec<u8>) -> Self {
+        let at = out.len();
+        out.extend_from_slice(&[0, 0]);
+        Self { out, at, flags: 0, overlong_bytes: None }
+    }
+
+    pub(crate) fn content_type(&mut self, text: &str) -> &mut Self {
+        self.text(Property::ContentType, text)
+    }
+
+    /// A table with its length.
+    pub(crate) fn headers(&mut self, table: &[u8]) -> &mut Self {
+        self.flags |= Property::Headers.flag();
+        self.out.extend_from_slice(table);
+        self
+    }
+
+    pub(crate) fn delivery_mode(&mut self, delivery_mode: u8) -> &mut Self {
+        self.flags |= Property::DeliveryMode.flag();
+        self.out.push(delivery_mode);
+        self
+    }
+
+    pub(crate) fn priority(&mut self, priority: u8) -> &mut Self {
+        self.flags |= Property::Priority.flag();
+        self.out.push(priority);
+        self
+    }
+
+    pub(crate) fn correlation_id(&mut self, text: &str) -> &mut Self {
+        self.text(Property::CorrelationId, text)
+    }
+
+    pub(crate) fn reply_to(&mut self, text: &str) -> &mut Self {
+        self.text(Property::ReplyTo, text)
+    }
+
+    /// Milliseconds, in decimal digits.
+    pub(crate) fn expiration(&mut self, expiration_ms: u64) -> &mut Self {
+        self.flags |= Property::Expiration.flag();
+        let length_at = self.out.len();
+        self.out.push(0);
+        put_decimal(self.out, expiration_ms);
+        self.out[length_at] = (self.out.len() - length_at - 1) as u8;
+        self
+    }
+
+    pub(crate) fn message_id(&mut self, text: &str) -> &mut Self {
+        self.text(Property::MessageId, text)
+    }
+
+    pub(crate) fn kind(&mut self, text: &str) -> &mut Self {
+        self.text(Property::Kind, text)
+    }
+
+    /// Completes them.
+    ///
+    /// # Errors
+    /// What was written is not to be sent then.
+    pub(crate) fn finish(&mut self) -> Result<(), Overlong> {
+        self.out[self.at..self.at + 2].copy_from_slice(&self.flags.to_be_bytes());
+        self.overlong_bytes.map_or(Ok(()), |bytes| Err(Overlong { bytes }))
+    }
+
+    fn text(&mut self, property: Property, text: &str) -> &mut Self {
+        debug_assert!(self.flags.trailing_zeros() > property.flag().trailing_zeros(), "{property:?} comes before");
+        if text.len() > 255 {
+            self.overlong_bytes = Some(text.len());
+            return self;
+        }
+        self.flags |= property.flag();
+        self.out.push(text.len() as u8);
+        self.out.extend_from_slice(text.as_bytes());
+        self
+    }
+}
+
+fn put_decimal(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use amq_protocol::{
+        protocol::{BasicProperties, basic},
+        types::{AMQPValue, FieldTable},
+    };
+
+    use super::*;
+    use crate::wire::{PropertyReader, table::TableWriter};
+
+    #[test]
+    fn new_properties_are_read_back_by_the_library() {
+        let mut table = TableWriter::new();
+        table.integer("n", 1);
+        let mut bytes = vec![b'x'];
+        let mut new = NewProperties::new(&mut bytes);
+        new.content_type("text/plain").headers(&table.finish()).delivery_mode(2).priority(9).correlation_id("c");
+        new.reply_to("r").expiration(0).message_id("m").kind("t").finish().unwrap();
+        let mut headers = FieldTable::default();
+        headers.insert("n".into(), AMQPValue::LongLongInt(1));
+        let expected = BasicProperties::default()
+            .with_content_type("text/plain".into())
+            .with_headers(headers)
+            .with_delivery_mode(2)
+            .with_priority(9)
+            .with_correlation_id("c".into())
+            .with_reply_to("r".into())
+            .with_expiration("0".into())
+            .with_message_id("m".into())
+            .with_type("t".into());
+        assert_eq!(basic::parse_properties(&bytes[1..]).unwrap().1, expected);
+        let reader = PropertyReader::new(&bytes[1..]);
+        let texts = [reader.content_type(), reader.correlation_id(), reader.message_id(), reader.kind()];
+        assert_eq!(texts, [&b"text/plain"[..], b"c", b"m", b"t"].map(Some));
+        assert_eq!(reader.app_id(), None);
+        for number in [7, 10, 1_234_567_890, u64::MAX] {
+            let mut bytes = Vec::new();
+            NewProperties::new(&mut bytes).expiration(number).finish().unwrap();
+            assert_eq!(PropertyReader::new(&bytes).expiration(), Some(number.to_string().as_bytes()));
+        }
+        let overlong = NewProperties::new(&mut Vec::new()).reply_to(&"r".repeat(256)).finish();
+        assert_eq!(overlong, Err(Overlong { bytes: 256 }));
+    }
+}
