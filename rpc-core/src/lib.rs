@@ -109,7 +109,7 @@ pub mod routing;
 mod service;
 mod signal;
 mod topology;
-#[cfg(feature = "broker")]
+#[cfg_attr(not(feature = "broker"), allow(dead_code, unused_imports, reason = "the broker's half of it"))]
 mod wire;
 mod worker;
 
@@ -127,7 +127,7 @@ pub use client::{Call, CallFuture, Client, ClientOptions, WhenFull};
 pub use codec::{Codec, CodecError};
 #[cfg(feature = "tls")]
 pub use connection::ClientTlsOptions;
-pub use connection::{Connection, ConnectionOptions, State, transport::HeaderValue};
+pub use connection::{Connection, ConnectionOptions, State, Transport, transport::HeaderValue};
 pub use context::Context;
 pub use error::{CallError, Error, TimeoutStage};
 /// Makes the methods of a trait callable from another process.

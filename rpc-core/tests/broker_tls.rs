@@ -1,12 +1,13 @@
 //! TLS, from both ends: the framework's connections to the bundled broker.
 
 #![cfg(all(feature = "broker", feature = "macros", feature = "tls"))]
+#![allow(clippy::unwrap_used)]
 
 use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use rpc_core::{
-    Connection, ConnectionOptions, Error, WorkerPool,
+    Connection, ConnectionOptions, Error, Transport, WorkerPool,
     broker::{Broker, BrokerBuilder, TlsOptions},
     service,
 };
@@ -31,7 +32,12 @@ impl Echo for Mirror {
 
 #[tokio::test]
 async fn calls_go_over_tls() {
-    let ca = Ca::new();
+    for transport in TRANSPORTS {
+        calls_go_over(Ca::of(transport)).await;
+    }
+}
+
+async fn calls_go_over(ca: Ca) {
     let broker = Broker::builder().tls(ca.for_the_broker()).start().await.unwrap();
     let uri = broker.tls_uri().unwrap();
     assert_eq!(uri, format!("amqps://{}", broker.tls_address().unwrap()));
@@ -58,7 +64,12 @@ async fn calls_go_over_tls() {
 
 #[tokio::test]
 async fn a_certificate_logs_in_as_the_user_it_names() {
-    let ca = Ca::new();
+    for transport in TRANSPORTS {
+        a_certificate_logs_in(Ca::of(transport)).await;
+    }
+}
+
+async fn a_certificate_logs_in(ca: Ca) {
     let broker = Broker::builder()
         .user("worker", "")
         .permissions("worker", "/", "", "", "")
@@ -87,7 +98,12 @@ async fn a_certificate_logs_in_as_the_user_it_names() {
 
 #[tokio::test]
 async fn who_cannot_be_verified_is_refused() {
-    let (ca, other) = (Ca::new(), Ca::new());
+    for transport in TRANSPORTS {
+        who_cannot_be_verified(Ca::of(transport), Ca::of(transport)).await;
+    }
+}
+
+async fn who_cannot_be_verified(ca: Ca, other: Ca) {
     let tls = ca.for_the_broker().client_ca(ca.pem()).require_client_certificate(true);
     let broker = Broker::builder().tls(tls).start().await.unwrap();
     let uri = broker.tls_uri().unwrap();
@@ -102,7 +118,7 @@ async fn who_cannot_be_verified_is_refused() {
 
 #[tokio::test]
 async fn a_tls_handshake_has_its_time_limit() {
-    let tls = Ca::new().for_the_broker();
+    let tls = Ca::of(Transport::default()).for_the_broker();
     let limit = Duration::from_millis(300);
     let broker = Broker::builder().tls(tls).handshake_timeout(limit).start().await.unwrap();
     let address = broker.tls_address().unwrap();
@@ -120,7 +136,7 @@ async fn a_tls_handshake_has_its_time_limit() {
 
 #[tokio::test]
 async fn what_is_no_certificate_is_refused_at_the_start() {
-    let ca = Ca::new();
+    let ca = Ca::of(Transport::default());
     let (cert, key) = ca.sign("broker", ExtendedKeyUsagePurpose::ServerAuth);
     let (_, foreign_key) = ca.sign("broker", ExtendedKeyUsagePurpose::ServerAuth);
     let with = |tls| Broker::builder().tls(tls);
@@ -142,15 +158,18 @@ async fn what_is_no_certificate_is_refused_at_the_start() {
     assert!(Broker::start().await.unwrap().tls_uri().is_none());
 }
 
-/// A certificate authority of this test's own.
-struct Ca(CertifiedIssuer<'static, KeyPair>);
+const TRANSPORTS: [Transport; 2] = [Transport::Lapin, Transport::Native];
+
+/// A certificate authority of this test's own, and the transport of those who trust it.
+struct Ca(CertifiedIssuer<'static, KeyPair>, Transport);
 
 impl Ca {
-    fn new() -> Self {
+    fn of(transport: Transport) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, "a test's own CA");
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a certificate"))
+        let key = KeyPair::generate().expect("a key");
+        Self(CertifiedIssuer::self_signed(params, key).expect("a certificate"), transport)
     }
 
     fn pem(&self) -> String {
@@ -174,7 +193,7 @@ impl Ca {
 
     /// Options that trust this CA.
     fn trusted(&self) -> ConnectionOptions {
-        let mut options = ConnectionOptions::default();
+        let mut options = ConnectionOptions::default().transport(self.1);
         options.tls.ca = Some(self.pem());
         options
     }

@@ -75,7 +75,7 @@ pub(crate) fn lapin_outside_its_file(sources: &[Source]) -> Vec<String> {
     for source in in_core(sources).filter(|source| source.path != "rpc-core/src/connection/lapin.rs") {
         let tokens: Vec<_> = source.tokens.iter().map(|token| token.text.as_str()).collect();
         // In this file the name is the module's, and a `use` of the crate would be ambiguous.
-        let is_module_here = contains(&tokens, &["mod", "lapin", ";"]);
+        let is_module_here = contains(&tokens, &["mod", "lapin", ";"]) || imports_from_here(&tokens, "lapin");
         for (at, token) in source.tokens.iter().enumerate().filter(|(_, token)| token.text == "lapin") {
             let before = at.checked_sub(1).map_or("", |before| tokens[before]);
             let is_extern = before == "::"
@@ -87,6 +87,15 @@ pub(crate) fn lapin_outside_its_file(sources: &[Source]) -> Vec<String> {
         }
     }
     complaints
+}
+
+/// Whether `name` is imported from a module of this crate.
+fn imports_from_here(tokens: &[&str], name: &str) -> bool {
+    let uses = tokens.iter().enumerate().filter(|(_, token)| **token == "use");
+    uses.map(|(at, _)| &tokens[at + 1..]).any(|import| {
+        matches!(import.first(), Some(&("self" | "super" | "crate")))
+            && import.iter().take_while(|token| **token != ";").any(|token| *token == name)
+    })
 }
 
 /// Nothing half done is committed.
@@ -253,6 +262,10 @@ mod tests {
             "rpc-core/src/connection/mod.rs",
             "mod lapin; use self::lapin::Link; fn f() { lapin::parse_uri() }",
         );
+        let import = "use super::{lapin, native}; fn f(l: lapin::Link) {}";
+        accepts(rule, "rpc-core/src/connection/carrier.rs", import);
+        refuses(rule, "rpc-core/src/connection/carrier.rs", "use super::{lapin, native}; use ::lapin::Channel;");
+        refuses(rule, "rpc-core/src/connection/carrier.rs", "use super::native; fn f(l: lapin::Channel) {}");
         accepts(rule, "rpc-core/src/client/mod.rs", "/// lapin\nuse crate::connection::Channel;");
     }
 

@@ -9,17 +9,14 @@
 //!   to be matched by correlation_id.
 //! - Two threads that publish on one channel in confirm mode may get each other's confirm: it numbers a publish first and
 //!   queues its frames then. [`Channel::publish_for_confirm`] lets one at a time do both.
-//! - Built without TLS it takes `amqps` for `amqp`: [`parse_uri`] refuses it.
+//! - Built without TLS it takes `amqps` for `amqp`: `uri.rs` refuses it.
 //! - `ShortString::from` panics above 255 bytes: every name goes through [`short`].
 
 use std::{
     borrow::Cow,
     future::{Future, poll_fn},
     pin::{Pin, pin},
-    sync::{
-        Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     task::{self, Poll, Waker},
 };
 
@@ -32,53 +29,17 @@ use lapin::{
     },
     protocol::{AMQPErrorKind, AMQPHardError},
     types::{AMQPValue, FieldTable, ShortString},
-    uri::{AMQPScheme, AMQPUri},
 };
 
 use super::{
     ConnectionOptions,
-    transport::{HeaderValue, Properties, Publish, QueueDeclaration, Returned, Settlement},
+    transport::{
+        ACCESS_REFUSED, Arguments, Event, Events, ExchangeKind, HeaderValue, NOT_ALLOWED, NOT_FOUND, PERSISTENT,
+        Properties, Publish, QueueDeclaration, REPLY_SUCCESS, Returned, Settlement, overlong,
+    },
+    uri::Endpoint,
 };
-use crate::{error::Error, topology};
-
-/// Checks a URI and says whom it addresses.
-pub(super) fn parse_uri(uri: &str) -> Result<Endpoint, Error> {
-    let parsed: AMQPUri = uri.parse().map_err(|reason: String| Error::InvalidUri { reason })?;
-    // Without TLS, lapin would send the password in the clear, and say nothing.
-    if cfg!(not(feature = "tls")) && parsed.scheme == AMQPScheme::AMQPS {
-        return Err(Error::InvalidUri { reason: "amqps needs rpc-core's feature 'tls'".to_owned() });
-    }
-    Ok(Endpoint {
-        address: format!("{}:{}", parsed.authority.host, parsed.authority.port),
-        user: parsed.authority.userinfo.username.clone(),
-        vhost: parsed.vhost.clone(),
-        uri: parsed,
-    })
-}
-
-/// A parsed URI. Its `Debug` shows no password.
-#[derive(Clone)]
-pub(super) struct Endpoint {
-    pub(super) address: String,
-    pub(super) user: String,
-    pub(super) vhost: String,
-    uri: AMQPUri,
-}
-
-impl std::fmt::Debug for Endpoint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "amqp://{}@{}/{}", self.user, self.address, self.vhost)
-    }
-}
-
-/// What a connection tells of itself.
-#[derive(Debug)]
-pub(super) enum Event {
-    Blocked(String),
-    Unblocked,
-    /// Of the connection or of one channel.
-    Failed(String),
-}
+use crate::error::Error;
 
 /// One AMQP connection: a socket and lapin's io thread.
 #[derive(Debug)]
@@ -104,8 +65,8 @@ impl Link {
     }
 
     /// The one stream of events; a second one would compete with it.
-    pub(super) fn events(&self) -> impl Stream<Item = Event> + Send + Unpin + use<> {
-        Events(Box::pin(self.connection.events_listener()))
+    pub(super) fn events(&self) -> Events {
+        Box::pin(LapinEvents(Box::pin(self.connection.events_listener())))
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -129,9 +90,9 @@ impl Link {
     }
 }
 
-struct Events(Pin<Box<dyn Stream<Item = lapin::Event> + Send>>);
+struct LapinEvents(Pin<Box<dyn Stream<Item = lapin::Event> + Send>>);
 
-impl Stream for Events {
+impl Stream for LapinEvents {
     type Item = Event;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<Event>> {
@@ -150,7 +111,7 @@ impl Stream for Events {
 
 /// One AMQP channel.
 #[derive(Debug, Clone)]
-pub(crate) struct Channel {
+pub(super) struct Channel {
     channel: lapin::Channel,
     /// Held while a publish gets its number and its frames their place.
     numbering: Arc<Mutex<()>>,
@@ -160,7 +121,7 @@ impl Channel {
     /// Queues the message for sending; nobody waits for the socket.
     ///
     /// An error says that it was certainly not sent.
-    pub(crate) fn publish(&self, publish: Publish<'_>) -> Result<(), Error> {
+    pub(super) fn publish(&self, publish: Publish<'_>) -> Result<(), Error> {
         let Publish { exchange, routing_key, mandatory, properties, body } = publish;
         let (exchange, routing_key, properties) = (short(exchange)?, short(routing_key)?, to_lapin(properties)?);
         let options = BasicPublishOptions { mandatory, immediate: false };
@@ -175,12 +136,12 @@ impl Channel {
     /// Publishes and resolves when the message, and every one published before it, is on the socket.
     ///
     /// What is sent afterwards, an ack above all, then really goes out after it.
-    pub(crate) async fn publish_written(&self, publish: Publish<'_>) -> Result<(), Error> {
+    pub(super) async fn publish_written(&self, publish: Publish<'_>) -> Result<(), Error> {
         self.publish_for_confirm(publish).await.map(drop)
     }
 
     /// Publishes on a channel in confirm mode; resolves when the message is on the socket.
-    pub(crate) async fn publish_for_confirm(&self, publish: Publish<'_>) -> Result<Confirm, Error> {
+    pub(super) async fn publish_for_confirm(&self, publish: Publish<'_>) -> Result<Confirm, Error> {
         let Publish { exchange, routing_key, mandatory, properties, body } = publish;
         let (exchange, routing_key, properties) = (short(exchange)?, short(routing_key)?, to_lapin(properties)?);
         let options = BasicPublishOptions { mandatory, immediate: false };
@@ -204,7 +165,7 @@ impl Channel {
     }
 
     /// Queues a publish on a channel in confirm mode: others can be queued behind it before it is on the socket.
-    pub(crate) fn queue_for_confirm(&self, publish: Publish<'_>) -> Result<Queued, Error> {
+    pub(super) fn queue_for_confirm(&self, publish: Publish<'_>) -> Result<Queued, Error> {
         let Publish { exchange, routing_key, mandatory, properties, body } = publish;
         let (exchange, routing_key, properties) = (short(exchange)?, short(routing_key)?, to_lapin(properties)?);
         let options = BasicPublishOptions { mandatory, immediate: false };
@@ -223,17 +184,13 @@ impl Channel {
         }
     }
 
-    /// Publishes what was received once more, to a queue, persistent, with further headers; on a channel in confirm mode.
-    ///
-    /// Left out are `expiration`, by which the copy would go as the original did, and `user_id`, which only that user
-    /// may set.
-    pub(crate) async fn republish(
+    pub(super) async fn republish(
         &self,
-        delivery: &Delivery,
+        message: &Message,
         queue: &str,
         headers: Vec<(Cow<'static, str>, HeaderValue)>,
     ) -> Result<Confirm, Error> {
-        let original = &delivery.received.delivery.properties;
+        let original = &message.delivery.properties;
         let mut table = original.headers().clone().unwrap_or_default();
         for (name, value) in headers {
             table.insert(short(name)?, value_to_lapin(value));
@@ -260,11 +217,11 @@ impl Channel {
         );
         let options = BasicPublishOptions { mandatory: true, immediate: false };
         let (exchange, routing_key) = (short("")?, short(queue)?);
-        self.numbered(self.channel.basic_publish(exchange, routing_key, options, delivery.body(), properties)).await
+        self.numbered(self.channel.basic_publish(exchange, routing_key, options, message.body(), properties)).await
     }
 
     /// Queues an ack, a requeue or a discard for sending.
-    pub(crate) fn settle(&self, settlement: Settlement) -> Result<(), Error> {
+    pub(super) fn settle(&self, settlement: Settlement) -> Result<(), Error> {
         let outcome = match settlement {
             Settlement::Ack { delivery_tag, multiple } => {
                 start(self.channel.basic_ack(delivery_tag, BasicAckOptions { multiple }))
@@ -281,7 +238,7 @@ impl Channel {
     }
 
     /// The messages returned so far on this channel outside confirm mode.
-    pub(crate) fn drain_returned(&self) -> Vec<Returned> {
+    pub(super) fn drain_returned(&self) -> Vec<Returned> {
         match start(self.channel.wait_for_confirms()) {
             Some(Ok(messages)) => messages.iter().map(returned).collect(),
             // Only a channel in confirm mode waits, and a failed one has nothing more to tell.
@@ -289,45 +246,33 @@ impl Channel {
         }
     }
 
-    pub(crate) async fn confirm_select(&self) -> Result<(), Error> {
+    pub(super) async fn confirm_select(&self) -> Result<(), Error> {
         self.channel
             .confirm_select(ConfirmSelectOptions::default())
             .await
             .map_err(|error| operation_error(&error, "switch to confirm mode"))
     }
 
-    /// Declares the exchanges of `topology`.
-    pub(crate) async fn declare_request_exchanges(&self) -> Result<(), Error> {
-        self.declare_exchange(topology::OTHER_EXCHANGE, lapin::ExchangeKind::Topic, FieldTable::default()).await?;
-        let mut arguments = FieldTable::default();
-        arguments.insert(short("alternate-exchange")?, AMQPValue::LongString(topology::OTHER_EXCHANGE.into()));
-        self.declare_exchange(topology::EXCHANGE, lapin::ExchangeKind::Direct, arguments).await
-    }
-
-    /// Declares the exchange for cancels.
-    pub(crate) async fn declare_cancel_exchange(&self) -> Result<(), Error> {
-        self.declare_exchange(topology::CANCEL_EXCHANGE, lapin::ExchangeKind::Direct, FieldTable::default()).await
-    }
-
-    /// Declares the exchange for dead letters.
-    pub(crate) async fn declare_dead_exchange(&self) -> Result<(), Error> {
-        self.declare_exchange(topology::DEAD_EXCHANGE, lapin::ExchangeKind::Headers, FieldTable::default()).await
-    }
-
-    async fn declare_exchange(
+    /// A durable exchange.
+    pub(super) async fn declare_exchange(
         &self,
         name: &str,
-        kind: lapin::ExchangeKind,
-        arguments: FieldTable,
+        kind: ExchangeKind,
+        arguments: Arguments<'_>,
     ) -> Result<(), Error> {
+        let kind = match kind {
+            ExchangeKind::Direct => lapin::ExchangeKind::Direct,
+            ExchangeKind::Topic => lapin::ExchangeKind::Topic,
+            ExchangeKind::Headers => lapin::ExchangeKind::Headers,
+        };
         let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
         self.channel
-            .exchange_declare(short(name)?, kind, options, arguments)
+            .exchange_declare(short(name)?, kind, options, arguments_to_lapin(arguments)?)
             .await
             .map_err(|error| operation_error(&error, &format!("declare exchange '{name}'")))
     }
 
-    pub(crate) async fn declare_queue(&self, queue: QueueDeclaration<'_>) -> Result<(), Error> {
+    pub(super) async fn declare_queue(&self, queue: QueueDeclaration<'_>) -> Result<(), Error> {
         let options = QueueDeclareOptions {
             passive: false,
             durable: queue.durable,
@@ -343,7 +288,7 @@ impl Channel {
     }
 
     /// Whether the queue exists. When it does not, the broker closes this channel: use one made for the question.
-    pub(crate) async fn queue_exists(&self, queue: &str) -> Result<bool, Error> {
+    pub(super) async fn queue_exists(&self, queue: &str) -> Result<bool, Error> {
         let options = QueueDeclareOptions { passive: true, ..Default::default() };
         let declared = self.channel.queue_declare(short(queue)?, options, FieldTable::default()).await;
         match declared.map_err(|error| operation_error(&error, &format!("look for queue '{queue}'"))) {
@@ -353,20 +298,14 @@ impl Channel {
         }
     }
 
-    pub(crate) async fn bind_queue(&self, queue: &str, exchange: &str, routing_key: &str) -> Result<(), Error> {
-        self.bind(queue, exchange, routing_key, FieldTable::default()).await
-    }
-
-    pub(crate) async fn bind_queue_by_headers(
+    pub(super) async fn bind(
         &self,
         queue: &str,
         exchange: &str,
-        arguments: &[(&'static str, HeaderValue)],
+        routing_key: &str,
+        arguments: Arguments<'_>,
     ) -> Result<(), Error> {
-        self.bind(queue, exchange, "", arguments_to_lapin(arguments)?).await
-    }
-
-    async fn bind(&self, queue: &str, exchange: &str, routing_key: &str, arguments: FieldTable) -> Result<(), Error> {
+        let arguments = arguments_to_lapin(arguments)?;
         self.channel
             .queue_bind(short(queue)?, short(exchange)?, short(routing_key)?, QueueBindOptions::default(), arguments)
             .await
@@ -374,14 +313,14 @@ impl Channel {
     }
 
     /// Bounds the unacknowledged deliveries of consumers started afterwards.
-    pub(crate) async fn qos(&self, prefetch_count: u16) -> Result<(), Error> {
+    pub(super) async fn qos(&self, prefetch_count: u16) -> Result<(), Error> {
         self.channel
             .basic_qos(prefetch_count, BasicQosOptions { global: false })
             .await
             .map_err(|error| operation_error(&error, "set the prefetch count"))
     }
 
-    pub(crate) async fn consume(&self, queue: &str, consumer_tag: &str, no_ack: bool) -> Result<Consumer, Error> {
+    pub(super) async fn consume(&self, queue: &str, consumer_tag: &str, no_ack: bool) -> Result<Consumer, Error> {
         let options = BasicConsumeOptions { no_ack, ..Default::default() };
         self.channel
             .basic_consume(short(queue)?, short(consumer_tag)?, options, FieldTable::default())
@@ -390,7 +329,7 @@ impl Channel {
             .map_err(|error| operation_error(&error, &format!("consume from queue '{queue}'")))
     }
 
-    pub(crate) async fn cancel(&self, consumer_tag: &str) -> Result<(), Error> {
+    pub(super) async fn cancel(&self, consumer_tag: &str) -> Result<(), Error> {
         self.channel
             .basic_cancel(short(consumer_tag)?, BasicCancelOptions::default())
             .await
@@ -398,7 +337,7 @@ impl Channel {
     }
 
     /// Closes the channel. The broker answers after it handled everything sent on it before.
-    pub(crate) async fn close(&self) -> Result<(), Error> {
+    pub(super) async fn close(&self) -> Result<(), Error> {
         self.channel
             .close(REPLY_SUCCESS, short("done")?)
             .await
@@ -409,26 +348,26 @@ impl Channel {
 type Sending = Pin<Box<dyn Future<Output = Result<Confirm, Error>> + Send>>;
 
 /// A publish on its way to the socket.
-pub(crate) struct Queued {
+pub(super) struct Queued {
     sending: Sending,
 }
 
 impl Queued {
     /// Resolves when it is on the socket.
-    pub(crate) async fn written(self) -> Result<Confirm, Error> {
+    pub(super) async fn written(self) -> Result<Confirm, Error> {
         self.sending.await
     }
 }
 
 /// A publish that waits for the broker's word.
 #[derive(Debug)]
-pub(crate) struct Confirm {
+pub(super) struct Confirm {
     confirm: lapin::PublisherConfirm,
 }
 
 impl Confirm {
     /// Acked or not, and the returned message that came inside this confirm, which may be another publish's.
-    pub(crate) async fn wait(self) -> Result<(bool, Option<Returned>), Error> {
+    pub(super) async fn wait(self) -> Result<(bool, Option<Returned>), Error> {
         match self.confirm.await {
             Ok(confirmation) => Ok((confirmation.is_ack(), confirmation.take_message().as_ref().map(returned))),
             Err(error) => Err(operation_error(&error, "publish")),
@@ -438,126 +377,77 @@ impl Confirm {
 
 /// The deliveries of one consumer. Bounded by the prefetch count; unbounded without acks.
 #[derive(Debug)]
-pub(crate) struct Consumer {
+pub(super) struct Consumer {
     consumer: lapin::Consumer,
 }
 
 impl Consumer {
-    /// The next delivery; `Ok(None)` when the broker cancelled the consumer.
-    ///
-    /// # Cancel safety
-    /// Dropping the future loses no delivery.
-    pub(crate) async fn next(&mut self) -> Result<Option<Delivery>, Error> {
-        poll_fn(|cx| self.poll_next(cx)).await
-    }
-
-    fn poll_next(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<Option<Delivery>, Error>> {
+    pub(super) fn poll_next(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<Option<Message>, Error>> {
         Pin::new(&mut self.consumer).poll_next(cx).map(|delivery| match delivery {
-            Some(Ok(delivery)) => {
-                let received = Received { delivery, is_claimed: AtomicBool::new(false) };
-                Ok(Some(Delivery { received: Arc::new(received) }))
-            }
+            Some(Ok(delivery)) => Ok(Some(Message { delivery })),
             Some(Err(error)) => Err(operation_error(&error, "consume")),
             None => Ok(None),
         })
     }
-
-    /// A delivery that has arrived already.
-    pub(crate) fn next_ready(&mut self) -> Option<Delivery> {
-        match self.poll_next(&mut task::Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(delivery)) => delivery,
-            Poll::Ready(Err(_)) | Poll::Pending => None,
-        }
-    }
 }
 
-/// One received message. Properties are read where they lie; clones share them.
-///
-/// lapin's is half a kilobyte: behind a pointer, everything that carries it stays small.
-#[derive(Debug, Clone)]
-pub(crate) struct Delivery {
-    received: Arc<Received>,
-}
-
+/// One received message. Properties are read where they lie.
 #[derive(Debug)]
-struct Received {
+pub(super) struct Message {
     delivery: lapin::message::Delivery,
-    is_claimed: AtomicBool,
 }
 
-/// A delivery that may be dealt with already; it holds no body in memory. The default is of none.
-#[derive(Debug, Default)]
-pub(crate) struct WeakDelivery {
-    received: Weak<Received>,
-}
-
-impl WeakDelivery {
-    pub(crate) fn upgrade(&self) -> Option<Delivery> {
-        self.received.upgrade().map(|received| Delivery { received })
-    }
-}
-
-impl Delivery {
-    pub(crate) fn downgrade(&self) -> WeakDelivery {
-        WeakDelivery { received: Arc::downgrade(&self.received) }
+impl Message {
+    pub(super) fn delivery_tag(&self) -> u64 {
+        self.delivery.delivery_tag
     }
 
-    /// True for the first who asks, of all who share the delivery: that one decides what becomes of it.
-    pub(crate) fn claim(&self) -> bool {
-        !self.received.is_claimed.swap(true, Ordering::AcqRel)
+    pub(super) fn redelivered(&self) -> bool {
+        self.delivery.redelivered
     }
 
-    pub(crate) fn delivery_tag(&self) -> u64 {
-        self.received.delivery.delivery_tag
+    pub(super) fn routing_key(&self) -> &str {
+        self.delivery.routing_key.as_str()
     }
 
-    pub(crate) fn redelivered(&self) -> bool {
-        self.received.delivery.redelivered
+    pub(super) fn body(&self) -> &[u8] {
+        &self.delivery.data
     }
 
-    pub(crate) fn routing_key(&self) -> &str {
-        self.received.delivery.routing_key.as_str()
+    pub(super) fn content_type(&self) -> Option<&str> {
+        self.delivery.properties.content_type().as_ref().map(ShortString::as_str)
     }
 
-    pub(crate) fn body(&self) -> &[u8] {
-        &self.received.delivery.data
+    pub(super) fn kind(&self) -> Option<&str> {
+        self.delivery.properties.kind().as_ref().map(ShortString::as_str)
     }
 
-    pub(crate) fn content_type(&self) -> Option<&str> {
-        self.received.delivery.properties.content_type().as_ref().map(ShortString::as_str)
+    pub(super) fn correlation_id(&self) -> Option<&str> {
+        self.delivery.properties.correlation_id().as_ref().map(ShortString::as_str)
     }
 
-    pub(crate) fn kind(&self) -> Option<&str> {
-        self.received.delivery.properties.kind().as_ref().map(ShortString::as_str)
+    pub(super) fn reply_to(&self) -> Option<&str> {
+        self.delivery.properties.reply_to().as_ref().map(ShortString::as_str)
     }
 
-    pub(crate) fn correlation_id(&self) -> Option<&str> {
-        self.received.delivery.properties.correlation_id().as_ref().map(ShortString::as_str)
+    pub(super) fn message_id(&self) -> Option<&str> {
+        self.delivery.properties.message_id().as_ref().map(ShortString::as_str)
     }
 
-    pub(crate) fn reply_to(&self) -> Option<&str> {
-        self.received.delivery.properties.reply_to().as_ref().map(ShortString::as_str)
+    pub(super) fn app_id(&self) -> Option<&str> {
+        self.delivery.properties.app_id().as_ref().map(ShortString::as_str)
     }
 
-    pub(crate) fn message_id(&self) -> Option<&str> {
-        self.received.delivery.properties.message_id().as_ref().map(ShortString::as_str)
+    pub(super) fn priority(&self) -> Option<u8> {
+        *self.delivery.properties.priority()
     }
 
-    pub(crate) fn app_id(&self) -> Option<&str> {
-        self.received.delivery.properties.app_id().as_ref().map(ShortString::as_str)
+    pub(super) fn expiration(&self) -> Option<&str> {
+        self.delivery.properties.expiration().as_ref().map(ShortString::as_str)
     }
 
-    pub(crate) fn priority(&self) -> Option<u8> {
-        *self.received.delivery.properties.priority()
-    }
-
-    /// `expiration` in milliseconds; `None` when absent or not a number.
-    pub(crate) fn expiration_ms(&self) -> Option<u64> {
-        self.received.delivery.properties.expiration().as_ref()?.as_str().parse().ok()
-    }
-
-    pub(crate) fn header(&self, name: &str) -> Option<HeaderValue> {
-        let headers = self.received.delivery.properties.headers().as_ref()?;
+    pub(super) fn header(&self, name: &str) -> Option<HeaderValue> {
+        let headers = self.delivery.properties.headers().as_ref()?;
         value_from_lapin(headers.inner().get(name)?)
     }
 }
@@ -694,8 +584,7 @@ fn returned(message: &lapin::message::BasicReturnMessage) -> Returned {
 fn short(text: impl Into<String>) -> Result<ShortString, Error> {
     let text = text.into();
     let bytes = text.len();
-    ShortString::try_new(text)
-        .map_err(|_| Error::Configuration(format!("a name of {bytes} bytes does not fit AMQP's short string of 255")))
+    ShortString::try_new(text).map_err(|_| overlong(bytes))
 }
 
 #[cfg(feature = "tls")]
@@ -738,15 +627,3 @@ fn operation_error(error: &lapin::Error, operation: &str) -> Error {
         _ => Error::Disconnected { reason: error.to_string() },
     }
 }
-
-/// AMQP 0-9-1 §4.6: delivery_mode 2 survives a restart of the broker in a durable queue.
-const PERSISTENT: u8 = 2;
-
-/// AMQP 0-9-1 §1.2: reply-success.
-const REPLY_SUCCESS: u16 = 200;
-/// AMQP 0-9-1 §1.2: access-refused.
-const ACCESS_REFUSED: u16 = 403;
-/// AMQP 0-9-1 §1.2: not-found.
-const NOT_FOUND: u16 = 404;
-/// AMQP 0-9-1 §1.2: not-allowed.
-const NOT_ALLOWED: u16 = 530;

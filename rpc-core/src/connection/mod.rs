@@ -3,16 +3,20 @@
 //! ```text
 //!  Connection ──channel()──► Channel ──► client::Session, worker lanes
 //!      │ watch<State>                     │ ended
-//!      └─ supervisor ◄── lapin's events   └──► channel() again: waits for the next epoch
+//!      └─ supervisor ◄── Link's events    └──► channel() again: waits for the next epoch
 //! ```
 //!
 //! It does not know what travels on it. Dropping the last handle closes the socket.
 
+mod carrier;
+mod delivery;
 mod lapin;
+mod native;
 mod supervisor;
 #[cfg(feature = "tls")]
 mod tls;
 pub(crate) mod transport;
+mod uri;
 
 use std::{
     sync::{
@@ -26,13 +30,11 @@ use tokio::{sync::watch, task::AbortHandle, time::timeout};
 
 #[cfg(feature = "tls")]
 pub use self::tls::ClientTlsOptions;
+use self::{carrier::Link, supervisor::Supervisor, transport::Event, uri::Endpoint};
 pub(crate) use self::{
-    lapin::{Channel, Confirm, Consumer, Delivery, WeakDelivery},
+    carrier::{Channel, Confirm, Consumer},
+    delivery::{Delivery, WeakDelivery},
     supervisor::Backoff,
-};
-use self::{
-    lapin::{Endpoint, Event, Link},
-    supervisor::Supervisor,
 };
 use crate::error::Error;
 
@@ -51,6 +53,9 @@ pub struct ConnectionOptions {
     pub reconnect_delay_max: Duration,
     /// How often to try before the connection counts as closed. The default, `None`, is for ever; 0 is never.
     pub reconnect_attempts: Option<u32>,
+    /// Who speaks AMQP. The default is [`Transport::Lapin`]; `transport=native` or `transport=lapin` among the parameters
+    /// of a URI goes before it.
+    pub transport: Transport,
     /// Whom an `amqps` connection trusts, and the certificate it shows. The default is the system's CAs, and none.
     #[cfg(feature = "tls")]
     pub tls: ClientTlsOptions,
@@ -64,6 +69,7 @@ impl Default for ConnectionOptions {
             reconnect_delay_min: Duration::from_millis(100),
             reconnect_delay_max: Duration::from_secs(30),
             reconnect_attempts: None,
+            transport: Transport::default(),
             #[cfg(feature = "tls")]
             tls: ClientTlsOptions::default(),
         }
@@ -106,6 +112,13 @@ impl ConnectionOptions {
         self
     }
 
+    /// Sets [`transport`](Self#structfield.transport).
+    #[must_use]
+    pub const fn transport(mut self, transport: Transport) -> Self {
+        self.transport = transport;
+        self
+    }
+
     /// Sets [`tls`](Self#structfield.tls).
     #[cfg(feature = "tls")]
     #[must_use]
@@ -113,6 +126,31 @@ impl ConnectionOptions {
         self.tls = tls;
         self
     }
+}
+
+/// Who speaks AMQP under a connection. Nothing else differs: both are tested with the same suite.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), rpc_core::Error> {
+/// use rpc_core::{Connection, ConnectionOptions, Transport};
+///
+/// let connection = Connection::open("amqp://localhost?transport=native").await?;
+/// // The same:
+/// let options = ConnectionOptions::default().transport(Transport::Native);
+/// let connection = Connection::open_with("amqp://localhost", options).await?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Transport {
+    /// The crate lapin, with a thread of its own for each connection.
+    #[default]
+    Lapin,
+    /// Our own: a task for each connection in the runtime that opened it, and several times faster.
+    ///
+    /// A handler that computes for long on a single-threaded runtime keeps it from answering heartbeats: mark such methods
+    /// `#[rpc(blocking)]`.
+    Native,
 }
 
 /// What a connection is doing.
@@ -190,7 +228,7 @@ impl Connection {
     /// # Cancel safety
     /// As [`open`](Self::open).
     pub async fn open_any(uris: &[&str], options: ConnectionOptions) -> Result<Self, Error> {
-        let endpoints = uris.iter().map(|uri| lapin::parse_uri(uri)).collect::<Result<Vec<_>, _>>()?;
+        let endpoints = uris.iter().map(|uri| Endpoint::parse(uri)).collect::<Result<Vec<_>, _>>()?;
         let mut failed = Error::Configuration("no URI to connect to".to_owned());
         for (at, endpoint) in endpoints.iter().enumerate() {
             match open_link(endpoint, &options).await {

@@ -1,4 +1,4 @@
-//! Keeps a connection open: turns lapin's events into states, and reopens what was lost.
+//! Keeps a connection open: turns a link's events into states, and reopens what was lost.
 //!
 //! ```text
 //!  Connected ◄──► Blocked
@@ -11,7 +11,6 @@
 //! lapin's own recovery stays off: it restores channels silently, and calls in flight would never be told.
 
 use std::{
-    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -19,14 +18,13 @@ use std::{
     time::Duration,
 };
 
-use futures_core::Stream;
 use tokio::{
     sync::watch,
     time::{MissedTickBehavior, interval, sleep},
 };
 use uuid::Uuid;
 
-use super::{ConnectionOptions, Endpoint, Event, Link, State, open_link};
+use super::{ConnectionOptions, Endpoint, Event, Link, State, open_link, transport::Events};
 
 /// The task behind a connection.
 #[derive(Debug)]
@@ -42,7 +40,7 @@ pub(super) struct Supervisor {
 
 impl Supervisor {
     /// Runs until the connection is closed for good.
-    pub(super) async fn run(mut self, events: impl Stream<Item = Event> + Unpin) {
+    pub(super) async fn run(mut self, events: Events) {
         let mut lost = self.follow(events).await;
         while !self.closing.load(Ordering::Acquire) {
             tracing::warn!(reason = lost, "connection lost");
@@ -65,14 +63,13 @@ impl Supervisor {
     }
 
     /// Follows one epoch to its end, and says why it ended.
-    async fn follow(&self, events: impl Stream<Item = Event>) -> String {
-        let mut events = pin!(events);
+    async fn follow(&self, mut events: Events) -> String {
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let event = tokio::select! {
                 event = std::future::poll_fn(|cx| events.as_mut().poll_next(cx)) => event,
-                // Should lapin ever lose a connection without a word, nobody waits for ever.
+                // Should a connection ever be lost without a word, nobody waits for ever.
                 _ = look.tick() => if self.link.borrow().is_connected() { continue } else { None },
             };
             match event {

@@ -1,9 +1,13 @@
 //! The narrow set of AMQP operations that everything above the connection uses, as plain data.
 //!
-//! No lapin type here or above: a transport of our own can stand where lapin stands. Publishing and acknowledging
+//! No type of lapin's here or above: `lapin.rs` and `native/` carry it out. Publishing and acknowledging
 //! never wait for the socket; what goes wrong with them is told by the consumer's end.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, pin::Pin};
+
+use futures_core::Stream;
+
+use crate::error::Error;
 
 /// One message on its way out.
 #[derive(Debug)]
@@ -124,6 +128,29 @@ impl From<Vec<u8>> for HeaderValue {
     }
 }
 
+/// The exchange types that are declared here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ExchangeKind {
+    Direct,
+    Topic,
+    Headers,
+}
+
+/// Arguments of a declaration or a binding.
+pub(crate) type Arguments<'a> = &'a [(&'static str, HeaderValue)];
+
+/// What a connection tells of itself.
+#[derive(Debug)]
+pub(super) enum Event {
+    Blocked(String),
+    Unblocked,
+    /// Of the connection or of one channel.
+    Failed(String),
+}
+
+/// Of one connection, until it ends.
+pub(super) type Events = Pin<Box<dyn Stream<Item = Event> + Send>>;
+
 /// A queue to declare.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct QueueDeclaration<'a> {
@@ -131,7 +158,7 @@ pub(crate) struct QueueDeclaration<'a> {
     pub(crate) durable: bool,
     pub(crate) exclusive: bool,
     pub(crate) auto_delete: bool,
-    pub(crate) arguments: &'a [(&'static str, HeaderValue)],
+    pub(crate) arguments: Arguments<'a>,
 }
 
 /// What to do with deliveries, all at or below a tag or that one alone.
@@ -147,3 +174,22 @@ pub(crate) struct Returned {
     pub(crate) correlation_id: Option<String>,
     pub(crate) reply_text: String,
 }
+
+/// The error of a name or a text of so many bytes.
+pub(super) fn overlong(bytes: usize) -> Error {
+    Error::Configuration(format!("a name of {bytes} bytes does not fit AMQP's short string of 255"))
+}
+
+/// AMQP 0-9-1 §4.6: delivery_mode 2 survives a restart of the broker in a durable queue.
+pub(super) const PERSISTENT: u8 = 2;
+
+/// AMQP 0-9-1 §1.2: reply-success.
+pub(super) const REPLY_SUCCESS: u16 = 200;
+/// AMQP 0-9-1 §1.2: connection-forced.
+pub(super) const CONNECTION_FORCED: u16 = 320;
+/// AMQP 0-9-1 §1.2: access-refused.
+pub(super) const ACCESS_REFUSED: u16 = 403;
+/// AMQP 0-9-1 §1.2: not-found.
+pub(super) const NOT_FOUND: u16 = 404;
+/// AMQP 0-9-1 §1.2: not-allowed.
+pub(super) const NOT_ALLOWED: u16 = 530;

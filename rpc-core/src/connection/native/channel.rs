@@ -1,0 +1,364 @@
+//! One AMQP channel: what is asked of it. `inbox.rs` has what comes back.
+
+use std::{
+    borrow::Cow,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    task::{self, Poll, ready},
+};
+
+use amq_protocol::{
+    protocol::{AMQPClass, basic, channel, confirm, exchange, queue},
+    types::{AMQPValue, FieldTable, ShortString},
+};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    inbox::{Confirmed, State},
+    message::Message,
+    shared::{Failure, Shared},
+};
+use crate::{
+    connection::{
+        delivery::Delivery,
+        transport::{
+            Arguments, ExchangeKind, HeaderValue, NOT_FOUND, Publish, QueueDeclaration, REPLY_SUCCESS, Returned,
+            Settlement, overlong,
+        },
+    },
+    error::Error,
+};
+
+/// One AMQP channel; clones share it, and the last one to go closes it.
+#[derive(Debug, Clone)]
+pub(in crate::connection) struct Channel {
+    inner: Arc<Inner>,
+}
+
+/// What a channel's handles share with the io task, which knows it only as long as they do.
+#[derive(Debug)]
+pub(super) struct Inner {
+    id: u16,
+    shared: Arc<Shared>,
+    /// Set with the outbox locked: nothing can be queued that the broker would take for another channel's.
+    failure: OnceLock<Failure>,
+    state: Mutex<State>,
+}
+
+impl Inner {
+    pub(super) fn new(id: u16, shared: Arc<Shared>) -> Self {
+        Self { id, shared, failure: OnceLock::new(), state: Mutex::default() }
+    }
+
+    pub(super) fn id(&self) -> u16 {
+        self.id
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the channel for everyone who waits for it or will. To be called with nothing locked.
+    pub(super) fn fail(&self, failure: &Failure) {
+        {
+            let _nothing_is_queued_meanwhile = self.shared.outbox();
+            // The first reason counts.
+            drop(self.failure.set(failure.clone()));
+        }
+        let ended = self.state().end();
+        ended.tell(self.failure.get().unwrap_or(failure));
+    }
+
+    /// Ends the channel as [`fail`](Self::fail), and confirms to the broker that it is closed. For the io task, which needs
+    /// no waking.
+    pub(super) fn close_ok(&self, failure: &Failure) {
+        let is_news = {
+            let mut outbox = self.shared.outbox();
+            outbox.method(self.id, &AMQPClass::Channel(channel::AMQPMethod::CloseOk(channel::CloseOk {})));
+            self.failure.set(failure.clone()).is_ok()
+        };
+        if is_news {
+            self.shared.free_channel(self.id);
+        }
+        // Otherwise our own `channel.close` has crossed the broker's: the number is free when that one is confirmed.
+        let ended = self.state().end();
+        ended.tell(failure);
+    }
+
+    fn check(&self, operation: &str) -> Result<(), Error> {
+        match self.failure.get() {
+            Some(failure) => Err(failure.error(operation)),
+            None => Ok(()),
+        }
+    }
+
+    /// Sends a method and waits for its answer.
+    async fn ask(&self, operation: &str, method: &AMQPClass) -> Result<AMQPClass, Error> {
+        let answer = {
+            let mut state = self.state();
+            self.shared.write(operation, |outbox| {
+                self.check(operation)?;
+                outbox.method(self.id, method);
+                Ok(())
+            })?;
+            state.await_answer()
+        };
+        match answer.await {
+            Ok(answer) => answer.map_err(|failure| failure.error(operation)),
+            Err(_) => Err(Failure::closed_by_us().error(operation)),
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if self.failure.get().is_some() {
+            return;
+        }
+        // An error says that the connection is closed, and the channel with it.
+        drop(self.shared.write("close the channel", |outbox| {
+            outbox.method(self.id, &close());
+            Ok(())
+        }));
+    }
+}
+
+fn close() -> AMQPClass {
+    AMQPClass::Channel(channel::AMQPMethod::Close(channel::Close {
+        reply_code: REPLY_SUCCESS,
+        reply_text: "done".into(),
+        class_id: 0,
+        method_id: 0,
+    }))
+}
+
+impl Channel {
+    pub(super) async fn open(shared: &Arc<Shared>) -> Result<Self, Error> {
+        let inner = shared.new_channel()?;
+        let open = AMQPClass::Channel(channel::AMQPMethod::Open(channel::Open {}));
+        inner.ask("open a channel", &open).await?;
+        Ok(Self { inner })
+    }
+
+    pub(in crate::connection) fn publish(&self, publish: &Publish<'_>) -> Result<(), Error> {
+        self.inner.shared.write("publish", |outbox| {
+            self.inner.check("publish")?;
+            outbox.publish(self.inner.id, publish)
+        })
+    }
+
+    pub(in crate::connection) fn publish_for_confirm(&self, publish: &Publish<'_>) -> Result<Confirm, Error> {
+        // Locked until its frames have their place: the broker numbers messages as they come.
+        let mut state = self.inner.state();
+        self.publish(publish)?;
+        Ok(Confirm { confirmed: state.await_confirm() })
+    }
+
+    pub(in crate::connection) fn republish(
+        &self,
+        message: &Message,
+        queue: &str,
+        headers: &[(Cow<'static, str>, HeaderValue)],
+    ) -> Result<Confirm, Error> {
+        let mut state = self.inner.state();
+        self.inner.shared.write("publish", |outbox| {
+            self.inner.check("publish")?;
+            outbox.republish(self.inner.id, message, queue, headers)
+        })?;
+        Ok(Confirm { confirmed: state.await_confirm() })
+    }
+
+    pub(in crate::connection) fn settle(&self, settlement: Settlement) -> Result<(), Error> {
+        self.inner.shared.write("settle a delivery", |outbox| {
+            self.inner.check("settle a delivery")?;
+            outbox.settle(self.inner.id, settlement);
+            Ok(())
+        })
+    }
+
+    pub(in crate::connection) fn drain_returned(&self) -> Vec<Returned> {
+        self.inner.state().take_returned()
+    }
+
+    pub(in crate::connection) async fn confirm_select(&self) -> Result<(), Error> {
+        let select = AMQPClass::Confirm(confirm::AMQPMethod::Select(confirm::Select { nowait: false }));
+        self.inner.ask("switch to confirm mode", &select).await.map(drop)
+    }
+
+    pub(in crate::connection) async fn declare_exchange(
+        &self,
+        name: &str,
+        kind: ExchangeKind,
+        arguments: Arguments<'_>,
+    ) -> Result<(), Error> {
+        let kind = match kind {
+            ExchangeKind::Direct => "direct",
+            ExchangeKind::Topic => "topic",
+            ExchangeKind::Headers => "headers",
+        };
+        let declare = AMQPClass::Exchange(exchange::AMQPMethod::Declare(exchange::Declare {
+            exchange: short(name)?,
+            kind: kind.into(),
+            passive: false,
+            durable: true,
+            auto_delete: false,
+            internal: false,
+            nowait: false,
+            arguments: table(arguments)?,
+        }));
+        self.inner.ask(&format!("declare exchange '{name}'"), &declare).await.map(drop)
+    }
+
+    pub(in crate::connection) async fn declare_queue(&self, queue: QueueDeclaration<'_>) -> Result<(), Error> {
+        let declare = AMQPClass::Queue(queue::AMQPMethod::Declare(queue::Declare {
+            queue: short(queue.name)?,
+            passive: false,
+            durable: queue.durable,
+            exclusive: queue.exclusive,
+            auto_delete: queue.auto_delete,
+            nowait: false,
+            arguments: table(queue.arguments)?,
+        }));
+        self.inner.ask(&format!("declare queue '{}'", queue.name), &declare).await.map(drop)
+    }
+
+    pub(in crate::connection) async fn queue_exists(&self, queue: &str) -> Result<bool, Error> {
+        let declare = queue::Declare { queue: short(queue)?, passive: true, ..queue::Declare::default() };
+        let declare = AMQPClass::Queue(queue::AMQPMethod::Declare(declare));
+        match self.inner.ask(&format!("look for queue '{queue}'"), &declare).await {
+            Ok(_) => Ok(true),
+            Err(Error::Refused { reply_code: NOT_FOUND, .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(in crate::connection) async fn bind(
+        &self,
+        queue: &str,
+        exchange: &str,
+        routing_key: &str,
+        arguments: Arguments<'_>,
+    ) -> Result<(), Error> {
+        let bind = AMQPClass::Queue(queue::AMQPMethod::Bind(queue::Bind {
+            queue: short(queue)?,
+            exchange: short(exchange)?,
+            routing_key: short(routing_key)?,
+            nowait: false,
+            arguments: table(arguments)?,
+        }));
+        let operation = format!("bind queue '{queue}' to exchange '{exchange}'");
+        self.inner.ask(&operation, &bind).await.map(drop)
+    }
+
+    pub(in crate::connection) async fn qos(&self, prefetch_count: u16) -> Result<(), Error> {
+        let qos = AMQPClass::Basic(basic::AMQPMethod::Qos(basic::Qos { prefetch_count, global: false }));
+        self.inner.ask("set the prefetch count", &qos).await.map(drop)
+    }
+
+    /// An empty tag is replaced by one of ours.
+    pub(in crate::connection) async fn consume(
+        &self,
+        queue: &str,
+        consumer_tag: &str,
+        no_ack: bool,
+    ) -> Result<Consumer, Error> {
+        // Before its first delivery, which may come together with the answer.
+        let (consumer_tag, deliveries) = self.inner.state().add_consumer(consumer_tag);
+        let consume = AMQPClass::Basic(basic::AMQPMethod::Consume(basic::Consume {
+            queue: short(queue)?,
+            consumer_tag: short(&consumer_tag)?,
+            no_local: false,
+            no_ack,
+            exclusive: false,
+            nowait: false,
+            arguments: FieldTable::default(),
+        }));
+        // A refusal closes the channel, and the consumer goes with it.
+        self.inner.ask(&format!("consume from queue '{queue}'"), &consume).await?;
+        Ok(Consumer { inner: Arc::clone(&self.inner), deliveries })
+    }
+
+    pub(in crate::connection) async fn cancel(&self, consumer_tag: &str) -> Result<(), Error> {
+        let cancel = basic::Cancel { consumer_tag: short(consumer_tag)?, nowait: false };
+        let cancel = AMQPClass::Basic(basic::AMQPMethod::Cancel(cancel));
+        self.inner.ask("cancel the consumer", &cancel).await.map(drop)
+    }
+
+    pub(in crate::connection) async fn close(&self) -> Result<(), Error> {
+        const OPERATION: &str = "close the channel";
+        let inner = &*self.inner;
+        let answer = {
+            let mut state = inner.state();
+            inner.shared.write(OPERATION, |outbox| {
+                inner.check(OPERATION)?;
+                outbox.method(inner.id, &close());
+                drop(inner.failure.set(Failure::closed_by_us()));
+                Ok(())
+            })?;
+            state.await_answer()
+        };
+        match answer.await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(failure)) => Err(failure.error(OPERATION)),
+            Err(_) => Err(Failure::closed_by_us().error(OPERATION)),
+        }
+    }
+}
+
+/// A publish that waits for the broker's word.
+#[derive(Debug)]
+pub(in crate::connection) struct Confirm {
+    confirmed: oneshot::Receiver<Confirmed>,
+}
+
+impl Confirm {
+    pub(in crate::connection) async fn wait(self) -> Result<(bool, Option<Returned>), Error> {
+        match self.confirmed.await {
+            Ok(Ok(confirmed)) => Ok(confirmed),
+            Ok(Err(failure)) => Err(failure.error("publish")),
+            Err(_) => Err(Failure::closed_by_us().error("publish")),
+        }
+    }
+}
+
+/// The deliveries of one consumer.
+#[derive(Debug)]
+pub(in crate::connection) struct Consumer {
+    inner: Arc<Inner>,
+    deliveries: mpsc::UnboundedReceiver<Delivery>,
+}
+
+impl Consumer {
+    pub(in crate::connection) fn poll_next(
+        &mut self,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Result<Option<Delivery>, Error>> {
+        let delivery = ready!(self.deliveries.poll_recv(cx));
+        if delivery.is_none() {
+            self.inner.check("consume")?;
+        }
+        Poll::Ready(Ok(delivery))
+    }
+
+    pub(in crate::connection) fn next_ready(&mut self) -> Option<Delivery> {
+        self.deliveries.try_recv().ok()
+    }
+}
+
+fn short(text: &str) -> Result<ShortString, Error> {
+    ShortString::try_new(text).map_err(|_| overlong(text.len()))
+}
+
+fn table(arguments: Arguments<'_>) -> Result<FieldTable, Error> {
+    let mut table = FieldTable::default();
+    for (name, value) in arguments {
+        let value = match value {
+            HeaderValue::Bool(value) => AMQPValue::Boolean(*value),
+            HeaderValue::Integer(value) => AMQPValue::LongLongInt(*value),
+            HeaderValue::Float(value) => AMQPValue::Double(*value),
+            HeaderValue::Text(value) => AMQPValue::LongString(value.as_str().into()),
+            HeaderValue::Bytes(value) => AMQPValue::ByteArray(value.clone().into()),
+        };
+        table.insert(short(name)?, value);
+    }
+    Ok(table)
+}

@@ -1,0 +1,197 @@
+//! From a socket to an open connection (AMQP 0-9-1 §2.2.4).
+
+use amq_protocol::{
+    protocol::{AMQPClass, connection, connection::AMQPMethod},
+    types::{AMQPValue, FieldTable, ShortString},
+};
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::socket::Socket;
+use crate::{
+    connection::{
+        ConnectionOptions,
+        transport::{ACCESS_REFUSED, NOT_ALLOWED, overlong},
+        uri::Endpoint,
+    },
+    error::Error,
+    wire::{Decoder, FRAME_MIN_SIZE, FrameKind, Method, OutBuffer, PROTOCOL_HEADER, read_method, table::DEPTH_MAX},
+};
+
+/// What was agreed on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tuning {
+    pub(super) channel_max: u16,
+    pub(super) frame_max: u32,
+    /// 0 is none.
+    pub(super) heartbeat_s: u16,
+}
+
+/// An open connection, and what has been read beyond the handshake.
+pub(super) struct Opened {
+    pub(super) socket: Socket,
+    pub(super) buffer: BytesMut,
+    pub(super) tuning: Tuning,
+}
+
+/// Opens the connection. The caller has a deadline for it.
+pub(super) async fn open(socket: Socket, endpoint: &Endpoint, options: &ConnectionOptions) -> Result<Opened, Error> {
+    let mut peer = Peer { socket, buffer: BytesMut::new(), endpoint };
+    peer.write(&PROTOCOL_HEADER).await?;
+    match peer.method().await? {
+        AMQPMethod::Start(_) => {}
+        other => return Err(peer.unexpected(&other)),
+    }
+    peer.send(AMQPMethod::StartOk(start_ok(endpoint, options)?)).await?;
+    let tuning = match peer.method().await? {
+        AMQPMethod::Tune(tune) => agree(&tune, endpoint),
+        other => return Err(peer.unexpected(&other)),
+    };
+    let Tuning { channel_max, frame_max, heartbeat_s } = tuning;
+    peer.send(AMQPMethod::TuneOk(connection::TuneOk { channel_max, frame_max, heartbeat: heartbeat_s })).await?;
+    peer.send(AMQPMethod::Open(connection::Open { virtual_host: short(&endpoint.vhost)? })).await?;
+    match peer.method().await? {
+        AMQPMethod::OpenOk(_) => Ok(Opened { socket: peer.socket, buffer: peer.buffer, tuning }),
+        other => Err(peer.unexpected(&other)),
+    }
+}
+
+/// The broker's limits, or the URI's where those are narrower; 0 is no limit (AMQP 0-9-1 §1.4.2.6).
+fn agree(tune: &connection::Tune, endpoint: &Endpoint) -> Tuning {
+    let query = &endpoint.uri.query;
+    let channel_max = narrower(tune.channel_max.into(), query.channel_max.map(Into::into));
+    let frame_max = narrower(tune.frame_max, query.frame_max);
+    Tuning {
+        channel_max: u16::try_from(channel_max).ok().filter(|limit| *limit > 0).unwrap_or(u16::MAX),
+        frame_max: if frame_max == 0 { FRAME_MAX } else { frame_max.clamp(FRAME_MIN_SIZE, FRAME_MAX) },
+        heartbeat_s: match query.heartbeat {
+            Some(0) => 0,
+            wanted => narrower(tune.heartbeat.into(), wanted.map(Into::into)) as u16,
+        },
+    }
+}
+
+fn narrower(offered: u32, wanted: Option<u32>) -> u32 {
+    match wanted.filter(|wanted| *wanted > 0) {
+        Some(wanted) if offered == 0 || wanted < offered => wanted,
+        _ => offered,
+    }
+}
+
+fn start_ok(endpoint: &Endpoint, options: &ConnectionOptions) -> Result<connection::StartOk, Error> {
+    let (mechanism, response) = match endpoint.is_external() {
+        true => ("EXTERNAL", String::new()),
+        false => ("PLAIN", format!("\0{}\0{}", endpoint.user, endpoint.uri.authority.userinfo.password)),
+    };
+    let mut capabilities = FieldTable::default();
+    for name in [
+        "publisher_confirms",
+        "exchange_exchange_bindings",
+        "basic.nack",
+        "consumer_cancel_notify",
+        "connection.blocked",
+        "authentication_failure_close",
+    ] {
+        capabilities.insert(name.into(), AMQPValue::Boolean(true));
+    }
+    let mut client_properties = FieldTable::default();
+    for (name, text) in [
+        ("product", env!("CARGO_PKG_NAME")),
+        ("version", env!("CARGO_PKG_VERSION")),
+        ("platform", "Rust"),
+        ("connection_name", &options.name),
+    ] {
+        client_properties.insert(name.into(), AMQPValue::LongString(text.into()));
+    }
+    client_properties.insert("capabilities".into(), AMQPValue::FieldTable(capabilities));
+    Ok(connection::StartOk {
+        client_properties,
+        mechanism: mechanism.into(),
+        response: response.into(),
+        locale: "en_US".into(),
+    })
+}
+
+fn short(text: &str) -> Result<ShortString, Error> {
+    ShortString::try_new(text).map_err(|_| overlong(text.len()))
+}
+
+/// The broker, one method at a time.
+struct Peer<'a> {
+    socket: Socket,
+    buffer: BytesMut,
+    endpoint: &'a Endpoint,
+}
+
+impl Peer<'_> {
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let written = async {
+            self.socket.write_all(bytes).await?;
+            self.socket.flush().await
+        };
+        written.await.map_err(|error| self.unreachable(&error.to_string()))
+    }
+
+    async fn send(&mut self, method: AMQPMethod) -> Result<(), Error> {
+        let mut out = OutBuffer::default();
+        out.method(0, &AMQPClass::Connection(method));
+        let mut segments = std::collections::VecDeque::new();
+        out.take_into(&mut segments);
+        for segment in segments {
+            self.write(&segment).await?;
+        }
+        Ok(())
+    }
+
+    async fn method(&mut self) -> Result<AMQPMethod, Error> {
+        let decoder = Decoder::new(FRAME_MIN_SIZE.max(HANDSHAKE_FRAME_MAX));
+        loop {
+            if self.buffer.starts_with(b"AMQP") {
+                return Err(self.unreachable("it speaks another version of AMQP than 0-9-1"));
+            }
+            let (batch, error) = decoder.cut(&mut self.buffer, 1);
+            if let Some(error) = error {
+                return Err(self.unreachable(&format!("it sent what is no AMQP frame: {error:?}")));
+            }
+            if let Some(frame) = batch.frames().next() {
+                if frame.kind != FrameKind::Method {
+                    continue;
+                }
+                return match read_method(frame.payload, DEPTH_MAX) {
+                    Ok(Method::Other(class)) => match *class {
+                        AMQPClass::Connection(method) => Ok(method),
+                        other => Err(self.unreachable(&format!("it sent {other:?} before the connection was open"))),
+                    },
+                    _ => Err(self.unreachable("it sent what is no method of a connection")),
+                };
+            }
+            match self.socket.read_buf(&mut self.buffer).await {
+                Ok(0) => return Err(self.unreachable("it closed the socket")),
+                Ok(_) => {}
+                Err(error) => return Err(self.unreachable(&error.to_string())),
+            }
+        }
+    }
+
+    fn unreachable(&self, reason: &str) -> Error {
+        Error::Unreachable { address: self.endpoint.address.clone(), reason: reason.to_owned() }
+    }
+
+    /// A refusal, or nonsense.
+    fn unexpected(&self, method: &AMQPMethod) -> Error {
+        let AMQPMethod::Close(close) = method else {
+            return self.unreachable(&format!("it sent {method:?} out of turn"));
+        };
+        let reply_text = close.reply_text.as_str().to_owned();
+        match close.reply_code {
+            ACCESS_REFUSED => Error::AuthenticationRefused { user: self.endpoint.user.clone(), reply_text },
+            NOT_ALLOWED => Error::VhostRefused { vhost: self.endpoint.vhost.clone(), reply_text },
+            reply_code => Error::Refused { operation: "open the connection".to_owned(), reply_code, reply_text },
+        }
+    }
+}
+
+/// RabbitMQ's default, which larger frames are not worth leaving.
+const FRAME_MAX: u32 = 131_072;
+/// Before the sizes are agreed on.
+const HANDSHAKE_FRAME_MAX: u32 = 65_536;

@@ -1,0 +1,296 @@
+//! Messages as they are received, and the properties of those that are sent.
+
+use std::borrow::Cow;
+
+use crate::{
+    connection::transport::{HeaderValue, PERSISTENT, Properties, overlong},
+    error::Error,
+    wire::{
+        NewProperties, PropertyReader, PropertyWriter,
+        table::{self, TableWriter, Value},
+    },
+};
+
+/// One received message: routing key, properties and body in one piece of memory.
+#[derive(Debug)]
+pub(in crate::connection) struct Message {
+    delivery_tag: u64,
+    redelivered: bool,
+    bytes: Vec<u8>,
+    properties_at: usize,
+    body_at: usize,
+}
+
+impl Message {
+    /// The beginning of one, with room for a body of `body_bytes`.
+    pub(super) fn new(routing_key: &[u8], properties: &[u8], body_bytes: usize) -> Self {
+        let (properties_at, body_at) = (routing_key.len(), routing_key.len() + properties.len());
+        let mut bytes = Vec::with_capacity(body_at + body_bytes);
+        bytes.extend_from_slice(routing_key);
+        bytes.extend_from_slice(properties);
+        Self { delivery_tag: 0, redelivered: false, bytes, properties_at, body_at }
+    }
+
+    pub(super) fn push(&mut self, body: &[u8]) {
+        self.bytes.extend_from_slice(body);
+    }
+
+    pub(super) fn delivered(mut self, delivery_tag: u64, redelivered: bool) -> Self {
+        self.delivery_tag = delivery_tag;
+        self.redelivered = redelivered;
+        self
+    }
+
+    pub(in crate::connection) fn delivery_tag(&self) -> u64 {
+        self.delivery_tag
+    }
+
+    pub(in crate::connection) fn redelivered(&self) -> bool {
+        self.redelivered
+    }
+
+    /// Empty when it is not UTF-8.
+    pub(in crate::connection) fn routing_key(&self) -> &str {
+        std::str::from_utf8(&self.bytes[..self.properties_at]).unwrap_or_default()
+    }
+
+    pub(in crate::connection) fn body(&self) -> &[u8] {
+        &self.bytes[self.body_at..]
+    }
+
+    fn properties(&self) -> &[u8] {
+        &self.bytes[self.properties_at..self.body_at]
+    }
+
+    fn reader(&self) -> PropertyReader<'_> {
+        PropertyReader::new(self.properties())
+    }
+
+    pub(in crate::connection) fn content_type(&self) -> Option<&str> {
+        text(self.reader().content_type())
+    }
+
+    pub(in crate::connection) fn kind(&self) -> Option<&str> {
+        text(self.reader().kind())
+    }
+
+    pub(in crate::connection) fn correlation_id(&self) -> Option<&str> {
+        text(self.reader().correlation_id())
+    }
+
+    pub(in crate::connection) fn reply_to(&self) -> Option<&str> {
+        text(self.reader().reply_to())
+    }
+
+    pub(in crate::connection) fn message_id(&self) -> Option<&str> {
+        text(self.reader().message_id())
+    }
+
+    pub(in crate::connection) fn app_id(&self) -> Option<&str> {
+        text(self.reader().app_id())
+    }
+
+    pub(in crate::connection) fn priority(&self) -> Option<u8> {
+        self.reader().priority()
+    }
+
+    pub(in crate::connection) fn expiration(&self) -> Option<&str> {
+        text(self.reader().expiration())
+    }
+
+    pub(in crate::connection) fn header(&self, name: &str) -> Option<HeaderValue> {
+        read_value(table::find(self.reader().raw_headers()?, name.as_bytes())?)
+    }
+
+    /// The properties of a persistent copy with further headers, which go before those of the same name.
+    pub(super) fn persistent_properties(&self, more: &[(Cow<'static, str>, HeaderValue)]) -> Result<Vec<u8>, Error> {
+        let mut writer = TableWriter::new();
+        for field in table::fields(self.reader().raw_headers().unwrap_or_default()) {
+            if !more.iter().any(|(name, _)| name.as_bytes() == field.key) {
+                writer.raw(field);
+            }
+        }
+        for (name, value) in more {
+            write_value(&mut writer, name, value)?;
+        }
+        let headers = writer.finish();
+        let properties = PropertyWriter::new(self.properties()).headers(&headers).delivery_mode(PERSISTENT);
+        Ok(properties.without_expiration().without_user_id().write())
+    }
+}
+
+/// What is not UTF-8 counts as absent.
+fn text(bytes: Option<&[u8]>) -> Option<&str> {
+    std::str::from_utf8(bytes?).ok()
+}
+
+fn read_value(value: Value<'_>) -> Option<HeaderValue> {
+    Some(match value.kind {
+        b't' => HeaderValue::Bool(*value.raw.first()? != 0),
+        b'f' => HeaderValue::Float(f32::from_be_bytes(*value.raw.first_chunk()?).into()),
+        b'd' => HeaderValue::Float(f64::from_be_bytes(*value.raw.first_chunk()?)),
+        b'T' => HeaderValue::Integer(i64::from_be_bytes(*value.raw.first_chunk()?)),
+        b'x' => HeaderValue::Bytes(value.raw.get(4..)?.to_vec()),
+        b'S' => match std::str::from_utf8(value.as_text()?) {
+            Ok(text) => HeaderValue::Text(text.to_owned()),
+            Err(_) => HeaderValue::Bytes(value.as_text()?.to_vec()),
+        },
+        _ => HeaderValue::Integer(value.as_integer()?),
+    })
+}
+
+/// Writes properties in the order of the wire.
+pub(super) fn write_properties(out: &mut Vec<u8>, properties: &Properties<'_>) -> Result<(), Error> {
+    let mut new = NewProperties::new(out);
+    if let Some(content_type) = properties.content_type {
+        new.content_type(content_type);
+    }
+    if !properties.headers.is_empty() {
+        new.headers(&write_table(properties.headers.iter().map(|(name, value)| (&**name, value)))?);
+    }
+    if let Some(delivery_mode) = properties.delivery_mode {
+        new.delivery_mode(delivery_mode);
+    }
+    if let Some(priority) = properties.priority {
+        new.priority(priority);
+    }
+    if let Some(correlation_id) = &properties.correlation_id {
+        new.correlation_id(correlation_id);
+    }
+    if let Some(reply_to) = properties.reply_to {
+        new.reply_to(reply_to);
+    }
+    if let Some(expiration_ms) = properties.expiration_ms {
+        new.expiration(expiration_ms);
+    }
+    if let Some(message_id) = &properties.message_id {
+        new.message_id(message_id);
+    }
+    if let Some(kind) = properties.kind {
+        new.kind(kind);
+    }
+    new.finish().map_err(|error| overlong(error.bytes))
+}
+
+/// A table with its length.
+fn write_table<'a>(fields: impl IntoIterator<Item = (&'a str, &'a HeaderValue)>) -> Result<Vec<u8>, Error> {
+    let mut writer = TableWriter::new();
+    for (name, value) in fields {
+        write_value(&mut writer, name, value)?;
+    }
+    Ok(writer.finish())
+}
+
+fn write_value(writer: &mut TableWriter, name: &str, value: &HeaderValue) -> Result<(), Error> {
+    if name.len() > 255 {
+        return Err(overlong(name.len()));
+    }
+    match value {
+        HeaderValue::Bool(value) => writer.boolean(name, *value),
+        HeaderValue::Integer(value) => writer.integer(name, *value),
+        HeaderValue::Float(value) => writer.double(name, *value),
+        HeaderValue::Text(value) => writer.text(name, value.as_bytes()),
+        HeaderValue::Bytes(value) => writer.binary(name, value),
+    };
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers() -> Vec<(Cow<'static, str>, HeaderValue)> {
+        vec![
+            ("yes".into(), true.into()),
+            ("number".into(), (-7_i64).into()),
+            ("half".into(), 0.5.into()),
+            ("text".into(), "words".into()),
+            ("bytes".into(), vec![0xFF].into()),
+        ]
+    }
+
+    fn message() -> Message {
+        let properties = Properties {
+            content_type: Some("text/plain"),
+            kind: Some("rpc.call"),
+            correlation_id: Some("17".into()),
+            reply_to: Some("q"),
+            message_id: Some("m".to_owned()),
+            expiration_ms: Some(250),
+            delivery_mode: Some(1),
+            priority: Some(3),
+            headers: headers(),
+        };
+        let mut bytes = Vec::new();
+        write_properties(&mut bytes, &properties).unwrap();
+        let mut message = Message::new(b"a.b", &bytes, 4);
+        message.push(b"bo");
+        message.push(b"dy");
+        message.delivered(9, true)
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let message = message();
+        assert_eq!((message.routing_key(), message.body()), ("a.b", &b"body"[..]));
+        assert_eq!((message.delivery_tag(), message.redelivered(), message.priority()), (9, true, Some(3)));
+        let texts = [
+            message.content_type(),
+            message.kind(),
+            message.correlation_id(),
+            message.reply_to(),
+            message.message_id(),
+            message.expiration(),
+        ];
+        assert_eq!(texts, ["text/plain", "rpc.call", "17", "q", "m", "250"].map(Some));
+        assert_eq!(message.app_id(), None);
+        for (name, value) in headers() {
+            assert_eq!(message.header(&name), Some(value), "{name}");
+        }
+        assert_eq!(message.header("other"), None);
+    }
+
+    #[test]
+    fn integers_of_every_width_are_read() {
+        let fields: [(u8, &[u8], i64); 9] = [
+            (b'b', &[0xFF], -1),
+            (b'B', &[0xFF], 255),
+            (b's', &[0xFF, 0xFE], -2),
+            (b'u', &[0xFF, 0xFE], 65_534),
+            (b'I', &[0xFF, 0xFF, 0xFF, 0xFD], -3),
+            (b'i', &[0, 0, 1, 0], 256),
+            (b'l', &[0xFF; 8], -1),
+            (b'L', &[0xFF; 8], -1),
+            (b'T', &[0, 0, 0, 0, 0, 0, 0, 9], 9),
+        ];
+        for (kind, raw, expected) in fields {
+            assert_eq!(read_value(Value { kind, raw }), Some(HeaderValue::Integer(expected)), "{}", char::from(kind));
+        }
+        assert_eq!(read_value(Value { kind: b'f', raw: &0.5_f32.to_be_bytes() }), Some(HeaderValue::Float(0.5)));
+        let not_text = Value { kind: b'S', raw: &[0, 0, 0, 1, 0xFF] };
+        assert_eq!(read_value(not_text), Some(HeaderValue::Bytes(vec![0xFF])));
+        assert_eq!(read_value(Value { kind: b'V', raw: &[] }), None);
+    }
+
+    #[test]
+    fn a_copy_is_persistent_and_does_not_expire() {
+        let more = [("text".into(), "other".into()), ("reason".into(), 1.into())];
+        let properties = message().persistent_properties(&more).unwrap();
+        let reader = PropertyReader::new(&properties);
+        assert_eq!((reader.delivery_mode(), reader.expiration(), reader.user_id()), (Some(2), None, None));
+        let copy = Message::new(b"", &properties, 0);
+        assert_eq!(copy.header("text"), Some("other".into()));
+        assert_eq!(copy.header("reason"), Some(1.into()));
+        assert_eq!(copy.header("number"), Some((-7_i64).into()));
+        assert_eq!((copy.correlation_id(), copy.kind()), (Some("17"), Some("rpc.call")));
+    }
+
+    #[test]
+    fn what_does_not_fit_a_short_string_is_refused() {
+        let long = "x".repeat(256);
+        let properties = Properties { correlation_id: Some(long.clone().into()), ..Properties::default() };
+        assert!(matches!(write_properties(&mut Vec::new(), &properties), Err(Error::Configuration(_))));
+        let properties = Properties { headers: vec![(long.into(), true.into())], ..Properties::default() };
+        assert!(matches!(write_properties(&mut Vec::new(), &properties), Err(Error::Configuration(_))));
+    }
+}
