@@ -13,7 +13,7 @@ async fn the_rights_in_the_readme_are_enough(stage: &Stage) {
     probe!("access-enough");
     // The first pool as guest: it also removes what an earlier run left.
     let _guests = stage.pool(ProbeServer::new(Answers::echo())).await;
-    let connection = Connection::open(&stage.uri_as("shop")).await.unwrap();
+    let connection = Connection::open(&stage.uri_as("shop", "")).await.unwrap();
     let pool = WorkerPool::new(&connection).serve(ProbeServer::new(Answers::echo())).start().await.unwrap();
     let client = ProbeClient::new(&connection);
     for question in ["a", "b"] {
@@ -24,7 +24,7 @@ async fn the_rights_in_the_readme_are_enough(stage: &Stage) {
 
 async fn who_lacks_a_right_is_told_which(stage: &Stage) {
     probe!("access-refused");
-    let connection = Connection::open(&stage.uri_as("replier")).await.unwrap();
+    let connection = Connection::open(&stage.uri_as("replier", "")).await.unwrap();
     let refused = WorkerPool::new(&connection).serve(ProbeServer::new(Answers::echo())).start().await.unwrap_err();
     let Error::Refused { reply_code: 403, reply_text, .. } = refused else { panic!("{refused}") };
     assert!(reply_text.starts_with("ACCESS_REFUSED - access to exchange 'rpc"), "{reply_text}");
@@ -32,7 +32,7 @@ async fn who_lacks_a_right_is_told_which(stage: &Stage) {
 }
 
 async fn a_vhost_one_may_not_use_is_refused(stage: &Stage) {
-    let refused = Connection::open(&format!("{}/parity", stage.uri_as("shop"))).await.unwrap_err();
+    let refused = Connection::open(&stage.uri_as("shop", "parity")).await.unwrap_err();
     let Error::VhostRefused { vhost, reply_text } = refused else { panic!("{refused}") };
     assert_eq!(vhost, "parity");
     assert_eq!(reply_text, "NOT_ALLOWED - access to vhost 'parity' refused for user 'shop'");

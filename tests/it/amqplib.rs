@@ -18,7 +18,7 @@ on_both_brokers!(
 
 /// Runs a script that checks everything itself.
 async fn script(stage: &Stage, script: &str) {
-    if let Some(node) = Script::node(script, &[stage.uri()]) {
+    if let Some(node) = Script::node(script, &[stage.broker_uri()]) {
         node.succeeds().await;
     }
 }

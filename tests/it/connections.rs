@@ -6,7 +6,7 @@ use std::{
 };
 
 use rpc_core::{Client, Connection, ConnectionOptions, Error, State, broker::Broker};
-use rpc_tests::{Answers, Stage, eventually, on_both_brokers, probe, within};
+use rpc_tests::{Answers, Stage, eventually, framework_uri, on_both_brokers, probe, within};
 
 on_both_brokers!(
     a_refused_connection_says_so,
@@ -26,16 +26,16 @@ async fn open_error(uri: &str) -> Error {
 
 /// The stage's URI with another user info or path.
 fn changed(stage: &Stage, user_info: &str, path: &str) -> String {
-    let address = stage.uri().trim_start_matches("amqp://");
+    let address = stage.broker_uri().trim_start_matches("amqp://");
     let address = address.rsplit_once('@').map_or(address, |(_, address)| address);
     let address = address.split('/').next().unwrap();
-    format!("amqp://{user_info}@{address}{path}")
+    framework_uri(&format!("amqp://{user_info}@{address}{path}"))
 }
 
 async fn a_refused_connection_says_so(_: &Stage) {
     // A port that was free a moment ago, and that nobody listens on.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let error = open_error(&format!("amqp://127.0.0.1:{port}")).await;
+    let error = open_error(&framework_uri(&format!("amqp://127.0.0.1:{port}"))).await;
     assert!(
         matches!(&error, Error::Unreachable { address, .. } if *address == format!("127.0.0.1:{port}")),
         "{error:?}"
@@ -66,7 +66,9 @@ async fn a_peer_that_says_nothing_is_given_up(_: &Stage) {
     let mut options = ConnectionOptions::default();
     options.connect_timeout = Duration::from_millis(300);
     let begin = Instant::now();
-    let error = Connection::open_with(&format!("amqp://{}", silent.local_addr().unwrap()), options).await.unwrap_err();
+    let error = Connection::open_with(&framework_uri(&format!("amqp://{}", silent.local_addr().unwrap())), options)
+        .await
+        .unwrap_err();
     assert!(matches!(error, Error::TimedOut { .. }), "{error:?}");
     assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
 }
@@ -121,7 +123,7 @@ async fn a_connection_closes_while_channels_are_opened(stage: &Stage) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_closed_while_channels_were_opened_is_gone() {
     let broker = Broker::start().await.unwrap();
-    close_while_opening(broker.uri()).await;
+    close_while_opening(&framework_uri(broker.uri())).await;
     let is_alone = async || broker.connections().await.is_empty();
     eventually(Duration::from_secs(10), "the broker has no connection left", is_alone).await;
 }

@@ -30,7 +30,7 @@ on_both_brokers!(
 
 /// Runs a script that checks everything itself.
 async fn script(stage: &Stage, script: &str) {
-    if let Some(python) = Script::python(script, &[stage.uri()]) {
+    if let Some(python) = Script::python(script, &[stage.broker_uri()]) {
         python.succeeds().await;
     }
 }
@@ -111,7 +111,7 @@ async fn a_pika_client_calls_a_rust_worker_with_json(stage: &Stage) {
         }
     }
     let _pool = stage.pool(AdderServer::new(Sum)).await.start().await.unwrap();
-    let arguments = [stage.uri(), "rpc", "pika-json.add", r#"{"a": 40, "b": 2}"#, "application/json"];
+    let arguments = [stage.broker_uri(), "rpc", "pika-json.add", r#"{"a": 40, "b": 2}"#, "application/json"];
     if let Some(mut python) = Script::python("rpc_client.py", &arguments) {
         assert_eq!(python.line().await, "42");
         python.succeeds().await;
@@ -130,7 +130,7 @@ async fn a_pika_client_calls_a_bare_rust_worker(stage: &Stage) {
         }
     }
     let _pool = stage.pool(DoubleServer::new(Doubling)).await.start().await.unwrap();
-    if let Some(mut python) = Script::python("rpc_client.py", &[stage.uri(), "", "pika-bare-rust", "21"]) {
+    if let Some(mut python) = Script::python("rpc_client.py", &[stage.broker_uri(), "", "pika-bare-rust", "21"]) {
         assert_eq!(python.line().await, "42");
         python.succeeds().await;
     }
@@ -142,7 +142,7 @@ async fn a_rust_client_calls_a_pika_server(stage: &Stage) {
         async fn fib(&self, n: u32) -> u64;
     }
     stage.fresh("pika-bare-python").await;
-    let Some(mut python) = Script::python("rpc_server.py", &[stage.uri(), "pika-bare-python", "2"]) else {
+    let Some(mut python) = Script::python("rpc_server.py", &[stage.broker_uri(), "pika-bare-python", "2"]) else {
         return;
     };
     assert_eq!(python.line().await, "ready");

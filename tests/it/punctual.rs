@@ -25,11 +25,16 @@ on_both_brokers!(
 
 /// Makes calls that get no answer: each ends at the stage, after its deadline, and not 50 ms after it.
 async fn end_on_time<T: DeserializeOwned + Send + 'static>(stage: TimeoutStage, call: impl Fn() -> Call<T>) {
+    end_on_time_at(&[stage], call).await;
+}
+
+/// As [`end_on_time`], at any of the stages.
+async fn end_on_time_at<T: DeserializeOwned + Send + 'static>(stages: &[TimeoutStage], call: impl Fn() -> Call<T>) {
     let mut medians = Vec::new();
     for _ in 0..TRIES {
         let mut lateness = Vec::new();
         for _ in 0..CALLS {
-            lateness.push(lateness_of(stage, call()).await);
+            lateness.push(lateness_of(stages, call()).await);
         }
         lateness.sort_unstable();
         medians.push(lateness[CALLS / 2]);
@@ -40,7 +45,7 @@ async fn end_on_time<T: DeserializeOwned + Send + 'static>(stage: TimeoutStage, 
     panic!("calls end late, by {medians:?}");
 }
 
-async fn lateness_of<T: DeserializeOwned + Send + 'static>(stage: TimeoutStage, call: Call<T>) -> Duration {
+async fn lateness_of<T: DeserializeOwned + Send + 'static>(stages: &[TimeoutStage], call: Call<T>) -> Duration {
     let deadline = Instant::now() + BUDGET;
     let call = async {
         let outcome = call.timeout(BUDGET).await;
@@ -53,7 +58,7 @@ async fn lateness_of<T: DeserializeOwned + Send + 'static>(stage: TimeoutStage, 
     let ((error, ended), rang) = tokio::join!(call, timer);
     assert!(ended >= deadline, "before its deadline: {error:?}");
     match error {
-        Some(CallError::Timeout { stage: found, after, .. }) => assert_eq!((found, after), (stage, BUDGET)),
+        Some(CallError::Timeout { stage, after: BUDGET, .. }) if stages.contains(&stage) => {}
         other => panic!("{other:?}"),
     }
     ended.saturating_duration_since(rang)
@@ -69,7 +74,8 @@ async fn a_call_whose_handler_runs_ends_on_time(stage: &Stage) {
     let _pool = stage.pool(ProbeServer::new(silent())).await.start().await.unwrap();
     let client = ProbeClient::new(&stage.connect().await);
     client.client().ready().await.unwrap();
-    end_on_time(TimeoutStage::Unknown, || client.ask(String::new())).await;
+    // The worker stops the handler in the same millisecond, and may be the first to say so.
+    end_on_time_at(&[TimeoutStage::Unknown, TimeoutStage::Running], || client.ask(String::new())).await;
 }
 
 async fn a_call_that_is_queued_ends_on_time_and_expires_there(stage: &Stage) {
@@ -149,7 +155,9 @@ async fn a_call_sent_before_the_block_ends_on_time_and_may_have_run(stage: &Stag
         proxy.block();
         eventually(SOON, "it is blocked", async || matches!(connection.state(), State::Blocked { .. })).await;
         let error = call.await.unwrap().unwrap_err();
-        assert!(matches!(error, CallError::Timeout { stage: TimeoutStage::Unknown, .. }), "{error:?}");
+        let CallError::Timeout { stage: TimeoutStage::Unknown | TimeoutStage::Running, .. } = error else {
+            panic!("{error:?}");
+        };
         assert!(error.maybe_executed(), "it runs");
         proxy.unblock();
         eventually(SOON, "it goes on", async || connection.state() == State::Connected).await;

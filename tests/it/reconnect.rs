@@ -9,7 +9,7 @@ use rpc_core::{
     broker::{Broker, BrokerError, Restart},
     service,
 };
-use rpc_tests::{eventually, within};
+use rpc_tests::{eventually, framework_uri, within};
 
 #[service(name = "reconnect")]
 trait Counting {
@@ -33,7 +33,7 @@ impl Counting for Counter {
 async fn connect(uri: &str) -> Connection {
     let mut options = ConnectionOptions::default();
     options.reconnect_delay_max = Duration::from_millis(200);
-    Connection::open_with(uri, options).await.unwrap()
+    Connection::open_with(&framework_uri(uri), options).await.unwrap()
 }
 
 /// The port may still be closing.
@@ -123,7 +123,7 @@ async fn a_connection_that_may_not_reconnect_closes() {
     let broker = Broker::start().await.unwrap();
     let mut options = ConnectionOptions::default();
     options.reconnect_attempts = Some(0);
-    let connection = Connection::open_with(broker.uri(), options).await.unwrap();
+    let connection = Connection::open_with(&framework_uri(broker.uri()), options).await.unwrap();
     broker.shutdown().await;
     let closed = async || matches!(connection.state(), State::Closed { .. });
     eventually(Duration::from_secs(10), "the connection is closed", closed).await;

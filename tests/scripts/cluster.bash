@@ -2,7 +2,8 @@
 # after rabbitmq.bash.
 #
 #   cluster_start           three nodes, joined; sets CLUSTER_URLS (comma-separated)
-#   cluster_survives PROGRAM    2 000 calls by that fib_pool while the node with the queue's leader is killed and restarted
+#   cluster_survives PROGRAM TRANSPORT
+#                           2 000 calls by that fib_pool while the node with the queue's leader is killed and restarted
 #   cluster_stop            stops what cluster_start started; safe to call twice
 #
 # Everything is in one temporary directory, on loopback, on ports nobody else holds, under an epmd and a cookie of its
@@ -127,8 +128,9 @@ cluster_load_reaches() {
 }
 
 cluster_survives() {
-    local program=$1 leader other answered status killed back executions longest begin=$EPOCHREALTIME
-    timeout -k 5 "$CLUSTER_LOAD_LIMIT_S" "$program" --url "$CLUSTER_URLS" --queue-kind quorum --workers 2 --n 20 \
+    local program=$1 urls="${CLUSTER_URLS//,/?transport=$2,}?transport=$2"
+    local leader other answered status killed back executions longest begin=$EPOCHREALTIME
+    timeout -k 5 "$CLUSTER_LOAD_LIMIT_S" "$program" --url "$urls" --queue-kind quorum --workers 2 --n 20 \
         --requests "$CLUSTER_CALLS" --rate "$CLUSTER_CALLS_PER_SECOND" --in-flight 32 \
         </dev/null >"$cluster_home/load.out" 2>"$cluster_home/load.err" &
     cluster_load_pid=$!

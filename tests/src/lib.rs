@@ -28,7 +28,7 @@ use rpc_core::{
     Call, Client, Context, Dispatch,
 };
 pub use script::Script;
-pub use stage::{Stage, Target, run};
+pub use stage::{Stage, Target, framework_uri, run};
 pub use wait::{eventually, within};
 pub use worker_process::WorkerProcess;
 

@@ -37,6 +37,7 @@ impl Target {
 #[derive(Debug)]
 pub struct Stage {
     target: Target,
+    broker_uri: String,
     uri: String,
     /// Queues to delete at the end.
     queues: Mutex<Vec<String>>,
@@ -48,16 +49,24 @@ impl Stage {
         self.target
     }
 
-    /// The broker's URI.
+    /// The broker's URI, for connections of the framework.
     pub fn uri(&self) -> &str {
         &self.uri
     }
 
-    /// The broker's URI for another user of `parity/definitions.json`, who is on vhost `/`.
-    pub fn uri_as(&self, user: &str) -> String {
-        let address = self.uri.trim_start_matches("amqp://").rsplit('@').next().unwrap_or_default();
+    /// The broker's URI, for everybody else.
+    pub fn broker_uri(&self) -> &str {
+        &self.broker_uri
+    }
+
+    /// The broker's URI for another user of `parity/definitions.json` on a vhost, by default `/`.
+    pub fn uri_as(&self, user: &str, vhost: &str) -> String {
+        let address = self.broker_uri.trim_start_matches("amqp://").rsplit('@').next().unwrap_or_default();
         let address = address.split('/').next().unwrap_or_default();
-        format!("amqp://{user}:{user}@{address}")
+        framework_uri(&match vhost {
+            "" => format!("amqp://{user}:{user}@{address}"),
+            vhost => format!("amqp://{user}:{user}@{address}/{vhost}"),
+        })
     }
 
     /// A connection of the framework.
@@ -72,7 +81,7 @@ impl Stage {
 
     /// A connection that knows nothing of the framework.
     pub async fn raw(&self) -> raw::Peer {
-        raw::Peer::connect(&self.uri).await
+        raw::Peer::connect(&self.broker_uri).await
     }
 
     /// A pool for `service`, on a connection of its own and on queues nobody has used before.
@@ -108,6 +117,14 @@ impl Stage {
     }
 }
 
+/// The URI with the transport that `RPC_TEST_TRANSPORT` names: every connection of the framework is to go over it.
+pub fn framework_uri(uri: &str) -> String {
+    match std::env::var("RPC_TEST_TRANSPORT") {
+        Ok(transport) => format!("{uri}{}transport={transport}", if uri.contains('?') { '&' } else { '?' }),
+        Err(_) => uri.to_owned(),
+    }
+}
+
 fn queues_of(service: &impl Dispatch) -> Vec<String> {
     let descriptor = service.descriptor();
     if let Some(queue) = descriptor.queue {
@@ -134,7 +151,7 @@ pub fn run(target: Target, case: impl AsyncFnOnce(&Stage)) {
             println!("skipped: {RABBITMQ_URL} is not set");
             return;
         };
-        let stage = Stage { target, uri, queues: Mutex::default() };
+        let stage = Stage { target, uri: framework_uri(&uri), broker_uri: uri, queues: Mutex::default() };
         let outcome = {
             let case = catch_unwind(case(&stage));
             timeout(CASE_LIMIT, case).await

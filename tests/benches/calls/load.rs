@@ -11,7 +11,7 @@ use std::{
 
 use clap::Args;
 use hdrhistogram::Histogram;
-use rpc_core::AckPolicy;
+use rpc_core::{AckPolicy, Transport};
 use tokio::task::JoinSet;
 
 use crate::{
@@ -53,8 +53,9 @@ pub(crate) fn client(arguments: &Arguments) -> Result<()> {
     role.runtime.block_on(async {
         let load = Load::new(arguments);
         match role.subject {
-            Subject::Framework | Subject::AfterConfirmedReply | Subject::BeforeHandler => {
-                drive(subjects::framework::client(&role.url).await?, *in_flight, &load).await?;
+            Subject::Framework | Subject::Native | Subject::AfterConfirmedReply | Subject::BeforeHandler => {
+                let client = subjects::framework::client(&role.url, transport(role.subject)).await?;
+                drive(client, *in_flight, &load).await?;
             }
             Subject::Usual => drive(subjects::usual::client(&role.url).await?, *in_flight, &load).await?,
             Subject::Best | Subject::BestUnordered => {
@@ -68,19 +69,22 @@ pub(crate) fn client(arguments: &Arguments) -> Result<()> {
 
 /// Runs the worker until stdin ends.
 pub(crate) fn worker(role: &Role) -> Result<()> {
+    let framework = |ack_policy| subjects::framework::worker(&role.url, transport(role.subject), ack_policy);
     role.runtime.block_on(async {
         match role.subject {
-            Subject::Framework => subjects::framework::worker(&role.url, AckPolicy::AfterReply).await,
-            Subject::AfterConfirmedReply => {
-                subjects::framework::worker(&role.url, AckPolicy::AfterConfirmedReply).await
-            }
-            Subject::BeforeHandler => subjects::framework::worker(&role.url, AckPolicy::BeforeHandler).await,
+            Subject::Framework | Subject::Native => framework(AckPolicy::AfterReply).await,
+            Subject::AfterConfirmedReply => framework(AckPolicy::AfterConfirmedReply).await,
+            Subject::BeforeHandler => framework(AckPolicy::BeforeHandler).await,
             Subject::Usual => subjects::usual::worker(&role.url).await,
             Subject::Best => subjects::best::worker(&role.url, subjects::best::AckOrder::AfterReply).await,
             Subject::BestUnordered => subjects::best::worker(&role.url, subjects::best::AckOrder::Any).await,
             Subject::Bare => subjects::bare::worker(&role.url).await,
         }
     })
+}
+
+fn transport(subject: Subject) -> Transport {
+    if subject == Subject::Native { Transport::Native } else { Transport::Lapin }
 }
 
 /// Says that the worker is ready, and waits for the end of the measurement.

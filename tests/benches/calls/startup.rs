@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use clap::Args;
-use rpc_core::{AckPolicy, broker::Broker};
+use rpc_core::{AckPolicy, Transport, broker::Broker};
 
 use crate::{Flavour, Result, processes::Process, subjects::framework, throughput::median};
 
@@ -42,8 +42,8 @@ pub(crate) fn first_call(runtime: Flavour) -> Result<()> {
     runtime.block_on(async {
         let began = Instant::now();
         let broker = Broker::start().await?;
-        let pool = framework::pool(broker.uri(), AckPolicy::default()).await?;
-        let caller = framework::client(broker.uri()).await?;
+        let pool = framework::pool(broker.uri(), Transport::default(), AckPolicy::default()).await?;
+        let caller = framework::client(broker.uri(), Transport::default()).await?;
         crate::load::Caller::call(&caller).await?;
         println!("{}", began.elapsed().as_micros());
         drop((caller, pool, broker));

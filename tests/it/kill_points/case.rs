@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use lapin::BasicProperties;
 use rpc_core::{CallError, Client, Connection, ConnectionOptions, State};
 use rpc_tests::{
-    NamedProbe, WorkerProcess, eventually,
+    NamedProbe, WorkerProcess, eventually, framework_uri,
     proxy::{
         Direction::{ToBroker, ToPeer},
         Method, Proxy,
@@ -46,8 +46,8 @@ impl Case {
         let raw = raw::Peer::connect(&place.uri).await;
         let queue = queue(&place);
         raw.delete_queue(&queue).await;
-        let client_proxy = Proxy::start(&place.uri).await;
-        let worker_proxy = Proxy::start(&place.uri).await;
+        let client_proxy = Proxy::start(&framework_uri(&place.uri)).await;
+        let worker_proxy = Proxy::start(&framework_uri(&place.uri)).await;
         let mut worker = spawn(worker_proxy.uri(), &place, "first").await;
         if !matches!(point, Point::Queued | Point::MidHandler) {
             worker.open_gate();
@@ -204,7 +204,7 @@ impl Case {
         while self.executions() < self.promised_executions && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        let direct = Connection::open(&self.place.uri).await.unwrap();
+        let direct = Connection::open(&framework_uri(&self.place.uri)).await.unwrap();
         let last = NamedProbe::new(Client::new(&direct), &self.place.service).ask("last", true).timeout(CALL_LIMIT);
         within(CALL_LIMIT, "the last request is answered", last.into_future()).await.unwrap();
         let outcome = Outcome { ending, executions: self.executions() };

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
-use rpc_core::{Client, Connection, ConnectionOptions, PoolHandle, State, WorkerPool};
+use rpc_core::{Client, Connection, ConnectionOptions, PoolHandle, State, Transport, WorkerPool};
 use rpc_tests::{
     eventually,
     proxy::{Direction, Proxy},
@@ -30,13 +30,13 @@ impl Site {
     pub(super) async fn open(broker: Soaked, ledger: &Arc<Ledger>) -> Self {
         let uri = broker.uri();
         let (mut clients, mut pools) = (Vec::new(), Vec::new());
-        for _ in 0..2 {
+        for transport in [Transport::Lapin, Transport::Native] {
             let proxy = Proxy::start(uri).await;
-            let connection = connect(&proxy).await;
+            let connection = connect(&proxy, transport).await;
             let client = Client::new(&connection);
             clients.push((proxy, connection, client));
             let proxy = Proxy::start(uri).await;
-            let connection = connect(&proxy).await;
+            let connection = connect(&proxy, transport).await;
             let pool = serve(&connection, ledger).await;
             pools.push((proxy, connection, Some(pool)));
         }
@@ -159,8 +159,8 @@ impl fmt::Display for Count {
     }
 }
 
-async fn connect(proxy: &Proxy) -> Connection {
-    let mut options = ConnectionOptions::default();
+async fn connect(proxy: &Proxy, transport: Transport) -> Connection {
+    let mut options = ConnectionOptions::default().transport(transport);
     options.reconnect_delay_max = Duration::from_millis(200);
     // lapin's task for it sleeps for half as long, also when the connection is lost, and tasks are counted at the end.
     let uri = format!("{}?heartbeat=6", proxy.uri());

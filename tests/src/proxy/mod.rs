@@ -58,15 +58,14 @@ impl Proxy {
     /// When the operating system gives no port.
     pub async fn start(uri: &str) -> Self {
         let (before, rest) = uri.rsplit_once('@').unwrap_or_else(|| uri.split_at("amqp://".len()));
-        let (authority, vhost) =
-            rest.split_once('/').map_or((rest, None), |(authority, vhost)| (authority, Some(vhost)));
+        // The vhost and the parameters.
+        let (authority, more) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let own = listener.local_addr().expect("it is bound");
         let before = if before.ends_with("//") { before.to_owned() } else { format!("{before}@") };
-        let vhost = vhost.map(|vhost| format!("/{vhost}")).unwrap_or_default();
         let (control, _) = watch::channel(Control::default());
         let listener = tokio::spawn(accept(listener, authority.to_owned(), control.clone()));
-        Self { uri: format!("{before}{own}{vhost}"), control, listener }
+        Self { uri: format!("{before}{own}{more}"), control, listener }
     }
 
     /// What to connect to instead of the broker.

@@ -1,6 +1,6 @@
 //! rpc-core, as its users have it.
 
-use rpc_core::{AckPolicy, Connection, PoolHandle, WorkerPool, service};
+use rpc_core::{AckPolicy, Connection, ConnectionOptions, PoolHandle, Transport, WorkerPool, service};
 
 use super::{ID, Id, PREFETCH};
 use crate::{Result, load};
@@ -33,21 +33,25 @@ impl load::Caller for Caller {
     }
 }
 
-pub(crate) async fn client(url: &str) -> Result<Caller> {
-    let client = rpc_core::Client::new(&Connection::open(url).await?);
+pub(crate) async fn client(url: &str, transport: Transport) -> Result<Caller> {
+    let client = rpc_core::Client::new(&connect(url, transport).await?);
     client.ready().await?;
     Ok(Caller(BenchClient::from_client(client)))
 }
 
-pub(crate) async fn worker(url: &str, ack_policy: AckPolicy) -> Result<()> {
-    let pool = pool(url, ack_policy).await?;
+pub(crate) async fn worker(url: &str, transport: Transport, ack_policy: AckPolicy) -> Result<()> {
+    let pool = pool(url, transport, ack_policy).await?;
     load::until_stopped().await?;
     pool.shutdown(std::time::Duration::from_secs(5)).await?;
     Ok(())
 }
 
-pub(crate) async fn pool(url: &str, ack_policy: AckPolicy) -> Result<PoolHandle> {
-    let connection = Connection::open(url).await?;
+pub(crate) async fn pool(url: &str, transport: Transport, ack_policy: AckPolicy) -> Result<PoolHandle> {
+    let connection = connect(url, transport).await?;
     let pool = WorkerPool::new(&connection).serve(BenchServer::new(Echo));
     Ok(pool.concurrency(PREFETCH.into()).prefetch(PREFETCH).ack_policy(ack_policy).start().await?)
+}
+
+async fn connect(url: &str, transport: Transport) -> Result<Connection> {
+    Ok(Connection::open_with(url, ConnectionOptions::default().transport(transport)).await?)
 }
