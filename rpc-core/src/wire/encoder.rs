@@ -78,6 +78,7 @@ impl OutBuffer {
 
     /// Bytes as they are.
     pub(crate) fn raw(&mut self, bytes: &[u8]) {
+        self.cut_long();
         self.tail.extend_from_slice(bytes);
         self.bytes += bytes.len();
     }
@@ -270,10 +271,19 @@ impl OutBuffer {
     /// Room for so many bytes, to be filled from its front to its end.
     #[inline]
     fn room(&mut self, bytes: usize) -> Room<'_> {
+        self.cut_long();
         let at = self.tail.len();
         self.tail.resize(at + bytes, 0);
         self.bytes += bytes;
         Room(&mut self.tail[at..])
+    }
+
+    /// Keeps what is grown small: the memory that one burst took would be held for ever, and copied while it grew.
+    #[inline]
+    fn cut_long(&mut self) {
+        if self.tail.len() >= SEGMENT_BYTES {
+            self.cut();
+        }
     }
 
     fn cut(&mut self) {
@@ -324,6 +334,9 @@ fn frame_header(kind: FrameKind, channel: u16, payload_bytes: usize) -> [u8; FRA
 
 /// Larger bodies are kept and written where they were received, smaller ones are copied.
 pub(crate) const COPY_MAX_BYTES: usize = 4_096;
+
+/// A segment of small frames ends with the frame that makes it so long.
+const SEGMENT_BYTES: usize = 128 * 1_024;
 
 const BASIC: u32 = 60;
 const PUBLISH: u32 = 40;
@@ -444,6 +457,23 @@ mod tests {
         assert_eq!(payloads.by_ref().take(2).collect::<Vec<_>>(), expected[..2]);
         let nack = basic::Nack { delivery_tag: 6, multiple: false, requeue: true };
         assert_eq!(method_of(payloads.next().unwrap()), AMQPMethod::Nack(nack));
+    }
+
+    #[test]
+    fn a_burst_is_many_segments_and_none_of_them_is_long() {
+        let mut out = OutBuffer::default();
+        let content = Content { properties: &[0, 0], small: &[7; 1_000], parts: &[] };
+        for _ in 0..10_000 {
+            out.deliver(1, b"tag", &DELIVERY, &content, 131_072);
+        }
+        let bytes = out.bytes();
+        let mut segments = VecDeque::new();
+        out.take_into(&mut segments);
+        assert_eq!(segments.iter().map(Bytes::len).sum::<usize>(), bytes);
+        assert!(segments.iter().all(|segment| segment.len() < 2 * SEGMENT_BYTES));
+        drop(segments);
+        out.raw(&[0; SEGMENT_BYTES]);
+        assert!(out.tail.capacity() < 4 * SEGMENT_BYTES, "{}", out.tail.capacity());
     }
 
     #[test]
