@@ -220,10 +220,19 @@ pub(crate) fn error_properties<'a>(
         (Cow::Borrowed(RETRYABLE_HEADER), code.is_retryable().into()),
     ];
     if !message.is_empty() {
-        headers.push((Cow::Borrowed(MESSAGE_HEADER), message.into()));
+        headers.push((Cow::Borrowed(MESSAGE_HEADER), beginning(message, MESSAGE_MAX_BYTES).into()));
     }
     Properties { kind: Some(ERROR), headers, ..ok_properties(manner, codec, correlation_id) }
 }
+
+/// So many bytes at most, and no half character.
+fn beginning(text: &str, bytes_max: usize) -> &str {
+    let end = (0..=bytes_max.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
+    &text[..end.unwrap_or_default()]
+}
+
+/// Of an error: it travels in the content header, which must fit one frame, and the smallest has 4,096 bytes.
+const MESSAGE_MAX_BYTES: usize = 2_048;
 
 /// What a reply's properties say about its body.
 #[derive(Debug)]
@@ -353,6 +362,15 @@ mod tests {
                 ReplyStatus::Ok => panic!("{code:?} became a result"),
             }
         }
+    }
+
+    #[test]
+    fn a_long_message_is_cut_between_characters() {
+        let long = format!("{}ö", "x".repeat(MESSAGE_MAX_BYTES - 1));
+        let properties = error_properties(Manner::Terse, Codec::Json, None, Code::Internal, &long);
+        let ReplyStatus::Failed(CallError::Internal { message }) = status_of(&properties) else { panic!() };
+        assert_eq!(message, long[..MESSAGE_MAX_BYTES - 1]);
+        assert_eq!(beginning("", 5), "");
     }
 
     #[test]
