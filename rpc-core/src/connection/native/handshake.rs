@@ -1,6 +1,7 @@
 //! From a socket to an open connection (AMQP 0-9-1 §2.2.4).
 
 use amq_protocol::{
+    auth::{Credentials, SASLMechanism},
     protocol::{AMQPClass, connection, connection::AMQPMethod},
     types::{AMQPValue, FieldTable, ShortString},
 };
@@ -79,10 +80,11 @@ fn narrower(offered: u32, wanted: Option<u32>) -> u32 {
 }
 
 fn start_ok(endpoint: &Endpoint, options: &ConnectionOptions) -> Result<connection::StartOk, Error> {
-    let (mechanism, response) = match endpoint.is_external() {
-        true => ("EXTERNAL", String::new()),
-        false => ("PLAIN", format!("\0{}\0{}", endpoint.user, endpoint.uri.authority.userinfo.password)),
-    };
+    let mechanism = endpoint.uri.query.auth_mechanism.unwrap_or_default();
+    if mechanism == SASLMechanism::RabbitCrDemo {
+        return Err(Error::InvalidUri { reason: format!("auth_mechanism {mechanism} needs transport=lapin") });
+    }
+    let credentials = Credentials::from(endpoint.uri.authority.userinfo.clone());
     let mut capabilities = FieldTable::default();
     for name in [
         "publisher_confirms",
@@ -106,8 +108,8 @@ fn start_ok(endpoint: &Endpoint, options: &ConnectionOptions) -> Result<connecti
     client_properties.insert("capabilities".into(), AMQPValue::FieldTable(capabilities));
     Ok(connection::StartOk {
         client_properties,
-        mechanism: mechanism.into(),
-        response: response.into(),
+        mechanism: mechanism.name().into(),
+        response: credentials.sasl_auth_string(mechanism),
         locale: "en_US".into(),
     })
 }

@@ -28,8 +28,7 @@ impl Socket {
         let authority = &endpoint.uri.authority;
         let unreachable =
             |error: io::Error| Error::Unreachable { address: endpoint.address.clone(), reason: error.to_string() };
-        // An IPv6 address stands in brackets in a URI.
-        let host = authority.host.trim_start_matches('[').trim_end_matches(']');
+        let host = &*authority.host;
         let stream = TcpStream::connect((host, authority.port)).await.map_err(unreachable)?;
         // What is small is not held back: it has been gathered already.
         stream.set_nodelay(true).map_err(unreachable)?;
