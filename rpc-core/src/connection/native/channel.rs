@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     inbox::{Confirmed, State},
     message::Message,
+    outbox::Outbox,
     shared::{Failure, Shared},
 };
 use crate::{
@@ -40,13 +41,13 @@ pub(super) struct Inner {
     id: u16,
     shared: Arc<Shared>,
     /// Set with the outbox locked: nothing can be queued that the broker would take for another channel's.
-    failure: OnceLock<Failure>,
+    failure: Arc<OnceLock<Failure>>,
     state: Mutex<State>,
 }
 
 impl Inner {
-    pub(super) fn new(id: u16, shared: Arc<Shared>) -> Self {
-        Self { id, shared, failure: OnceLock::new(), state: Mutex::default() }
+    pub(super) fn new(id: u16, shared: Arc<Shared>, failure: Arc<OnceLock<Failure>>) -> Self {
+        Self { id, shared, failure, state: Mutex::default() }
     }
 
     pub(super) fn id(&self) -> u16 {
@@ -64,42 +65,39 @@ impl Inner {
             // The first reason counts.
             drop(self.failure.set(failure.clone()));
         }
-        let ended = self.state().end();
-        ended.tell(self.failure.get().unwrap_or(failure));
+        self.end(self.failure.get().unwrap_or(failure));
     }
 
-    /// Ends the channel as [`fail`](Self::fail), and confirms to the broker that it is closed. For the io task, which needs
-    /// no waking.
-    pub(super) fn close_ok(&self, failure: &Failure) {
-        let is_news = {
-            let mut outbox = self.shared.outbox();
-            outbox.method(self.id, &AMQPClass::Channel(channel::AMQPMethod::CloseOk(channel::CloseOk {})));
-            self.failure.set(failure.clone()).is_ok()
-        };
-        if is_news {
-            self.shared.free_channel(self.id);
-        }
-        // Otherwise our own `channel.close` has crossed the broker's: the number is free when that one is confirmed.
+    /// Tells everyone who waits.
+    pub(super) fn end(&self, failure: &Failure) {
         let ended = self.state().end();
         ended.tell(failure);
     }
 
-    fn check(&self, operation: &str) -> Result<(), Error> {
-        match self.failure.get() {
-            Some(failure) => Err(failure.error(operation)),
-            None => Ok(()),
-        }
+    fn check(&self) -> Result<(), Error> {
+        self.failure.get().map_or(Ok(()), |failure| Err(failure.late()))
+    }
+
+    /// Queues frames, as long as the channel is open.
+    fn write<T>(&self, write: impl FnOnce(&mut Outbox) -> Result<T, Error>) -> Result<T, Error> {
+        self.shared.write(|outbox| {
+            self.check()?;
+            write(outbox)
+        })
+    }
+
+    pub(super) fn send(&self, method: &AMQPClass) -> Result<(), Error> {
+        self.write(|outbox| {
+            outbox.method(self.id, method);
+            Ok(())
+        })
     }
 
     /// Sends a method and waits for its answer.
     async fn ask(&self, operation: &str, method: &AMQPClass) -> Result<AMQPClass, Error> {
         let answer = {
             let mut state = self.state();
-            self.shared.write(operation, |outbox| {
-                self.check(operation)?;
-                outbox.method(self.id, method);
-                Ok(())
-            })?;
+            self.send(method)?;
             state.await_answer()
         };
         match answer.await {
@@ -111,12 +109,11 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if self.failure.get().is_some() {
-            return;
-        }
-        // An error says that the connection is closed, and the channel with it.
-        drop(self.shared.write("close the channel", |outbox| {
+        // An error says that it is closed already.
+        drop(self.write(|outbox| {
             outbox.method(self.id, &close());
+            // The io task may be about to hear that the broker has closed it: one of the two is first.
+            drop(self.failure.set(Failure::closed_by_us()));
             Ok(())
         }));
     }
@@ -140,10 +137,7 @@ impl Channel {
     }
 
     pub(in crate::connection) fn publish(&self, publish: &Publish<'_>) -> Result<(), Error> {
-        self.inner.shared.write("publish", |outbox| {
-            self.inner.check("publish")?;
-            outbox.publish(self.inner.id, publish)
-        })
+        self.inner.write(|outbox| outbox.publish(self.inner.id, publish))
     }
 
     pub(in crate::connection) fn publish_for_confirm(&self, publish: &Publish<'_>) -> Result<Confirm, Error> {
@@ -160,16 +154,12 @@ impl Channel {
         headers: &[(Cow<'static, str>, HeaderValue)],
     ) -> Result<Confirm, Error> {
         let mut state = self.inner.state();
-        self.inner.shared.write("publish", |outbox| {
-            self.inner.check("publish")?;
-            outbox.republish(self.inner.id, message, queue, headers)
-        })?;
+        self.inner.write(|outbox| outbox.republish(self.inner.id, message, queue, headers))?;
         Ok(Confirm { confirmed: state.await_confirm() })
     }
 
     pub(in crate::connection) fn settle(&self, settlement: Settlement) -> Result<(), Error> {
-        self.inner.shared.write("settle a delivery", |outbox| {
-            self.inner.check("settle a delivery")?;
+        self.inner.write(|outbox| {
             outbox.settle(self.inner.id, settlement);
             Ok(())
         })
@@ -261,10 +251,11 @@ impl Channel {
         consumer_tag: &str,
         no_ack: bool,
     ) -> Result<Consumer, Error> {
+        let (name, consumer_tag) = (short(queue)?, short(consumer_tag)?);
         // Before its first delivery, which may come together with the answer.
-        let (consumer_tag, deliveries) = self.inner.state().add_consumer(consumer_tag);
+        let (consumer_tag, deliveries) = self.inner.state().add_consumer(consumer_tag.as_str());
         let consume = AMQPClass::Basic(basic::AMQPMethod::Consume(basic::Consume {
-            queue: short(queue)?,
+            queue: name,
             consumer_tag: short(&consumer_tag)?,
             no_local: false,
             no_ack,
@@ -288,8 +279,7 @@ impl Channel {
         let inner = &*self.inner;
         let answer = {
             let mut state = inner.state();
-            inner.shared.write(OPERATION, |outbox| {
-                inner.check(OPERATION)?;
+            inner.write(|outbox| {
                 outbox.method(inner.id, &close());
                 drop(inner.failure.set(Failure::closed_by_us()));
                 Ok(())
@@ -334,7 +324,10 @@ impl Consumer {
     ) -> Poll<Result<Option<Delivery>, Error>> {
         let delivery = ready!(self.deliveries.poll_recv(cx));
         if delivery.is_none() {
-            self.inner.check("consume")?;
+            // After a cancel it is open still.
+            if let Some(failure) = self.inner.failure.get() {
+                return Poll::Ready(Err(failure.error("consume")));
+            }
         }
         Poll::Ready(Ok(delivery))
     }

@@ -16,13 +16,14 @@ use amq_protocol::protocol::{AMQPClass, connection};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::{
     io::{AsyncReadExt, AsyncWrite},
-    time::{Interval, MissedTickBehavior, interval_at, timeout},
+    time::{Interval, MissedTickBehavior, Sleep, interval_at, sleep, timeout},
 };
 
 use super::{
     channel::Inner,
     handshake::Tuning,
     inbox::Task,
+    outbox::Waits,
     shared::{Failure, Shared},
     socket::Socket,
 };
@@ -38,10 +39,14 @@ pub(super) struct Io {
     buffer: BytesMut,
     /// On their way to the socket.
     segments: VecDeque<Bytes>,
+    /// Nothing of what was written waits for the socket: TLS holds back what it does not take.
+    is_flushed: bool,
     /// What was queued was seen, and the other tasks had their turn.
     is_patient: bool,
     tick: Interval,
     pulse: Pulse,
+    /// Once our close is queued: how long the broker may take to let us go.
+    leaving: Option<Pin<Box<Sleep>>>,
 }
 
 /// How the connection's silence is measured, in ticks: half of a heartbeat each.
@@ -76,9 +81,11 @@ impl Io {
             decoder: Decoder::new(tuning.frame_max),
             buffer,
             segments: VecDeque::new(),
+            is_flushed: true,
             is_patient: false,
             tick,
             pulse: Pulse { is_wanted: tuning.heartbeat_s > 0, ..Pulse::default() },
+            leaving: None,
         }
     }
 
@@ -121,6 +128,11 @@ impl Io {
                     return Poll::Ready(end);
                 }
             }
+            if let Some(leaving) = &mut self.leaving
+                && leaving.as_mut().poll(cx).is_ready()
+            {
+                return lost("the broker did not take our close in time");
+            }
             if !has_read {
                 return Poll::Pending;
             }
@@ -135,10 +147,21 @@ impl Io {
     /// Writes what is queued, again and again; ready when nothing will be queued any more.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         loop {
-            ready!(self.poll_segments(cx))?;
+            let written = self.poll_segments(cx)?;
             let mut outbox = self.shared.outbox();
+            if outbox.is_closing() && self.leaving.is_none() {
+                self.leaving = Some(Box::pin(sleep(CLOSE_LIMIT)));
+            }
+            if written.is_pending() {
+                outbox.wait(cx.waker(), Waits::ForSocket);
+                return Poll::Pending;
+            }
             if outbox.is_empty() {
-                return if outbox.wait(cx.waker()) { Poll::Pending } else { Poll::Ready(Ok(())) };
+                if outbox.is_left() {
+                    return Poll::Ready(Ok(()));
+                }
+                outbox.wait(cx.waker(), Waits::ForFrames);
+                return Poll::Pending;
             }
             if !std::mem::replace(&mut self.is_patient, true) {
                 drop(outbox);
@@ -151,21 +174,23 @@ impl Io {
     }
 
     fn poll_segments(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        if self.segments.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
         while let Some(segment) = self.segments.front_mut() {
             let written = ready!(Pin::new(&mut self.socket).poll_write(cx, segment))?;
             if written == 0 {
                 return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into()));
             }
             self.pulse.has_written = true;
+            self.is_flushed = false;
             segment.advance(written);
             if segment.is_empty() {
                 self.segments.pop_front();
             }
         }
-        Pin::new(&mut self.socket).poll_flush(cx)
+        if !self.is_flushed {
+            ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
+            self.is_flushed = true;
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Writes what is queued when the connection has ended, and closes the socket.
@@ -187,7 +212,7 @@ impl Io {
         }
         if !std::mem::take(&mut pulse.has_written) {
             // An error says that the connection is closing.
-            drop(self.shared.write("send a heartbeat", |outbox| {
+            drop(self.shared.write(|outbox| {
                 outbox.heartbeat();
                 Ok(())
             }));
@@ -236,35 +261,31 @@ impl Io {
         match task {
             Task::Close(failure) => {
                 self.shared.tell(Event::Failed(failure.reason()));
-                inner.close_ok(&failure);
+                self.shared.close_ok(inner.id(), &failure);
+                inner.end(&failure);
             }
             Task::Free => {
                 self.shared.free_channel(inner.id());
                 inner.fail(&Failure::closed_by_us());
             }
-            Task::Answer(class) => drop(self.shared.write("answer", |outbox| {
-                outbox.method(inner.id(), &class);
-                Ok(())
-            })),
+            // Nothing goes out behind a `channel.close` of our own.
+            Task::Answer(class) => drop(inner.send(&class)),
         }
     }
 
-    /// Of a channel that nobody holds any more: our close is under way.
+    /// Of a channel that nobody holds any more: our close is under way, or about to be.
     fn orphaned_frame(&self, frame: &RawFrame<'_>) {
-        use amq_protocol::protocol::channel::{AMQPMethod, CloseOk};
+        use amq_protocol::protocol::channel::AMQPMethod;
         if frame.kind != FrameKind::Method {
             return;
         }
-        match read_method(frame.payload, DEPTH_MAX) {
-            Ok(Method::Other(class)) if matches!(*class, AMQPClass::Channel(AMQPMethod::Close(_))) => {
-                drop(self.shared.write("close a channel", |outbox| {
-                    outbox.method(frame.channel, &AMQPClass::Channel(AMQPMethod::CloseOk(CloseOk {})));
-                    Ok(())
-                }));
+        let Ok(Method::Other(class)) = read_method(frame.payload, DEPTH_MAX) else { return };
+        match *class {
+            AMQPClass::Channel(AMQPMethod::Close(close)) => {
+                let failure = Failure::told(close.reply_code, close.reply_text.as_str());
+                self.shared.close_ok(frame.channel, &failure);
             }
-            Ok(Method::Other(class)) if matches!(*class, AMQPClass::Channel(AMQPMethod::CloseOk(_))) => {
-                self.shared.free_channel(frame.channel);
-            }
+            AMQPClass::Channel(AMQPMethod::CloseOk(_)) => self.shared.free_channel(frame.channel),
             _ => {}
         }
     }
@@ -328,5 +349,7 @@ const READ_BYTES: usize = 64 * 1_024;
 const SILENT_TICKS_MAX: u32 = 4;
 /// Without heartbeats.
 const IDLE_TICK: Duration = Duration::from_secs(30);
+/// A broker that stops reading may do so for ever, and send heartbeats all the while.
+const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 /// For what is written when everything is over.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(1);

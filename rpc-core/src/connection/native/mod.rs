@@ -76,7 +76,7 @@ impl Link {
     pub(super) async fn close(&self) -> Result<(), Error> {
         const OPERATION: &str = "close the connection";
         let (closed, told) = oneshot::channel();
-        self.shared.write(OPERATION, |outbox| {
+        self.shared.write(|outbox| {
             outbox.method(0, &close());
             outbox.close(Some(closed));
             Ok(())
@@ -92,7 +92,7 @@ impl Link {
 impl Drop for Link {
     fn drop(&mut self) {
         // An error says that it is closed already.
-        drop(self.shared.write("close the connection", |outbox| {
+        drop(self.shared.write(|outbox| {
             outbox.method(0, &close());
             outbox.close(None);
             Ok(())

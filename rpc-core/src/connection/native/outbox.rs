@@ -19,6 +19,15 @@ use crate::{
 /// Hears when the connection is closed.
 pub(super) type Closed = oneshot::Sender<Result<(), Failure>>;
 
+/// What the io task waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waits {
+    /// What is queued next.
+    ForFrames,
+    /// The socket, which takes nothing at present; a close is to be heard of all the same.
+    ForSocket,
+}
+
 /// Frames in the order of their queueing.
 #[derive(Debug)]
 pub(super) struct Outbox {
@@ -26,8 +35,9 @@ pub(super) struct Outbox {
     /// Of the message being written; kept for its room.
     properties: Vec<u8>,
     frame_max: u32,
-    /// The io task, while it has nothing to write.
+    /// The io task, while it waits, and what for.
     writer: Option<Waker>,
+    waits: Waits,
     /// Why nothing can be queued any more.
     ended: Option<Failure>,
     /// Our `connection.close` is queued, and who waits for its answer, if anybody does.
@@ -41,6 +51,7 @@ impl Outbox {
             properties: Vec::new(),
             frame_max,
             writer: None,
+            waits: Waits::ForFrames,
             ended: None,
             closing: None,
         }
@@ -93,6 +104,13 @@ impl Outbox {
         }
         let (exchange, routing_key) = (exchange.as_bytes(), routing_key.as_bytes());
         let publish = wire::Publish { exchange, routing_key, mandatory, immediate: false };
+        // The broker would close the connection for it: content headers cannot be cut.
+        if self.properties.len() + HEADER_BYTES > self.frame_max as usize {
+            let (bytes, limit) = (self.properties.len(), self.frame_max as usize - HEADER_BYTES);
+            return Err(Error::Configuration(format!(
+                "properties of {bytes} bytes: the connection's limit is {limit}"
+            )));
+        }
         let content = Content { properties: &self.properties, small: body, parts: &[] };
         self.buffer.publish(channel, publish, &content, self.frame_max);
         Ok(())
@@ -116,9 +134,22 @@ impl Outbox {
         self.closing.as_mut()?.take()
     }
 
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.is_some()
+    }
+
+    /// Whether a connection was closed that nobody waits for.
+    pub(super) fn is_left(&self) -> bool {
+        matches!(self.closing, Some(None))
+    }
+
     /// The io task, when something is here for it.
     pub(super) fn take_writer(&mut self) -> Option<Waker> {
-        if self.buffer.is_empty() { None } else { self.writer.take() }
+        let is_news = match self.waits {
+            Waits::ForFrames => !self.buffer.is_empty(),
+            Waits::ForSocket => self.is_closing(),
+        };
+        if is_news { self.writer.take() } else { None }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -130,10 +161,14 @@ impl Outbox {
         self.buffer.take_into(segments);
     }
 
-    /// Has `writer` woken by what is queued next; false when nobody needs it any more: a connection was closed that nobody
-    /// waits for.
-    pub(super) fn wait(&mut self, writer: &Waker) -> bool {
-        self.writer = Some(writer.clone());
-        !matches!(self.closing, Some(None))
+    /// Has `writer` woken by what it waits for.
+    pub(super) fn wait(&mut self, writer: &Waker, waits: Waits) {
+        self.waits = waits;
+        if !self.writer.as_ref().is_some_and(|known| known.will_wake(writer)) {
+            self.writer = Some(writer.clone());
+        }
     }
 }
+
+/// What a content header's frame has besides the properties.
+const HEADER_BYTES: usize = 20;

@@ -1,10 +1,14 @@
 //! What a connection's handles and its io task share.
 
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError, Weak,
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
     atomic::{AtomicBool, Ordering},
 };
 
+use amq_protocol::protocol::{
+    AMQPClass,
+    channel::{AMQPMethod, CloseOk},
+};
 use tokio::sync::mpsc;
 
 use super::{channel::Inner, handshake::Tuning, outbox::Outbox};
@@ -43,7 +47,7 @@ impl Failure {
         }
     }
 
-    /// As the error of what was attempted.
+    /// As the error of what was under way.
     pub(super) fn error(&self, operation: &str) -> Error {
         match self {
             Self::Refused { reply_code, reply_text } => Error::Refused {
@@ -53,6 +57,11 @@ impl Failure {
             },
             Self::Lost { reason } => Error::Disconnected { reason: reason.to_string() },
         }
+    }
+
+    /// As the error of what is attempted afterwards: it was not refused itself, and may do on another channel.
+    pub(super) fn late(&self) -> Error {
+        Error::Disconnected { reason: self.reason() }
     }
 
     pub(super) fn reason(&self) -> String {
@@ -75,8 +84,15 @@ pub(super) struct Shared {
 /// By number; a channel whose handles are gone keeps its number until the broker has confirmed that it is closed.
 #[derive(Debug)]
 struct Channels {
-    slots: Vec<Option<Weak<Inner>>>,
+    slots: Vec<Option<Slot>>,
     channel_max: u16,
+}
+
+#[derive(Debug)]
+struct Slot {
+    inner: Weak<Inner>,
+    /// The channel's: the broker may close it while its last handle goes.
+    failure: Arc<OnceLock<Failure>>,
 }
 
 impl Shared {
@@ -84,7 +100,10 @@ impl Shared {
         Self {
             outbox: Mutex::new(Outbox::new(tuning.frame_max)),
             // Number 0 is the connection's.
-            channels: Mutex::new(Channels { slots: vec![Some(Weak::new())], channel_max: tuning.channel_max }),
+            channels: Mutex::new(Channels {
+                slots: vec![Some(Slot { inner: Weak::new(), failure: Arc::default() })],
+                channel_max: tuning.channel_max,
+            }),
             is_connected: AtomicBool::new(true),
             events,
         }
@@ -99,14 +118,10 @@ impl Shared {
     }
 
     /// Queues frames, and wakes the io task for them.
-    pub(super) fn write<T>(
-        &self,
-        operation: &str,
-        write: impl FnOnce(&mut Outbox) -> Result<T, Error>,
-    ) -> Result<T, Error> {
+    pub(super) fn write<T>(&self, write: impl FnOnce(&mut Outbox) -> Result<T, Error>) -> Result<T, Error> {
         let mut outbox = self.outbox();
         if let Some(failure) = outbox.ended() {
-            return Err(failure.error(operation));
+            return Err(failure.late());
         }
         let written = write(&mut outbox)?;
         let writer = outbox.take_writer();
@@ -129,8 +144,9 @@ impl Shared {
         let id = u16::try_from(number).ok().filter(|id| *id <= channel_max).ok_or_else(|| {
             Error::Configuration(format!("all {channel_max} channels that the broker allows are in use"))
         })?;
-        let inner = Arc::new(Inner::new(id, Arc::clone(self)));
-        let slot = Some(Arc::downgrade(&inner));
+        let failure = Arc::default();
+        let inner = Arc::new(Inner::new(id, Arc::clone(self), Arc::clone(&failure)));
+        let slot = Some(Slot { inner: Arc::downgrade(&inner), failure });
         match channels.slots.get_mut(number) {
             Some(free) => *free = slot,
             None => channels.slots.push(slot),
@@ -140,7 +156,24 @@ impl Shared {
 
     /// The channel of a frame; `None` when nobody holds it any more.
     pub(super) fn channel(&self, id: u16) -> Option<Arc<Inner>> {
-        self.channels().slots.get(usize::from(id))?.as_ref()?.upgrade()
+        self.channels().slots.get(usize::from(id))?.as_ref()?.inner.upgrade()
+    }
+
+    /// Confirms that the broker has closed a channel: nothing more is sent on it, and its number is free, unless our own
+    /// `channel.close` has crossed the broker's. For the io task, which needs no waking.
+    pub(super) fn close_ok(&self, id: u16, failure: &Failure) {
+        let known = match self.channels().slots.get(usize::from(id)) {
+            Some(Some(slot)) => Some(Arc::clone(&slot.failure)),
+            _ => None,
+        };
+        let is_news = {
+            let mut outbox = self.outbox();
+            outbox.method(id, &AMQPClass::Channel(AMQPMethod::CloseOk(CloseOk {})));
+            known.is_some_and(|known| known.set(failure.clone()).is_ok())
+        };
+        if is_news {
+            self.free_channel(id);
+        }
     }
 
     /// The broker has forgotten it, too.
@@ -162,7 +195,7 @@ impl Shared {
             return;
         }
         let slots = std::mem::take(&mut self.channels().slots);
-        for inner in slots.into_iter().flatten().filter_map(|slot| slot.upgrade()) {
+        for inner in slots.into_iter().flatten().filter_map(|slot| slot.inner.upgrade()) {
             inner.fail(failure);
         }
         if let Some(closed) = closed {

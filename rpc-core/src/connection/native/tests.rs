@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod endings;
+#[cfg(feature = "tls")]
+mod over_tls;
+
 use std::{collections::VecDeque, time::Duration};
 
 use amq_protocol::{
@@ -15,8 +19,8 @@ use amq_protocol::{
 };
 use bytes::BytesMut;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpListener,
     time::timeout,
 };
 
@@ -33,9 +37,13 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 /// A broker's end of one connection.
 struct Peer {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     buffer: BytesMut,
 }
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 /// What a client sent.
 #[derive(Debug)]
@@ -55,7 +63,11 @@ enum Sent {
 
 impl Peer {
     async fn accept(listener: &TcpListener) -> Self {
-        let (mut stream, _) = timeout(LIMIT, listener.accept()).await.unwrap().unwrap();
+        let (stream, _) = timeout(LIMIT, listener.accept()).await.unwrap().unwrap();
+        Self::begin(Box::new(stream)).await
+    }
+
+    async fn begin(mut stream: Box<dyn Stream>) -> Self {
         let mut header = [0; 8];
         timeout(LIMIT, stream.read_exact(&mut header)).await.unwrap().unwrap();
         assert_eq!(header, PROTOCOL_HEADER);
@@ -65,24 +77,21 @@ impl Peer {
     /// Goes through the handshake.
     async fn open(listener: &TcpListener, tune: connection::Tune) -> Self {
         let mut peer = Self::accept(listener).await;
-        peer.start().await;
-        peer.say(OnConnection::Tune(tune)).await;
-        assert!(matches!(peer.next().await, Sent::Method(0, AMQPClass::Connection(OnConnection::TuneOk(_)))));
-        assert!(matches!(peer.next().await, Sent::Method(0, AMQPClass::Connection(OnConnection::Open(_)))));
-        peer.say(OnConnection::OpenOk(connection::OpenOk {})).await;
+        peer.shake_hands(tune).await;
         peer
+    }
+
+    async fn shake_hands(&mut self, tune: connection::Tune) {
+        self.start().await;
+        self.say(OnConnection::Tune(tune)).await;
+        assert!(matches!(self.next().await, Sent::Method(0, AMQPClass::Connection(OnConnection::TuneOk(_)))));
+        assert!(matches!(self.next().await, Sent::Method(0, AMQPClass::Connection(OnConnection::Open(_)))));
+        self.say(OnConnection::OpenOk(connection::OpenOk {})).await;
     }
 
     /// Up to the client's credentials.
     async fn start(&mut self) -> connection::StartOk {
-        let start = connection::Start {
-            version_major: 0,
-            version_minor: 9,
-            server_properties: FieldTable::default(),
-            mechanisms: "PLAIN".into(),
-            locales: "en_US".into(),
-        };
-        self.say(OnConnection::Start(start)).await;
+        self.say(start()).await;
         match self.next().await {
             Sent::Method(0, AMQPClass::Connection(OnConnection::StartOk(start_ok))) => start_ok,
             other => panic!("{other:?}"),
@@ -153,6 +162,16 @@ impl Peer {
             other => panic!("{other:?}"),
         }
     }
+}
+
+fn start() -> OnConnection {
+    OnConnection::Start(connection::Start {
+        version_major: 0,
+        version_minor: 9,
+        server_properties: FieldTable::default(),
+        mechanisms: "PLAIN".into(),
+        locales: "en_US".into(),
+    })
 }
 
 const TUNE: connection::Tune = connection::Tune { channel_max: 2_047, frame_max: 131_072, heartbeat: 0 };
@@ -227,6 +246,31 @@ async fn a_refused_handshake_says_why() {
 }
 
 #[tokio::test]
+async fn a_uri_may_choose_the_mechanism() {
+    for (mechanism, response) in [
+        ("plain", Some(("PLAIN", &b"\0user\0secret"[..]))),
+        ("external", Some(("EXTERNAL", b""))),
+        ("anonymous", Some(("ANONYMOUS", b""))),
+        ("amqplain", Some(("AMQPLAIN", b"\x05LOGINS\0\0\0\x04user\x08PASSWORDS\0\0\0\x06secret"))),
+        ("rabbit-cr-demo", None),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let endpoint = Endpoint::parse(&format!("amqp://user:secret@{address}/v?auth_mechanism={mechanism}")).unwrap();
+        let options = ConnectionOptions::default();
+        let answering = async {
+            let mut peer = Peer::accept(&listener).await;
+            let Some((name, response)) = response else { return peer.say(start()).await };
+            let start_ok = peer.start().await;
+            assert_eq!((start_ok.mechanism.as_str(), start_ok.response.as_bytes()), (name, response));
+        };
+        let (link, ()) = tokio::join!(Link::open(&endpoint, &options), answering);
+        let is_refused = matches!(link, Err(Error::InvalidUri { .. }));
+        assert_eq!(is_refused, response.is_none(), "not sent in another way than was asked for");
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_broker_of_0_9_1_is_unreachable() {
     for (bytes, words) in [
         (&b"AMQP\x00\x01\x00\x00"[..], "another version"),
@@ -297,9 +341,11 @@ async fn a_closed_channel_sends_nothing_more_and_its_number_is_used_again() {
     let error = error.unwrap_err();
     assert!(matches!(&error, Error::Refused { reply_code: 406, reply_text, .. } if reply_text == "words"), "{error:?}");
     for outcome in [channel.publish(&publish(b"late")), channel.settle(Settlement::Requeue { delivery_tag: 1 })] {
-        assert!(matches!(outcome, Err(Error::Refused { reply_code: 406, .. })));
+        // They were not refused themselves: on another channel they may do.
+        assert!(matches!(&outcome, Err(Error::Disconnected { reason }) if reason == "406 words"), "{outcome:?}");
     }
-    assert!(channel.close().await.is_err());
+    assert!(matches!(channel.qos(1).await, Err(Error::Disconnected { .. })));
+    assert!(matches!(channel.close().await, Err(Error::Disconnected { .. })));
     assert!(matches!(peer.next().await, Sent::Method(1, AMQPClass::Channel(OnChannel::CloseOk(_)))));
     let (second, number) = tokio::join!(link.channel(), peer.open_channel());
     assert_eq!(number, 1);
@@ -374,7 +420,8 @@ async fn a_closed_connection_says_why_and_is_answered() {
         assert!(matches!(peer.next().await, Sent::End));
         let event = soon(std::future::poll_fn(|cx| events.as_mut().poll_next(cx))).await;
         assert!(matches!(event, Some(Event::Failed(reason)) if reason == format!("{reply_code} words")));
-        assert!(link.channel().await.is_err());
+        assert!(matches!(link.channel().await, Err(Error::Disconnected { .. })), "another connection may do");
+        assert!(matches!(channel.publish(&publish(b"")), Err(Error::Disconnected { .. })));
     }
 }
 
@@ -545,11 +592,33 @@ async fn names_that_do_not_fit_are_refused_before_anything_is_sent() {
     let properties = Properties { reply_to: Some(&long), ..Properties::default() };
     assert!(matches!(channel.publish(&Publish { properties, ..publish(b"") }), Err(Error::Configuration(_))));
     assert!(matches!(soon(channel.queue_exists(&long)).await, Err(Error::Configuration(_))));
+    assert!(matches!(soon(channel.consume("q", &long, true)).await, Err(Error::Configuration(_))));
     channel.publish(&publish(b"")).unwrap();
     assert!(matches!(peer.next().await, Sent::Publish(1)));
     assert!(matches!(peer.next().await, Sent::Header));
     channel.settle(Settlement::Requeue { delivery_tag: 1 }).unwrap();
     assert!(matches!(peer.next().await, Sent::Method(1, AMQPClass::Basic(Basic::Nack(_)))));
+}
+
+#[tokio::test]
+async fn properties_that_no_frame_holds_are_refused_before_anything_is_sent() {
+    let (link, mut peer) = connected(connection::Tune { frame_max: 4_096, ..TUNE }).await;
+    let (channel, _) = tokio::join!(link.channel(), peer.open_channel());
+    let channel = channel.unwrap();
+    // Flags (2), the table's length (4), name (2), kind and length (5); a frame (8) with a content header (12).
+    let fits = 4_096 - 13 - 20;
+    for (text_bytes, is_sent) in [(fits + 1, false), (fits, true)] {
+        let headers = vec![("h".into(), "x".repeat(text_bytes).into())];
+        let properties = Properties { headers, ..Properties::default() };
+        match channel.publish(&Publish { properties, ..publish(b"") }) {
+            Err(Error::Configuration(words)) if !is_sent => assert!(words.contains("limit is 4076"), "{words}"),
+            outcome => assert!(is_sent && outcome.is_ok(), "{outcome:?}"),
+        }
+    }
+    assert!(matches!(peer.next().await, Sent::Publish(1)));
+    assert!(matches!(peer.next().await, Sent::Header));
+    channel.settle(Settlement::Ack { delivery_tag: 1, multiple: false }).unwrap();
+    assert!(matches!(peer.next().await, Sent::Ack { .. }));
 }
 
 /// Frames of any kind and content, on any channel: a broken broker may end the connection, never the program.
