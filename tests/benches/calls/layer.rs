@@ -29,6 +29,9 @@ pub(crate) struct Arguments {
     /// Calls in flight.
     #[arg(long, default_value_t = 64)]
     in_flight: usize,
+    /// What to measure: `framework`, over lapin, or `native`.
+    #[arg(long, default_value = "framework")]
+    subject: Subject,
     /// Keep callgrind's files here (for `callgrind_annotate`).
     #[arg(long)]
     keep: Option<std::path::PathBuf>,
@@ -53,15 +56,16 @@ struct Counts {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let target = arguments.url.as_deref().map_or_else(Target::bundled, |url| Ok(Target::remote(url)))?;
-    println!("\n## Layer above bare lapin, {}, {} in flight\n", target.name, arguments.in_flight);
-    println!("| end | instructions a call: framework | bare | layer | allocations a call: framework | bare | layer |");
+    let subject = arguments.subject.name();
+    println!("\n## {subject} above bare lapin, {}, {} in flight\n", target.name, arguments.in_flight);
+    println!("| end | instructions a call: {subject} | bare | layer | allocations a call: {subject} | bare | layer |");
     println!("|---|---|---|---|---|---|---|");
     let mut layer = Counts { instructions: 0.0, allocations: 0.0 };
     for end in [End::Client, End::Worker] {
         let mut ours = Vec::new();
         let mut bare = Vec::new();
         for _ in 0..arguments.rounds {
-            ours.push(per_call(arguments, &target.url, end, Subject::Framework)?);
+            ours.push(per_call(arguments, &target.url, end, arguments.subject)?);
             bare.push(per_call(arguments, &target.url, end, Subject::Bare)?);
         }
         let (ours, bare) = (Counts::median(&ours), Counts::median(&bare));
