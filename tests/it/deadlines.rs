@@ -38,7 +38,9 @@ async fn a_call_without_an_answer_ends_at_its_deadline(stage: &Stage) {
     assert!(took >= budget, "{took:?}");
     match error {
         CallError::Timeout { method, stage, after } => {
-            assert_eq!((method, stage, after), ("deadlines-fires.ask", TimeoutStage::Unknown, budget));
+            assert_eq!((method, after), ("deadlines-fires.ask", budget));
+            // The worker stops the handler in the same millisecond, and may be the first to say so.
+            assert!(matches!(stage, TimeoutStage::Unknown | TimeoutStage::Running), "{stage:?}");
         }
         other => panic!("{other:?}"),
     }
