@@ -53,7 +53,7 @@ pub struct ConnectionOptions {
     pub reconnect_delay_max: Duration,
     /// How often to try before the connection counts as closed. The default, `None`, is for ever; 0 is never.
     pub reconnect_attempts: Option<u32>,
-    /// Who speaks AMQP. The default is [`Transport::Lapin`]; `transport=native` or `transport=lapin` among the parameters
+    /// Who speaks AMQP. The default is [`Transport::Native`]; `transport=native` or `transport=lapin` among the parameters
     /// of a URI goes before it.
     pub transport: Transport,
     /// Whom an `amqps` connection trusts, and the certificate it shows. The default is the system's CAs, and none.
@@ -134,23 +134,23 @@ impl ConnectionOptions {
 /// # async fn example() -> Result<(), rpc_core::Error> {
 /// use rpc_core::{Connection, ConnectionOptions, Transport};
 ///
-/// let connection = Connection::open("amqp://localhost?transport=native").await?;
+/// let connection = Connection::open("amqp://localhost?transport=lapin").await?;
 /// // The same:
-/// let options = ConnectionOptions::default().transport(Transport::Native);
+/// let options = ConnectionOptions::default().transport(Transport::Lapin);
 /// let connection = Connection::open_with("amqp://localhost", options).await?;
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Transport {
-    /// The crate lapin, with a thread of its own for each connection.
-    #[default]
-    Lapin,
-    /// Our own: a task for each connection in the runtime that opened it, and several times faster.
+    /// Our own, the default: a task for each connection in the runtime that opened it.
     ///
     /// A handler that computes for long on a single-threaded runtime keeps it from answering heartbeats: mark such methods
     /// `#[rpc(blocking)]`.
+    #[default]
     Native,
+    /// The crate lapin, with a thread of its own for each connection, at a fraction of the speed.
+    Lapin,
 }
 
 /// What a connection is doing.

@@ -53,7 +53,7 @@ pub(crate) fn client(arguments: &Arguments) -> Result<()> {
     role.runtime.block_on(async {
         let load = Load::new(arguments);
         match role.subject {
-            Subject::Framework | Subject::Native | Subject::AfterConfirmedReply | Subject::BeforeHandler => {
+            Subject::Framework | Subject::OverLapin | Subject::AfterConfirmedReply | Subject::BeforeHandler => {
                 let client = subjects::framework::client(&role.url, transport(role.subject)).await?;
                 drive(client, *in_flight, &load).await?;
             }
@@ -72,7 +72,7 @@ pub(crate) fn worker(role: &Role) -> Result<()> {
     let framework = |ack_policy| subjects::framework::worker(&role.url, transport(role.subject), ack_policy);
     role.runtime.block_on(async {
         match role.subject {
-            Subject::Framework | Subject::Native => framework(AckPolicy::AfterReply).await,
+            Subject::Framework | Subject::OverLapin => framework(AckPolicy::AfterReply).await,
             Subject::AfterConfirmedReply => framework(AckPolicy::AfterConfirmedReply).await,
             Subject::BeforeHandler => framework(AckPolicy::BeforeHandler).await,
             Subject::Usual => subjects::usual::worker(&role.url).await,
@@ -84,7 +84,7 @@ pub(crate) fn worker(role: &Role) -> Result<()> {
 }
 
 fn transport(subject: Subject) -> Transport {
-    if subject == Subject::Native { Transport::Native } else { Transport::Lapin }
+    if subject == Subject::OverLapin { Transport::Lapin } else { Transport::default() }
 }
 
 /// Says that the worker is ready, and waits for the end of the measurement.

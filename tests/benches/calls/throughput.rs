@@ -26,7 +26,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 1_024])]
     pub(crate) in_flight: Vec<usize>,
     /// What to compare.
-    #[arg(long, value_delimiter = ',', default_value = "framework,usual,best,best-unordered")]
+    #[arg(long, value_delimiter = ',', default_value = "framework,over-lapin,usual,best,best-unordered")]
     pub(crate) subjects: Vec<Subject>,
     /// The runtimes to compare on.
     #[arg(long, value_delimiter = ',', default_value = "current,multi")]

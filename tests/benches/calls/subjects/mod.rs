@@ -22,8 +22,8 @@ use crate::Result;
 pub(crate) enum Subject {
     /// rpc-core.
     Framework,
-    /// rpc-core over its own transport.
-    Native,
+    /// rpc-core over lapin.
+    OverLapin,
     /// rpc-core, whose workers acknowledge when the reply is confirmed.
     AfterConfirmedReply,
     /// rpc-core, whose workers acknowledge before the handler runs.
@@ -42,7 +42,7 @@ impl Subject {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Framework => "framework",
-            Self::Native => "native",
+            Self::OverLapin => "over-lapin",
             Self::AfterConfirmedReply => "after-confirmed-reply",
             Self::BeforeHandler => "before-handler",
             Self::Usual => "usual",
