@@ -22,6 +22,8 @@ pub(crate) async fn open_blockable(broker: &Broker) -> TcpStream {
 
 async fn open_with(broker: &Broker, heartbeat_s: u8, properties: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(broker.address()).await.unwrap();
+    // Or a write that follows another one waits 40 ms for its ack.
+    stream.set_nodelay(true).unwrap();
     stream.write_all(PROTOCOL_HEADER).await.unwrap();
     until(&mut stream, [0, 10, 0, 10]).await;
     let mut start_ok = vec![0, 10, 0, 11];
