@@ -9,6 +9,13 @@
 //!   to be matched by correlation_id.
 //! - Two threads that publish on one channel in confirm mode may get each other's confirm: it numbers a publish first and
 //!   queues its frames then. [`Channel::publish_for_confirm`] lets one at a time do both.
+//! - Its own recovery is silent: calls in flight are never told, and server-named queues come back dead. It stays off.
+//! - Receivers of `events_listener` compete: each event reaches one of them. There is one.
+//! - `Acker::ack` spawns a task for each ack: we ack by tag on the channel.
+//! - `Consumer` buffers without bound: `basic.qos` comes before `basic.consume`, always.
+//! - Calling a channel's method inside a consumer's delegate deadlocks: we use the stream.
+//! - A lost connection leaves a task behind, its heartbeat's, asleep for half the heartbeat (30 s by default).
+//! - A connection is a thread and about 7 MB.
 //! - Built without TLS it takes `amqps` for `amqp`: `uri.rs` refuses it.
 //! - `ShortString::from` panics above 255 bytes: every name goes through [`short`].
 
