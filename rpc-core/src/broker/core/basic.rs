@@ -14,14 +14,12 @@ use super::{
     ConnectionId, Core, Fault, Now,
     access::{Resource, Right},
     channel::{ChannelConsumer, Delivered, Mode, Settle},
-    dead_letter::Death,
     publish::DIRECT_REPLY_TO,
-    queue::{Comeback, Consumer, Queue},
+    queue::{Consumer, Queue},
     queue_arguments::{integer_of, type_name},
     queue_methods::accessible,
     session::{Extra, Got, short},
     stream::Start,
-    vhost::QueueKey,
 };
 
 impl Core {
@@ -257,150 +255,8 @@ impl Core {
         vhost.route_dead(now, sessions);
         Ok(())
     }
-
-    /// Acknowledges, requeues or rejects.
-    pub(super) fn settle(
-        &mut self,
-        id: ConnectionId,
-        number: u16,
-        delivery_tag: u64,
-        multiple: bool,
-        settle: Settle,
-        now: Now,
-    ) -> Result<(), Fault> {
-        let (vhost, sessions) = self.vhost(id)?;
-        let Some(channel) = sessions.channel_mut(id, number) else { return Ok(()) };
-        let unknown = || Fault::unknown_delivery_tag(delivery_tag);
-        if let Mode::Transaction(_) = channel.mode {
-            let delivered = channel.take(delivery_tag, multiple).ok_or_else(unknown)?;
-            if let Mode::Transaction(transaction) = &mut channel.mode {
-                transaction.settlements.extend(delivered.into_iter().map(|delivered| (delivered, settle)));
-            }
-            return Ok(());
-        }
-        if !multiple {
-            let delivered = channel.take_one(delivery_tag).ok_or_else(unknown)?;
-            let key = delivered.queue;
-            let is_shared = channel.global_prefetch_count != 0;
-            // The usual case: only consumers of this channel can have got credit.
-            if !is_shared && settle == Settle::Ack {
-                channel.release(&delivered);
-                vhost.acknowledged(key, (id, number), now, sessions);
-                vhost.route_dead(now, sessions);
-                return Ok(());
-            }
-            let refusal = self.refusal(id, std::slice::from_ref(&delivered), settle, NACK);
-            self.apply_one(id, number, delivered, settle, now)?;
-            refusal?;
-            let mut freed = if is_shared { self.channel_mut(id, number)?.consumed_queues() } else { Vec::new() };
-            if !freed.contains(&key) {
-                freed.push(key);
-            }
-            self.deliver_all(id, freed, now);
-            return Ok(());
-        }
-        let delivered = channel.take(delivery_tag, true).ok_or_else(unknown)?;
-        let refusal = self.refusal(id, &delivered, settle, NACK);
-        let freed = self.apply(id, number, delivered.into_iter().map(|delivered| (delivered, settle)), now);
-        self.deliver_all(id, freed, now);
-        refusal
-    }
-
-    /// Streams take nothing back.
-    fn refusal(
-        &mut self,
-        id: ConnectionId,
-        delivered: &[Delivered],
-        settle: Settle,
-        method: &str,
-    ) -> Result<(), Fault> {
-        if settle == Settle::Ack {
-            return Ok(());
-        }
-        let (vhost, _) = self.vhost(id)?;
-        let mut queues = delivered.iter().filter_map(|delivered| vhost.queues.get(&delivered.queue));
-        match queues.find(|queue| queue.stream.is_some()) {
-            Some(queue) => Err(Fault::no_stream_method(method, &queue.name, &vhost.name)),
-            None => Ok(()),
-        }
-    }
-
-    /// Does to the queues what was decided on deliveries. Returns the queues that may have something to deliver now.
-    pub(super) fn apply(
-        &mut self,
-        id: ConnectionId,
-        number: u16,
-        settlements: impl IntoIterator<Item = (Delivered, Settle)>,
-        now: Now,
-    ) -> Vec<QueueKey> {
-        let mut freed = Vec::new();
-        for (delivered, settle) in settlements {
-            if freed.last() != Some(&delivered.queue) {
-                freed.push(delivered.queue);
-            }
-            if self.apply_one(id, number, delivered, settle, now).is_err() {
-                break;
-            }
-        }
-        freed.sort_unstable();
-        freed.dedup();
-        // A freed window shared by the channel may serve any of its consumers.
-        if let Some(channel) = self.sessions.channel_mut(id, number)
-            && channel.global_prefetch_count != 0
-        {
-            let shared = channel.consumed_queues();
-            freed.retain(|key| !shared.contains(key));
-            freed.extend(shared);
-        }
-        freed
-    }
-
-    fn apply_one(
-        &mut self,
-        id: ConnectionId,
-        number: u16,
-        delivered: Delivered,
-        settle: Settle,
-        now: Now,
-    ) -> Result<(), Fault> {
-        let (vhost, sessions) = self.vhost(id)?;
-        sessions.work += 1;
-        if let Some(channel) = sessions.channel_mut(id, number) {
-            channel.release(&delivered);
-        }
-        let Delivered { queue: key, entry, .. } = delivered;
-        if settle == Settle::Requeue {
-            vhost.requeue(key, entry, Comeback::Asked, now);
-            return Ok(());
-        }
-        if let Some(queue) = vhost.queues.get_mut(&key) {
-            queue.unacked = queue.unacked.saturating_sub(1);
-        }
-        if settle == Settle::Reject {
-            vhost.bury(key, &entry, Death::Rejected, now);
-        }
-        Ok(())
-    }
-
-    fn recover(&mut self, id: ConnectionId, number: u16, requeue: bool, now: Now) -> Result<Vec<QueueKey>, Fault> {
-        if !requeue {
-            return Err(Fault::not_implemented("requeue=false"));
-        }
-        let delivered = self.channel_mut(id, number)?.take_all();
-        let refusal = self.refusal(id, &delivered, Settle::Requeue, "basic.recover");
-        let freed = self.apply(id, number, delivered.into_iter().map(|delivered| (delivered, Settle::Requeue)), now);
-        match refusal {
-            Ok(()) => Ok(freed),
-            Err(fault) => {
-                self.deliver_all(id, freed, now);
-                Err(fault)
-            }
-        }
-    }
 }
 
-/// How RabbitMQ calls what streams refuse.
-const NACK: &str = "basic.nack and basic.reject";
 /// Where a consumer of a stream begins.
 const STREAM_OFFSET: &str = "x-stream-offset";
 

@@ -9,7 +9,7 @@ use super::{
     memory::Memory,
     message::{Assembly, Entry, Message},
     overdue::Look,
-    unacked::Unacked,
+    unacked::{Taken, Unacked},
     vhost::QueueKey,
 };
 
@@ -161,16 +161,13 @@ impl Channel {
         self.unacked.push(Some(delivered))
     }
 
-    /// Takes out what an acknowledgement names; `None` when it names nothing. Its place in the windows stays taken
+    /// Takes out what an acknowledgement of many names; `None` when it names nothing. Its place in the windows stays taken
     /// until [`Channel::release`].
-    pub(super) fn take(&mut self, delivery_tag: u64, multiple: bool) -> Option<Vec<Delivered>> {
-        match multiple {
-            true => self.unacked.take_through(delivery_tag),
-            false => self.unacked.take(delivery_tag).map(|delivered| vec![delivered]),
-        }
+    pub(super) fn take_through(&mut self, delivery_tag: u64) -> Option<Taken> {
+        self.unacked.take_through(delivery_tag)
     }
 
-    /// One acknowledgement of one delivery, the usual case, without a list.
+    /// The same of one delivery.
     pub(super) fn take_one(&mut self, delivery_tag: u64) -> Option<Delivered> {
         self.unacked.take(delivery_tag)
     }
@@ -181,8 +178,20 @@ impl Channel {
     }
 
     /// Takes out everything unacknowledged, in delivery order.
-    pub(super) fn take_all(&mut self) -> Vec<Delivered> {
+    pub(super) fn take_all(&mut self) -> Taken {
         self.unacked.take_all()
+    }
+
+    /// Has its transaction hold what an acknowledgement names, until it is committed; false when it names nothing.
+    pub(super) fn hold_back(&mut self, delivery_tag: u64, multiple: bool, settle: Settle) -> bool {
+        let Mode::Transaction(transaction) = &mut self.mode else { return false };
+        let settlements = &mut transaction.settlements;
+        if multiple {
+            let taken = self.unacked.take_through(delivery_tag).map(Taken::into_deliveries);
+            taken.map(|taken| settlements.extend(taken.map(|delivered| (delivered, settle)))).is_some()
+        } else {
+            self.unacked.take(delivery_tag).map(|delivered| settlements.push((delivered, settle))).is_some()
+        }
     }
 
     /// Takes back what a rolled-back transaction had settled: it is unacknowledged again under its old tag.
@@ -333,7 +342,10 @@ pub(super) mod tests {
     }
 
     fn settle(channel: &mut Channel, delivery_tag: u64, multiple: bool) -> Option<usize> {
-        let taken = channel.take(delivery_tag, multiple)?;
+        let taken: Vec<_> = match multiple {
+            true => channel.take_through(delivery_tag)?.into_deliveries().collect(),
+            false => vec![channel.take_one(delivery_tag)?],
+        };
         taken.iter().for_each(|delivered| channel.release(delivered));
         Some(taken.len())
     }
@@ -375,8 +387,11 @@ pub(super) mod tests {
         for _ in 0..3 {
             channel.tag_unacked(delivered(None));
         }
-        let settled = channel.take(2, true).unwrap();
-        channel.restore(settled.into_iter().map(|delivered| (delivered, Settle::Ack)).collect());
+        channel.mode = Mode::Transaction(Transaction::default());
+        assert!(channel.hold_back(1, false, Settle::Ack) && channel.hold_back(2, true, Settle::Reject));
+        assert!(!channel.hold_back(1, false, Settle::Ack), "it is held");
+        let Mode::Transaction(transaction) = std::mem::take(&mut channel.mode) else { panic!() };
+        channel.restore(transaction.settlements);
         assert_eq!(settle(&mut channel, 0, true), Some(3));
         assert_eq!(channel.tag_unacked(delivered(None)), 4);
     }

@@ -33,6 +33,8 @@ mod queue_arguments;
 mod queue_methods;
 mod reply_address;
 mod session;
+mod settle;
+mod settled;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -320,11 +322,8 @@ impl Core {
             channel::Mode::Transaction(transaction) => transaction.settlements,
             channel::Mode::Plain | channel::Mode::Confirm => Vec::new(),
         };
-        let mut freed: Vec<_> = Vec::new();
-        for delivered in unacked.into_iter().chain(held.into_iter().map(|(delivered, _)| delivered)) {
-            freed.push(delivered.queue);
-            vhost.requeue(delivered.queue, delivered.entry, Comeback::Lost, now);
-        }
+        let lost = unacked.into_deliveries().chain(held.into_iter().map(|(delivered, _)| delivered));
+        let mut freed = vhost.requeue_all(lost, Comeback::Lost, now);
         for queue in consumed_queues {
             freed.push(queue);
             if let Some(vhost) = self.vhosts.get_mut(at) {

@@ -9,6 +9,8 @@
 //!                    └────────── requeue (by place) ◄───────┘
 //! ```
 
+mod comeback;
+
 use std::{
     collections::VecDeque,
     sync::Arc,
@@ -24,6 +26,9 @@ use super::{
     queue_arguments::QueueArguments,
     stream::Stream,
 };
+
+pub(super) use self::comeback::Comeback;
+use self::comeback::RETURNED;
 
 /// A queue.
 #[derive(Debug)]
@@ -77,18 +82,6 @@ impl Consumer {
         self.connection == connection && self.channel == channel && self.tag == tag
     }
 }
-
-/// Why an unacknowledged entry comes back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Comeback {
-    /// Its consumer says so.
-    Asked,
-    /// Its channel is gone.
-    Lost,
-}
-
-/// The line of what came back to the head of a quorum queue.
-const RETURNED: usize = 1;
 
 impl Queue {
     pub(super) fn new(name: Arc<str>, table: FieldTable, arguments: QueueArguments, now: Instant) -> Self {
@@ -169,23 +162,6 @@ impl Queue {
             }
             _ => line.push_back(entry),
         }
-    }
-
-    /// Takes an unacknowledged entry back: to its place, or in a quorum queue to its head or its end.
-    pub(super) fn requeue(&mut self, entry: Entry, comeback: Comeback) {
-        self.unacked = self.unacked.saturating_sub(1);
-        let entry = Entry { delivery_count: entry.delivery_count.saturating_add(1), ..entry };
-        if !self.arguments.is_quorum {
-            self.insert(entry);
-            return;
-        }
-        // As in RabbitMQ: what nobody limits might come back for ever, and lets the others pass.
-        let is_at_head = comeback == Comeback::Lost || self.arguments.has_delivery_limit;
-        let place = self.next_place;
-        self.next_place += 1;
-        self.ready_count += 1;
-        self.ready_bytes += entry.message.body_bytes() as u64;
-        self.ready[if is_at_head { RETURNED } else { 0 }].push_back(Entry { place, ..entry });
     }
 
     /// The entry to deliver next.

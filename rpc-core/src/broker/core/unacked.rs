@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Instant};
 
-use super::{channel::Delivered, overdue::Look};
+use super::{channel::Delivered, overdue::Look, vhost::QueueKey};
 
 /// Unacknowledged deliveries in the order of their tags. What is settled leaves a hole; holes go when they are at the
 /// front, or half of all.
@@ -43,7 +43,7 @@ impl Unacked {
     }
 
     /// Tag 0 is all; a tag above the last one delivered, or one that is settled, is an error.
-    pub(super) fn take_through(&mut self, tag: u64) -> Option<Vec<Delivered>> {
+    pub(super) fn take_through(&mut self, tag: u64) -> Option<Taken> {
         let count = if tag == 0 {
             self.deliveries.len()
         } else {
@@ -51,15 +51,22 @@ impl Unacked {
             self.deliveries.get(at)?.1.as_ref()?;
             at + 1
         };
-        let taken: Vec<_> = self.deliveries.drain(..count).filter_map(|(_, delivered)| delivered).collect();
-        self.holes -= count - taken.len();
-        self.trim();
-        Some(taken)
+        if count == self.deliveries.len() {
+            return Some(self.take_all());
+        }
+        let mut taken: VecDeque<_> = self.deliveries.drain(..count).collect();
+        if self.holes > 0 {
+            taken.retain(|(_, delivered)| delivered.is_some());
+            self.holes -= count - taken.len();
+            self.trim();
+        }
+        Some(Taken(taken))
     }
 
-    pub(super) fn take_all(&mut self) -> Vec<Delivered> {
+    /// All of them as they lie there: a million are not moved.
+    pub(super) fn take_all(&mut self) -> Taken {
         self.holes = 0;
-        self.deliveries.drain(..).filter_map(|(_, delivered)| delivered).collect()
+        Taken(std::mem::take(&mut self.deliveries))
     }
 
     /// Puts a delivery back under its tag.
@@ -107,6 +114,21 @@ impl Unacked {
             self.deliveries.retain(|(_, delivered)| delivered.is_some());
             self.holes = 0;
         }
+    }
+}
+
+/// Deliveries that were taken out, in the order of their tags.
+#[derive(Debug)]
+pub(super) struct Taken(VecDeque<(u64, Option<Delivered>)>);
+
+impl Taken {
+    /// The queue of each.
+    pub(super) fn queues(&self) -> impl Iterator<Item = QueueKey> {
+        self.0.iter().filter_map(|(_, delivered)| Some(delivered.as_ref()?.queue))
+    }
+
+    pub(super) fn into_deliveries(self) -> impl Iterator<Item = Delivered> {
+        self.0.into_iter().filter_map(|(_, delivered)| delivered)
     }
 }
 

@@ -21,12 +21,12 @@ use super::{
     dead_letter::{self, Death, Grave},
     memory::{Held, Memory},
     message::{Entry, Message},
-    queue::{Comeback, Queue},
+    queue::Queue,
     queue_arguments::Overflow,
     session::{Extra, Sessions, text_of},
 };
 
-type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+pub(super) type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// A virtual host.
 #[derive(Debug)]
@@ -228,7 +228,7 @@ impl Vhost {
         true
     }
 
-    fn drop_over_full(&mut self, key: QueueKey, now: Now) {
+    pub(super) fn drop_over_full(&mut self, key: QueueKey, now: Now) {
         while let Some(queue) = self.queues.get_mut(&key)
             && queue.is_over_full()
             && let Some(entry) = queue.pop()
@@ -305,25 +305,6 @@ impl Vhost {
         if queue.ready_count() > 0 || queue.stream.is_some() {
             self.serve(key, now, sessions);
         }
-    }
-
-    /// Gives an entry back to its queue.
-    pub(super) fn requeue(&mut self, key: QueueKey, entry: Entry, comeback: Comeback, now: Now) {
-        let Some(queue) = self.queues.get_mut(&key) else { return };
-        if queue.stream.is_some() {
-            queue.unacked = queue.unacked.saturating_sub(1);
-            return;
-        }
-        if queue.arguments.delivery_limit.is_some_and(|limit| i64::from(entry.delivery_count) >= limit) {
-            queue.unacked = queue.unacked.saturating_sub(1);
-            self.bury(key, &entry, Death::DeliveryLimit, now);
-            return;
-        }
-        queue.requeue(entry, comeback);
-        if queue.arguments.overflow == Overflow::DropHead {
-            self.drop_over_full(key, now);
-        }
-        self.set_timer(key);
     }
 
     /// Takes a message out of its queue for good, by way of the dead letter exchange if it has one.

@@ -1,5 +1,7 @@
 //! One queue, without a broker around it.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::broker::core::message::tests::message;
 
@@ -36,11 +38,75 @@ fn requeued_entries_return_to_their_places_in_any_order() {
     let mut taken: Vec<_> = (0..3).filter_map(|_| queue.pop()).collect();
     taken.swap(0, 1);
     for entry in taken {
-        queue.requeue(entry, Comeback::Asked);
+        queue.requeue(vec![entry], Comeback::Asked);
     }
     let order: Vec<_> = std::iter::from_fn(|| queue.pop()).map(|entry| (entry.place, entry.is_redelivered())).collect();
     assert_eq!(order, [(1, true), (2, true), (3, true), (4, false), (5, false)]);
     assert_eq!((queue.ready_count(), queue.ready_bytes), (0, 0));
+}
+
+proptest! {
+    #[test]
+    fn many_that_come_back_together_lie_as_if_they_came_one_by_one(
+        priorities in prop::collection::vec(0_u8..3, 1..60),
+        max_priority in prop::option::of(2_u8..3),
+        keys in prop::collection::vec(any::<u8>(), 60),
+        gone in 0_usize..60,
+    ) {
+        let mut together = queue(QueueArguments { max_priority, ..Default::default() });
+        let mut each = queue(QueueArguments { max_priority, ..Default::default() });
+        for priority in &priorities {
+            push(&mut together, *priority);
+            push(&mut each, *priority);
+        }
+        // Any of them are out, in any order.
+        let mut out: Vec<_> = std::iter::from_fn(|| together.pop()).collect();
+        let kept = out.split_off(gone.min(out.len()));
+        std::iter::from_fn(|| each.pop()).for_each(drop);
+        for entry in kept {
+            if keys[entry.place as usize % keys.len()].is_multiple_of(2) {
+                together.insert(entry.clone());
+                each.insert(entry);
+            } else {
+                out.push(entry);
+            }
+        }
+        out.sort_by_key(|entry| keys[entry.place as usize % keys.len()]);
+        for entry in &out {
+            each.requeue(vec![entry.clone()], Comeback::Asked);
+        }
+        together.requeue(out, Comeback::Asked);
+        together.check();
+        let rest = |queue: &mut Queue| -> Vec<_> {
+            let bytes = queue.ready_bytes;
+            let order = std::iter::from_fn(|| queue.pop()).map(|entry| (entry.place, entry.delivery_count));
+            order.chain([(bytes, 0)]).collect()
+        };
+        prop_assert_eq!(rest(&mut together), rest(&mut each));
+    }
+}
+
+#[test]
+fn what_comes_back_is_not_pushed_aside_once_for_each_that_follows() {
+    const MANY: usize = 60_000;
+    let come_back = |behind: usize| {
+        let mut queue = queue(QueueArguments::default());
+        let message = message(b"", 0);
+        for _ in 0..MANY + behind {
+            let entry = queue.admit(&message, Instant::now());
+            queue.insert(entry);
+        }
+        let out: Vec<_> = std::iter::from_fn(|| queue.pop()).take(MANY).collect();
+        let started = Instant::now();
+        queue.requeue(out, Comeback::Asked);
+        let took = started.elapsed();
+        queue.check();
+        assert_eq!(queue.ready_count(), MANY + behind);
+        took
+    };
+    let (alone, in_front) = (come_back(0), come_back(MANY));
+    // One by one it takes many seconds.
+    assert!(in_front < alone * 10 + Duration::from_secs(1), "{in_front:?} instead of {alone:?}");
 }
 
 #[test]
@@ -53,9 +119,7 @@ fn a_quorum_queue_has_what_comes_back_at_its_end_or_at_its_head() {
         let mut taken: Vec<_> = (0..2).filter_map(|_| queue.pop()).collect();
         assert_eq!(taken.iter().map(|entry| entry.place).collect::<Vec<_>>(), [1, 2], "priorities mean nothing");
         taken.reverse();
-        for entry in taken {
-            queue.requeue(entry, comeback);
-        }
+        queue.requeue(taken, comeback);
         queue.check();
         std::iter::from_fn(|| queue.pop()).map(|entry| entry.message.priority).collect::<Vec<_>>()
     };
