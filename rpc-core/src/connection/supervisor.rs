@@ -44,22 +44,38 @@ impl Supervisor {
         let mut lost = self.follow(events).await;
         while !self.closing.load(Ordering::Acquire) {
             tracing::warn!(reason = lost, "connection lost");
-            self.state.send_replace(State::Reconnecting { reason: lost.clone() });
+            self.enter(State::Reconnecting { reason: lost.clone() });
             match self.reopen(lost).await {
                 Ok(link) => {
                     let events = link.events();
                     // The link first: whoever sees `Connected` must find it.
-                    self.link.send_replace(Arc::new(link));
-                    self.state.send_replace(State::Connected);
+                    self.set(&self.link, Arc::new(link));
+                    self.enter(State::Connected);
                     lost = self.follow(events).await;
                 }
                 Err(reason) => {
                     tracing::error!(reason, "connection given up");
-                    self.state.send_replace(State::Closed { reason });
+                    self.enter(State::Closed { reason });
                     return;
                 }
             }
         }
+    }
+
+    fn enter(&self, state: State) {
+        self.set(&self.state, state);
+    }
+
+    /// Sets what others see, unless the application is closing the connection: it may do so at any moment, and what it
+    /// sets, and closes, is the last.
+    fn set<T>(&self, place: &watch::Sender<T>, value: T) {
+        place.send_if_modified(|current| {
+            let is_open = !self.closing.load(Ordering::Acquire);
+            if is_open {
+                *current = value;
+            }
+            is_open
+        });
     }
 
     /// Follows one epoch to its end, and says why it ended.
@@ -75,11 +91,11 @@ impl Supervisor {
             match event {
                 Some(Event::Blocked(reason)) => {
                     tracing::warn!(reason, "connection blocked by the broker");
-                    self.state.send_replace(State::Blocked { reason });
+                    self.enter(State::Blocked { reason });
                 }
                 Some(Event::Unblocked) => {
                     tracing::info!("connection unblocked");
-                    self.state.send_replace(State::Connected);
+                    self.enter(State::Connected);
                 }
                 Some(Event::Failed(reason)) if !self.link.borrow().is_connected() => return reason,
                 // A channel's failure is for those who use it.
@@ -105,7 +121,7 @@ impl Supervisor {
                 Err(error) => {
                     reason = error.to_string();
                     tracing::warn!(attempt, reason, "could not reconnect");
-                    self.state.send_replace(State::Reconnecting { reason: reason.clone() });
+                    self.enter(State::Reconnecting { reason: reason.clone() });
                 }
             }
         }
@@ -142,6 +158,32 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "broker")]
+    #[tokio::test]
+    async fn a_close_is_the_last_that_is_seen() {
+        let broker = crate::broker::Broker::builder().start().await.expect("the bundled broker starts");
+        let endpoint = Endpoint::parse(&format!("{}?transport=native", broker.uri())).expect("it is a good URI");
+        let options = ConnectionOptions::default();
+        let link = Arc::new(open_link(&endpoint, &options).await.expect("the broker is there"));
+        let late = Arc::new(open_link(&endpoint, &options).await.expect("the broker is there"));
+        let supervisor = Supervisor {
+            endpoints: vec![endpoint],
+            at: 0,
+            options,
+            link: watch::Sender::new(Arc::clone(&link)),
+            state: watch::Sender::new(State::Connected),
+            closing: Arc::new(AtomicBool::new(true)),
+        };
+        // As it does when it has just reopened the connection.
+        supervisor.set(&supervisor.link, late);
+        supervisor.enter(State::Blocked { reason: String::new() });
+        assert!(Arc::ptr_eq(&supervisor.link.borrow(), &link));
+        assert_eq!(*supervisor.state.borrow(), State::Connected);
+        supervisor.closing.store(false, Ordering::Release);
+        supervisor.enter(State::Blocked { reason: String::new() });
+        assert!(matches!(*supervisor.state.borrow(), State::Blocked { .. }));
+    }
 
     #[test]
     fn pauses_grow_to_the_maximum_and_are_spread() {
