@@ -22,8 +22,10 @@ pub(crate) enum ContentHeaderError {
     /// The weight, which AMQP reserves, is not 0.
     Weight,
     Class(u16),
-    /// The properties are not what their flags announce.
-    Properties,
+    /// The properties are not what their flags announce, or nested too deep.
+    Properties {
+        body_size: u64,
+    },
 }
 
 impl<'a> ContentHeader<'a> {
@@ -41,10 +43,11 @@ impl<'a> ContentHeader<'a> {
         if class_id != BASIC {
             return Err(ContentHeaderError::Class(class_id));
         }
+        let body_size = u64::from_be_bytes(*size);
         if !PropertyReader::new(properties).is_good(table_depth_max) {
-            return Err(ContentHeaderError::Properties);
+            return Err(ContentHeaderError::Properties { body_size });
         }
-        Ok(Self { body_size: u64::from_be_bytes(*size), properties })
+        Ok(Self { body_size, properties })
     }
 }
 
@@ -364,7 +367,7 @@ mod tests {
         for end in 14..header.len() {
             assert_eq!(
                 ContentHeader::read(&header[..end], DEPTH_MAX).unwrap_err(),
-                ContentHeaderError::Properties,
+                ContentHeaderError::Properties { body_size: 5 },
                 "{end}"
             );
         }
@@ -382,8 +385,8 @@ mod tests {
         let mut header = header_of(&[0, 0]);
         header[1] = 50;
         assert_eq!(read(&header), ContentHeaderError::Class(50));
-        assert_eq!(read(&header_of(&[0, 1])), ContentHeaderError::Properties, "more flags");
-        assert_eq!(read(&header_of(&[0, 0, 9])), ContentHeaderError::Properties, "more bytes");
+        assert_eq!(read(&header_of(&[0, 1])), ContentHeaderError::Properties { body_size: 5 }, "more flags");
+        assert_eq!(read(&header_of(&[0, 0, 9])), ContentHeaderError::Properties { body_size: 5 }, "more bytes");
         assert!(
             ContentHeader::read(&header_of(&[0x00, 0x80, 2, 0xFF, 0xFE]), DEPTH_MAX).is_ok(),
             "text need not be UTF-8"

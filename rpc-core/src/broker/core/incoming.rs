@@ -85,7 +85,9 @@ impl Core {
             ContentHeaderError::Class(class_id) => {
                 Fault::expected_header(&format!("one for class {class_id}")).at(PUBLISH)
             }
-            ContentHeaderError::Properties => Fault::syntax_error("content properties cannot be read").at(PUBLISH),
+            ContentHeaderError::Properties { .. } => {
+                Fault::syntax_error("content properties cannot be read").at(PUBLISH)
+            }
         })?;
         if header.body_size > limit {
             channel.incoming = None;

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{message::Message, shared::Failure};
 use crate::{
     connection::{delivery::Delivery, transport::Returned},
-    wire::{ContentHeader, Deliver, FrameKind, Method, RawFrame, read_method, table::DEPTH_MAX},
+    wire::{ContentHeader, ContentHeaderError, Deliver, FrameKind, Method, RawFrame, read_method, table::DEPTH_MAX},
 };
 
 /// What the broker says of a publish: acked or not, and a message that was returned on the channel before that.
@@ -205,8 +205,14 @@ impl State {
         let Some(content) = self.content.as_mut().filter(|content| content.message.is_none()) else {
             return Err(Failure::lost("the broker sent a content header without a method"));
         };
-        let header = ContentHeader::read(payload, DEPTH_MAX)
-            .map_err(|error| Failure::lost(format!("the broker sent what is no content header: {error:?}")))?;
+        let header = match ContentHeader::read(payload, DEPTH_MAX) {
+            Ok(header) => header,
+            // Whoever published it is to blame, and the next consumer would fare no better: it comes without them.
+            Err(ContentHeaderError::Properties { body_size }) => ContentHeader { body_size, properties: &[0, 0] },
+            Err(error) => {
+                return Err(Failure::lost(format!("the broker sent what is no content header: {error:?}")));
+            }
+        };
         if header.body_size > BODY_MAX_BYTES {
             let bytes = header.body_size;
             return Err(Failure::lost(format!("a message of {bytes} bytes: the limit is {BODY_MAX_BYTES}")));

@@ -495,6 +495,24 @@ async fn deliveries_go_to_their_consumer_until_it_is_cancelled() {
 }
 
 #[tokio::test]
+async fn properties_that_cannot_be_read_are_none() {
+    let (link, mut peer, channel) = with_channel().await;
+    let (consumer, _) = tokio::join!(channel.consume("q", "t", false), peer.consume(1));
+    let mut out = OutBuffer::default();
+    let delivered = Delivered { delivery_tag: 1, redelivered: true, exchange: b"", routing_key: b"q" };
+    // A content_type is announced.
+    let content = Content { properties: &[0x80, 0], small: b"body", parts: &[] };
+    out.deliver(1, b"t", &delivered, &content, 131_072);
+    delivery(&mut out, "t", 2, b"next");
+    peer.write(out).await;
+    let mut consumer = consumer.unwrap();
+    let delivery = next(&mut consumer).await.unwrap().unwrap();
+    assert_eq!((delivery.content_type(), delivery.body()), (None, &b"body"[..]));
+    assert_eq!(next(&mut consumer).await.unwrap().unwrap().body(), b"next");
+    assert!(link.is_connected(), "whoever published it is to blame");
+}
+
+#[tokio::test]
 async fn confirms_find_their_publishes_and_bring_what_was_returned() {
     let (_link, mut peer, channel) = with_channel().await;
     let confirms: Vec<_> = (0..5).map(|_| channel.publish_for_confirm(&publish(b"")).unwrap()).collect();
