@@ -98,7 +98,7 @@ impl Inner {
         let answer = {
             let mut state = self.state();
             self.send(method)?;
-            state.await_answer()
+            state.await_answer(method)
         };
         match answer.await {
             Ok(answer) => answer.map_err(|failure| failure.error(operation)),
@@ -278,13 +278,14 @@ impl Channel {
         const OPERATION: &str = "close the channel";
         let inner = &*self.inner;
         let answer = {
+            let close = close();
             let mut state = inner.state();
             inner.write(|outbox| {
-                outbox.method(inner.id, &close());
+                outbox.method(inner.id, &close);
                 drop(inner.failure.set(Failure::closed_by_us()));
                 Ok(())
             })?;
-            state.await_answer()
+            state.await_answer(&close)
         };
         match answer.await {
             Ok(Ok(_)) => Ok(()),

@@ -20,11 +20,19 @@ pub(super) type Confirmed = Result<(bool, Option<Returned>), Failure>;
 
 type Answer = Result<AMQPClass, Failure>;
 
+/// Of a class, and of a method in it.
+type Ids = (u16, u16);
+
+fn ids(class: &AMQPClass) -> Ids {
+    (class.get_amqp_class_id(), class.get_amqp_method_id())
+}
+
 /// A channel, as far as its frames tell.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// Who waits for an answer: they come in the order of the questions.
-    answers: VecDeque<oneshot::Sender<Answer>>,
+    /// Who waits for an answer, by its ids. Answers come in the order of the questions, but for `basic.cancel-ok`: in RabbitMQ
+    /// the queue sends it, behind what the channel answers meanwhile, and not at all once the channel is closed.
+    answers: Vec<(Ids, oneshot::Sender<Answer>)>,
     consumers: Vec<Registered>,
     /// Of tags given by us.
     last_tag: u64,
@@ -78,9 +86,11 @@ pub(super) enum Task {
 
 impl State {
     /// The answer to the method that was just queued.
-    pub(super) fn await_answer(&mut self) -> oneshot::Receiver<Answer> {
+    pub(super) fn await_answer(&mut self, question: &AMQPClass) -> oneshot::Receiver<Answer> {
         let (sender, receiver) = oneshot::channel();
-        self.answers.push_back(sender);
+        // AMQP numbers every answer one above its question.
+        let (class_id, method_id) = ids(question);
+        self.answers.push(((class_id, method_id + 1), sender));
         receiver
     }
 
@@ -172,7 +182,9 @@ impl State {
     }
 
     fn answer(&mut self, class: AMQPClass) {
-        if let Some(waiter) = self.answers.pop_front() {
+        let ids = ids(&class);
+        if let Some(at) = self.answers.iter().position(|(awaited, _)| *awaited == ids) {
+            let (_, waiter) = self.answers.remove(at);
             // Whoever asked may have gone.
             drop(waiter.send(Ok(class)));
         }
@@ -270,13 +282,13 @@ impl State {
 
 /// Those who waited when a channel ended.
 pub(super) struct Ended {
-    answers: VecDeque<oneshot::Sender<Answer>>,
+    answers: Vec<(Ids, oneshot::Sender<Answer>)>,
     confirms: VecDeque<(u64, oneshot::Sender<Confirmed>)>,
 }
 
 impl Ended {
     pub(super) fn tell(self, failure: &Failure) {
-        for waiter in self.answers {
+        for (_, waiter) in self.answers {
             drop(waiter.send(Err(failure.clone())));
         }
         for (_, waiter) in self.confirms {

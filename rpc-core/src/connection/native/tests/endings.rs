@@ -70,6 +70,28 @@ async fn nothing_is_answered_behind_a_close() {
     assert_eq!(number, 1);
 }
 
+/// RabbitMQ's queues answer `basic.cancel`, and its channels everything else: another order is no other answer.
+#[tokio::test]
+async fn a_cancel_may_be_answered_late_or_not_at_all() {
+    let (_link, mut peer, channel) = with_channel().await;
+    let cancel_ok = || AMQPClass::Basic(Basic::CancelOk(basic::CancelOk { consumer_tag: "t".into() }));
+    let (cancelled, done, ()) = tokio::join!(channel.cancel("t"), channel.qos(1), async {
+        assert!(matches!(peer.next().await, Sent::Method(1, AMQPClass::Basic(Basic::Cancel(_)))));
+        assert!(matches!(peer.next().await, Sent::Method(1, AMQPClass::Basic(Basic::Qos(_)))));
+        peer.method(1, AMQPClass::Basic(Basic::QosOk(basic::QosOk {}))).await;
+        peer.method(1, cancel_ok()).await;
+    });
+    cancelled.unwrap();
+    done.unwrap();
+    assert!(timeout(Duration::from_millis(1), channel.cancel("t")).await.is_err());
+    let (closed, ()) = tokio::join!(channel.close(), async {
+        assert!(matches!(peer.next().await, Sent::Method(1, AMQPClass::Basic(Basic::Cancel(_)))));
+        assert!(matches!(peer.next().await, Sent::Method(1, AMQPClass::Channel(OnChannel::Close(_)))));
+        peer.method(1, AMQPClass::Channel(OnChannel::CloseOk(channel::CloseOk {}))).await;
+    });
+    closed.unwrap();
+}
+
 #[tokio::test]
 async fn nothing_is_left_of_a_connection_in_whatever_order_its_handles_go() {
     for order in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 0, 3, 2], [2, 0, 1, 3], [2, 3, 1, 0], [1, 2, 3, 0]] {
