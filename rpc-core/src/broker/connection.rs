@@ -337,12 +337,13 @@ async fn write_output<W: AsyncWrite + Unpin>(
                     Some(negotiated)
                 });
                 has_written = false;
-                let half = match negotiated {
+                // Ours count as written: silence is broken twice an interval, as some clients expect who wait for one only.
+                let quarter = match negotiated {
                     None => HEARTBEAT_CHECK,
                     Some(Negotiated { heartbeat_s: 0, .. }) => NEVER,
-                    Some(Negotiated { heartbeat_s, .. }) => Duration::from_millis(u64::from(heartbeat_s) * 500),
+                    Some(Negotiated { heartbeat_s, .. }) => Duration::from_millis(u64::from(heartbeat_s) * 250),
                 };
-                heartbeat.as_mut().reset(Instant::now() + half);
+                heartbeat.as_mut().reset(Instant::now() + quarter);
             }
         }
     }

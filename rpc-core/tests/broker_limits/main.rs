@@ -12,7 +12,7 @@ mod tables;
 use std::time::{Duration, Instant};
 
 use rpc_core::broker::Broker;
-use socket::{PROTOCOL_HEADER, open, read_to_end};
+use socket::{PROTOCOL_HEADER, open, read_frame, read_to_end};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 #[tokio::test]
@@ -54,6 +54,18 @@ async fn a_silent_client_is_dropped_after_two_heartbeats_and_a_lively_one_is_not
     assert!((Duration::from_millis(1_500)..Duration::from_secs(4)).contains(&started.elapsed()));
     assert!(received.starts_with(&[8, 0, 0]), "it was sent heartbeats meanwhile");
     lively.write_all(&[8, 0, 0, 0, 0, 0, 0, 0xCE]).await.unwrap();
+}
+
+/// As RabbitMQ does: there are clients that give up after one interval of silence.
+#[tokio::test]
+async fn a_heartbeat_comes_twice_an_interval() {
+    let broker = Broker::start().await.unwrap();
+    let mut stream = open(&broker, 4).await;
+    assert_eq!(read_frame(&mut stream).await.0, 8);
+    let first = Instant::now();
+    assert_eq!(read_frame(&mut stream).await.0, 8);
+    let between = first.elapsed();
+    assert!((Duration::from_secs(1)..Duration::from_secs(3)).contains(&between), "{between:?}");
 }
 
 #[tokio::test]
