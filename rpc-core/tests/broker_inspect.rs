@@ -10,7 +10,7 @@ use rpc_core::broker::Broker;
 #[tokio::test]
 async fn a_broker_shows_its_queues_exchanges_bindings_and_connections() {
     let broker = Broker::builder().vhost("shop").start().await.unwrap();
-    let uri = broker.uri_for("shop", "guest").unwrap();
+    let uri = broker.uri_for("guest", "shop").unwrap();
     let connection = Connection::connect(&uri, ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     let table = FieldTable::default;
@@ -27,15 +27,15 @@ async fn a_broker_shows_its_queues_exchanges_bindings_and_connections() {
     }
     let got = channel.basic_get("q".into(), BasicGetOptions::default()).await.unwrap().unwrap();
     let shop = broker.vhost("shop");
-    let queue = shop.queue("q").await.unwrap();
+    let queue = shop.queue("q").unwrap();
     assert_eq!((queue.ready, queue.unacked, queue.consumers, queue.durable), (1, 1, 0, true));
-    assert!(shop.exchanges().await.iter().any(|exchange| exchange.name == "e" && exchange.kind == "topic"));
-    let bindings = shop.bindings().await;
+    assert!(shop.exchanges().iter().any(|exchange| exchange.name == "e" && exchange.kind == "topic"));
+    let bindings = shop.bindings();
     let binding = (&*bindings[0].source, &*bindings[0].destination, &*bindings[0].routing_key);
     assert_eq!((bindings.len(), binding), (1, ("e", "q", "a.*")));
-    assert!(broker.queues().await.is_empty() && broker.bindings().await.is_empty());
-    assert!(broker.exchanges().await.iter().all(|exchange| exchange.name != "e"));
-    let connections = broker.connections().await;
+    assert!(broker.queues().is_empty() && broker.bindings().is_empty());
+    assert!(broker.exchanges().iter().all(|exchange| exchange.name != "e"));
+    let connections = broker.connections();
     assert_eq!((connections.len(), connections[0].channels, &*connections[0].vhost), (1, 1, "shop"));
     assert!(!broker.wait_until_idle(Duration::from_millis(50)).await, "one is ready, one not acknowledged");
     let settle = async {

@@ -31,7 +31,7 @@ async fn thousands_of_connections_come_and_go_and_leave_nothing() {
     assert_eq!((before.files, before.tasks), (after.files, after.tasks));
     let grown = after.memory_kib.saturating_sub(before.memory_kib);
     assert!(grown < 8 * 1_024, "{grown} KiB more after {} connections", ROUNDS * 100);
-    assert_eq!(broker.queue("q").await.map(|queue| (queue.ready, queue.unacked, queue.consumers)), None);
+    assert_eq!(broker.queue("q").map(|queue| (queue.ready, queue.unacked, queue.consumers)), None);
 }
 
 /// A hundred connections, most of which leave in the middle of a sentence.
@@ -63,7 +63,7 @@ async fn round(broker: &Broker) {
 /// Until the broker has noticed that everybody is gone.
 async fn settled(broker: &Broker) {
     let gone = async {
-        while !broker.connections().await.is_empty() || Handle::current().metrics().num_alive_tasks() > TASKS {
+        while !broker.connections().is_empty() || Handle::current().metrics().num_alive_tasks() > TASKS {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };

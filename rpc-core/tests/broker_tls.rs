@@ -77,7 +77,7 @@ async fn a_certificate_logs_in(ca: Ca) {
         .start()
         .await
         .unwrap();
-    let uri = broker.tls_uri_for("/", "worker").unwrap();
+    let uri = broker.tls_uri_for("worker", "/").unwrap();
     assert_eq!(uri, format!("amqps://worker@{}?auth_mechanism=external", broker.tls_address().unwrap()));
     let connection = Connection::open_with(&uri, ca.client("worker")).await.unwrap();
     // It is the worker, who may do nothing.

@@ -104,7 +104,7 @@ async fn an_idempotent_call_outlives_a_broker_that_has_lost_its_service() {
     let client = CountingClient::new(&connection);
     // Queued: nobody serves.
     let waiting = tokio::spawn(client.double(21).into_future());
-    let is_queued = async || broker.queue("rpc.reconnect").await.is_some_and(|queue| queue.ready == 1);
+    let is_queued = async || broker.queue("rpc.reconnect").is_some_and(|queue| queue.ready == 1);
     eventually(LIMIT, "the request is queued", is_queued).await;
     broker.faults().restart(Restart::LoseEverything);
     // Whoever is here for the first time learns that there is no such service; that one knows better.

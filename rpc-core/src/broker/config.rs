@@ -125,7 +125,7 @@ impl BrokerBuilder {
     ///     .permissions("shop", "/", "^rpc", "^(rpc|amq\\.default$)", "^rpc")
     ///     .start()
     ///     .await?;
-    /// let connection = Connection::open(&broker.uri_for("/", "shop")?).await?;
+    /// let connection = Connection::open(&broker.uri_for("shop", "/")?).await?;
     /// # connection.close().await?;
     /// # Ok(()) }
     /// ```

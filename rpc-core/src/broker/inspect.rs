@@ -30,31 +30,31 @@ impl Broker {
     /// # struct Cpu;
     /// # impl Adder for Cpu { async fn add(&self, a: u64, b: u64) -> u64 { a + b } }
     /// let broker = Broker::start().await?;
-    /// assert!(broker.queue("rpc.inspected").await.is_none());
+    /// assert!(broker.queue("rpc.inspected").is_none());
     /// let connection = Connection::open(broker.uri()).await?;
     /// let pool = WorkerPool::new(&connection).serve(AdderServer::new(Cpu)).start().await?;
     /// AdderClient::new(&connection).add(1, 2).await?;
-    /// let queue = broker.queue("rpc.inspected").await.ok_or("no queue")?;
+    /// let queue = broker.queue("rpc.inspected").ok_or("no queue")?;
     /// assert!(queue.durable && queue.ready == 0 && queue.consumers == 1);
     /// # Ok(()) }
     /// ```
-    pub async fn queue(&self, name: &str) -> Option<QueueInfo> {
-        self.vhost("/").queue(name).await
+    pub fn queue(&self, name: &str) -> Option<QueueInfo> {
+        self.vhost("/").queue(name)
     }
 
     /// The queues of the vhost `/`, by name.
-    pub async fn queues(&self) -> Vec<QueueInfo> {
-        self.vhost("/").queues().await
+    pub fn queues(&self) -> Vec<QueueInfo> {
+        self.vhost("/").queues()
     }
 
     /// The exchanges of the vhost `/`, by name, those included that are there from the start.
-    pub async fn exchanges(&self) -> Vec<ExchangeInfo> {
-        self.vhost("/").exchanges().await
+    pub fn exchanges(&self) -> Vec<ExchangeInfo> {
+        self.vhost("/").exchanges()
     }
 
     /// The bindings of the vhost `/` in the order they were made, without those of the default exchange.
-    pub async fn bindings(&self) -> Vec<BindingInfo> {
-        self.vhost("/").bindings().await
+    pub fn bindings(&self) -> Vec<BindingInfo> {
+        self.vhost("/").bindings()
     }
 
     /// The connections that are open, on all vhosts.
@@ -67,11 +67,11 @@ impl Broker {
     /// let mut options = ConnectionOptions::default();
     /// options.name = "billing".to_owned();
     /// let connection = Connection::open_with(broker.uri(), options).await?;
-    /// let open = broker.connections().await;
+    /// let open = broker.connections();
     /// assert_eq!((open[0].name.as_str(), open[0].user.as_str()), ("billing", "guest"));
     /// # Ok(()) }
     /// ```
-    pub async fn connections(&self) -> Vec<ConnectionInfo> {
+    pub fn connections(&self) -> Vec<ConnectionInfo> {
         self.shared.with(|core, _| core.connections())
     }
 
@@ -104,7 +104,7 @@ impl Broker {
     ///
     /// tokio::time::pause();
     /// tokio::time::advance(Duration::from_secs(59)).await;
-    /// assert_eq!(broker.queue("q").await.map(|queue| queue.ready), Some(1));
+    /// assert_eq!(broker.queue("q").map(|queue| queue.ready), Some(1));
     /// tokio::time::advance(Duration::from_secs(2)).await;
     /// assert!(broker.wait_until_idle(Duration::from_secs(1)).await);
     /// # Ok(()) }
@@ -116,22 +116,22 @@ impl Broker {
 
 impl VhostView<'_> {
     /// As [`Broker::queue`].
-    pub async fn queue(&self, name: &str) -> Option<QueueInfo> {
-        self.queues().await.into_iter().find(|queue| queue.name == name)
+    pub fn queue(&self, name: &str) -> Option<QueueInfo> {
+        self.queues().into_iter().find(|queue| queue.name == name)
     }
 
     /// As [`Broker::queues`].
-    pub async fn queues(&self) -> Vec<QueueInfo> {
+    pub fn queues(&self) -> Vec<QueueInfo> {
         self.broker.shared.with(|core, _| core.queues(self.name))
     }
 
     /// As [`Broker::exchanges`].
-    pub async fn exchanges(&self) -> Vec<ExchangeInfo> {
+    pub fn exchanges(&self) -> Vec<ExchangeInfo> {
         self.broker.shared.with(|core, _| core.exchanges(self.name))
     }
 
     /// As [`Broker::bindings`].
-    pub async fn bindings(&self) -> Vec<BindingInfo> {
+    pub fn bindings(&self) -> Vec<BindingInfo> {
         self.broker.shared.with(|core, _| core.bindings(self.name))
     }
 }

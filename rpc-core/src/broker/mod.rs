@@ -89,8 +89,8 @@ impl Broker {
     ///
     /// # Errors
     /// [`BrokerError::Configuration`] when there is no such user or vhost.
-    pub fn uri_for(&self, vhost: &str, user: &str) -> Result<String, BrokerError> {
-        let password = self.password(vhost, user)?;
+    pub fn uri_for(&self, user: &str, vhost: &str) -> Result<String, BrokerError> {
+        let password = self.password(user, vhost)?;
         Ok(accounts::uri("amqp", (user, &password), self.address, vhost))
     }
 
@@ -100,9 +100,9 @@ impl Broker {
     /// # Errors
     /// [`BrokerError::Configuration`] when there is no such user or vhost, or no TLS.
     #[cfg(feature = "tls")]
-    pub fn tls_uri_for(&self, vhost: &str, user: &str) -> Result<String, BrokerError> {
+    pub fn tls_uri_for(&self, user: &str, vhost: &str) -> Result<String, BrokerError> {
         let address = self.tls_address.ok_or_else(|| BrokerError::Configuration("the broker has no TLS".to_owned()))?;
-        let password = self.password(vhost, user)?;
+        let password = self.password(user, vhost)?;
         let uri = accounts::uri("amqps", (user, &password), address, vhost);
         Ok(if password.is_empty() { uri + "?auth_mechanism=external" } else { uri })
     }
@@ -119,7 +119,7 @@ impl Broker {
         self.tls_address
     }
 
-    fn password(&self, vhost: &str, user: &str) -> Result<String, BrokerError> {
+    fn password(&self, user: &str, vhost: &str) -> Result<String, BrokerError> {
         let password = self.shared.with(|core, _| core.login(vhost, user).map(str::to_owned));
         password.ok_or_else(|| BrokerError::Configuration(format!("there is no user '{user}' or no vhost '{vhost}'")))
     }

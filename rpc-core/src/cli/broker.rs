@@ -107,8 +107,8 @@ mod tests {
         let flags = "--user ann:p:w --vhost shop --permissions ann shop ^a .* -a --topic-permissions ann shop t ^a ^b \
                      --user-tags ann impersonator,x";
         let broker = start(flags).await.unwrap();
-        assert_eq!(broker.uri_for("shop", "ann").unwrap(), format!("amqp://ann:p%3Aw@{}/shop", broker.address()));
-        assert!(broker.uri_for("nowhere", "ann").is_err() && broker.uri_for("shop", "eve").is_err());
+        assert_eq!(broker.uri_for("ann", "shop").unwrap(), format!("amqp://ann:p%3Aw@{}/shop", broker.address()));
+        assert!(broker.uri_for("ann", "nowhere").is_err() && broker.uri_for("eve", "shop").is_err());
         let error = start("--permissions guest / .* ( .*").await.unwrap_err();
         let start_of = "permissions of user 'guest' on vhost '/': write: '(' is no regular expression: ";
         assert!(error.starts_with(start_of), "{error}");

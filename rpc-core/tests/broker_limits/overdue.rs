@@ -24,8 +24,8 @@ async fn holder(builder: BrokerBuilder) -> (Broker, TcpStream) {
 }
 
 /// How `q` is: ready and unacknowledged.
-async fn state_of(broker: &Broker) -> Option<(usize, usize)> {
-    broker.queue("q").await.map(|queue| (queue.ready, queue.unacked))
+fn state_of(broker: &Broker) -> Option<(usize, usize)> {
+    broker.queue("q").map(|queue| (queue.ready, queue.unacked))
 }
 
 #[tokio::test]
@@ -34,7 +34,7 @@ async fn a_delivery_that_is_not_acknowledged_in_half_an_hour_closes_its_channel(
     pause();
     advance(Duration::from_secs(29 * 60)).await;
     tokio::task::yield_now().await;
-    assert_eq!(state_of(&broker).await, Some((0, 1)));
+    assert_eq!(state_of(&broker), Some((0, 1)));
     advance(Duration::from_secs(2 * 60)).await;
     resume();
     let close = timeout(LIMIT, until(&mut stream, CHANNEL_CLOSE)).await.unwrap();
@@ -59,7 +59,7 @@ async fn without_the_limit_a_delivery_may_be_kept_for_ever() {
     }
     resume();
     assert_eq!(ready(&mut stream).await, 0);
-    assert_eq!(state_of(&broker).await, Some((0, 1)));
+    assert_eq!(state_of(&broker), Some((0, 1)));
 }
 
 const CHANNEL_CLOSE: [u8; 4] = [0, 20, 0, 40];

@@ -66,7 +66,7 @@ impl Soaked {
     /// The queues there are, without their numbers.
     pub(super) async fn queues(&self) -> Vec<String> {
         let names: Vec<String> = match self {
-            Self::Bundled(broker) => broker.queues().await.into_iter().map(|queue| queue.name).collect(),
+            Self::Bundled(broker) => broker.queues().into_iter().map(|queue| queue.name).collect(),
             Self::RabbitMq { ctl, .. } => {
                 let names = rabbitmqctl(ctl, &["list_queues", "--quiet", "--no-table-headers", "name"]).await;
                 names.lines().map(str::to_owned).collect()
@@ -160,7 +160,7 @@ async fn strike_bundled(
         }
         75..80 => {
             // Of a client or of a pool's control.
-            let queues = broker.queues().await;
+            let queues = broker.queues();
             let own: Vec<_> = queues.iter().filter(|queue| kind(&queue.name) != queue.name).collect();
             if !own.is_empty() {
                 count.add("own consumer cancelled");
