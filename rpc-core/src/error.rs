@@ -67,6 +67,40 @@ pub enum Error {
         /// Why, as far as is known.
         reason: String,
     },
+    /// The connection has as many open channels as the broker allows (`channel_max`).
+    #[error(
+        "all {channel_max} channels of the connection are in use; open another connection, or raise the broker's channel_max"
+    )]
+    NoChannelLeft {
+        /// How many channels one connection may have.
+        channel_max: u16,
+    },
+    /// A message that one connection received was to be published again on another.
+    #[error("the message was received on another connection; publish it on the connection that received it")]
+    ForeignConnection,
+    /// A name (of a queue, a header, a consumer, …) or a text property is longer than AMQP's short strings.
+    #[error("a name or property of {bytes} bytes is longer than AMQP's 255; shorten it")]
+    NameTooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// A message's properties, headers included, do not fit one frame.
+    #[error(
+        "the message's properties take {bytes} bytes and the connection's limit is {limit_bytes}; \
+         send fewer or shorter headers, or raise the broker's frame_max"
+    )]
+    PropertiesTooLarge {
+        /// The encoded size.
+        bytes: usize,
+        /// What the negotiated `frame_max` leaves for them.
+        limit_bytes: usize,
+    },
+    /// The operating system refused the handlers of ctrl-c and SIGTERM.
+    #[error("cannot listen for ctrl-c and SIGTERM: {reason}; stop the pool with PoolHandle::shutdown instead")]
+    Signals {
+        /// The operating system's words.
+        reason: String,
+    },
     /// The options given contradict each other or lack something.
     #[error("{0}")]
     Configuration(String),

@@ -22,7 +22,7 @@ use crate::wire::{FRAME_MIN_SIZE, table::DEPTH_MAX};
 #[non_exhaustive]
 pub enum BrokerError {
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}")]
     Bind {
         /// The address asked for.
         address: SocketAddr,

@@ -24,10 +24,16 @@ pub async fn run() -> std::process::ExitCode {
     match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("rpc: {error}");
+            eprintln!("rpc: {}", with_sources(&error));
             std::process::ExitCode::FAILURE
         }
     }
+}
+
+/// An error and its causes, in one line.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    std::iter::successors(error.source(), |error| error.source())
+        .fold(error.to_string(), |text, source| format!("{text}: {source}"))
 }
 
 /// Remote procedure calls over AMQP 0-9-1.
@@ -45,4 +51,17 @@ struct Arguments {
 enum Command {
     /// Runs the bundled broker until SIGTERM or SIGINT.
     Broker(broker::Arguments),
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::broker::BrokerError;
+
+    #[test]
+    fn a_taken_address_is_reported_once_with_its_reason() {
+        let source = std::io::Error::from(std::io::ErrorKind::AddrInUse);
+        let reason = source.to_string();
+        let error = BrokerError::Bind { address: ([127, 0, 0, 1], 5672).into(), source };
+        assert_eq!(super::with_sources(&error), format!("cannot listen on 127.0.0.1:5672: {reason}"));
+    }
 }

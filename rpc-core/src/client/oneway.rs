@@ -110,7 +110,9 @@ async fn publish_batch(channel: &Channel, batch: impl Iterator<Item = OneWay>) -
         };
         match channel.queue_for_confirm(publish) {
             Ok(queued) => sent.push((id, request.settled, queued)),
-            Err(error @ Error::Configuration(_)) => drop(request.settled.send(Settled::Refused(error))),
+            Err(error @ (Error::NameTooLong { .. } | Error::PropertiesTooLarge { .. })) => {
+                drop(request.settled.send(Settled::Refused(error)))
+            }
             Err(_) => {
                 is_open = false;
                 drop(request.settled.send(Settled::Lost { maybe_sent: true }));

@@ -126,7 +126,7 @@ impl Channel {
                 Carrier::Native(channel.republish(message, queue, &headers)?)
             }
             (Carrier::Lapin(_), Carrier::Native(_)) | (Carrier::Native(_), Carrier::Lapin(_)) => {
-                return Err(Error::Configuration("the message came over another connection".to_owned()));
+                return Err(Error::ForeignConnection);
             }
         }))
     }

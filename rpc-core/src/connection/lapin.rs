@@ -83,6 +83,9 @@ impl Link {
     pub(super) async fn channel(&self) -> Result<Channel, Error> {
         match self.connection.create_channel().await {
             Ok(channel) => Ok(Channel { channel, numbering: Arc::default() }),
+            Err(error) if matches!(error.kind(), ErrorKind::ChannelsLimitReached) => {
+                Err(Error::NoChannelLeft { channel_max: self.connection.configuration().channel_max() })
+            }
             Err(error) => Err(operation_error(&error, "open a channel")),
         }
     }

@@ -177,7 +177,7 @@ pub(crate) struct Returned {
 
 /// The error of a name or a text of so many bytes.
 pub(super) fn overlong(bytes: usize) -> Error {
-    Error::Configuration(format!("a name of {bytes} bytes does not fit AMQP's short string of 255"))
+    Error::NameTooLong { bytes }
 }
 
 /// AMQP 0-9-1 §4.6: delivery_mode 2 survives a restart of the broker in a durable queue.

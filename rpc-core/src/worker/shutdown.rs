@@ -90,7 +90,7 @@ impl PoolHandle {
     /// ```
     ///
     /// # Errors
-    /// Those of [`shutdown`](Self::shutdown) and [`lost`](Self::lost); [`Error::Configuration`] when the operating
+    /// Those of [`shutdown`](Self::shutdown) and [`lost`](Self::lost); [`Error::Signals`] when the operating
     /// system refuses a signal handler.
     ///
     /// # Cancel safety
@@ -105,8 +105,7 @@ impl PoolHandle {
         // Now, not when it is first polled: a signal must not find the process without a handler.
         let stop_signals = StopSignals::listen();
         async move {
-            let mut stop_signals =
-                stop_signals.map_err(|error| Error::Configuration(format!("cannot listen for signals: {error}")))?;
+            let mut stop_signals = stop_signals.map_err(|error| Error::Signals { reason: error.to_string() })?;
             tokio::select! {
                 () = stop_signals.next() => {}
                 error = self.lost() => return Err(error),

@@ -106,10 +106,8 @@ impl Outbox {
         let publish = wire::Publish { exchange, routing_key, mandatory, immediate: false };
         // The broker would close the connection for it: content headers cannot be cut.
         if self.properties.len() + HEADER_BYTES > self.frame_max as usize {
-            let (bytes, limit) = (self.properties.len(), self.frame_max as usize - HEADER_BYTES);
-            return Err(Error::Configuration(format!(
-                "properties of {bytes} bytes: the connection's limit is {limit}"
-            )));
+            let limit_bytes = self.frame_max as usize - HEADER_BYTES;
+            return Err(Error::PropertiesTooLarge { bytes: self.properties.len(), limit_bytes });
         }
         let content = Content { properties: &self.properties, small: body, parts: &[] };
         self.buffer.publish(channel, publish, &content, self.frame_max);

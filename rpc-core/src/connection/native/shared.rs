@@ -141,9 +141,8 @@ impl Shared {
         let mut channels = self.channels();
         let number = channels.slots.iter().position(Option::is_none).unwrap_or(channels.slots.len());
         let channel_max = channels.channel_max;
-        let id = u16::try_from(number).ok().filter(|id| *id <= channel_max).ok_or_else(|| {
-            Error::Configuration(format!("all {channel_max} channels that the broker allows are in use"))
-        })?;
+        let id = u16::try_from(number).ok().filter(|id| *id <= channel_max);
+        let id = id.ok_or(Error::NoChannelLeft { channel_max })?;
         let failure = Arc::default();
         let inner = Arc::new(Inner::new(id, Arc::clone(self), Arc::clone(&failure)));
         let slot = Some(Slot { inner: Arc::downgrade(&inner), failure });

@@ -384,7 +384,7 @@ async fn no_more_channels_are_opened_than_the_broker_allows() {
     let (first, _) = tokio::join!(link.channel(), peer.open_channel());
     let (second, _) = tokio::join!(link.channel(), peer.open_channel());
     let error = soon(link.channel()).await.unwrap_err();
-    assert!(matches!(&error, Error::Configuration(words) if words.contains("all 2 channels")), "{error:?}");
+    assert!(matches!(&error, Error::NoChannelLeft { channel_max: 2 }), "{error:?}");
     drop((first, second));
 }
 
@@ -606,11 +606,11 @@ async fn names_that_do_not_fit_are_refused_before_anything_is_sent() {
     let (_link, mut peer, channel) = with_channel().await;
     let long = "x".repeat(256);
     let refused = channel.publish(&Publish { routing_key: &long, ..publish(b"") });
-    assert!(matches!(refused, Err(Error::Configuration(_))));
+    assert!(matches!(refused, Err(Error::NameTooLong { .. })));
     let properties = Properties { reply_to: Some(&long), ..Properties::default() };
-    assert!(matches!(channel.publish(&Publish { properties, ..publish(b"") }), Err(Error::Configuration(_))));
-    assert!(matches!(soon(channel.queue_exists(&long)).await, Err(Error::Configuration(_))));
-    assert!(matches!(soon(channel.consume("q", &long, true)).await, Err(Error::Configuration(_))));
+    assert!(matches!(channel.publish(&Publish { properties, ..publish(b"") }), Err(Error::NameTooLong { .. })));
+    assert!(matches!(soon(channel.queue_exists(&long)).await, Err(Error::NameTooLong { .. })));
+    assert!(matches!(soon(channel.consume("q", &long, true)).await, Err(Error::NameTooLong { .. })));
     channel.publish(&publish(b"")).unwrap();
     assert!(matches!(peer.next().await, Sent::Publish(1)));
     assert!(matches!(peer.next().await, Sent::Header));
@@ -629,7 +629,7 @@ async fn properties_that_no_frame_holds_are_refused_before_anything_is_sent() {
         let headers = vec![("h".into(), "x".repeat(text_bytes).into())];
         let properties = Properties { headers, ..Properties::default() };
         match channel.publish(&Publish { properties, ..publish(b"") }) {
-            Err(Error::Configuration(words)) if !is_sent => assert!(words.contains("limit is 4076"), "{words}"),
+            Err(Error::PropertiesTooLarge { limit_bytes, .. }) if !is_sent => assert_eq!(limit_bytes, 4_076),
             outcome => assert!(is_sent && outcome.is_ok(), "{outcome:?}"),
         }
     }
