@@ -131,7 +131,7 @@ pub(crate) fn unproved_expects(sources: &[Source]) -> Vec<String> {
 
 /// Whether the statement around a line (from 1) has a comment: on the line itself, or above, up to three lines.
 fn is_commented(source: &Source, line: usize) -> bool {
-    source.lines[..line].iter().rev().take(4).any(|line| line.contains("// "))
+    source.comments.iter().any(|comment| (line.saturating_sub(3)..=line).contains(&comment.line))
 }
 
 /// Above the limit a file is a question; the answer stands in the list, and goes when the file shrinks.
@@ -157,6 +157,64 @@ pub(crate) fn long_files(sources: &[Source], allowed: &[(&str, &str)]) -> Vec<St
 }
 
 const LINES_MAX: usize = 500;
+
+/// A function of the libraries that does not fit on a screen, from the line of its `fn` to its closing brace.
+pub(crate) fn long_functions(sources: &[Source], allowed: &[(&str, &str)]) -> Vec<String> {
+    let mut complaints = Vec::new();
+    let mut unneeded: Vec<_> = allowed.to_vec();
+    for source in sources.iter().filter(|source| is_library(source)) {
+        for (name, first, last) in functions(source) {
+            let lines = last - first + 1;
+            if lines <= FUNCTION_LINES_MAX {
+                continue;
+            }
+            let entry = (source.path.as_str(), name);
+            if allowed.contains(&entry) {
+                unneeded.retain(|other| *other != entry);
+            } else {
+                let words = format!("{name} has {lines} lines, more than {FUNCTION_LINES_MAX}: split it");
+                complaints.push(source.complaint(first, &words));
+            }
+        }
+    }
+    complaints.extend(unneeded.iter().map(|(path, name)| format!("{path}: {name} is not long: take it off the list")));
+    complaints
+}
+
+const FUNCTION_LINES_MAX: usize = 70;
+
+/// Generated code, kept as the macro's tests expect it, has the length it has.
+fn is_library(source: &Source) -> bool {
+    ["rpc-core/", "rpc-macros/"].iter().any(|folder| source.path.starts_with(folder))
+        && !source.path.starts_with("rpc-macros/src/golden/")
+}
+
+/// Every function with a body: its name, the line of its `fn`, and the line of its closing brace.
+fn functions(source: &Source) -> impl Iterator<Item = (&str, usize, usize)> {
+    let tokens = &source.tokens;
+    (0..tokens.len()).filter_map(move |at| {
+        let name = tokens.get(at + 1).filter(|name| tokens[at].text == "fn" && crate::source::is_word(&name.text))?;
+        let mut depth = 0_usize;
+        let mut is_body = false;
+        for token in &tokens[at..] {
+            match token.text.as_str() {
+                ";" if depth == 0 => return None,
+                "{" | "(" | "[" => {
+                    is_body |= depth == 0 && token.text == "{";
+                    depth += 1;
+                }
+                "}" | ")" | "]" => {
+                    depth = depth.checked_sub(1)?;
+                    if depth == 0 && is_body {
+                        return Some((name.text.as_str(), tokens[at].line, token.line));
+                    }
+                }
+                _ => {}
+            }
+        }
+        None
+    })
+}
 
 /// A dependency says in the line above what it is for.
 pub(crate) fn dependencies_without_reason(path: &str, manifest: &str) -> Vec<String> {
@@ -295,6 +353,25 @@ mod tests {
         assert_eq!(long_files(&short, &[]), Vec::<String>::new());
         assert_eq!(long_files(&short, &[("rpc-core/src/a.rs", "a table")]).len(), 1);
         assert_eq!(long_files(&short, &[("rpc-core/src/b.rs", "gone")]).len(), 1);
+    }
+
+    #[test]
+    fn a_long_function_is_refused_and_a_short_one_is_not_on_the_list() {
+        let function =
+            |lines: usize| format!("impl A {{\nfn b(c: [u8; 2])\nwhere D: E {{{}}}\n}}", "\n".repeat(lines - 2));
+        let source = |path: &str, lines| [Source::new(path, &function(lines))];
+        let (long, short) =
+            (source("rpc-core/src/a.rs", FUNCTION_LINES_MAX + 1), source("rpc-core/src/a.rs", FUNCTION_LINES_MAX));
+        assert_eq!(long_functions(&long, &[]).len(), 1);
+        assert_eq!(long_functions(&short, &[]), Vec::<String>::new());
+        let list = [("rpc-core/src/a.rs", "b")];
+        assert_eq!(long_functions(&long, &list), Vec::<String>::new());
+        assert_eq!(long_functions(&short, &list).len(), 1);
+        for path in ["rpc-macros/src/golden/a.rs", "tests/src/a.rs"] {
+            assert_eq!(long_functions(&source(path, FUNCTION_LINES_MAX + 1), &[]), Vec::<String>::new());
+        }
+        let declared = format!("trait A {{ fn b();{} fn c(d: fn(u8)) {{}} }}", "\n".repeat(FUNCTION_LINES_MAX + 1));
+        assert_eq!(long_functions(&[Source::new("rpc-core/src/a.rs", &declared)], &[]), Vec::<String>::new());
     }
 
     #[test]

@@ -1,6 +1,10 @@
-//! A Rust file as the rules see it: tokens, without comments, strings and test modules.
+//! A Rust file as the rules see it: code tokens without literals and test modules, and every comment.
 //!
-//! Not a parser: enough of the lexical grammar to tell code from text.
+//! proc-macro2 finds the tokens. It drops comments, so they are read from the gaps between the tokens' spans.
+
+use std::ops::Range;
+
+use proc_macro2::{Delimiter, LineColumn, Span, TokenStream, TokenTree};
 
 /// A file.
 #[derive(Debug, Clone)]
@@ -10,11 +14,15 @@ pub(crate) struct Source {
     pub(crate) lines: Vec<String>,
     /// Of the code that is not for tests.
     pub(crate) tokens: Vec<Token>,
+    /// Of the whole file, tests included.
+    pub(crate) comments: Vec<Text>,
+    /// String literals of the whole file, tests included.
+    pub(crate) strings: Vec<Text>,
     /// Files named by `#[cfg(test)] mod name;`.
     test_modules: Vec<String>,
 }
 
-/// An identifier, a lifetime's or number's word, `::`, or one other character.
+/// An identifier or a number, `::`, or one other character.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Token {
     /// From 1.
@@ -22,10 +30,26 @@ pub(crate) struct Token {
     pub(crate) text: String,
 }
 
+/// A comment with its marks, or a string literal without its quotes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Text {
+    /// From 1.
+    pub(crate) line: usize,
+    pub(crate) text: String,
+}
+
 impl Source {
+    /// # Panics
+    /// When the text has no tokens: its brackets do not match, or a literal does not end.
     pub(crate) fn new(path: impl Into<String>, text: &str) -> Self {
-        let (tokens, test_modules) = without_tests(&tokens(text));
-        Self { path: path.into(), lines: text.lines().map(str::to_owned).collect(), tokens, test_modules }
+        let path = path.into();
+        let stream: TokenStream = text.parse().unwrap_or_else(|error| panic!("{path}: {error}"));
+        let mut lexed = Lexed::new(text);
+        lexed.stream(stream);
+        lexed.gap(text.len());
+        let (tokens, test_modules) = without_tests(&lexed.tokens);
+        let lines = text.lines().map(str::to_owned).collect();
+        Self { path, lines, tokens, comments: lexed.comments, strings: lexed.strings, test_modules }
     }
 
     /// The crate's module the file is: `["broker", "core"]` for `rpc-core/src/broker/core/mod.rs`.
@@ -190,111 +214,157 @@ fn without_tests(tokens: &[Token]) -> (Vec<Token>, Vec<String>) {
     (kept, test_modules)
 }
 
-/// Comments and literals out, words and punctuation in.
-fn tokens(text: &str) -> Vec<Token> {
-    let chars: Vec<char> = text.chars().collect();
-    let mut tokens = Vec::new();
-    let mut line = 1;
+/// What was found so far, from the file's first byte to `end`.
+struct Lexed<'a> {
+    file: &'a str,
+    /// The bytes at which the lines begin.
+    lines: Vec<usize>,
+    /// Of each line: whether its columns are its bytes.
+    are_ascii: Vec<bool>,
+    end: usize,
+    tokens: Vec<Token>,
+    comments: Vec<Text>,
+    strings: Vec<Text>,
+}
+
+impl<'a> Lexed<'a> {
+    fn new(file: &'a str) -> Self {
+        let lines = std::iter::once(0).chain(file.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        let are_ascii = file.split('\n').map(str::is_ascii).collect();
+        Self { file, lines, are_ascii, end: 0, tokens: Vec::new(), comments: Vec::new(), strings: Vec::new() }
+    }
+
+    fn stream(&mut self, stream: TokenStream) {
+        let mut is_lifetime = false;
+        for tree in stream {
+            // A doc comment is an attribute whose tokens all have the comment's span.
+            let span = self.range(tree.span());
+            if span.end <= self.end {
+                continue;
+            }
+            if self.file[span.clone()].starts_with("//") || self.file[span.clone()].starts_with("/*") {
+                self.gap(span.start);
+                self.gap(span.end);
+                continue;
+            }
+            match tree {
+                TokenTree::Group(group) => {
+                    let [open, close] = match group.delimiter() {
+                        Delimiter::Parenthesis => ["(", ")"],
+                        Delimiter::Brace => ["{", "}"],
+                        Delimiter::Bracket => ["[", "]"],
+                        Delimiter::None => ["", ""],
+                    };
+                    self.token(group.span_open(), open);
+                    self.stream(group.stream());
+                    self.token(group.span_close(), close);
+                }
+                TokenTree::Punct(punct) if punct.as_char() == '\'' => {
+                    self.passed(span);
+                    is_lifetime = true;
+                    continue;
+                }
+                TokenTree::Punct(punct) => self.punct(punct.span(), punct.as_char()),
+                TokenTree::Ident(_) if is_lifetime => self.passed(span),
+                TokenTree::Ident(ident) => self.token(ident.span(), &ident.to_string()),
+                TokenTree::Literal(literal) => {
+                    let text = literal.to_string();
+                    if text.starts_with(|first: char| first.is_ascii_digit()) {
+                        self.token(literal.span(), &text);
+                    } else {
+                        let line = self.line(span.start);
+                        self.passed(span);
+                        self.strings.extend(unquoted(&text).map(|text| Text { line, text: text.to_owned() }));
+                    }
+                }
+            }
+            is_lifetime = false;
+        }
+    }
+
+    fn punct(&mut self, span: Span, character: char) {
+        let range = self.range(span);
+        if character == ':' && range.start == self.end {
+            if let Some(last) = self.tokens.last_mut().filter(|last| last.text == ":") {
+                last.text.push(':');
+                self.end = range.end;
+                return;
+            }
+        }
+        self.token(span, &character.to_string());
+    }
+
+    fn token(&mut self, span: Span, text: &str) {
+        let range = self.range(span);
+        let line = self.line(range.start);
+        self.passed(range);
+        self.tokens.push(Token { line, text: text.to_owned() });
+    }
+
+    fn passed(&mut self, range: Range<usize>) {
+        self.gap(range.start);
+        self.end = range.end;
+    }
+
+    /// Reads the comments up to `until`.
+    fn gap(&mut self, until: usize) {
+        while self.end < until {
+            let rest = &self.file[self.end..until];
+            let length = if rest.starts_with("//") {
+                rest.find('\n').unwrap_or(rest.len())
+            } else if rest.starts_with("/*") {
+                block_comment(rest)
+            } else {
+                self.end += rest.chars().next().map_or(1, char::len_utf8);
+                continue;
+            };
+            self.comments.push(Text { line: self.line(self.end), text: rest[..length].to_owned() });
+            self.end += length;
+        }
+    }
+
+    /// The bytes of a span. Its own `byte_range` takes a minute for the workspace.
+    fn range(&self, span: Span) -> Range<usize> {
+        let byte = |at: LineColumn| {
+            let begin = self.lines[at.line - 1];
+            if self.are_ascii[at.line - 1] {
+                return begin + at.column;
+            }
+            let line = &self.file[begin..];
+            begin + line.char_indices().nth(at.column).map_or(line.len(), |(byte, _)| byte)
+        };
+        byte(span.start())..byte(span.end())
+    }
+
+    fn line(&self, at: usize) -> usize {
+        self.lines.partition_point(|begin| *begin <= at)
+    }
+}
+
+/// How long the comment is that `text` begins with: block comments nest.
+fn block_comment(text: &str) -> usize {
+    let mut depth = 0_usize;
     let mut at = 0;
-    let peek = |at: usize| chars.get(at).copied().unwrap_or('\0');
-    while at < chars.len() {
-        let begin = at;
-        match chars[at] {
-            '/' if peek(at + 1) == '/' => {
-                while at < chars.len() && chars[at] != '\n' {
-                    at += 1;
-                }
-            }
-            '/' if peek(at + 1) == '*' => {
-                let mut depth = 0;
-                loop {
-                    match (peek(at), peek(at + 1)) {
-                        ('/', '*') => (depth, at) = (depth + 1, at + 2),
-                        ('*', '/') => (depth, at) = (depth - 1, at + 2),
-                        _ => at += 1,
-                    }
-                    if depth == 0 || at >= chars.len() {
-                        break;
-                    }
-                }
-            }
-            '"' => at = end_of_string(&chars, at),
-            '\'' => {
-                // A character literal; else a lifetime, whose name is no word of interest.
-                if peek(at + 1) == '\\' {
-                    at += 3;
-                    while at < chars.len() && chars[at] != '\'' {
-                        at += 1;
-                    }
-                    at += 1;
-                } else if peek(at + 2) == '\'' {
-                    at += 3;
-                } else {
-                    at += 1;
-                    while is_word_character(peek(at)) {
-                        at += 1;
-                    }
-                }
-            }
-            first if is_word_character(first) => {
-                while is_word_character(peek(at)) {
-                    at += 1;
-                }
-                let word: String = chars[begin..at].iter().collect();
-                let is_raw = matches!(word.as_str(), "r" | "br" | "cr") && raw_string(&chars, at).is_some();
-                if is_raw {
-                    at = raw_string(&chars, at).unwrap_or(at);
-                } else if matches!(word.as_str(), "b" | "c") && peek(at) == '"' {
-                    at = end_of_string(&chars, at);
-                } else {
-                    tokens.push(Token { line, text: word });
-                }
-            }
-            ':' if peek(at + 1) == ':' => {
-                at += 2;
-                tokens.push(Token { line, text: "::".to_owned() });
-            }
-            other => {
-                at += 1;
-                if !other.is_whitespace() {
-                    tokens.push(Token { line, text: other.to_string() });
-                }
-            }
+    while at < text.len() {
+        let rest = &text.as_bytes()[at..];
+        if rest.starts_with(b"/*") {
+            (depth, at) = (depth + 1, at + 2);
+        } else if rest.starts_with(b"*/") {
+            (depth, at) = (depth - 1, at + 2);
+        } else {
+            at += 1;
         }
-        let end = at.min(chars.len());
-        line += chars[begin..end].iter().filter(|character| **character == '\n').count();
-    }
-    tokens
-}
-
-fn is_word_character(character: char) -> bool {
-    character == '_' || character.is_alphanumeric()
-}
-
-/// Behind the closing quote of the string that opens at `at`.
-fn end_of_string(chars: &[char], at: usize) -> usize {
-    let mut at = at + 1;
-    while at < chars.len() && chars[at] != '"' {
-        at += if chars[at] == '\\' { 2 } else { 1 };
-    }
-    at + 1
-}
-
-/// Behind a raw string whose hashes begin at `at`.
-fn raw_string(chars: &[char], at: usize) -> Option<usize> {
-    let hashes = chars[at..].iter().take_while(|character| **character == '#').count();
-    if chars.get(at + hashes) != Some(&'"') {
-        return None;
-    }
-    let mut end = at + hashes + 1;
-    while end < chars.len() {
-        let closing = chars[end + 1..].iter().take(hashes).filter(|character| **character == '#').count();
-        if chars[end] == '"' && closing == hashes {
-            return Some(end + 1 + hashes);
+        if depth == 0 {
+            break;
         }
-        end += 1;
     }
-    Some(end)
+    at
+}
+
+/// The text of a string literal; none of a character or a byte.
+fn unquoted(literal: &str) -> Option<&str> {
+    let text = literal.trim_start_matches(['b', 'c', 'r']).trim_matches('#');
+    text.strip_prefix('"')?.strip_suffix('"')
 }
 
 mod tests {
@@ -308,6 +378,22 @@ mod tests {
     fn comments_and_literals_are_no_code() {
         let text = "a /* b /* c */ d */ \"e \\\" f\" r#\"g \" h\"# b\"i\" 'j' '\\'' 'k // l\n m";
         assert_eq!(words(text), ["a", "m"]);
+    }
+
+    #[test]
+    fn comments_and_strings_are_kept_for_the_rules_of_the_words() {
+        let text = "//! Module.\n/// Item: `it's`.\nfn a() { b(\"c // d\", 'e', r#\"f\"#) } // end\n/* g /* h */ i */\n#[doc = \"j\"]";
+        let source = Source::new("x.rs", text);
+        let comments: Vec<_> = source.comments.iter().map(|comment| (comment.line, comment.text.as_str())).collect();
+        assert_eq!(comments, [(1, "//! Module."), (2, "/// Item: `it's`."), (3, "// end"), (4, "/* g /* h */ i */")]);
+        let strings: Vec<_> = source.strings.iter().map(|string| (string.line, string.text.as_str())).collect();
+        assert_eq!(strings, [(3, "c // d"), (3, "f"), (5, "j")]);
+        assert_eq!(source.tokens.iter().filter(|token| token.text == "doc").count(), 1);
+    }
+
+    #[test]
+    fn paths_and_lifetimes_are_told_apart() {
+        assert_eq!(words("a::<'b, C>(x: ::d::E)").join(" "), "a :: < , C > ( x : :: d :: E )");
     }
 
     #[test]
