@@ -1,8 +1,8 @@
 //! Instructions of the broker per echo call, by callgrind: what more calls cost than fewer.
 
-use std::{fs, path::Path};
+use std::fs;
 
-use crate::{Result, brokers::Target, loads};
+use crate::{Result, brokers::Target, callgrind::Counts, loads};
 
 const TARGET: f64 = 5_000.0;
 const IN_FLIGHT: u64 = 64;
@@ -25,15 +25,9 @@ fn instructions(calls: u64) -> Result<f64> {
     let target = Target::bundled(Some(&file))?;
     loads::calls(target.address, calls, IN_FLIGHT)?;
     target.stop()?;
-    let total = total(&file)?;
+    let total = Counts::read(&file)?.instructions;
     if std::env::var_os("KEEP_CALLGRIND").is_none() {
         fs::remove_file(&file)?;
     }
     Ok(total)
-}
-
-fn total(file: &Path) -> Result<f64> {
-    let text = fs::read_to_string(file)?;
-    let line = text.lines().find_map(|line| line.strip_prefix("totals: ")).ok_or("callgrind wrote no totals")?;
-    Ok(line.split_whitespace().next().unwrap_or_default().parse()?)
 }

@@ -10,6 +10,9 @@
 //! library would be the bottleneck. Each broker is a process of its own; rounds are interleaved and medians count.
 
 mod brokers;
+#[path = "../shared/callgrind.rs"]
+#[allow(dead_code, reason = "the broker's allocations are the cost gate's")]
+mod callgrind;
 mod instructions;
 mod link;
 mod loads;

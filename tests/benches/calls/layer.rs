@@ -12,7 +12,7 @@ use std::path::Path;
 
 use clap::Args;
 
-use crate::{Flavour, Result, Role, broker::Target, subjects::Subject, throughput::median};
+use crate::{Flavour, Result, Role, broker::Target, callgrind::Counts, subjects::Subject, throughput::median};
 
 /// The `layer` command.
 #[derive(Args)]
@@ -47,13 +47,6 @@ enum End {
     Worker,
 }
 
-/// Per call.
-#[derive(Clone, Copy)]
-struct Counts {
-    instructions: f64,
-    allocations: f64,
-}
-
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let target = arguments.url.as_deref().map_or_else(Target::bundled, |url| Ok(Target::remote(url)))?;
     let subject = arguments.subject.name();
@@ -68,7 +61,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             ours.push(per_call(arguments, &target.url, end, arguments.subject)?);
             bare.push(per_call(arguments, &target.url, end, Subject::Bare)?);
         }
-        let (ours, bare) = (Counts::median(&ours), Counts::median(&bare));
+        let (ours, bare) = (median_of(&ours), median_of(&bare));
         let more = Counts {
             instructions: ours.instructions - bare.instructions,
             allocations: ours.allocations - bare.allocations,
@@ -113,11 +106,7 @@ fn per_call(arguments: &Arguments, url: &str, end: End, subject: Subject) -> Res
         std::fs::remove_file(&profile)?;
     }
     let [once, twice] = counts;
-    let calls = arguments.calls as f64;
-    Ok(Counts {
-        instructions: (twice.instructions - once.instructions) / calls,
-        allocations: (twice.allocations - once.allocations) / calls,
-    })
+    Ok(Counts::per_call(once, twice, arguments.calls))
 }
 
 /// Makes so many calls with `subject` at one end, under callgrind, and bare lapin at the other.
@@ -145,36 +134,9 @@ impl End {
     }
 }
 
-impl Counts {
-    fn median(rounds: &[Self]) -> Self {
-        Self {
-            instructions: median(rounds.iter().map(|round| round.instructions).collect()),
-            allocations: median(rounds.iter().map(|round| round.allocations).collect()),
-        }
-    }
-
-    /// Reads callgrind's file: its `totals:` line, and how often the allocator's functions were called.
-    fn read(profile: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(profile)?;
-        let mut counts = Self { instructions: 0.0, allocations: 0.0 };
-        let mut callee = "";
-        for line in text.lines() {
-            if let Some(name) = line.strip_prefix("cfn=") {
-                callee = name;
-            } else if let Some(calls) = line.strip_prefix("calls=") {
-                if ALLOCATORS.contains(&callee) {
-                    counts.allocations += calls.split(' ').next().unwrap_or_default().parse::<f64>()?;
-                }
-            } else if let Some(total) = line.strip_prefix("totals: ") {
-                counts.instructions = total.parse()?;
-            }
-        }
-        if counts.instructions == 0.0 || counts.allocations == 0.0 {
-            return Err(format!("{} holds no counts", profile.display()).into());
-        }
-        Ok(counts)
+fn median_of(rounds: &[Counts]) -> Counts {
+    Counts {
+        instructions: median(rounds.iter().map(|round| round.instructions).collect()),
+        allocations: median(rounds.iter().map(|round| round.allocations).collect()),
     }
 }
-
-/// What allocates, as callgrind names it.
-const ALLOCATORS: [&str; 6] = ["malloc", "calloc", "realloc", "aligned_alloc", "posix_memalign", "memalign"];

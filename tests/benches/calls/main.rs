@@ -14,6 +14,8 @@
 
 mod acks;
 mod broker;
+#[path = "../shared/callgrind.rs"]
+mod callgrind;
 mod layer;
 mod load;
 #[path = "../shared/processes.rs"]

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use crate::Result;
+use crate::{Result, callgrind};
 
 /// A process that says one line when it is ready, and ends when its stdin does.
 pub(crate) struct Process {
@@ -22,15 +22,7 @@ impl Process {
         let program = std::env::current_exe()?;
         let mut command = match profile {
             None => Command::new(program),
-            Some(profile) => {
-                let mut command = Command::new("valgrind");
-                command
-                    .args(["--quiet", "--tool=callgrind", "--fair-sched=yes"])
-                    .args(["--compress-strings=no", "--compress-pos=no"])
-                    .arg(format!("--callgrind-out-file={}", profile.display()))
-                    .arg(program);
-                command
-            }
+            Some(profile) => callgrind::command(&program, profile),
         };
         let mut child = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {

@@ -1,0 +1,83 @@
+//! The three ends of an echo call, each on a current-thread runtime.
+
+use std::{cell::Cell, rc::Rc, time::Duration};
+
+use rpc_core::{Client, Connection, WorkerPool, broker::Broker, service};
+use tokio::task::LocalSet;
+
+use crate::{Result, processes};
+
+/// Calls in flight.
+pub(crate) const IN_FLIGHT: u64 = 64;
+
+/// The echo.
+#[service(name = "cost")]
+trait Cost {
+    /// Gives its argument back.
+    async fn echo(&self, text: String) -> String;
+}
+
+struct Echo;
+
+impl Cost for Echo {
+    async fn echo(&self, text: String) -> String {
+        text
+    }
+}
+
+/// With its key and lengths a body of 32 bytes.
+const TEXT: &str = "sixteen and nine letters.";
+const PREFETCH: u16 = 256;
+
+/// Serves until stdin is closed.
+pub(crate) fn broker() -> Result<()> {
+    block_on(async {
+        let broker = Broker::start().await?;
+        println!("{}", broker.uri());
+        processes::stdin_closed().await
+    })
+}
+
+/// Answers until stdin is closed.
+pub(crate) fn worker(uri: &str) -> Result<()> {
+    block_on(async {
+        let connection = Connection::open(uri).await?;
+        let pool = WorkerPool::new(&connection).serve(CostServer::new(Echo));
+        let pool = pool.concurrency(PREFETCH.into()).prefetch(PREFETCH).start().await?;
+        println!("ready");
+        processes::stdin_closed().await?;
+        pool.shutdown(Duration::from_secs(30)).await?;
+        Ok(())
+    })
+}
+
+/// Makes so many calls.
+pub(crate) fn client(uri: &str, calls: u64) -> Result<()> {
+    block_on(async {
+        let connection = Connection::open(uri).await?;
+        let client = Client::new(&connection);
+        client.ready().await?;
+        let client = CostClient::from_client(client);
+        let left = Rc::new(Cell::new(calls));
+        let tasks: Vec<_> = (0..IN_FLIGHT).map(|_| tokio::task::spawn_local(call(client.clone(), left.clone()))).collect();
+        for task in tasks {
+            task.await??;
+        }
+        Ok(())
+    })
+}
+
+async fn call(client: CostClient, left: Rc<Cell<u64>>) -> Result<()> {
+    while let Some(rest) = left.get().checked_sub(1) {
+        left.set(rest);
+        if client.echo(TEXT.to_owned()).await? != TEXT {
+            return Err("a wrong answer".into());
+        }
+    }
+    Ok(())
+}
+
+fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    LocalSet::new().block_on(&runtime, work)
+}

@@ -1,0 +1,109 @@
+//! The cost gate: instructions and allocations a call, at 64 calls in flight, held against `tests/cost/table.md`.
+//!
+//! Client, worker and bundled broker are a process each, this program again with another command. One of them runs
+//! under callgrind at a time. Its cost of a call is the difference between two runs, of N and of 3 N calls: start-up
+//! and shutdown fall out. The least of three such differences counts, because chance only ever adds.
+//!
+//! The client's figure holds the program's own loop: some 20 instructions, and the argument that a caller makes.
+
+#[path = "../../benches/shared/callgrind.rs"]
+mod callgrind;
+mod load;
+#[path = "../../benches/shared/processes.rs"]
+#[allow(dead_code, reason = "CPU times are the benchmarks'")]
+mod processes;
+mod table;
+
+use std::{path::PathBuf, process::Command};
+
+use callgrind::Counts;
+use processes::Process;
+use table::{Row, Table};
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// N: a multiple of the calls in flight, so that no train of calls is shorter than another.
+const CALLS: u64 = 50 * load::IN_FLIGHT;
+const ROUNDS: usize = 3;
+const ROLES: [&str; 3] = ["client", "worker", "broker"];
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["broker"] => load::broker(),
+        ["worker", uri] => load::worker(uri),
+        ["client", uri, calls] => load::client(uri, calls.parse()?),
+        ["measure"] => measure_all().map(|rows| print!("{}", Table { toolchain: toolchain()?, rows }.render())),
+        ["check"] => check(),
+        _ => Err("usage: rpc-cost measure | check".into()),
+    }
+}
+
+/// Measures, compares with the table, and fails when a row costs more than it may.
+fn check() -> Result<()> {
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("table.md");
+    let table = Table::parse(&std::fs::read_to_string(&file)?)?;
+    let toolchain = toolchain()?;
+    let rows = measure_all()?;
+    println!("| end | instructions | of the table | allocations | of the table | verdict |\n|---|---|---|---|---|---|");
+    let verdicts = rows.iter().map(|row| table.judge(row)).collect::<Result<Vec<_>, _>>()?;
+    for verdict in &verdicts {
+        println!("{verdict}");
+    }
+    if toolchain != table.toolchain {
+        println!("\nnothing decided: the table is of {}, this is {toolchain}", table.toolchain);
+        return Ok(());
+    }
+    if verdicts.iter().any(|verdict| verdict.is_red) {
+        return Err("a call costs more than tests/cost/table.md allows: make it cheaper, or raise the row there and say why".into());
+    }
+    Ok(())
+}
+
+fn measure_all() -> Result<Vec<Row>> {
+    ROLES.iter().map(|role| Ok(Row::new(role, least_of_rounds(role)?))).collect()
+}
+
+fn least_of_rounds(role: &str) -> Result<Counts> {
+    let mut least = Counts { instructions: f64::INFINITY, allocations: f64::INFINITY };
+    for _ in 0..ROUNDS {
+        let fewer = run(role, CALLS)?;
+        let more = run(role, 3 * CALLS)?;
+        let each = Counts::per_call(fewer, more, 2 * CALLS);
+        eprintln!("{role}: {:.0} instructions, {:.2} allocations a call", each.instructions, each.allocations);
+        least.instructions = least.instructions.min(each.instructions);
+        least.allocations = least.allocations.min(each.allocations);
+    }
+    Ok(least)
+}
+
+/// Makes so many calls while one role runs under callgrind.
+fn run(measured: &str, calls: u64) -> Result<Counts> {
+    let profile = std::env::temp_dir().join(format!("rpc-cost-{measured}.{}.callgrind", std::process::id()));
+    let start = |arguments: &[&str]| Process::start(arguments, (arguments[0] == measured).then_some(profile.as_path()));
+    let mut broker = start(&["broker"])?;
+    let uri = broker.line()?;
+    let mut worker = start(&["worker", &uri])?;
+    worker.line()?;
+    // `stop` waits until it has made its calls.
+    start(&["client", &uri, &calls.to_string()])?.stop()?;
+    worker.stop()?;
+    broker.stop()?;
+    let counts = Counts::read(&profile);
+    if std::env::var_os("KEEP_CALLGRIND").is_none() {
+        std::fs::remove_file(&profile)?;
+    }
+    counts
+}
+
+/// Everything that decides how many instructions the same source needs.
+fn toolchain() -> Result<String> {
+    let first_line = |program: &str, argument: &str| -> Result<String> {
+        let output = Command::new(program).arg(argument).output().map_err(|error| format!("{program}: {error}"))?;
+        Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned())
+    };
+    let words = [first_line("rustc", "--version")?, first_line("ldd", "--version")?, first_line("valgrind", "--version")?];
+    Ok(format!("{}, {}", words.join(", "), std::env::consts::ARCH))
+}
