@@ -1,9 +1,9 @@
-//! Remote procedure calls over AMQP 0-9-1: declare a trait, call it from another process, and be told the truth
-//! about what happened to every call.
+//! Remote procedure calls over AMQP 0-9-1: declare a trait, call it from another process, and learn how every call
+//! ended.
 //!
 //! ```text
 //!   client process                      broker                      worker process
-//!  ┌────────────────┐   rpc (topic)  ┌──────────────┐  prefetch   ┌───────────────────┐
+//!  ┌────────────────┐   rpc (direct) ┌──────────────┐  prefetch   ┌───────────────────┐
 //!  │ FibonacciClient│──fibonacci.fib─►rpc.fibonacci ─┼────────────►│ FibonacciServer<T>│
 //!  │    Call<T, E>  │                │              │             │   impl Fibonacci  │
 //!  │    Pending     │◄───────────────┼rpc.reply.<id>│◄────────────┼── reply, then ack │
@@ -13,7 +13,8 @@
 //! # A service
 //!
 //! [`#[service]`](macro@service) turns a trait into a typed client and a typed server. A [`WorkerPool`] serves it, in
-//! this process or in many. The broker is RabbitMQ, or the bundled one, which this program starts:
+//! this process or in many. The broker is RabbitMQ, or the bundled one, which this program starts. The [`guide`]
+//! explains each part in a chapter of its own.
 //!
 #![cfg_attr(all(feature = "broker", feature = "macros"), doc = "```")]
 #![cfg_attr(not(all(feature = "broker", feature = "macros")), doc = "```ignore")]
@@ -56,17 +57,18 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Every call ends: with the value, or with a [`CallError`] that tells the service's own error
-//! ([`Service`](CallError::Service)) from every other way to fail, and says whether the handler may have run
-//! ([`maybe_executed`](CallError::maybe_executed)) and whether trying again can help
-//! ([`is_retryable`](CallError::is_retryable)). Its budget is, in this order: [`Call::timeout`], the method's
-//! `#[rpc(timeout = "…")]`, [`ClientOptions::timeout`] (10 s). The budget travels as the request's `expiration`, so a
-//! request nobody waits for any more is not begun, and a handler still running then is dropped. Calls made inside a handler
-//! inherit what is left of it.
+//! Every call ends with the value or with a [`CallError`]. The error separates the service's own error
+//! ([`Service`](CallError::Service)) from every other failure, says whether the handler may have run
+//! ([`maybe_executed`](CallError::maybe_executed)) and whether a repetition can succeed
+//! ([`is_retryable`](CallError::is_retryable)).
 //!
-//! Dropping the future cancels the call: a handler that runs is stopped, a queued request is skipped, except with
-//! `#[rpc(no_cancel)]`. Calls in flight are bounded by [`ClientOptions::max_in_flight`]; further ones
-//! wait, within their budget, or are refused ([`WhenFull`]).
+//! A call's budget is, in this order: [`Call::timeout`], the method's `#[rpc(timeout = "…")]`, [`ClientOptions::timeout`]
+//! (10 s). It travels as the request's `expiration`: a worker does not begin a request whose caller has given up, and
+//! stops a handler that still runs then. Calls made inside a handler inherit the rest of its budget.
+//!
+//! Dropping the future cancels the call: a running handler is stopped, a queued request is skipped, except with
+//! `#[rpc(no_cancel)]`. [`ClientOptions::max_in_flight`] bounds the calls in flight; further calls wait within their budget,
+//! or are refused ([`WhenFull`]).
 //!
 //! A lost connection is reopened for ever, with backoff. A call in flight meanwhile is sent again when its method is
 //! `#[rpc(idempotent)]` or it was never sent; otherwise it ends with [`CallError::Disconnected`].
@@ -74,12 +76,13 @@
 //! # Workers
 //!
 //! A pool runs [`concurrency`](WorkerPool::concurrency) handlers at once and holds at most
-//! [`prefetch`](WorkerPool::prefetch) requests per queue. By default a request is acknowledged after its reply, on the
-//! same channel ([`AckPolicy::AfterReply`]): when a worker dies, what it had not answered goes to another one, which sees
-//! [`Context::redelivered`]. A handler that panics is answered with [`CallError::Internal`], and the pool goes on.
-//! [`PoolHandle::shutdown`] takes nothing new, gives back what was not begun, finishes and answers the rest.
+//! [`prefetch`](WorkerPool::prefetch) requests per queue. By default it acknowledges a request after its reply, on the
+//! same channel ([`AckPolicy::AfterReply`]): when a worker dies, the broker redelivers its unanswered requests to another
+//! worker, whose handlers see [`Context::redelivered`]. A handler that panics is answered with [`CallError::Internal`], and
+//! the pool continues. [`PoolHandle::shutdown`] takes no new requests, requeues those not begun, and finishes and answers
+//! the others.
 //!
-//! Start more pools, in more processes, to share the load: the broker deals requests out in turn to those that have room.
+//! Start more pools, in more processes, to share the load: the broker deals requests out in turn to pools that have room.
 //!
 //! # Features
 //!
@@ -91,8 +94,7 @@
 //! | `tls` | | `amqps` connections, and TLS for the bundled broker, by rustls |
 //! | `cli` | | the program `rpc`, whose `rpc broker` runs the bundled broker alone |
 //!
-//! What travels in which AMQP property, for programs in other languages, is in the repository's README; how the crate
-//! is built, in `ARCHITECTURE.md` beside this crate's `Cargo.toml`.
+//! How the crate is built is described in `ARCHITECTURE.md` beside its `Cargo.toml`.
 
 #[cfg(feature = "broker")]
 pub mod broker;
@@ -105,6 +107,7 @@ mod connection;
 mod context;
 mod envelope;
 mod error;
+pub mod guide;
 pub mod routing;
 mod service;
 mod signal;
@@ -146,11 +149,11 @@ pub use error::{CallError, Error, TimeoutStage};
 ///     /// Takes some out; returns how many are left.
 ///     async fn take(&self, article: String, wanted: u32) -> Result<u32, StockError>;
 ///
-///     /// Something has arrived. Nobody waits for an answer.
+///     /// Something has arrived. The caller waits for no reply.
 ///     #[rpc(oneway)]
 ///     async fn arrived(&self, article: String, pieces: u32);
 ///
-///     /// The yearly report: long work on a thread and in a queue of its own, so that it holds up nobody.
+///     /// The yearly report: long work on a thread and in a queue of its own, so that it delays no other method.
 ///     #[rpc(blocking, queue = "reports", timeout = "10m")]
 ///     async fn report(&self, year: u16, ctx: &Context) -> Vec<String>;
 /// }
@@ -175,9 +178,9 @@ pub use error::{CallError, Error, TimeoutStage};
 ///
 /// # Changing a service
 ///
-/// A new method breaks nobody, nor does a new argument whose type has a default. A method that is renamed still answers
-/// to its old callers with `alias`. For a change that older servers must not misunderstand raise `version`, and update
-/// the servers first.
+/// A new method breaks no caller, nor does a new argument of type `Option`. A renamed method still serves its old callers
+/// with `alias`. For a change that older servers must not misunderstand raise `version`, and update the servers first.
+/// [`guide::evolution`] has the whole table.
 ///
 /// # In detail
 #[cfg(feature = "macros")]

@@ -6,7 +6,7 @@
 //! cargo run --release -p rpc-examples --example fib_pool -- --queue-kind quorum --url amqp://node-1,amqp://node-2
 //! ```
 //!
-//! Exit codes: 0 every answer came and was right, 1 not so (stderr says why), 2 wrong arguments, 130 interrupted.
+//! Exit codes: 0 every call was answered correctly, 1 one was not (stderr says why), 2 wrong arguments, 130 interrupted.
 
 use std::sync::{Arc, atomic::AtomicI64, atomic::Ordering::Relaxed};
 use std::{process::ExitCode, time::Duration, time::Instant};

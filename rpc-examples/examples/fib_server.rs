@@ -50,7 +50,7 @@ async fn main() -> Result<(), Failure> {
     let report = pool.shutdown(Duration::from_secs(args.drain)).await?;
     match report.aborted {
         0 => println!("drained"),
-        aborted => println!("{aborted} calls took longer than {} s and went back to their queue", args.drain),
+        aborted => println!("{aborted} calls took longer than {} s and were requeued", args.drain),
     }
     connection.close().await?;
     broker.stop().await;

@@ -1,4 +1,4 @@
-//! Which broker a program talks to: the one it is given, else the bundled one.
+//! The broker a program uses: the one it is given, else the bundled one.
 
 use std::fmt;
 
@@ -30,7 +30,7 @@ impl BrokerArgs {
     }
 }
 
-/// A broker to connect to. After this nobody asks which one it is.
+/// A broker to connect to. The rest of a program does not depend on which one it is.
 #[derive(Debug)]
 pub struct ExampleBroker {
     /// One for each node.
@@ -56,7 +56,7 @@ impl ExampleBroker {
         Ok(Self { uris: vec![broker.uri().to_owned()], bundled: Some(broker) })
     }
 
-    /// What `Connection::open` takes: the broker, or the first node.
+    /// The URI for `Connection::open`: the broker, or the first node of a cluster.
     pub fn uri(&self) -> &str {
         self.uris.first().map_or("", String::as_str)
     }
@@ -80,7 +80,7 @@ impl ExampleBroker {
     }
 }
 
-/// Says where the broker is, without repeating a password somebody typed.
+/// Says where the broker is. Omits a given URI, because it may contain a password.
 impl fmt::Display for ExampleBroker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.bundled {

@@ -1,4 +1,4 @@
-//! How a program fails: with a sentence, and exit code 1.
+//! A program's failure: a sentence, and exit code 1.
 
 use std::{error::Error, fmt};
 
@@ -18,7 +18,7 @@ impl<E: Error + Send + Sync + 'static> From<E> for Failure {
     }
 }
 
-/// What the standard library prints after `Error: ` when `main` fails.
+/// The standard library prints this after `Error: ` when `main` fails.
 impl fmt::Debug for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)?;

@@ -16,15 +16,15 @@ pub trait Fibonacci {
     async fn fib_recursive(&self, n: u32) -> Result<u64, FibError>;
 }
 
-/// Why there is no answer. It travels to the caller as it is.
+/// Why a number is not computed. The error travels to the caller as it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum FibError {
     /// The number does not fit 64 bits, or would take too long.
     #[error("n = {n} is too large, the largest is {max}")]
     TooLarge {
-        /// What was asked for.
+        /// The requested n.
         n: u32,
-        /// The largest n that is answered.
+        /// The largest n that is computed.
         max: u32,
     },
 }

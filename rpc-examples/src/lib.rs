@@ -1,4 +1,4 @@
-//! What the runnable programs share: which broker they use, how they stop and fail, and the Fibonacci service.
+//! Shared by the runnable programs: the broker they use, how they stop and fail, and the Fibonacci service.
 //!
 //! The programs themselves are in `examples/`, one a file.
 

@@ -1,4 +1,4 @@
-//! What a run of many calls comes to: progress while it lasts (on stderr), tables at its end (on stdout).
+//! The outcome of many calls: progress during the run (on stderr), tables at its end (on stdout).
 
 use std::{
     fmt,
@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::{Failure, StopSignals};
 
-/// Counts right answers and their latencies.
+/// Counts correct answers and their latencies.
 #[derive(Debug)]
 pub struct Tally {
     total: u64,
@@ -32,7 +32,7 @@ impl Tally {
         let bar = ProgressBar::new(total);
         if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} calls  {rate}  {eta} left") {
             let rate = |state: &ProgressState, out: &mut dyn fmt::Write| {
-                // Nobody can be told that a progress bar was not drawn.
+                // A progress bar that cannot be drawn is no reason to stop.
                 _ = write!(out, "{:.0} calls/s", state.per_sec());
             };
             bar.set_style(style.with_key("rate", rate));
@@ -42,10 +42,10 @@ impl Tally {
         Ok(Self { total, started_at, bar, next_line_at: started_at + LINE_EVERY, latencies_us })
     }
 
-    /// Takes latencies of right answers until the last sender is gone.
+    /// Receives the latencies of correct answers until the last sender is dropped.
     ///
     /// At the first failure, or the first signal, it asks the senders to stop and waits for the calls in flight; a
-    /// second signal does not wait. The exit code is 0 when all came, 130 after a signal.
+    /// second signal does not wait. The exit code is 0 when every call was answered, 130 after a signal.
     ///
     /// # Errors
     /// The first failure.

@@ -28,4 +28,5 @@ mod reconnect;
 mod shutdown;
 mod soak;
 mod unroutable;
+mod wire_table;
 mod workers;

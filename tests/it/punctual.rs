@@ -194,7 +194,7 @@ async fn a_one_way_call_without_a_confirm_ends_on_time(stage: &Stage) {
     end_on_time(TimeoutStage::Unconfirmed, || client.note()).await;
 }
 
-/// What the README promises.
+/// As the guide promises.
 const PROMISE: Duration = Duration::from_millis(50);
 const BUDGET: Duration = Duration::from_millis(80);
 const CALLS: usize = 9;

@@ -153,9 +153,9 @@ fn every_expect_outside_tests_is_proved() {
 }
 
 #[test]
-fn the_readme_shows_what_is_promised_when_something_is_killed() {
-    let readme = read(&root().join("README.md"));
-    let shown = kill_points::marked(&readme).map(|range| &readme[range]);
+fn the_guide_shows_what_is_promised_when_something_is_killed() {
+    let chapter = read(&root().join("rpc-core/docs/guarantees.md"));
+    let shown = kill_points::marked(&chapter).map(|range| &chapter[range]);
     let promised = kill_points::render(kill_points::TABLE);
     assert_eq!(shown, Some(promised.as_str()), "tests/run --kill-points measures and writes it");
 }

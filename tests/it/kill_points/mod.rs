@@ -57,8 +57,8 @@ async fn run(mut world: World) {
     println!("{text}");
     let differences = differences(&measured);
     assert!(differences.is_empty(), "not as promised:\n  {}\n", differences.join("\n  "));
-    if std::env::var_os("UPDATE_README").is_some() {
-        update_readme(&text);
+    if std::env::var_os("UPDATE_GUIDE").is_some() {
+        update_guide(&text);
     }
 }
 
@@ -120,10 +120,10 @@ fn differences(measured: &[Row]) -> Vec<String> {
     differences
 }
 
-fn update_readme(table: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
-    let mut readme = std::fs::read_to_string(&path).unwrap();
-    let range = table::marked(&readme).expect("the README marks the place");
-    readme.replace_range(range, table);
-    std::fs::write(&path, readme).unwrap();
+fn update_guide(table: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../rpc-core/docs/guarantees.md");
+    let mut chapter = std::fs::read_to_string(&path).unwrap();
+    let range = table::marked(&chapter).expect("the chapter marks the table's place");
+    chapter.replace_range(range, table);
+    std::fs::write(&path, chapter).unwrap();
 }

@@ -1,4 +1,4 @@
-//! What is promised for a call when something dies at a given point of it. Data, and how the README shows it.
+//! What is promised for a call when something dies at a given point of it. Data, and how the guide shows it.
 
 use self::{Ending::Answered, Ending::MayHaveRun};
 
@@ -94,7 +94,7 @@ const fn resent(idempotent: usize, once: usize) -> [Outcome; 2] {
     [Outcome { ending: Answered, executions: idempotent }, Outcome { ending: MayHaveRun, executions: once }]
 }
 
-/// The README's table.
+/// The guide's table.
 pub(crate) fn render(rows: &[Row]) -> String {
     let mut text = String::from(
         "| the call is stopped | worker SIGKILL | worker's connection cut | client's connection cut | broker SIGKILL, restarted | broker blocked |\n|---|---|---|---|---|---|\n",
@@ -107,9 +107,9 @@ pub(crate) fn render(rows: &[Row]) -> String {
 }
 
 /// The part of a text between the two comments that mark the table.
-pub(crate) fn marked(readme: &str) -> Option<std::ops::Range<usize>> {
-    let begin = readme.find(BEGIN)? + BEGIN.len();
-    let end = begin + readme[begin..].find(END)?;
+pub(crate) fn marked(chapter: &str) -> Option<std::ops::Range<usize>> {
+    let begin = chapter.find(BEGIN)? + BEGIN.len();
+    let end = begin + chapter[begin..].find(END)?;
     Some(begin..end)
 }
 
