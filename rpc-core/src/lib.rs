@@ -108,7 +108,8 @@ mod context;
 mod envelope;
 mod error;
 pub mod guide;
-pub mod routing;
+#[cfg(feature = "broker")]
+mod routing;
 mod service;
 mod signal;
 mod topology;

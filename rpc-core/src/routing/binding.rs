@@ -9,47 +9,13 @@
 //! Arguments are compared by type and by the bits of floating point values: a NaN bound can be unbound.
 
 use std::{
-    collections::BTreeSet,
     hash::{Hash, Hasher},
     mem,
 };
 
 use amq_protocol::types::{AMQPValue, FieldTable};
 
-use super::exchange::ExchangeId;
-
-/// A queue, as its owner numbers it. The router never invents one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct QueueId(pub u64);
-
-/// What a binding leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Destination<'a> {
-    /// A queue.
-    Queue(QueueId),
-    /// The exchange of this name.
-    Exchange(&'a str),
-}
-
-/// [`Destination`] inside the engine: no name to look up on the way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Target {
-    Queue(QueueId),
-    Exchange(ExchangeId),
-}
-
-/// Numbers bindings in the order they are made; never used twice.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct BindingId(u64);
-
-impl BindingId {
-    pub(super) fn next(self) -> Self {
-        Self(self.0 + 1)
-    }
-}
-
-/// The bindings at one end of something, oldest first.
-pub(super) type BindingIds = BTreeSet<BindingId>;
+use super::id::{ExchangeId, Target};
 
 /// One binding; also the key that finds it again.
 #[derive(Debug)]
@@ -144,7 +110,7 @@ mod tests {
     use std::hash::BuildHasher;
 
     use super::*;
-    use crate::routing::Map;
+    use crate::routing::{collections::Map, id::QueueId};
 
     fn binding(value: AMQPValue) -> Binding {
         let mut arguments = FieldTable::default();

@@ -4,12 +4,12 @@
 
 use amq_protocol::types::AMQPValue;
 
-use super::{QueueId, headers};
+use super::id::QueueId;
 
 /// A refused change to the topology, or a message for an exchange that does not exist.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
-pub enum RoutingError {
+pub(crate) enum RoutingError {
     /// The named exchange does not exist.
     #[error("no exchange '{0}'")]
     NoSuchExchange(String),
@@ -39,7 +39,7 @@ pub enum RoutingError {
         max: usize,
     },
     /// `x-match` of a binding to a headers exchange is none of the four words.
-    #[error("{}", headers::describe_invalid_x_match(.0))]
+    #[error("{}", describe_invalid_x_match(.0))]
     InvalidXMatch(AMQPValue),
 }
 
@@ -47,4 +47,55 @@ impl RoutingError {
     pub(super) fn no_exchange(name: &str) -> Self {
         Self::NoSuchExchange(name.to_owned())
     }
+}
+
+/// RabbitMQ's sentence about a bad `x-match`; values are written the way Erlang writes them.
+fn describe_invalid_x_match(value: &AMQPValue) -> String {
+    match value {
+        AMQPValue::LongString(word) => format!(
+            "Invalid x-match field value {}; expected all, any, all-with-x, or any-with-x",
+            erlang_binary(word.as_bytes())
+        ),
+        _ => {
+            let (kind, text) = erlang_value(value);
+            format!("Invalid x-match field type {kind} (value {text}); expected longstr")
+        }
+    }
+}
+
+/// The name RabbitMQ has for the type, and the value. Nested values are shortened to `…`.
+fn erlang_value(value: &AMQPValue) -> (&'static str, String) {
+    match value {
+        AMQPValue::Boolean(v) => ("bool", v.to_string()),
+        AMQPValue::ShortShortInt(v) => ("byte", v.to_string()),
+        AMQPValue::ShortShortUInt(v) => ("unsignedbyte", v.to_string()),
+        AMQPValue::ShortInt(v) => ("short", v.to_string()),
+        AMQPValue::ShortUInt(v) => ("unsignedshort", v.to_string()),
+        AMQPValue::LongInt(v) => ("signedint", v.to_string()),
+        AMQPValue::LongUInt(v) => ("unsignedint", v.to_string()),
+        AMQPValue::LongLongInt(v) => ("long", v.to_string()),
+        AMQPValue::Float(v) => ("float", format!("{v:?}")),
+        AMQPValue::Double(v) => ("double", format!("{v:?}")),
+        AMQPValue::DecimalValue(v) => ("decimal", format!("{{{},{}}}", v.scale, v.value)),
+        AMQPValue::ShortString(v) => ("shortstr", erlang_binary(v.as_str().as_bytes())),
+        AMQPValue::LongString(v) => ("longstr", erlang_binary(v.as_bytes())),
+        AMQPValue::FieldArray(_) => ("array", "[…]".to_owned()),
+        AMQPValue::Timestamp(v) => ("timestamp", v.to_string()),
+        AMQPValue::FieldTable(_) => ("table", "[…]".to_owned()),
+        AMQPValue::ByteArray(v) => ("binary", erlang_binary(v.as_slice())),
+        AMQPValue::Void => ("void", "undefined".to_owned()),
+    }
+}
+
+/// `<<"text">>`, or `<<1,2,3>>` when a byte is not printable.
+fn erlang_binary(bytes: &[u8]) -> String {
+    if bytes.is_empty() {
+        return "<<>>".to_owned();
+    }
+    if bytes.iter().all(|byte| matches!(byte, b' '..=b'~')) {
+        let text = String::from_utf8_lossy(bytes).replace('\\', "\\\\").replace('"', "\\\"");
+        return format!("<<\"{text}\">>");
+    }
+    let numbers: Vec<_> = bytes.iter().map(u8::to_string).collect();
+    format!("<<{}>>", numbers.join(","))
 }

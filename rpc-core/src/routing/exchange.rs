@@ -17,16 +17,19 @@ use std::{
 use amq_protocol::types::FieldTable;
 
 use super::{
-    Map, Routes, RoutingError,
-    binding::{Binding, BindingId, BindingIds},
+    binding::Binding,
+    collections::Map,
+    error::RoutingError,
     headers::{HeadersTable, MessageHeaders},
+    id::{BindingId, BindingIds, ExchangeId},
+    routes::Routes,
     targets::TargetSet,
     topic::Trie,
 };
 
 /// How an exchange matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ExchangeKind {
+pub(crate) enum ExchangeKind {
     /// The routing key equals the binding's.
     Direct,
     /// Always.
@@ -40,13 +43,13 @@ pub enum ExchangeKind {
 impl ExchangeKind {
     /// The kind by the name it has in `exchange.declare`.
     #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
         [Self::Direct, Self::Fanout, Self::Topic, Self::Headers].into_iter().find(|kind| kind.name() == name)
     }
 
     /// The name it has in `exchange.declare`.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Direct => "direct",
             Self::Fanout => "fanout",
@@ -59,25 +62,25 @@ impl ExchangeKind {
 /// What an exchange is declared with.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
-pub struct ExchangeOptions {
+pub(crate) struct ExchangeOptions {
     /// How it matches.
-    pub kind: ExchangeKind,
+    pub(crate) kind: ExchangeKind,
     /// Whether it survives a restart. Kept and compared, otherwise the owner's business.
-    pub durable: bool,
+    pub(crate) durable: bool,
     /// Whether it goes when the last binding from it goes.
-    pub auto_delete: bool,
+    pub(crate) auto_delete: bool,
     /// Whether clients may not publish to it. Kept and compared; the owner refuses.
-    pub internal: bool,
+    pub(crate) internal: bool,
     /// The exchange a message goes to when no binding of this one matches; it need not exist.
-    pub alternate_exchange: Option<String>,
+    pub(crate) alternate_exchange: Option<String>,
     /// All arguments as declared. Kept, not compared.
-    pub arguments: FieldTable,
+    pub(crate) arguments: FieldTable,
 }
 
 impl ExchangeOptions {
     /// Options with every flag off, no alternate exchange and no arguments.
     #[must_use]
-    pub fn new(kind: ExchangeKind) -> Self {
+    pub(crate) fn new(kind: ExchangeKind) -> Self {
         Self {
             kind,
             durable: false,
@@ -206,10 +209,6 @@ impl Table {
         }
     }
 }
-
-/// Where an exchange lives in [`Exchanges`]; used again after the exchange is gone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct ExchangeId(usize);
 
 /// All exchanges, found by name or id.
 #[derive(Debug, Default)]

@@ -1,8 +1,7 @@
 //! Fuzz target of the topic patterns: the trie against the naive matcher. Pure.
 
 use super::{
-    QueueId,
-    binding::Target,
+    id::{QueueId, Target},
     naive::{is_topic_match, words},
     topic::{Scratch, Trie},
 };

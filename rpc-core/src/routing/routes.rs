@@ -8,19 +8,16 @@
 //!  exchanges  [ visited … | next ──► to visit … ]     each once: cycles end here
 //! ```
 
-use std::hash::Hash;
-
 use super::{
-    Map,
-    binding::{QueueId, Target},
-    exchange::ExchangeId,
+    collections::UniqueList,
+    id::{ExchangeId, QueueId, Target},
     targets::TargetSet,
     topic::{Scratch, Trie},
 };
 
 /// The queues a message reaches; a buffer to keep and reuse.
 #[derive(Debug, Default)]
-pub struct Routes {
+pub(crate) struct Routes {
     reached: Reached,
     scratch: Scratch,
     looks: usize,
@@ -29,12 +26,12 @@ pub struct Routes {
 impl Routes {
     /// Makes an empty buffer.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// Forgets the queues; call it between messages.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.reached.queues.clear();
         self.looks = 0;
     }
@@ -42,7 +39,7 @@ impl Routes {
     /// How many exchanges, bindings and nodes of patterns were looked at since the last [`clear`](Self::clear): the work
     /// done.
     #[must_use]
-    pub fn looks(&self) -> usize {
+    pub(crate) fn looks(&self) -> usize {
         self.looks
     }
 
@@ -52,14 +49,8 @@ impl Routes {
 
     /// The queues reached, each once, in the order they were reached.
     #[must_use]
-    pub fn queues(&self) -> &[QueueId] {
+    pub(crate) fn queues(&self) -> &[QueueId] {
         self.reached.queues.as_slice()
-    }
-
-    /// Whether no queue was reached.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.queues().is_empty()
     }
 
     /// Begins a walk at one exchange; the queues stay.
@@ -124,85 +115,5 @@ impl Reached {
                 Target::Exchange(_) => self.add(target),
             }
         }
-    }
-}
-
-/// Longest list that is searched by looking at every item.
-const SCAN_LIMIT: usize = 16;
-
-/// A list that holds each item once: scanned while short, hashed when long.
-#[derive(Debug)]
-pub(super) struct UniqueList<T> {
-    items: Vec<T>,
-    /// The first `seen.len()` of `items`; catches up when a long list is searched.
-    seen: Map<T, ()>,
-}
-
-impl<T: Copy + Eq + Hash> UniqueList<T> {
-    pub(super) fn clear(&mut self) {
-        self.items.clear();
-        self.seen.clear();
-    }
-
-    pub(super) fn as_slice(&self) -> &[T] {
-        &self.items
-    }
-
-    /// Appends an item unless it is there. Returns whether it was appended.
-    pub(super) fn push(&mut self, item: T) -> bool {
-        let is_new = if self.items.len() <= SCAN_LIMIT {
-            !self.items.contains(&item)
-        } else {
-            for &item in &self.items[self.seen.len()..] {
-                self.seen.insert(item, ());
-            }
-            self.seen.insert(item, ()).is_none()
-        };
-        if is_new {
-            self.items.push(item);
-        }
-        is_new
-    }
-
-    /// Appends an item known not to be there.
-    fn push_new(&mut self, item: T) {
-        self.items.push(item);
-    }
-}
-
-impl<T> Default for UniqueList<T> {
-    fn default() -> Self {
-        Self { items: Vec::new(), seen: Map::default() }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn list_holds_each_item_once_however_long_it_is() {
-        let mut list = UniqueList::default();
-        for _ in 0..3 {
-            (0..1_000).for_each(|item| {
-                list.push(item);
-            });
-        }
-        assert_eq!(list.as_slice(), (0..1_000).collect::<Vec<_>>());
-        list.clear();
-        assert!(list.push(7));
-        assert_eq!(list.as_slice(), [7]);
-    }
-
-    #[test]
-    fn items_appended_unchecked_are_still_found() {
-        let mut list = UniqueList::default();
-        (0..100).for_each(|item| list.push_new(item));
-        assert!(!list.push(99));
-        assert!(list.push(100));
-        list.push_new(101);
-        assert!(!list.push(101));
-        assert!(!list.push(0));
-        assert_eq!(list.as_slice().len(), 102);
     }
 }

@@ -6,7 +6,7 @@ use super::{binding::Binding, exchange::ExchangeOptions};
 
 /// What a table takes in memory, in bytes, more or less.
 #[must_use]
-pub fn table_bytes(table: &FieldTable) -> usize {
+pub(crate) fn table_bytes(table: &FieldTable) -> usize {
     table.inner().iter().map(|(key, value)| FIELD_BYTES + key.as_str().len() + value_bytes(value)).sum()
 }
 

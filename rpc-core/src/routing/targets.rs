@@ -8,7 +8,7 @@
 //!  positions  { queue 7 → 0, exchange 2 → 1, … }     only once scanning would be slow
 //! ```
 
-use super::{Map, binding::Target};
+use super::{collections::Map, id::Target};
 
 /// Longest list that is searched by looking at every entry.
 const SCAN_LIMIT: usize = 16;
@@ -88,7 +88,7 @@ impl TargetSet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::routing::QueueId;
+    use crate::routing::id::QueueId;
 
     fn queue(id: u64) -> Target {
         Target::Queue(QueueId(id))

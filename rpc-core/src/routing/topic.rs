@@ -20,7 +20,11 @@
 //! Words, from RabbitMQ 3.10.8: the empty key has none; otherwise dots separate words, which may be empty. `*` matches an
 //! empty word, and never the empty key.
 
-use super::{Map, binding::Target, routes::UniqueList, targets::TargetSet};
+use super::{
+    collections::{Map, UniqueList},
+    id::Target,
+    targets::TargetSet,
+};
 
 /// All patterns of one topic exchange.
 #[derive(Debug)]
@@ -265,7 +269,7 @@ fn words(key: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::routing::QueueId;
+    use crate::routing::id::QueueId;
 
     fn queue(id: u64) -> Target {
         Target::Queue(QueueId(id))

@@ -1,0 +1,391 @@
+//! The router: the exchanges, queue names and bindings of one virtual host, kept consistent with each other.
+
+use std::{
+    collections::{BTreeMap, hash_map},
+    sync::Arc,
+};
+
+use amq_protocol::types::FieldTable;
+
+use super::{
+    binding::Binding,
+    collections::Map,
+    error::RoutingError,
+    exchange::{ExchangeKind, ExchangeOptions, Exchanges},
+    headers::{Headers, MatchMode, MessageHeaders},
+    id::{BindingId, BindingIds, Destination, ExchangeId, QueueId, Target},
+    routes::Routes,
+    size,
+};
+
+/// The exchanges, queue names and bindings of one virtual host.
+#[derive(Debug)]
+pub(crate) struct Router {
+    exchanges: Exchanges,
+    queues: Map<QueueId, Queue>,
+    /// The default exchange: every queue under its own name.
+    queue_names: Map<Arc<str>, QueueId>,
+    /// In the order they were made.
+    bindings: BTreeMap<BindingId, Arc<Binding>>,
+    binding_ids: Map<Arc<Binding>, BindingId>,
+    next_binding: BindingId,
+    bindings_per_exchange_max: usize,
+    /// What was declared and bound takes.
+    bytes: usize,
+}
+
+/// What the router knows of a queue.
+#[derive(Debug)]
+struct Queue {
+    name: Arc<str>,
+    incoming: BindingIds,
+}
+
+/// What [`Router::declare_exchange`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Declared {
+    /// The exchange was made.
+    New,
+    /// The exchange was there, with equivalent options.
+    Existing,
+}
+
+/// What [`Router::delete_exchange`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Removed {
+    /// Whether the exchange was there.
+    pub(crate) existed: bool,
+    /// All exchanges that are gone: the one asked for first, then those auto-deleted because of it.
+    pub(crate) exchanges: Vec<String>,
+}
+
+impl Router {
+    /// Makes a router with the exchanges every virtual host starts with: the default exchange, `amq.direct`, `amq.fanout`,
+    /// `amq.topic`, `amq.headers`, `amq.match` and the internal `amq.rabbitmq.trace`.
+    #[must_use]
+    pub(crate) fn new() -> Self {
+        let mut exchanges = Exchanges::default();
+        let mut bytes = 0;
+        for (name, kind, internal) in PREDECLARED {
+            let options = ExchangeOptions { durable: true, internal, ..ExchangeOptions::new(kind) };
+            bytes += size::exchange_bytes(name, &options);
+            exchanges.insert(name, options);
+        }
+        Self {
+            exchanges,
+            queues: Map::default(),
+            queue_names: Map::default(),
+            bindings: BTreeMap::new(),
+            binding_ids: Map::default(),
+            next_binding: BindingId::default(),
+            bindings_per_exchange_max: usize::MAX,
+            bytes,
+        }
+    }
+
+    /// What exchanges and bindings take in memory, more or less.
+    #[must_use]
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Sets how many bindings may lead from one exchange. There is no limit until then.
+    pub(crate) fn limit_bindings(&mut self, per_exchange_max: usize) {
+        self.bindings_per_exchange_max = per_exchange_max;
+    }
+
+    /// How many exchanges there are, with those that are there from the start.
+    #[must_use]
+    pub(crate) fn exchange_count(&self) -> usize {
+        self.exchanges.len()
+    }
+
+    /// The options of an exchange, if it exists. The default exchange is a durable direct exchange.
+    #[must_use]
+    pub(crate) fn exchange(&self, name: &str) -> Option<&ExchangeOptions> {
+        self.exchanges.find(name).map(|id| &self.exchanges[id].options)
+    }
+
+    /// All exchanges, the default exchange included, in no particular but a repeatable order.
+    pub(crate) fn exchanges(&self) -> impl Iterator<Item = (&str, &ExchangeOptions)> {
+        self.exchanges.iter().map(|exchange| (&*exchange.name, &exchange.options))
+    }
+
+    /// Makes an exchange, or compares the options with those of the exchange of that name. Compared are kind, durable,
+    /// auto_delete, internal and alternate exchange, in this order; arguments are not.
+    ///
+    /// # Errors
+    ///
+    /// [`RoutingError::Inequivalent`] for the first option that differs; [`RoutingError::DefaultExchange`] for `""`.
+    pub(crate) fn declare_exchange(&mut self, name: &str, options: ExchangeOptions) -> Result<Declared, RoutingError> {
+        if name.is_empty() {
+            return Err(RoutingError::DefaultExchange);
+        }
+        if let Some(id) = self.exchanges.find(name) {
+            self.exchanges[id].options.check_equivalent(&options)?;
+            return Ok(Declared::Existing);
+        }
+        self.bytes += size::exchange_bytes(name, &options);
+        self.exchanges.insert(name, options);
+        Ok(Declared::New)
+    }
+
+    /// Removes an exchange with all bindings from and to it. The default exchange stays.
+    pub(crate) fn delete_exchange(&mut self, name: &str) -> Removed {
+        if name.is_empty() {
+            return Removed { existed: true, exchanges: Vec::new() };
+        }
+        match self.exchanges.find(name) {
+            Some(id) => Removed { existed: true, exchanges: self.remove_exchanges(vec![id]) },
+            None => Removed::default(),
+        }
+    }
+
+    /// Whether there are bindings *from* this exchange.
+    #[must_use]
+    pub(crate) fn is_exchange_in_use(&self, name: &str) -> bool {
+        self.exchanges.find(name).is_some_and(|id| !self.exchanges[id].outgoing.is_empty())
+    }
+
+    /// Makes a queue known, so that it can be bound, and reachable under its name through the default exchange.
+    ///
+    /// A queue added twice has the later name only. A name given to two queues reaches the later one.
+    pub(crate) fn add_queue(&mut self, name: &str, id: QueueId) {
+        let name: Arc<str> = name.into();
+        match self.queues.entry(id) {
+            hash_map::Entry::Vacant(entry) => {
+                entry.insert(Queue { name: name.clone(), incoming: BindingIds::new() });
+            }
+            hash_map::Entry::Occupied(mut entry) => {
+                let old = std::mem::replace(&mut entry.get_mut().name, name.clone());
+                forget_name(&mut self.queue_names, &old, id);
+            }
+        }
+        self.queue_names.insert(name, id);
+    }
+
+    /// Forgets a queue with all its bindings. Returns the exchanges auto-deleted because of it.
+    pub(crate) fn remove_queue(&mut self, id: QueueId) -> Vec<String> {
+        let Some(queue) = self.queues.remove(&id) else {
+            return Vec::new();
+        };
+        forget_name(&mut self.queue_names, &queue.name, id);
+        let sources = self.remove_bindings(queue.incoming);
+        self.remove_exchanges(sources)
+    }
+
+    /// Binds a queue or an exchange to an exchange. A binding that is there already is left as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`RoutingError::NoSuchExchange`] for a missing source or destination, [`RoutingError::NoSuchQueue`] for a queue never
+    /// added, [`RoutingError::TooManyBindings`], [`RoutingError::InvalidXMatch`] when a headers exchange is given an `x-match` it does not know, and
+    /// [`RoutingError::DefaultExchange`] when the default exchange is at either end.
+    pub(crate) fn bind(
+        &mut self,
+        source: &str,
+        destination: Destination<'_>,
+        routing_key: &str,
+        arguments: &FieldTable,
+    ) -> Result<(), RoutingError> {
+        if source.is_empty() || destination == Destination::Exchange("") {
+            return Err(RoutingError::DefaultExchange);
+        }
+        let source = self.exchanges.find(source).ok_or_else(|| RoutingError::no_exchange(source))?;
+        let target = match destination {
+            Destination::Queue(id) if self.queues.contains_key(&id) => Target::Queue(id),
+            Destination::Queue(id) => return Err(RoutingError::NoSuchQueue(id)),
+            Destination::Exchange(name) => {
+                Target::Exchange(self.exchanges.find(name).ok_or_else(|| RoutingError::no_exchange(name))?)
+            }
+        };
+        if self.exchanges[source].options.kind == ExchangeKind::Headers {
+            MatchMode::of(arguments)?;
+        }
+        let binding = Arc::new(Binding::new(source, target, routing_key, arguments));
+        if let hash_map::Entry::Vacant(entry) = self.binding_ids.entry(binding.clone()) {
+            let max = self.bindings_per_exchange_max;
+            if self.exchanges[source].outgoing.len() >= max {
+                return Err(RoutingError::TooManyBindings { exchange: self.exchanges[source].name.to_string(), max });
+            }
+            let id = self.next_binding;
+            self.next_binding = id.next();
+            entry.insert(id);
+            self.attach(id, binding);
+        }
+        Ok(())
+    }
+
+    /// Removes a binding; routing key and arguments must be those it was made with. Returns the exchanges auto-deleted
+    /// because of it. A missing binding, also one of a missing queue or exchange, is nothing to remove.
+    ///
+    /// # Errors
+    ///
+    /// [`RoutingError::DefaultExchange`] when the default exchange is at either end.
+    pub(crate) fn unbind(
+        &mut self,
+        source: &str,
+        destination: Destination<'_>,
+        routing_key: &str,
+        arguments: &FieldTable,
+    ) -> Result<Vec<String>, RoutingError> {
+        if source.is_empty() || destination == Destination::Exchange("") {
+            return Err(RoutingError::DefaultExchange);
+        }
+        let target = match destination {
+            Destination::Queue(id) => Some(Target::Queue(id)),
+            Destination::Exchange(name) => self.exchanges.find(name).map(Target::Exchange),
+        };
+        let (Some(source), Some(target)) = (self.exchanges.find(source), target) else {
+            return Ok(Vec::new());
+        };
+        let binding = Binding::new(source, target, routing_key, arguments);
+        let Some(&id) = self.binding_ids.get(&binding) else {
+            return Ok(Vec::new());
+        };
+        let sources = self.remove_bindings([id]);
+        Ok(self.remove_exchanges(sources))
+    }
+
+    /// All bindings in the order they were made, without those of the default exchange:
+    /// source, destination, routing key, arguments.
+    pub(crate) fn bindings(&self) -> impl Iterator<Item = (&str, Destination<'_>, &str, &FieldTable)> {
+        self.bindings.values().map(|binding| {
+            let destination = match binding.target {
+                Target::Queue(id) => Destination::Queue(id),
+                Target::Exchange(id) => Destination::Exchange(&self.exchanges[id].name),
+            };
+            (&*self.exchanges[binding.source].name, destination, &*binding.routing_key, &binding.arguments)
+        })
+    }
+
+    /// Appends the queues one message reaches, without those already in `routes`: its routing key and those of its CC and BCC
+    /// headers in `routing_keys`. An exchange on the path that matches by none of them hands on to its alternate exchange.
+    ///
+    /// # Errors
+    ///
+    /// [`RoutingError::NoSuchExchange`], leaving `routes` as it was. A missing *alternate* exchange is no error.
+    pub(crate) fn route_all(
+        &self,
+        exchange: &str,
+        routing_keys: &[&str],
+        headers: &dyn Headers,
+        routes: &mut Routes,
+    ) -> Result<(), RoutingError> {
+        if exchange.is_empty() {
+            self.route_by_queue_name(routing_keys, routes);
+            return Ok(());
+        }
+        let start = self.exchanges.find(exchange).ok_or_else(|| RoutingError::no_exchange(exchange))?;
+        let mut headers = MessageHeaders::new(headers);
+        routes.start_at(start);
+        while let Some(id) = routes.next_exchange() {
+            let exchange = &self.exchanges[id];
+            let is_matched = exchange.table.collect(routing_keys, &mut headers, routes);
+            if is_matched {
+                continue;
+            }
+            // Looked up now: it may have been declared, deleted or replaced since this exchange was declared. As in RabbitMQ,
+            // the default exchange leads nowhere from here: its bindings are implied by publishing to it.
+            let alternate = exchange.options.alternate_exchange.as_deref();
+            if let Some(id) = alternate.and_then(|name| self.exchanges.find(name)) {
+                routes.add(Target::Exchange(id));
+            }
+        }
+        Ok(())
+    }
+
+    fn route_by_queue_name(&self, routing_keys: &[&str], routes: &mut Routes) {
+        for &routing_key in routing_keys {
+            if let Some(&id) = self.queue_names.get(routing_key) {
+                routes.add(Target::Queue(id));
+            }
+        }
+    }
+
+    /// Enters a new binding into the source's table and the indexes of both ends.
+    fn attach(&mut self, id: BindingId, binding: Arc<Binding>) {
+        self.bytes += size::binding_bytes(&binding);
+        let source = &mut self.exchanges[binding.source];
+        source.table.insert(id, &binding);
+        source.outgoing.insert(id);
+        if let Some(incoming) = self.incoming(binding.target) {
+            incoming.insert(id);
+        }
+        self.bindings.insert(id, binding);
+    }
+
+    /// Removes bindings everywhere. Returns the auto-delete exchanges that have none left.
+    fn remove_bindings(&mut self, ids: impl IntoIterator<Item = BindingId>) -> Vec<ExchangeId> {
+        let mut unused = Vec::new();
+        for id in ids {
+            // Missing when both ends of it are going: a binding of an exchange to itself is in both its indexes.
+            let Some(binding) = self.bindings.remove(&id) else {
+                continue;
+            };
+            self.bytes -= size::binding_bytes(&binding);
+            self.binding_ids.remove(&binding);
+            if let Some(incoming) = self.incoming(binding.target) {
+                incoming.remove(&id);
+            }
+            let source = &mut self.exchanges[binding.source];
+            source.table.remove(id, &binding);
+            source.outgoing.remove(&id);
+            if source.options.auto_delete && source.outgoing.is_empty() {
+                unused.push(binding.source);
+            }
+        }
+        unused
+    }
+
+    /// Removes exchanges, and those that lose their last binding by it, and so on. Returns their names in that order.
+    fn remove_exchanges(&mut self, mut going: Vec<ExchangeId>) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut next = 0;
+        while let Some(&id) = going.get(next) {
+            next += 1;
+            // Twice in the list when it lost its last binding while already on its way out.
+            let Some(exchange) = self.exchanges.get(id) else {
+                continue;
+            };
+            let bindings: Vec<_> = exchange.incoming.union(&exchange.outgoing).copied().collect();
+            going.extend(self.remove_bindings(bindings));
+            let Some(exchange) = self.exchanges.remove(id) else { continue };
+            self.bytes -= size::exchange_bytes(&exchange.name, &exchange.options);
+            names.push(exchange.name.to_string());
+        }
+        names
+    }
+
+    /// The index of bindings to a target, unless the target is gone.
+    fn incoming(&mut self, target: Target) -> Option<&mut BindingIds> {
+        match target {
+            Target::Queue(id) => self.queues.get_mut(&id).map(|queue| &mut queue.incoming),
+            Target::Exchange(id) => Some(&mut self.exchanges[id].incoming),
+        }
+    }
+}
+
+impl Default for Router {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Removes a queue's name, unless another queue has taken it over.
+fn forget_name(names: &mut Map<Arc<str>, QueueId>, name: &str, id: QueueId) {
+    if names.get(name) == Some(&id) {
+        names.remove(name);
+    }
+}
+
+/// Name, kind, internal.
+const PREDECLARED: [(&str, ExchangeKind, bool); 7] = [
+    ("", ExchangeKind::Direct, false),
+    ("amq.direct", ExchangeKind::Direct, false),
+    ("amq.fanout", ExchangeKind::Fanout, false),
+    ("amq.headers", ExchangeKind::Headers, false),
+    ("amq.match", ExchangeKind::Headers, false),
+    ("amq.rabbitmq.trace", ExchangeKind::Topic, true),
+    ("amq.topic", ExchangeKind::Topic, false),
+];
