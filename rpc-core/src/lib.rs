@@ -108,6 +108,7 @@ mod context;
 mod envelope;
 mod error;
 pub mod guide;
+mod method;
 #[cfg(feature = "broker")]
 mod routing;
 mod service;
@@ -179,9 +180,9 @@ pub use error::{CallError, Error, TimeoutStage};
 ///
 /// # Changing a service
 ///
-/// A new method breaks no caller, nor does a new argument of type `Option`. A renamed method still serves its old callers
-/// with `alias`. For a change that older servers must not misunderstand raise `version`, and update the servers first.
-/// [`guide::evolution`] has the whole table.
+/// A new method breaks no caller, nor does a new argument that is an `Option` or has `#[rpc(default)]`. A renamed method
+/// still serves its old callers with `alias`. For a change that older servers must not misunderstand raise `version`, and
+/// update the servers first. [`guide::evolution`] has the whole table.
 ///
 /// # In detail
 #[cfg(feature = "macros")]

@@ -1,4 +1,4 @@
-//! `#[service(…)]` and `#[rpc(…)]`: keys and values, every mistake noted at its token.
+//! `#[service(…)]` and `#[rpc(…)]`: options and their values, every mistake noted at its token.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
     names::{did_you_mean, wire_name_mistake},
 };
 
-/// What `#[service(…)]` says.
+/// The options of `#[service(…)]`.
 #[derive(Default)]
 pub(crate) struct ServiceOptions {
     pub(crate) name: Option<LitStr>,
@@ -35,7 +35,7 @@ pub(crate) enum Codec {
     Text,
 }
 
-/// What `#[rpc(…)]` says.
+/// The options of `#[rpc(…)]` on a method.
 #[derive(Default)]
 pub(crate) struct MethodOptions {
     pub(crate) name: Option<LitStr>,
@@ -47,6 +47,12 @@ pub(crate) struct MethodOptions {
     pub(crate) no_cancel: Option<Span>,
     pub(crate) queue: Option<LitStr>,
     pub(crate) priority: Option<u8>,
+}
+
+/// The options of `#[rpc(…)]` on an argument.
+#[derive(Default)]
+pub(crate) struct ArgumentOptions {
+    pub(crate) default: Option<Span>,
 }
 
 const SERVICE_KEYS: [&str; 8] =
@@ -76,7 +82,7 @@ impl ServiceOptions {
                 "crate" => options.krate = krate(&text(&meta)?, errors),
                 "client_impls_trait" => options.client_impls_trait = Some(flag(&meta)?),
                 "dyn_trait" => options.dyn_trait = Some(flag(&meta)?),
-                _ => unknown_key(&meta, &key, "service", &SERVICE_KEYS, errors)?,
+                _ => unknown_key(&meta, &key, "#[service]", &SERVICE_KEYS, errors)?,
             }
             Ok(())
         });
@@ -119,14 +125,71 @@ impl MethodOptions {
                 "priority" => {
                     self.priority = integer(&meta, "priority", 0, 255, errors)?.and_then(|n| n.try_into().ok());
                 }
-                _ => unknown_key(&meta, &key, "rpc", &METHOD_KEYS, errors)?,
+                "default" => {
+                    errors.at(
+                        &meta.path,
+                        "`default` belongs on an argument: `async fn method(&self, #[rpc(default)] argument: u32)`",
+                    );
+                    skip_value(meta.input)?;
+                }
+                _ => unknown_key(&meta, &key, "#[rpc]", &METHOD_KEYS, errors)?,
             }
             Ok(())
         });
     }
 }
 
-/// Parses `key = value, flag, …`; a syntax error ends the list, everything else is noted and parsing goes on.
+impl ArgumentOptions {
+    /// Reads an argument's attributes.
+    pub(crate) fn of(attributes: &[Attribute], errors: &mut Errors) -> Self {
+        let mut options = Self::default();
+        let mut seen = HashSet::new();
+        for attribute in attributes {
+            match &attribute.meta {
+                syn::Meta::List(list) if list.path.is_ident("rpc") => {
+                    options.read(list.tokens.clone(), &mut seen, errors);
+                }
+                other if other.path().is_ident("rpc") => errors.at(other, "write `#[rpc(default)]`"),
+                syn::Meta::List(list) if is_serde_default(list) => {
+                    errors.at(attribute, "write `#[rpc(default)]`: it sets a missing argument to `Default::default()`")
+                }
+                _ => errors.at(
+                    attribute,
+                    "an argument takes the attribute `#[rpc(default)]` only; put others on the argument's type",
+                ),
+            }
+        }
+        options
+    }
+
+    fn read(&mut self, tokens: TokenStream, seen: &mut HashSet<String>, errors: &mut Errors) {
+        parse_keys(tokens, errors, |meta, errors| {
+            let key = key_of(&meta);
+            check_repeated(&meta, &key, seen, errors);
+            match key.as_str() {
+                "default" if meta.input.peek(syn::Token![=]) => {
+                    errors.at(
+                        &meta.path,
+                        "`default` takes no value: a missing argument becomes `Default::default()`; for another value use \
+                         a type with that default, or take an `Option`",
+                    );
+                    skip_value(meta.input)?;
+                }
+                "default" => self.default = Some(flag(&meta)?),
+                _ => unknown_key(&meta, &key, "#[rpc] on an argument", &["default"], errors)?,
+            }
+            Ok(())
+        });
+    }
+}
+
+fn is_serde_default(list: &syn::MetaList) -> bool {
+    let is_default =
+        |token: proc_macro2::TokenTree| matches!(token, proc_macro2::TokenTree::Ident(ident) if ident == "default");
+    list.path.is_ident("serde") && list.tokens.clone().into_iter().any(is_default)
+}
+
+/// Parses `key = value, flag, …`. A syntax error ends the list; after any other mistake parsing continues.
 fn parse_keys(
     tokens: TokenStream,
     errors: &mut Errors,
@@ -156,13 +219,12 @@ fn unknown_key(
     errors: &mut Errors,
 ) -> syn::Result<()> {
     let list = known.iter().map(|known| format!("`{known}`")).collect::<Vec<_>>().join(", ");
-    let it =
-        did_you_mean(key, known).map_or_else(|| "; it".to_owned(), |meant| format!(": did you mean `{meant}`? It"));
-    errors.at(&meta.path, format!("#[{attribute}] has no `{key}`{it} knows {list}"));
+    let guess = did_you_mean(key, known).map_or_else(String::new, |meant| format!("; did you mean `{meant}`?"));
+    errors.at(&meta.path, format!("{attribute} has no option `{key}`{guess} (options: {list})"));
     skip_value(meta.input)
 }
 
-/// Skips what belongs to a key nobody knows, so that the keys behind it are read.
+/// Skips the value of an option that is not read, so that the options behind it are.
 fn skip_value(input: ParseStream<'_>) -> syn::Result<()> {
     while !input.is_empty() && !input.peek(syn::Token![,]) {
         input.parse::<proc_macro2::TokenTree>()?;
@@ -173,16 +235,18 @@ fn skip_value(input: ParseStream<'_>) -> syn::Result<()> {
 fn text(meta: &ParseNestedMeta<'_>) -> syn::Result<LitStr> {
     let key = key_of(meta);
     if !meta.input.peek(syn::Token![=]) {
-        return Err(meta.error(format!("`{key}` takes a text: write `{key} = \"…\"`")));
+        return Err(meta.error(format!("`{key}` takes a string: write `{key} = \"…\"`")));
     }
     let value = meta.value()?;
-    value.parse().map_err(|error| syn::Error::new(error.span(), format!("`{key}` takes a text: write `{key} = \"…\"`")))
+    value
+        .parse()
+        .map_err(|error| syn::Error::new(error.span(), format!("`{key}` takes a string: write `{key} = \"…\"`")))
 }
 
 fn flag(meta: &ParseNestedMeta<'_>) -> syn::Result<Span> {
     let key = key_of(meta);
     if meta.input.peek(syn::Token![=]) || meta.input.peek(syn::token::Paren) {
-        return Err(meta.error(format!("`{key}` takes no value: write `{key}` alone, or leave it out")));
+        return Err(meta.error(format!("`{key}` takes no value: write `{key}` alone, or remove it")));
     }
     Ok(syn::spanned::Spanned::span(&meta.path))
 }
@@ -224,19 +288,19 @@ fn wire_name(name: LitStr, errors: &mut Errors) -> Option<LitStr> {
     }
 }
 
-/// A queue of the bare profile is named by others: any short string.
+/// Other programs name the queue of the bare profile: any short string is allowed.
 fn queue_name(name: LitStr, errors: &mut Errors) -> Option<LitStr> {
     let text = name.value();
     if text.is_empty() {
-        errors.at(&name, "the queue's name is empty; write the queue's name, for example \"rpc_queue\"");
+        errors.at(&name, "a queue name cannot be empty; write the name of the queue, for example \"rpc_queue\"");
         return None;
     }
     if text.len() > crate::names::SHORT_STRING_BYTES_MAX {
-        errors.at(&name, format!("the queue's name has {} bytes; AMQP's limit is 255", text.len()));
+        errors.at(&name, format!("the queue name has {} bytes; AMQP allows 255", text.len()));
         return None;
     }
     if text.starts_with("amq.") {
-        errors.at(&name, "queue names starting with `amq.` are the broker's own; choose another name");
+        errors.at(&name, "queue names that start with `amq.` are reserved for the broker; choose another name");
         return None;
     }
     Some(name)
@@ -248,7 +312,7 @@ fn codec(name: &LitStr, errors: &mut Errors) -> Option<Codec> {
         "json" => Some(Codec::Json),
         "text" => Some(Codec::Text),
         other => {
-            errors.at(name, format!("no codec is called `{other}`; write \"msgpack\", \"json\" or \"text\""));
+            errors.at(name, format!("there is no codec `{other}`; write \"msgpack\", \"json\" or \"text\""));
             None
         }
     }
@@ -258,7 +322,7 @@ fn krate(path: &LitStr, errors: &mut Errors) -> Option<Path> {
     match path.parse_with(Path::parse_mod_style) {
         Ok(path) => Some(path),
         Err(_) => {
-            errors.at(path, "`crate` takes the path under which rpc-core is known here: write `crate = \"my_rpc\"`");
+            errors.at(path, "`crate` takes the path of rpc-core in this crate: write `crate = \"my_rpc\"`");
             None
         }
     }
@@ -266,7 +330,7 @@ fn krate(path: &LitStr, errors: &mut Errors) -> Option<Path> {
 
 /// `250ms`, `2s`, `5m`, `1h`.
 fn duration(text: &LitStr, errors: &mut Errors) -> Option<Duration> {
-    const EXPECTED: &str = "write a whole number and a unit, ms, s, m or h: \"250ms\", \"2s\"";
+    const EXPECTED: &str = "write a whole number and a unit (ms, s, m or h), for example \"250ms\" or \"2s\"";
     let value = text.value();
     let digits = value.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = value.split_at(digits);
@@ -276,21 +340,18 @@ fn duration(text: &LitStr, errors: &mut Errors) -> Option<Duration> {
         "m" => 60_000,
         "h" => 3_600_000,
         _ => {
-            errors.at(text, format!("`{value}` is no duration; {EXPECTED}"));
+            errors.at(text, format!("`{value}` is not a duration; {EXPECTED}"));
             return None;
         }
     };
     match number.parse::<u64>().ok().and_then(|number| number.checked_mul(milliseconds_per_unit)) {
         Some(0) => {
-            errors.at(
-                text,
-                "a timeout of nothing ends every call before it starts; leave it out for the default of 10 s",
-            );
+            errors.at(text, "a timeout of 0 ends every call before it is sent; remove it for the default of 10 s");
             None
         }
         Some(milliseconds) => Some(Duration::from_millis(milliseconds)),
         None => {
-            errors.at(text, format!("`{value}` is no duration; {EXPECTED}"));
+            errors.at(text, format!("`{value}` is not a duration; {EXPECTED}"));
             None
         }
     }

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use proc_macro2::{Span, TokenStream};
 use quote::ToTokens;
 
-/// A collection of mistakes; empty at first.
+/// The collected mistakes.
 #[derive(Default)]
 pub(crate) struct Errors {
     all: Option<syn::Error>,
@@ -23,7 +23,7 @@ impl Errors {
         self.add(syn::Error::new(span, message));
     }
 
-    /// How many there are.
+    /// The number of mistakes.
     pub(crate) fn count(&self) -> usize {
         self.count
     }
@@ -36,7 +36,7 @@ impl Errors {
         }
     }
 
-    /// `compile_error!` for each, if there are any.
+    /// A `compile_error!` for each mistake, if there are any.
     pub(crate) fn into_compile_errors(self) -> Option<TokenStream> {
         self.all.map(syn::Error::into_compile_error)
     }

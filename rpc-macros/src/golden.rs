@@ -1,6 +1,6 @@
-//! Expansions as golden files: read them to see what the attribute writes.
+//! Expansions as golden files: they show what the attribute generates.
 //!
-//! `UPDATE_GOLDEN=1 cargo test -p rpc-macros` writes them anew.
+//! `UPDATE_GOLDEN=1 cargo test -p rpc-macros` rewrites them.
 
 use std::{fs, path::PathBuf};
 
@@ -15,7 +15,7 @@ fn check(name: &str, arguments: proc_macro2::TokenStream, item: &proc_macro2::To
         fs::write(&path, &text).unwrap();
     }
     let golden = fs::read_to_string(&path).unwrap_or_default();
-    assert!(golden == text, "{} differs; UPDATE_GOLDEN=1 writes it anew. It is now:\n{text}", path.display());
+    assert!(golden == text, "{} differs; UPDATE_GOLDEN=1 rewrites it. The expansion is now:\n{text}", path.display());
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn every_method_option() {
                 #[rpc(name = "start", alias = "run", alias = "begin", priority = 7, queue = "slow")]
                 async fn start_job(&self, ctx: &Context, name: String, arguments: Vec<HashMap<String, u8>>) -> u64;
                 #[rpc(oneway)]
-                async fn stop(&self, id: u64);
+                async fn stop(&self, id: u64, #[rpc(default)] force: bool);
                 #[rpc(blocking, no_cancel)]
                 #[deprecated]
                 async fn crunch(&self) -> Vec<u8> {
@@ -93,6 +93,19 @@ fn a_mistake_in_one_method_leaves_the_others() {
             trait Half {
                 async fn good(&self, n: u32) -> u32;
                 async fn bad(&self, text: &str) -> u32;
+            }
+        },
+    );
+}
+
+#[test]
+fn an_alias_of_result() {
+    check(
+        "an_alias_of_result",
+        quote!(),
+        &quote! {
+            trait Aliased {
+                async fn m(&self, context: tax::Context) -> crate::Result<u8>;
             }
         },
     );

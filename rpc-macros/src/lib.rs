@@ -27,7 +27,7 @@ fn service_tokens(arguments: proc_macro2::TokenStream, item: &proc_macro2::Token
         Err(_) => {
             let error = syn::Error::new_spanned(
                 item,
-                "#[service] belongs on a trait: write `trait Name { async fn method(&self, …) -> …; }` and implement it",
+                "`#[service]` belongs on a trait: write `trait Name { async fn method(&self, …) -> …; }` and implement it",
             );
             let error = error.into_compile_error();
             return quote::quote!(#item #error);

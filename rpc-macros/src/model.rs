@@ -1,8 +1,7 @@
-//! A service as the expansion needs it: every choice made, every name known.
+//! A service as the expansion needs it: every option has its value, every name is known.
 
 use std::time::Duration;
 
-use proc_macro2::TokenStream;
 use syn::{Attribute, Ident, ItemTrait, Path, Type};
 
 use crate::attr::Codec;
@@ -17,18 +16,18 @@ pub(crate) struct Service {
     /// The bare profile's queue.
     pub(crate) queue: Option<String>,
     pub(crate) codec: Codec,
-    /// Requests its queues hold.
+    /// The number of requests that each of its queues holds.
     pub(crate) max_length: Option<u32>,
     pub(crate) client: Ident,
     pub(crate) server: Ident,
     pub(crate) client_impls_trait: bool,
-    /// The object-safe twin's name, when it is wanted.
+    /// The name of the object-safe twin, with `dyn_trait`.
     pub(crate) dyn_trait: Option<Ident>,
-    /// Those that can be called; a method with a mistake is in the trait only.
+    /// The methods without a mistake; the others stand in the trait only.
     pub(crate) methods: Vec<Method>,
 }
 
-/// A method that can be called.
+/// A method without a mistake.
 pub(crate) struct Method {
     /// `#[doc]`, `#[deprecated]`, `#[cfg]`.
     pub(crate) shared_attributes: Vec<Attribute>,
@@ -52,33 +51,55 @@ pub(crate) struct Method {
 
 /// An argument of a method.
 pub(crate) enum Argument {
-    /// One that travels.
-    Value { ident: Ident, ty: Type },
+    /// One that is sent.
+    Value(Value),
     /// `&Context`, given by the server.
     Context { ident: Ident, ty: Type },
 }
 
-/// What a method gives back.
+/// An argument that is sent.
+pub(crate) struct Value {
+    pub(crate) ident: Ident,
+    pub(crate) ty: Type,
+    /// Whether its type is named like the context, which is not sent.
+    pub(crate) is_called_context: bool,
+    /// `#[rpc(default)]`.
+    pub(crate) has_default: bool,
+}
+
+/// The return type of a method.
 pub(crate) enum Output {
-    /// `T`.
-    Plain(TokenStream),
-    /// `Result<T, E>`: the whole type, `T` and `E`.
-    Fallible { whole: TokenStream, ok: TokenStream, error: TokenStream },
+    /// Not a `Result`.
+    Plain(Type),
+    /// A `Result`: the type as written, and `T` and `E` if it names both.
+    Fallible { whole: Type, sides: Option<(Type, Type)> },
+}
+
+impl Service {
+    /// Whether it has the bare profile, where the argument alone is the body.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.queue.is_some()
+    }
 }
 
 impl Method {
-    /// The arguments that travel.
-    pub(crate) fn values(&self) -> impl Iterator<Item = (&Ident, &Type)> {
+    /// The arguments that are sent.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &Value> {
         self.arguments.iter().filter_map(|argument| match argument {
-            Argument::Value { ident, ty } => Some((ident, ty)),
+            Argument::Value(value) => Some(value),
             Argument::Context { .. } => None,
         })
+    }
+
+    /// The names of the arguments that are sent.
+    pub(crate) fn value_idents(&self) -> impl Iterator<Item = &Ident> {
+        self.values().map(|value| &value.ident)
     }
 }
 
 impl Output {
-    /// As written in the trait.
-    pub(crate) fn whole(&self) -> &TokenStream {
+    /// The type as written in the trait.
+    pub(crate) fn whole(&self) -> &Type {
         match self {
             Self::Plain(whole) | Self::Fallible { whole, .. } => whole,
         }
@@ -89,14 +110,14 @@ impl Argument {
     /// Its name.
     pub(crate) fn ident(&self) -> &Ident {
         match self {
-            Self::Value { ident, .. } | Self::Context { ident, .. } => ident,
+            Self::Value(Value { ident, .. }) | Self::Context { ident, .. } => ident,
         }
     }
 
     /// Its type.
     pub(crate) fn ty(&self) -> &Type {
         match self {
-            Self::Value { ty, .. } | Self::Context { ty, .. } => ty,
+            Self::Value(Value { ty, .. }) | Self::Context { ty, .. } => ty,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Names: on the wire, in generated code, and the ones a mistyped word may have meant.
+//! Names on the wire and in generated code, and guesses at mistyped ones.
 
 use proc_macro2::{Ident, Span};
 use syn::ext::IdentExt;
@@ -9,10 +9,10 @@ pub(crate) const NAME_BYTES_MAX: usize = 100;
 /// The longest routing key and queue name in AMQP 0-9-1 (a short string).
 pub(crate) const SHORT_STRING_BYTES_MAX: usize = 255;
 
-/// What is wrong with `name` as a word of a routing key, and what to write instead; `None` when it is fine.
+/// The reason why `name` cannot be a word of a routing key, with a correction; `None` if it can.
 pub(crate) fn wire_name_mistake(name: &str) -> Option<String> {
     if name.is_empty() {
-        return Some("the name is empty; use a-z, 0-9, `_` and `-`".to_owned());
+        return Some("a name cannot be empty; use a-z, 0-9, `_` and `-`".to_owned());
     }
     if name.len() > NAME_BYTES_MAX {
         return Some(format!("the name has {} bytes; the limit is {NAME_BYTES_MAX}", name.len()));
@@ -20,14 +20,14 @@ pub(crate) fn wire_name_mistake(name: &str) -> Option<String> {
     if name.bytes().all(is_wire_byte) {
         return None;
     }
-    let rule = format!("`{name}` cannot be a name on the wire: only a-z, 0-9, `_` and `-` can");
+    let rule = format!("`{name}` cannot be a name on the wire, where only a-z, 0-9, `_` and `-` are allowed");
     Some(match similar_wire_name(name) {
-        Some(similar) => format!("{rule}; for example `{similar}`"),
+        Some(similar) => format!("{rule}, as in `{similar}`"),
         None => rule,
     })
 }
 
-/// `name` with the characters that cannot travel replaced, unless nothing is left.
+/// `name` with the characters that are not allowed replaced, unless nothing is left.
 pub(crate) fn similar_wire_name(name: &str) -> Option<String> {
     let replaced: String =
         snake_case(name).chars().map(|c| if c.is_ascii() && is_wire_byte(c as u8) { c } else { '_' }).collect();
@@ -39,7 +39,7 @@ fn is_wire_byte(byte: u8) -> bool {
     matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-')
 }
 
-/// `HttpServer` and `HTTPServer` are `http_server`; what is in snake case stays.
+/// `HttpServer` and `HTTPServer` become `http_server`; a name in snake case stays as it is.
 pub(crate) fn snake_case(name: &str) -> String {
     let chars: Vec<char> = name.chars().collect();
     let mut snake = String::with_capacity(name.len() + 4);
@@ -57,7 +57,7 @@ pub(crate) fn snake_case(name: &str) -> String {
     snake
 }
 
-/// Whichever of `known` the writer of `word` most likely meant.
+/// The one of `known` that `word` most likely stands for.
 pub(crate) fn did_you_mean<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let most_edits = (word.len() / 3).max(1);
     known
@@ -71,7 +71,7 @@ pub(crate) fn did_you_mean<'a>(word: &str, known: &[&'a str]) -> Option<&'a str>
         .map(|(_, candidate)| candidate)
 }
 
-/// How many insertions, deletions, substitutions and swaps of neighbours lead from `a` to `b` (optimal string alignment).
+/// The number of insertions, deletions, substitutions and swaps of neighbours from `a` to `b` (optimal string alignment).
 fn edits(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     // For the prefixes of `a` one and two characters shorter.
@@ -96,7 +96,7 @@ pub(crate) fn text_of(ident: &Ident) -> String {
     ident.unraw().to_string()
 }
 
-/// An identifier that users may write, found by tools at `like`, and known by the compiler to be generated.
+/// An identifier that users may write. Tools find it at `like`, and the compiler knows that it is generated.
 pub(crate) fn generated(name: &str, like: &Ident) -> Ident {
     Ident::new(name, like.span().resolved_at(Span::call_site()))
 }
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn mistyped_words_are_recognised_and_strangers_are_not() {
+    fn mistyped_words_are_recognised_and_unrelated_ones_are_not() {
         let known = ["name", "alias", "timeout", "idempotent", "oneway"];
         assert_eq!(did_you_mean("timout", &known), Some("timeout"));
         assert_eq!(did_you_mean("one_way", &known), Some("oneway"));
@@ -137,8 +137,8 @@ mod tests {
         assert_eq!(wire_name_mistake("a-b_9"), None);
         assert_eq!(wire_name_mistake(&"x".repeat(100)), None);
         assert!(wire_name_mistake(&"x".repeat(101)).unwrap().contains("101 bytes"));
-        assert!(wire_name_mistake("Fib.Fast").unwrap().ends_with("for example `fib_fast`"));
-        assert!(wire_name_mistake("ß").unwrap().ends_with("`-` can"));
+        assert!(wire_name_mistake("Fib.Fast").unwrap().ends_with("as in `fib_fast`"));
+        assert!(wire_name_mistake("ß").unwrap().ends_with("`-` are allowed"));
         wire_name_mistake("").unwrap();
     }
 }

@@ -34,6 +34,9 @@ on_both_brokers!(
     a_reply_to_nobody_does_not_stop_the_worker,
     a_service_error_is_told_in_headers,
     an_older_method_name_is_still_answered,
+    an_argument_with_a_default_may_be_missing,
+    a_missing_argument_without_a_default_is_a_bad_request,
+    a_positional_array_may_end_before_arguments_with_a_default,
 );
 
 #[derive(Serialize)]
@@ -229,4 +232,102 @@ async fn an_older_method_name_is_still_answered(stage: &Stage) {
     let reply = raw.call("rpc", "foreign-alias.total", BasicProperties::default(), br#"{"a":2,"b":3}"#).await;
     assert_eq!(header(&reply, "rpc-code"), Some("no_such_method"), "the Rust name is not on the wire");
     assert_eq!(RenamedClient::new(&stage.connect().await).total(2, 3).await.unwrap(), 5);
+}
+
+mod defaults {
+    /// As it is after `times` and `tag` were added.
+    #[rpc_core::service(name = "foreign-defaults")]
+    pub(super) trait Shout {
+        async fn shout(&self, text: String, #[rpc(default)] times: Times, tag: Option<String>) -> String;
+    }
+
+    #[derive(serde::Serialize, serde::Deserialize)]
+    pub(super) struct Times(pub(super) usize);
+
+    impl Default for Times {
+        fn default() -> Self {
+            Self(2)
+        }
+    }
+
+    pub(super) struct Voice;
+    impl Shout for Voice {
+        async fn shout(&self, text: String, times: Times, tag: Option<String>) -> String {
+            format!("{}{}", text.repeat(times.0), tag.unwrap_or_default())
+        }
+    }
+
+    /// As older callers know it.
+    pub(super) mod older {
+        #[rpc_core::service(name = "foreign-defaults")]
+        pub(crate) trait Shout {
+            async fn shout(&self, text: String) -> String;
+        }
+    }
+}
+
+/// The two cases of this service in turn: they would take each other's requests.
+static DEFAULTS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+async fn an_argument_with_a_default_may_be_missing(stage: &Stage) {
+    use defaults::{ShoutClient, ShoutServer, Times, Voice, older};
+    let _alone = DEFAULTS.lock().await;
+    let _pool = stage.pool(ShoutServer::new(Voice)).await.start().await.unwrap();
+    let connection = stage.connect().await;
+    assert_eq!(older::ShoutClient::new(&connection).shout("a".to_owned()).await.unwrap(), "aa");
+    let newer = ShoutClient::new(&connection);
+    assert_eq!(newer.shout("a".to_owned(), Times(3), Some("!".to_owned())).await.unwrap(), "aaa!");
+
+    let raw = stage.raw().await;
+    let json = || BasicProperties::default().with_content_type("application/json".into());
+    for (request, answer) in [
+        (r#"{"text": "b"}"#, r#""bb""#),
+        (r#"{"text": "b", "tag": "!"}"#, r#""bb!""#),
+        (r#"{"text": "b", "times": 1}"#, r#""b""#),
+        (r#"["b", 1, "!"]"#, r#""b!""#),
+    ] {
+        let reply = raw.call("rpc", "foreign-defaults.shout", json(), request.as_bytes()).await;
+        assert_eq!(String::from_utf8_lossy(&reply.data), answer, "{request}");
+    }
+}
+
+async fn a_missing_argument_without_a_default_is_a_bad_request(stage: &Stage) {
+    use defaults::{ShoutServer, Voice};
+    let _alone = DEFAULTS.lock().await;
+    let _pool = stage.pool(ShoutServer::new(Voice)).await.start().await.unwrap();
+    let raw = stage.raw().await;
+    let json = BasicProperties::default().with_content_type("application/json".into());
+    let empty_map = Codec::MessagePack.encode(&std::collections::BTreeMap::<String, u8>::new()).unwrap();
+    for (properties, request) in [(json, &br#"{"times": 1}"#[..]), (msgpack(), &empty_map)] {
+        let reply = raw.call("rpc", "foreign-defaults.shout", properties, request).await;
+        assert_eq!((kind(&reply), header(&reply, "rpc-code")), (Some("rpc.error"), Some("bad_request")));
+        let message = header(&reply, "rpc-message").unwrap_or_default();
+        assert!(message.contains("missing field `text`"), "{message}");
+    }
+}
+
+/// The default of the last argument applies to positional arrays, too.
+async fn a_positional_array_may_end_before_arguments_with_a_default(stage: &Stage) {
+    #[rpc_core::service(name = "foreign-positional-defaults")]
+    trait Shout {
+        async fn shout(&self, text: String, #[rpc(default)] mark: String) -> String;
+    }
+    struct Voice;
+    impl Shout for Voice {
+        async fn shout(&self, text: String, mark: String) -> String {
+            text + &mark
+        }
+    }
+    let _pool = stage.pool(ShoutServer::new(Voice)).await.start().await.unwrap();
+    let raw = stage.raw().await;
+    let json = BasicProperties::default().with_content_type("application/json".into());
+    let reply = raw.call("rpc", "foreign-positional-defaults.shout", json.clone(), br#"["c"]"#).await;
+    assert_eq!(reply.data.to_vec(), br#""c""#);
+    let one = Codec::MessagePack.encode(&("c",)).unwrap();
+    let reply = raw.call("rpc", "foreign-positional-defaults.shout", msgpack(), &one).await;
+    assert_eq!(Codec::MessagePack.decode::<String>(&reply.data).unwrap(), "c");
+    let reply = raw.call("rpc", "foreign-positional-defaults.shout", json, b"[]").await;
+    assert_eq!(header(&reply, "rpc-code"), Some("bad_request"));
+    let message = header(&reply, "rpc-message").unwrap_or_default();
+    assert!(message.contains("expected the arguments `text`, `mark`"), "{message}");
 }

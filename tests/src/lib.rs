@@ -24,7 +24,7 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc};
 pub use broker_process::BrokerProcess;
 pub use definitions::broker;
 use rpc_core::{
-    __private::{Handler, MethodDescriptor, Request, ServiceDescriptor},
+    __private::{Handler, Method, MethodDescriptor, Request, ServiceDescriptor},
     Call, Client, Context, Dispatch,
 };
 pub use script::Script;
@@ -171,8 +171,16 @@ impl NamedProbe {
     pub fn ask(&self, question: &str, is_idempotent: bool) -> Call<String> {
         let method = self.descriptor.methods.iter().position(|method| method.idempotent == is_idempotent);
         let method = method.expect("a Probe has one of each");
-        self.client.__call(self.descriptor, method, &[question])
+        self.client.__call::<Ask>(self.descriptor, method, &[question.to_owned()])
     }
+}
+
+/// Both methods of a `Probe`, their argument as a positional array.
+struct Ask;
+
+impl Method for Ask {
+    type Arguments = [String; 1];
+    type Ok = String;
 }
 
 mod named_probe {

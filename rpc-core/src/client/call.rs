@@ -21,6 +21,7 @@ use crate::{
     codec::{Codec, CodecError},
     connection::transport::HeaderValue,
     error::CallError,
+    method::Outcome,
     service::ServiceDescriptor,
 };
 
@@ -54,6 +55,11 @@ pub(super) type DecodeError<E> = fn(Codec, &[u8]) -> Result<E, CodecError>;
 /// For methods whose handler cannot fail.
 pub(super) fn no_service_error(_: Codec, _: &[u8]) -> Result<Infallible, CodecError> {
     Err(Codec::unexpected_service_error())
+}
+
+/// For methods that return a `Result`.
+pub(super) fn service_error<E: Outcome>(codec: Codec, body: &[u8]) -> Result<E, CodecError> {
+    codec.decode(body).map(E::from_wire)
 }
 
 impl<T, E> Call<T, E> {

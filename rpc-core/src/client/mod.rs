@@ -18,12 +18,16 @@ use std::{
     time::Duration,
 };
 
-use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 pub use self::call::{Call, CallFuture};
 use self::{oneway::ConfirmChannel, reply_queue::Session};
-use crate::{connection::Connection, error::Error, service::ServiceDescriptor};
+use crate::{
+    connection::Connection,
+    error::Error,
+    method::{FallibleMethod, Method},
+    service::ServiceDescriptor,
+};
 
 /// How a client makes its calls.
 #[derive(Debug, Clone)]
@@ -167,28 +171,24 @@ impl Client {
 
     /// A call of a method that cannot fail. For generated code.
     #[doc(hidden)]
-    pub fn __call<A, T>(&self, service: &'static ServiceDescriptor, method: usize, arguments: &A) -> Call<T>
-    where
-        A: Serialize + ?Sized,
-        T: DeserializeOwned,
-    {
+    pub fn __call<M: Method>(
+        &self,
+        service: &'static ServiceDescriptor,
+        method: usize,
+        arguments: &M::Arguments,
+    ) -> Call<M::Ok> {
         Call::new(self.clone(), service, method, service.codec.encode(arguments), call::no_service_error)
     }
 
     /// A call of a method that returns `Result<T, E>`. For generated code.
     #[doc(hidden)]
-    pub fn __call_fallible<A, T, E>(
+    pub fn __call_fallible<M: FallibleMethod>(
         &self,
         service: &'static ServiceDescriptor,
         method: usize,
-        arguments: &A,
-    ) -> Call<T, E>
-    where
-        A: Serialize + ?Sized,
-        T: DeserializeOwned,
-        E: DeserializeOwned,
-    {
-        Call::new(self.clone(), service, method, service.codec.encode(arguments), crate::Codec::decode)
+        arguments: &M::Arguments,
+    ) -> Call<M::Ok, M::Error> {
+        Call::new(self.clone(), service, method, service.codec.encode(arguments), call::service_error)
     }
 
     /// The session, unless there is none or it has ended.

@@ -11,7 +11,7 @@ use std::{
     task::{self, Poll},
 };
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 use tokio::{
     runtime::Handle,
     time::{Instant, Sleep, sleep_until},
@@ -22,6 +22,7 @@ use crate::{
     connection::{Delivery, transport::Properties},
     context::Context,
     envelope::{self, Code, Manner},
+    method::{FallibleMethod, Method, Outcome},
     service::ServiceDescriptor,
 };
 
@@ -55,7 +56,7 @@ impl Request {
     ///
     /// # Errors
     /// The answer to give when they cannot be read.
-    pub fn arguments<A: DeserializeOwned>(&self) -> Result<A, Response> {
+    pub fn arguments<M: Method>(&self) -> Result<M::Arguments, Response> {
         self.codec
             .decode(self.context.delivery().body())
             .map_err(|error| Response::failed(Code::BadRequest, format!("arguments: {error}")))
@@ -67,15 +68,15 @@ impl Request {
     }
 
     /// Answers with a result.
-    pub fn reply<T: Serialize>(self, value: &T) -> Response {
-        self.encoded(value, Answer::Ok)
+    pub fn reply<M: Method>(self, value: &M::Ok) -> Response {
+        self.encoded(value.as_wire(), Answer::Ok)
     }
 
     /// Answers with a result or the service's error.
-    pub fn reply_result<T: Serialize, E: Serialize>(self, result: &Result<T, E>) -> Response {
+    pub fn reply_result<M: FallibleMethod>(self, result: &Result<M::Ok, M::Error>) -> Response {
         match result {
-            Ok(value) => self.encoded(value, Answer::Ok),
-            Err(error) => self.encoded(error, Answer::ServiceError),
+            Ok(value) => self.encoded(value.as_wire(), Answer::Ok),
+            Err(error) => self.encoded(error.as_wire(), Answer::ServiceError),
         }
     }
 

@@ -3,13 +3,16 @@
 use proc_macro2::TokenStream;
 use quote::quote;
 
-use super::{arguments_struct, is_bare, option, parameters};
+use super::{
+    tokens::{option, parameters},
+    types,
+};
 use crate::{
     attr::Codec,
-    model::{Argument, Method, Output, Service},
+    model::{Argument, Method, Output, Service, Value},
 };
 
-/// The type, and what is implemented for it.
+/// The type, and its implementations.
 pub(super) fn expand(service: &Service) -> (TokenStream, TokenStream) {
     let Service { krate, client, item, .. } = service;
     let (vis, trait_ident) = (&item.vis, &item.ident);
@@ -27,7 +30,6 @@ pub(super) fn expand(service: &Service) -> (TokenStream, TokenStream) {
     let impls = quote! {
         #descriptor
 
-        #[allow(deprecated, dead_code)]
         impl #client {
             /// A client with the default options. Nothing is sent before the first call.
             #vis fn new(connection: &#krate::Connection) -> Self {
@@ -39,12 +41,12 @@ pub(super) fn expand(service: &Service) -> (TokenStream, TokenStream) {
                 Self { client: #krate::Client::with_options(connection, options) }
             }
 
-            /// A client that shares the reply queue of another one, of whatever service.
+            /// A client that shares the reply queue of `client`, which may be another service's.
             #vis fn from_client(client: #krate::Client) -> Self {
                 Self { client }
             }
 
-            /// The untyped client beneath.
+            /// The client that sends the calls.
             #vis fn client(&self) -> &#krate::Client {
                 &self.client
             }
@@ -77,35 +79,24 @@ fn method_tokens(service: &Service, method: &Method) -> TokenStream {
         let doc = format!(" Calls `{}`.", method.name);
         quote!(#[doc = #doc])
     });
-    let parameters = method.values().map(|(ident, ty)| quote!(#ident: #ty));
+    let parameters = method.values().map(|Value { ident, ty, .. }| quote!(#ident: #ty));
+    let (ok, error) = types::sides(service, &method.output);
     let (result, call) = match &method.output {
-        Output::Plain(ty) => (quote!(#krate::Call<#ty>), quote!(__call)),
-        Output::Fallible { ok, error, .. } => (quote!(#krate::Call<#ok, #error>), quote!(__call_fallible)),
+        Output::Plain(_) => (quote!(#krate::Call<#ok>), quote!(__call)),
+        Output::Fallible { .. } => (quote!(#krate::Call<#ok, #error>), quote!(__call_fallible)),
     };
-    let body = if is_bare(service) {
-        let argument = match method.values().next() {
-            Some((ident, _)) => quote!(&#ident),
-            None => quote!(&()),
-        };
-        quote!(self.client.#call(&__SERVICE, __Method::#ident as usize, #argument))
-    } else {
-        let arguments = arguments_struct(service, method, "Serialize");
-        let idents = method.values().map(|(ident, _)| ident);
-        quote! {
-            #arguments
-            self.client.#call(&__SERVICE, __Method::#ident as usize, &__Arguments { #(#idents),* })
-        }
-    };
+    let marker = types::marker(method);
+    let arguments = types::arguments(service, method);
     quote! {
         #doc
         #(#shared_attributes)*
         #vis fn #ident(&self, #(#parameters),*) -> #result {
-            #body
+            self.client.#call::<#marker>(&__SERVICE, __Method::#ident as usize, &#arguments)
         }
     }
 }
 
-/// The service as a constant, and its methods' indices: an enum, so that `#[cfg]` leaves no gaps.
+/// The service as a constant, and the indices of its methods: an enum, so that `#[cfg]` leaves no gaps.
 fn descriptor(service: &Service) -> TokenStream {
     let Service { krate, name, version, .. } = service;
     let queue = option(service.queue.as_ref());
@@ -116,42 +107,7 @@ fn descriptor(service: &Service) -> TokenStream {
         Codec::Text => quote!(Text),
     };
     let variants = service.methods.iter().map(|Method { cfgs, ident, .. }| quote!(#(#cfgs)* #ident,));
-    let methods = service.methods.iter().map(|method| {
-        let Method {
-            cfgs, name, routing_key, aliases, idempotent, oneway, blocking, no_cancel, queue, priority, ..
-        } = method;
-        let mut options = Vec::new();
-        if !aliases.is_empty() {
-            options.push(quote!(aliases: &[#(#aliases),*]));
-        }
-        if let Some(timeout) = method.timeout {
-            let milliseconds = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-            let timeout = option(Some(quote!(::core::time::Duration::from_millis(#milliseconds))));
-            options.push(quote!(timeout: #timeout));
-        }
-        for (field, is_set) in
-            [("idempotent", idempotent), ("oneway", oneway), ("blocking", blocking), ("no_cancel", no_cancel)]
-        {
-            if *is_set {
-                let field = quote::format_ident!("{field}");
-                options.push(quote!(#field: true));
-            }
-        }
-        if let Some(queue) = queue {
-            let queue = option(Some(queue));
-            options.push(quote!(queue: #queue));
-        }
-        if let Some(priority) = priority {
-            let priority = option(Some(priority));
-            options.push(quote!(priority: #priority));
-        }
-        let new = quote!(#krate::__private::MethodDescriptor::new(#name, #routing_key));
-        if options.is_empty() {
-            quote!(#(#cfgs)* #new,)
-        } else {
-            quote!(#(#cfgs)* #krate::__private::MethodDescriptor { #(#options,)* ..#new },)
-        }
-    });
+    let methods = service.methods.iter().map(|method| method_descriptor(service, method));
     quote! {
         static __SERVICE: #krate::__private::ServiceDescriptor = #krate::__private::ServiceDescriptor {
             name: #name,
@@ -159,13 +115,48 @@ fn descriptor(service: &Service) -> TokenStream {
             queue: #queue,
             codec: #krate::__private::Codec::#codec,
             max_length: #max_length,
-            methods: &[#(#methods)*],
+            methods: &[#(#methods,)*],
         };
 
-        #[allow(non_camel_case_types, dead_code)]
         enum __Method {
             #(#variants)*
         }
+    }
+}
+
+/// A method with the options that differ from the defaults.
+fn method_descriptor(service: &Service, method: &Method) -> TokenStream {
+    let krate = &service.krate;
+    let Method { cfgs, name, routing_key, aliases, .. } = method;
+    let mut options = Vec::new();
+    if !aliases.is_empty() {
+        options.push(quote!(aliases: &[#(#aliases),*]));
+    }
+    if let Some(timeout) = method.timeout {
+        let milliseconds = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        let timeout = option(Some(quote!(::core::time::Duration::from_millis(#milliseconds))));
+        options.push(quote!(timeout: #timeout));
+    }
+    let flags = [
+        (method.idempotent, quote!(idempotent)),
+        (method.oneway, quote!(oneway)),
+        (method.blocking, quote!(blocking)),
+        (method.no_cancel, quote!(no_cancel)),
+    ];
+    options.extend(flags.into_iter().filter(|(is_set, _)| *is_set).map(|(_, field)| quote!(#field: true)));
+    if let Some(queue) = &method.queue {
+        let queue = option(Some(queue));
+        options.push(quote!(queue: #queue));
+    }
+    if let Some(priority) = method.priority {
+        let priority = option(Some(priority));
+        options.push(quote!(priority: #priority));
+    }
+    let new = quote!(#krate::__private::MethodDescriptor::new(#name, #routing_key));
+    if options.is_empty() {
+        quote!(#(#cfgs)* #new)
+    } else {
+        quote!(#(#cfgs)* #krate::__private::MethodDescriptor { #(#options,)* ..#new })
     }
 }
 
@@ -177,32 +168,20 @@ fn as_trait(service: &Service) -> TokenStream {
         let Method { cfgs, ident, output, .. } = method;
         let parameters = parameters(method);
         let output = output.whole();
-        let arguments = method.values().map(|(ident, _)| ident);
+        let arguments = method.value_idents();
         let ignored = method.arguments.iter().filter_map(|argument| match argument {
             Argument::Context { ident, .. } => Some(quote!(let _ = #ident;)),
-            Argument::Value { .. } => None,
+            Argument::Value(_) => None,
         });
         quote! {
             #(#cfgs)*
-            fn #ident(
-                &self,
-                #(#parameters),*
-            ) -> impl ::core::future::Future<Output = #output> + ::core::marker::Send {
+            async fn #ident(&self, #(#parameters),*) -> #output {
                 #(#ignored)*
-                let call = #client::#ident(self, #(#arguments),*);
-                async move {
-                    match ::core::future::IntoFuture::into_future(call).await {
-                        ::core::result::Result::Ok(value) => ::core::result::Result::Ok(value),
-                        ::core::result::Result::Err(error) => {
-                            ::core::result::Result::Err(#krate::CallError::into_service(error))
-                        }
-                    }
-                }
+                #client::#ident(self, #(#arguments),*).await.map_err(#krate::CallError::into_service)
             }
         }
     });
     quote! {
-        #[allow(deprecated)]
         impl #trait_ident for #client {
             #(#methods)*
         }

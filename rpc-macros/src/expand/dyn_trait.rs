@@ -1,102 +1,90 @@
-//! The object-safe twin: the same methods with boxed futures, and the trait for a box of it.
+//! The object-safe twin, written with `#[async_trait]`, and the service's trait for a box of it.
 
 use proc_macro2::TokenStream;
 use quote::quote;
-use syn::{Ident, Type, visit_mut::VisitMut};
+use syn::Ident;
 
+use super::tokens::parameters;
 use crate::model::{Argument, Method, Service};
 
-/// The twin and what connects it with the trait.
+/// The twin, its implementation for every server, and the trait's implementations for `Box<dyn Twin>` and `Arc<dyn Twin>`.
 pub(super) fn expand(service: &Service, twin: &Ident) -> TokenStream {
-    let item = &service.item;
+    let Service { krate, item, .. } = service;
     let (vis, trait_ident) = (&item.vis, &item.ident);
-    let doc = format!(" [`{trait_ident}`] as `dyn {twin}`: every implementation has it, and a box of it is one.");
-    let declared = service.methods.iter().map(|method| {
-        let signature = boxed_signature(method);
-        let Method { shared_attributes, .. } = method;
-        let doc = shared_attributes.iter().all(|attribute| !attribute.path().is_ident("doc")).then(|| {
-            let doc = format!(" As [`{trait_ident}::{}`].", method.ident);
-            quote!(#[doc = #doc])
-        });
-        quote!(#doc #(#shared_attributes)* #signature;)
-    });
-    let implemented = service.methods.iter().map(|method| {
+    let doc = format!(
+        " [`{trait_ident}`] as an object-safe trait: every implementation of [`{trait_ident}`] implements it, and \
+         `Box<dyn {twin}>` and `Arc<dyn {twin}>` implement [`{trait_ident}`]."
+    );
+    let declared = service.methods.iter().map(|method| declaration(trait_ident, method));
+    let forwarded = service.methods.iter().map(|method| {
         let Method { cfgs, ident, .. } = method;
-        let signature = boxed_signature(method);
-        let arguments = idents(method);
+        let signature = signature(method);
+        let arguments = method.arguments.iter().map(Argument::ident);
         quote! {
             #(#cfgs)*
             #signature {
-                ::std::boxed::Box::pin(<T as #trait_ident>::#ident(self, #(#arguments),*))
+                <T as #trait_ident>::#ident(self, #(#arguments),*).await
             }
         }
     });
-    let pointers = [quote!(::std::boxed::Box), quote!(::std::sync::Arc)].map(|pointer| {
-        let methods = service.methods.iter().map(|method| {
-            let Method { cfgs, ident, output, .. } = method;
-            let parameters = super::parameters(method);
-            let arguments = idents(method);
-            let output = output.whole();
-            quote! {
-                #(#cfgs)*
-                fn #ident(
-                    &self,
-                    #(#parameters),*
-                ) -> impl ::core::future::Future<Output = #output> + ::core::marker::Send {
-                    async move { <dyn #twin as #twin>::#ident(&**self, #(#arguments),*).await }
-                }
-            }
-        });
-        quote! {
-            #[allow(deprecated)]
-            impl #trait_ident for #pointer<dyn #twin> {
-                #(#methods)*
-            }
-        }
-    });
+    let pointers = [quote!(::std::boxed::Box), quote!(::std::sync::Arc)];
+    let pointers = pointers.iter().map(|pointer| impl_for_pointer(service, twin, pointer));
     quote! {
+        #[allow(unused_imports)]
+        use #krate::__private::async_trait_prelude::*;
+
         #[doc = #doc]
+        #[#krate::__private::async_trait]
         #vis trait #twin: ::core::marker::Send + ::core::marker::Sync + 'static {
             #(#declared)*
         }
 
         #[allow(deprecated)]
+        #[#krate::__private::async_trait]
         impl<T: #trait_ident> #twin for T {
-            #(#implemented)*
+            #(#forwarded)*
         }
 
         #(#pointers)*
     }
 }
 
-fn idents(method: &Method) -> impl Iterator<Item = &Ident> {
-    method.arguments.iter().map(Argument::ident)
+fn declaration(trait_ident: &Ident, method: &Method) -> TokenStream {
+    let Method { shared_attributes, ident, .. } = method;
+    let doc = shared_attributes.iter().all(|attribute| !attribute.path().is_ident("doc")).then(|| {
+        let doc = format!(" As [`{trait_ident}::{ident}`].");
+        quote!(#[doc = #doc])
+    });
+    let signature = signature(method);
+    quote!(#doc #(#shared_attributes)* #signature;)
 }
 
-/// `fn m<'a>(&'a self, …) -> Pin<Box<dyn Future<Output = R> + Send + 'a>>`.
-fn boxed_signature(method: &Method) -> TokenStream {
-    struct Name;
-    impl VisitMut for Name {
-        fn visit_type_reference_mut(&mut self, reference: &mut syn::TypeReference) {
-            reference.lifetime = Some(syn::parse_quote!('a));
-        }
-    }
-    let ident = &method.ident;
-    let output = method.output.whole();
-    let parameters = method.arguments.iter().map(|argument| match argument {
-        Argument::Value { ident, ty } => quote!(#ident: #ty),
-        Argument::Context { ident, ty } => {
-            let mut ty: Type = ty.clone();
-            Name.visit_type_mut(&mut ty);
-            quote!(#ident: #ty)
+/// `impl Trait for Box<dyn Twin>`.
+fn impl_for_pointer(service: &Service, twin: &Ident, pointer: &TokenStream) -> TokenStream {
+    let trait_ident = &service.item.ident;
+    let methods = service.methods.iter().map(|method| {
+        let Method { cfgs, ident, .. } = method;
+        let signature = signature(method);
+        let arguments = method.arguments.iter().map(Argument::ident);
+        quote! {
+            #(#cfgs)*
+            #signature {
+                <dyn #twin as #twin>::#ident(&**self, #(#arguments),*).await
+            }
         }
     });
     quote! {
-        fn #ident<'a>(
-            &'a self,
-            #(#parameters),*
-        ) -> ::core::pin::Pin<
-            ::std::boxed::Box<dyn ::core::future::Future<Output = #output> + ::core::marker::Send + 'a>,
-        >
+        #[allow(deprecated)]
+        impl #trait_ident for #pointer<dyn #twin> {
+            #(#methods)*
+        }
     }
+}
+
+/// `async fn m(&self, …) -> R`.
+fn signature(method: &Method) -> TokenStream {
+    let Method { ident, output, .. } = method;
+    let parameters = parameters(method);
+    let output = output.whole();
+    quote!(async fn #ident(&self, #(#parameters),*) -> #output)
 }

@@ -1,12 +1,13 @@
 //! The server: reads a request's arguments, calls the implementation, writes its result.
 
 use proc_macro2::TokenStream;
-use quote::quote;
+use quote::{quote, quote_spanned};
+use syn::spanned::Spanned;
 
-use super::{arguments_struct, is_bare};
-use crate::model::{Argument, Method, Output, Service};
+use super::types;
+use crate::model::{Argument, Method, Output, Service, Value};
 
-/// The type, and what is implemented for it.
+/// The type, and its implementations.
 pub(super) fn expand(service: &Service) -> (TokenStream, TokenStream) {
     let Service { krate, server, item, .. } = service;
     let (vis, trait_ident) = (&item.vis, &item.ident);
@@ -20,14 +21,13 @@ pub(super) fn expand(service: &Service) -> (TokenStream, TokenStream) {
     let name = server.to_string();
     let arms = service.methods.iter().map(|method| arm(service, method));
     let impls = quote! {
-        #[allow(dead_code)]
         impl<T> #server<T> {
             /// Serves `service`.
             #vis fn new(service: T) -> Self {
                 Self { service: ::std::sync::Arc::new(service) }
             }
 
-            /// Serves an implementation that is used elsewhere too.
+            /// Serves an implementation that is shared with other parts of the program.
             #vis fn from_arc(service: ::std::sync::Arc<T>) -> Self {
                 Self { service }
             }
@@ -45,7 +45,6 @@ pub(super) fn expand(service: &Service) -> (TokenStream, TokenStream) {
             }
         }
 
-        #[allow(deprecated)]
         impl<T: #trait_ident> #krate::__private::Dispatch for #server<T> {
             fn descriptor(&self) -> &'static #krate::__private::ServiceDescriptor {
                 &__SERVICE
@@ -70,17 +69,10 @@ fn arm(service: &Service, method: &Method) -> TokenStream {
     let Service { krate, item, .. } = service;
     let trait_ident = &item.ident;
     let Method { cfgs, ident, .. } = method;
-    let (structure, pattern) = if is_bare(service) {
-        match method.values().next() {
-            Some((ident, ty)) => (quote!(), quote!(let #ident: #ty)),
-            None => (quote!(), quote!(let (): ())),
-        }
-    } else {
-        let idents = method.values().map(|(ident, _)| ident);
-        (arguments_struct(service, method, "Deserialize"), quote!(let __Arguments { #(#idents),* }))
-    };
+    let marker = types::marker(method);
+    let pattern = types::arguments(service, method);
     let arguments = method.arguments.iter().map(|argument| match argument {
-        Argument::Value { ident, .. } => quote!(#ident),
+        Argument::Value(Value { ident, .. }) => quote!(#ident),
         Argument::Context { .. } => quote!(__request.context()),
     });
     let call = quote!(<T as #trait_ident>::#ident(&*__service, #(#arguments),*).await);
@@ -91,20 +83,23 @@ fn arm(service: &Service, method: &Method) -> TokenStream {
         },
         Output::Plain(_) => quote! {
             let __result = #call;
-            __request.reply(&__result)
+            __request.reply::<#marker>(&__result)
         },
-        Output::Fallible { .. } => quote! {
-            let __result = #call;
-            __request.reply_result(&__result)
-        },
+        Output::Fallible { whole, .. } => {
+            // The error of a `Result` that is not the standard one points at the type.
+            let result = quote_spanned!(whole.span()=> &__result);
+            quote! {
+                let __result = #call;
+                __request.reply_result::<#marker>(#result)
+            }
+        }
     };
     let start = if method.blocking { quote!(#krate::__private::blocking) } else { quote!(::std::boxed::Box::pin) };
     quote! {
         #(#cfgs)*
         __method if __method == __Method::#ident as usize => {
-            #structure
             #start(async move {
-                #pattern = match __request.arguments() {
+                let #pattern = match __request.arguments::<#marker>() {
                     ::core::result::Result::Ok(arguments) => arguments,
                     ::core::result::Result::Err(refused) => return refused,
                 };

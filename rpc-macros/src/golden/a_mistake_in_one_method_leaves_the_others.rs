@@ -19,7 +19,30 @@ struct HalfClient {
 struct HalfServer<T> {
     service: ::std::sync::Arc<T>,
 }
+#[allow(deprecated, dead_code, non_camel_case_types, unused_imports)]
 const _: () = {
+    use ::rpc_core::__private::NotAResult as _;
+    struct __good;
+    #[::core::prelude::v1::derive(
+        ::rpc_core::__private::serde::Serialize,
+        ::rpc_core::__private::serde::Deserialize,
+    )]
+    #[serde(
+        crate = "::rpc_core::__private::serde",
+        bound = "A0: ::rpc_core::__private::Argument",
+        expecting = "the argument `n`, in a map or an array"
+    )]
+    struct __ArgumentsOf_good<A0> {
+        n: A0,
+    }
+    impl ::rpc_core::__private::Method for __good {
+        type Arguments = __ArgumentsOf_good<u32>;
+        type Ok = u32;
+    }
+    const _: () = ::core::assert!(
+        ! ::rpc_core::__private::Probe:: < u32 > ::IS_RESULT,
+        "this is a `Result` under another name: write `Result<T, E>`"
+    );
     static __SERVICE: ::rpc_core::__private::ServiceDescriptor = ::rpc_core::__private::ServiceDescriptor {
         name: "half",
         version: 1u32,
@@ -28,11 +51,9 @@ const _: () = {
         max_length: ::core::option::Option::None,
         methods: &[::rpc_core::__private::MethodDescriptor::new("good", "half.good")],
     };
-    #[allow(non_camel_case_types, dead_code)]
     enum __Method {
         good,
     }
-    #[allow(deprecated, dead_code)]
     impl HalfClient {
         /// A client with the default options. Nothing is sent before the first call.
         fn new(connection: &::rpc_core::Connection) -> Self {
@@ -49,22 +70,20 @@ const _: () = {
                 client: ::rpc_core::Client::with_options(connection, options),
             }
         }
-        /// A client that shares the reply queue of another one, of whatever service.
+        /// A client that shares the reply queue of `client`, which may be another service's.
         fn from_client(client: ::rpc_core::Client) -> Self {
             Self { client }
         }
-        /// The untyped client beneath.
+        /// The client that sends the calls.
         fn client(&self) -> &::rpc_core::Client {
             &self.client
         }
         /// Calls `good`.
         fn good(&self, n: u32) -> ::rpc_core::Call<u32> {
-            #[::core::prelude::v1::derive(::rpc_core::__private::serde::Serialize)]
-            #[serde(crate = "::rpc_core::__private::serde")]
-            struct __Arguments {
-                n: u32,
-            }
-            self.client.__call(&__SERVICE, __Method::good as usize, &__Arguments { n })
+            self.client
+                .__call::<
+                    __good,
+                >(&__SERVICE, __Method::good as usize, &__ArgumentsOf_good { n })
         }
     }
     impl ::core::clone::Clone for HalfClient {
@@ -79,7 +98,6 @@ const _: () = {
             f.debug_struct("HalfClient").field("client", &self.client).finish()
         }
     }
-    #[allow(dead_code)]
     impl<T> HalfServer<T> {
         /// Serves `service`.
         fn new(service: T) -> Self {
@@ -87,7 +105,7 @@ const _: () = {
                 service: ::std::sync::Arc::new(service),
             }
         }
-        /// Serves an implementation that is used elsewhere too.
+        /// Serves an implementation that is shared with other parts of the program.
         fn from_arc(service: ::std::sync::Arc<T>) -> Self {
             Self { service }
         }
@@ -104,7 +122,6 @@ const _: () = {
             f.debug_struct("HalfServer").finish_non_exhaustive()
         }
     }
-    #[allow(deprecated)]
     impl<T: Half> ::rpc_core::__private::Dispatch for HalfServer<T> {
         fn descriptor(&self) -> &'static ::rpc_core::__private::ServiceDescriptor {
             &__SERVICE
@@ -116,20 +133,15 @@ const _: () = {
             let __service = ::core::clone::Clone::clone(&self.service);
             match __request.method() {
                 __method if __method == __Method::good as usize => {
-                    #[::core::prelude::v1::derive(
-                        ::rpc_core::__private::serde::Deserialize
-                    )]
-                    #[serde(crate = "::rpc_core::__private::serde")]
-                    struct __Arguments {
-                        n: u32,
-                    }
                     ::std::boxed::Box::pin(async move {
-                        let __Arguments { n } = match __request.arguments() {
+                        let __ArgumentsOf_good { n } = match __request
+                            .arguments::<__good>()
+                        {
                             ::core::result::Result::Ok(arguments) => arguments,
                             ::core::result::Result::Err(refused) => return refused,
                         };
                         let __result = <T as Half>::good(&*__service, n).await;
-                        __request.reply(&__result)
+                        __request.reply::<__good>(&__result)
                     })
                 }
                 _ => {
@@ -141,5 +153,5 @@ const _: () = {
     }
 };
 ::core::compile_error! {
-    "an argument travels to another process and owns its data: write `String`"
+    "an argument is sent to another process and must own its data: write `String`"
 }

@@ -15,7 +15,30 @@ pub(crate) struct TutorialClient {
 pub(crate) struct TutorialServer<T> {
     service: ::std::sync::Arc<T>,
 }
+#[allow(deprecated, dead_code, non_camel_case_types, unused_imports)]
 const _: () = {
+    use ::rpc_core::__private::NotAResult as _;
+    struct __fib;
+    #[::core::prelude::v1::derive(
+        ::rpc_core::__private::serde::Serialize,
+        ::rpc_core::__private::serde::Deserialize,
+    )]
+    #[serde(
+        crate = "::rpc_core::__private::serde",
+        transparent,
+        bound = "A0: ::rpc_core::__private::Argument"
+    )]
+    struct __ArgumentsOf_fib<A0> {
+        n: A0,
+    }
+    impl ::rpc_core::__private::Method for __fib {
+        type Arguments = __ArgumentsOf_fib<u32>;
+        type Ok = u64;
+    }
+    const _: () = ::core::assert!(
+        ! ::rpc_core::__private::Probe:: < u64 > ::IS_RESULT,
+        "this is a `Result` under another name: write `Result<T, E>`"
+    );
     static __SERVICE: ::rpc_core::__private::ServiceDescriptor = ::rpc_core::__private::ServiceDescriptor {
         name: "tutorial",
         version: 1u32,
@@ -24,11 +47,9 @@ const _: () = {
         max_length: ::core::option::Option::None,
         methods: &[::rpc_core::__private::MethodDescriptor::new("fib", "rpc_queue")],
     };
-    #[allow(non_camel_case_types, dead_code)]
     enum __Method {
         fib,
     }
-    #[allow(deprecated, dead_code)]
     impl TutorialClient {
         /// A client with the default options. Nothing is sent before the first call.
         pub(crate) fn new(connection: &::rpc_core::Connection) -> Self {
@@ -45,17 +66,20 @@ const _: () = {
                 client: ::rpc_core::Client::with_options(connection, options),
             }
         }
-        /// A client that shares the reply queue of another one, of whatever service.
+        /// A client that shares the reply queue of `client`, which may be another service's.
         pub(crate) fn from_client(client: ::rpc_core::Client) -> Self {
             Self { client }
         }
-        /// The untyped client beneath.
+        /// The client that sends the calls.
         pub(crate) fn client(&self) -> &::rpc_core::Client {
             &self.client
         }
         /// Calls `fib`.
         pub(crate) fn fib(&self, n: u32) -> ::rpc_core::Call<u64> {
-            self.client.__call(&__SERVICE, __Method::fib as usize, &n)
+            self.client
+                .__call::<
+                    __fib,
+                >(&__SERVICE, __Method::fib as usize, &__ArgumentsOf_fib { n })
         }
     }
     impl ::core::clone::Clone for TutorialClient {
@@ -70,7 +94,6 @@ const _: () = {
             f.debug_struct("TutorialClient").field("client", &self.client).finish()
         }
     }
-    #[allow(dead_code)]
     impl<T> TutorialServer<T> {
         /// Serves `service`.
         pub(crate) fn new(service: T) -> Self {
@@ -78,7 +101,7 @@ const _: () = {
                 service: ::std::sync::Arc::new(service),
             }
         }
-        /// Serves an implementation that is used elsewhere too.
+        /// Serves an implementation that is shared with other parts of the program.
         pub(crate) fn from_arc(service: ::std::sync::Arc<T>) -> Self {
             Self { service }
         }
@@ -95,7 +118,6 @@ const _: () = {
             f.debug_struct("TutorialServer").finish_non_exhaustive()
         }
     }
-    #[allow(deprecated)]
     impl<T: Tutorial> ::rpc_core::__private::Dispatch for TutorialServer<T> {
         fn descriptor(&self) -> &'static ::rpc_core::__private::ServiceDescriptor {
             &__SERVICE
@@ -108,12 +130,14 @@ const _: () = {
             match __request.method() {
                 __method if __method == __Method::fib as usize => {
                     ::std::boxed::Box::pin(async move {
-                        let n: u32 = match __request.arguments() {
+                        let __ArgumentsOf_fib { n } = match __request
+                            .arguments::<__fib>()
+                        {
                             ::core::result::Result::Ok(arguments) => arguments,
                             ::core::result::Result::Err(refused) => return refused,
                         };
                         let __result = <T as Tutorial>::fib(&*__service, n).await;
-                        __request.reply(&__result)
+                        __request.reply::<__fib>(&__result)
                     })
                 }
                 _ => {

@@ -19,66 +19,77 @@ pub struct StoreClient {
 pub struct StoreServer<T> {
     service: ::std::sync::Arc<T>,
 }
-/// [`Store`] as `dyn DynStore`: every implementation has it, and a box of it is one.
+#[allow(unused_imports)]
+use my::rpc::__private::async_trait_prelude::*;
+/// [`Store`] as an object-safe trait: every implementation of [`Store`] implements it, and `Box<dyn DynStore>` and `Arc<dyn DynStore>` implement [`Store`].
+#[my::rpc::__private::async_trait]
 pub trait DynStore: ::core::marker::Send + ::core::marker::Sync + 'static {
     /// As [`Store::put`].
-    fn put<'a>(
-        &'a self,
-        ctx: &'a Context,
+    async fn put(
+        &self,
+        ctx: &Context,
         key: String,
         value: Vec<u8>,
-    ) -> ::core::pin::Pin<
-        ::std::boxed::Box<
-            dyn ::core::future::Future<
-                Output = Result<(), StoreError>,
-            > + ::core::marker::Send + 'a,
-        >,
-    >;
+    ) -> Result<(), StoreError>;
 }
 #[allow(deprecated)]
+#[my::rpc::__private::async_trait]
 impl<T: Store> DynStore for T {
-    fn put<'a>(
-        &'a self,
-        ctx: &'a Context,
+    async fn put(
+        &self,
+        ctx: &Context,
         key: String,
         value: Vec<u8>,
-    ) -> ::core::pin::Pin<
-        ::std::boxed::Box<
-            dyn ::core::future::Future<
-                Output = Result<(), StoreError>,
-            > + ::core::marker::Send + 'a,
-        >,
-    > {
-        ::std::boxed::Box::pin(<T as Store>::put(self, ctx, key, value))
+    ) -> Result<(), StoreError> {
+        <T as Store>::put(self, ctx, key, value).await
     }
 }
 #[allow(deprecated)]
 impl Store for ::std::boxed::Box<dyn DynStore> {
-    fn put(
+    async fn put(
         &self,
         ctx: &Context,
         key: String,
         value: Vec<u8>,
-    ) -> impl ::core::future::Future<
-        Output = Result<(), StoreError>,
-    > + ::core::marker::Send {
-        async move { <dyn DynStore as DynStore>::put(&**self, ctx, key, value).await }
+    ) -> Result<(), StoreError> {
+        <dyn DynStore as DynStore>::put(&**self, ctx, key, value).await
     }
 }
 #[allow(deprecated)]
 impl Store for ::std::sync::Arc<dyn DynStore> {
-    fn put(
+    async fn put(
         &self,
         ctx: &Context,
         key: String,
         value: Vec<u8>,
-    ) -> impl ::core::future::Future<
-        Output = Result<(), StoreError>,
-    > + ::core::marker::Send {
-        async move { <dyn DynStore as DynStore>::put(&**self, ctx, key, value).await }
+    ) -> Result<(), StoreError> {
+        <dyn DynStore as DynStore>::put(&**self, ctx, key, value).await
     }
 }
+#[allow(deprecated, dead_code, non_camel_case_types, unused_imports)]
 const _: () = {
+    use my::rpc::__private::NotAResult as _;
+    struct __put;
+    #[::core::prelude::v1::derive(
+        my::rpc::__private::serde::Serialize,
+        my::rpc::__private::serde::Deserialize,
+    )]
+    #[serde(
+        crate = "my::rpc::__private::serde",
+        bound = "A0: my::rpc::__private::Argument, A1: my::rpc::__private::Argument",
+        expecting = "the arguments `key`, `value`, by name in a map or in this order in an array"
+    )]
+    struct __ArgumentsOf_put<A0, A1> {
+        key: A0,
+        value: A1,
+    }
+    impl my::rpc::__private::Method for __put {
+        type Arguments = __ArgumentsOf_put<String, Vec<u8>>;
+        type Ok = ();
+    }
+    impl my::rpc::__private::FallibleMethod for __put {
+        type Error = StoreError;
+    }
     static __SERVICE: my::rpc::__private::ServiceDescriptor = my::rpc::__private::ServiceDescriptor {
         name: "store",
         version: 1u32,
@@ -87,11 +98,9 @@ const _: () = {
         max_length: ::core::option::Option::None,
         methods: &[my::rpc::__private::MethodDescriptor::new("put", "store.put")],
     };
-    #[allow(non_camel_case_types, dead_code)]
     enum __Method {
         put,
     }
-    #[allow(deprecated, dead_code)]
     impl StoreClient {
         /// A client with the default options. Nothing is sent before the first call.
         pub fn new(connection: &my::rpc::Connection) -> Self {
@@ -108,28 +117,20 @@ const _: () = {
                 client: my::rpc::Client::with_options(connection, options),
             }
         }
-        /// A client that shares the reply queue of another one, of whatever service.
+        /// A client that shares the reply queue of `client`, which may be another service's.
         pub fn from_client(client: my::rpc::Client) -> Self {
             Self { client }
         }
-        /// The untyped client beneath.
+        /// The client that sends the calls.
         pub fn client(&self) -> &my::rpc::Client {
             &self.client
         }
         /// Calls `put`.
         pub fn put(&self, key: String, value: Vec<u8>) -> my::rpc::Call<(), StoreError> {
-            #[::core::prelude::v1::derive(my::rpc::__private::serde::Serialize)]
-            #[serde(crate = "my::rpc::__private::serde")]
-            struct __Arguments {
-                key: String,
-                value: Vec<u8>,
-            }
             self.client
-                .__call_fallible(
-                    &__SERVICE,
-                    __Method::put as usize,
-                    &__Arguments { key, value },
-                )
+                .__call_fallible::<
+                    __put,
+                >(&__SERVICE, __Method::put as usize, &__ArgumentsOf_put { key, value })
         }
     }
     impl ::core::clone::Clone for StoreClient {
@@ -144,33 +145,19 @@ const _: () = {
             f.debug_struct("StoreClient").field("client", &self.client).finish()
         }
     }
-    #[allow(deprecated)]
     impl Store for StoreClient {
-        fn put(
+        async fn put(
             &self,
             ctx: &Context,
             key: String,
             value: Vec<u8>,
-        ) -> impl ::core::future::Future<
-            Output = Result<(), StoreError>,
-        > + ::core::marker::Send {
+        ) -> Result<(), StoreError> {
             let _ = ctx;
-            let call = StoreClient::put(self, key, value);
-            async move {
-                match ::core::future::IntoFuture::into_future(call).await {
-                    ::core::result::Result::Ok(value) => {
-                        ::core::result::Result::Ok(value)
-                    }
-                    ::core::result::Result::Err(error) => {
-                        ::core::result::Result::Err(
-                            my::rpc::CallError::into_service(error),
-                        )
-                    }
-                }
-            }
+            StoreClient::put(self, key, value)
+                .await
+                .map_err(my::rpc::CallError::into_service)
         }
     }
-    #[allow(dead_code)]
     impl<T> StoreServer<T> {
         /// Serves `service`.
         pub fn new(service: T) -> Self {
@@ -178,7 +165,7 @@ const _: () = {
                 service: ::std::sync::Arc::new(service),
             }
         }
-        /// Serves an implementation that is used elsewhere too.
+        /// Serves an implementation that is shared with other parts of the program.
         pub fn from_arc(service: ::std::sync::Arc<T>) -> Self {
             Self { service }
         }
@@ -195,7 +182,6 @@ const _: () = {
             f.debug_struct("StoreServer").finish_non_exhaustive()
         }
     }
-    #[allow(deprecated)]
     impl<T: Store> my::rpc::__private::Dispatch for StoreServer<T> {
         fn descriptor(&self) -> &'static my::rpc::__private::ServiceDescriptor {
             &__SERVICE
@@ -207,16 +193,10 @@ const _: () = {
             let __service = ::core::clone::Clone::clone(&self.service);
             match __request.method() {
                 __method if __method == __Method::put as usize => {
-                    #[::core::prelude::v1::derive(
-                        my::rpc::__private::serde::Deserialize
-                    )]
-                    #[serde(crate = "my::rpc::__private::serde")]
-                    struct __Arguments {
-                        key: String,
-                        value: Vec<u8>,
-                    }
                     ::std::boxed::Box::pin(async move {
-                        let __Arguments { key, value } = match __request.arguments() {
+                        let __ArgumentsOf_put { key, value } = match __request
+                            .arguments::<__put>()
+                        {
                             ::core::result::Result::Ok(arguments) => arguments,
                             ::core::result::Result::Err(refused) => return refused,
                         };
@@ -227,7 +207,7 @@ const _: () = {
                                 value,
                             )
                             .await;
-                        __request.reply_result(&__result)
+                        __request.reply_result::<__put>(&__result)
                     })
                 }
                 _ => {

@@ -9,6 +9,7 @@ trait Jobs: ::core::marker::Send + ::core::marker::Sync + 'static {
     fn stop(
         &self,
         id: u64,
+        force: bool,
     ) -> impl ::core::future::Future<Output = ()> + ::core::marker::Send;
     #[deprecated]
     fn crunch(
@@ -35,7 +36,89 @@ struct JobsClient {
 struct JobsServer<T> {
     service: ::std::sync::Arc<T>,
 }
+#[allow(deprecated, dead_code, non_camel_case_types, unused_imports)]
 const _: () = {
+    use ::rpc_core::__private::NotAResult as _;
+    struct __start_job;
+    #[::core::prelude::v1::derive(
+        ::rpc_core::__private::serde::Serialize,
+        ::rpc_core::__private::serde::Deserialize,
+    )]
+    #[serde(
+        crate = "::rpc_core::__private::serde",
+        bound = "A0: ::rpc_core::__private::Argument, A1: ::rpc_core::__private::Argument",
+        expecting = "the arguments `name`, `arguments`, by name in a map or in this order in an array"
+    )]
+    struct __ArgumentsOf_start_job<A0, A1> {
+        name: A0,
+        arguments: A1,
+    }
+    impl ::rpc_core::__private::Method for __start_job {
+        type Arguments = __ArgumentsOf_start_job<String, Vec<HashMap<String, u8>>>;
+        type Ok = u64;
+    }
+    const _: () = ::core::assert!(
+        ! ::rpc_core::__private::Probe:: < u64 > ::IS_RESULT,
+        "this is a `Result` under another name: write `Result<T, E>`"
+    );
+    struct __stop;
+    #[::core::prelude::v1::derive(
+        ::rpc_core::__private::serde::Serialize,
+        ::rpc_core::__private::serde::Deserialize,
+    )]
+    #[serde(
+        crate = "::rpc_core::__private::serde",
+        bound = "A0: ::rpc_core::__private::Argument, A1: ::rpc_core::__private::Argument + ::core::default::Default",
+        expecting = "the arguments `id`, `force`, by name in a map or in this order in an array"
+    )]
+    struct __ArgumentsOf_stop<A0, A1> {
+        id: A0,
+        #[serde(default)]
+        force: A1,
+    }
+    impl ::rpc_core::__private::Method for __stop {
+        type Arguments = __ArgumentsOf_stop<u64, bool>;
+        type Ok = ();
+    }
+    struct __crunch;
+    #[::core::prelude::v1::derive(
+        ::rpc_core::__private::serde::Serialize,
+        ::rpc_core::__private::serde::Deserialize,
+    )]
+    #[serde(
+        crate = "::rpc_core::__private::serde",
+        bound = "",
+        expecting = "no arguments"
+    )]
+    struct __ArgumentsOf_crunch {}
+    impl ::rpc_core::__private::Method for __crunch {
+        type Arguments = __ArgumentsOf_crunch;
+        type Ok = Vec<u8>;
+    }
+    const _: () = ::core::assert!(
+        ! ::rpc_core::__private::Probe:: < Vec < u8 > > ::IS_RESULT,
+        "this is a `Result` under another name: write `Result<T, E>`"
+    );
+    #[cfg(unix)]
+    struct __type;
+    #[cfg(unix)]
+    #[::core::prelude::v1::derive(
+        ::rpc_core::__private::serde::Serialize,
+        ::rpc_core::__private::serde::Deserialize,
+    )]
+    #[serde(
+        crate = "::rpc_core::__private::serde",
+        bound = "A0: ::rpc_core::__private::Argument",
+        expecting = "the argument `ref`, in a map or an array"
+    )]
+    struct __ArgumentsOf_type<A0> {
+        r#ref: A0,
+    }
+    #[cfg(unix)]
+    impl ::rpc_core::__private::Method for __type {
+        type Arguments = __ArgumentsOf_type<u8>;
+        type Ok = ();
+    }
     static __SERVICE: ::rpc_core::__private::ServiceDescriptor = ::rpc_core::__private::ServiceDescriptor {
         name: "jobs",
         version: 3u32,
@@ -65,7 +148,6 @@ const _: () = {
             ::rpc_core::__private::MethodDescriptor::new("type", "jobs.type"),
         ],
     };
-    #[allow(non_camel_case_types, dead_code)]
     enum __Method {
         start_job,
         stop,
@@ -73,7 +155,6 @@ const _: () = {
         #[cfg(unix)]
         r#type,
     }
-    #[allow(deprecated, dead_code)]
     impl JobsClient {
         /// A client with the default options. Nothing is sent before the first call.
         fn new(connection: &::rpc_core::Connection) -> Self {
@@ -90,11 +171,11 @@ const _: () = {
                 client: ::rpc_core::Client::with_options(connection, options),
             }
         }
-        /// A client that shares the reply queue of another one, of whatever service.
+        /// A client that shares the reply queue of `client`, which may be another service's.
         fn from_client(client: ::rpc_core::Client) -> Self {
             Self { client }
         }
-        /// The untyped client beneath.
+        /// The client that sends the calls.
         fn client(&self) -> &::rpc_core::Client {
             &self.client
         }
@@ -104,46 +185,40 @@ const _: () = {
             name: String,
             arguments: Vec<HashMap<String, u8>>,
         ) -> ::rpc_core::Call<u64> {
-            #[::core::prelude::v1::derive(::rpc_core::__private::serde::Serialize)]
-            #[serde(crate = "::rpc_core::__private::serde")]
-            struct __Arguments {
-                name: String,
-                arguments: Vec<HashMap<String, u8>>,
-            }
             self.client
-                .__call(
+                .__call::<
+                    __start_job,
+                >(
                     &__SERVICE,
                     __Method::start_job as usize,
-                    &__Arguments { name, arguments },
+                    &__ArgumentsOf_start_job {
+                        name,
+                        arguments,
+                    },
                 )
         }
         /// Calls `stop`.
-        fn stop(&self, id: u64) -> ::rpc_core::Call<()> {
-            #[::core::prelude::v1::derive(::rpc_core::__private::serde::Serialize)]
-            #[serde(crate = "::rpc_core::__private::serde")]
-            struct __Arguments {
-                id: u64,
-            }
-            self.client.__call(&__SERVICE, __Method::stop as usize, &__Arguments { id })
+        fn stop(&self, id: u64, force: bool) -> ::rpc_core::Call<()> {
+            self.client
+                .__call::<
+                    __stop,
+                >(&__SERVICE, __Method::stop as usize, &__ArgumentsOf_stop { id, force })
         }
         /// Calls `crunch`.
         #[deprecated]
         fn crunch(&self) -> ::rpc_core::Call<Vec<u8>> {
-            #[::core::prelude::v1::derive(::rpc_core::__private::serde::Serialize)]
-            #[serde(crate = "::rpc_core::__private::serde")]
-            struct __Arguments {}
-            self.client.__call(&__SERVICE, __Method::crunch as usize, &__Arguments {})
+            self.client
+                .__call::<
+                    __crunch,
+                >(&__SERVICE, __Method::crunch as usize, &__ArgumentsOf_crunch {})
         }
         /// Calls `type`.
         #[cfg(unix)]
         fn r#type(&self, r#ref: u8) -> ::rpc_core::Call<()> {
-            #[::core::prelude::v1::derive(::rpc_core::__private::serde::Serialize)]
-            #[serde(crate = "::rpc_core::__private::serde")]
-            struct __Arguments {
-                r#ref: u8,
-            }
             self.client
-                .__call(&__SERVICE, __Method::r#type as usize, &__Arguments { r#ref })
+                .__call::<
+                    __type,
+                >(&__SERVICE, __Method::r#type as usize, &__ArgumentsOf_type { r#ref })
         }
     }
     impl ::core::clone::Clone for JobsClient {
@@ -158,7 +233,6 @@ const _: () = {
             f.debug_struct("JobsClient").field("client", &self.client).finish()
         }
     }
-    #[allow(dead_code)]
     impl<T> JobsServer<T> {
         /// Serves `service`.
         fn new(service: T) -> Self {
@@ -166,7 +240,7 @@ const _: () = {
                 service: ::std::sync::Arc::new(service),
             }
         }
-        /// Serves an implementation that is used elsewhere too.
+        /// Serves an implementation that is shared with other parts of the program.
         fn from_arc(service: ::std::sync::Arc<T>) -> Self {
             Self { service }
         }
@@ -183,7 +257,6 @@ const _: () = {
             f.debug_struct("JobsServer").finish_non_exhaustive()
         }
     }
-    #[allow(deprecated)]
     impl<T: Jobs> ::rpc_core::__private::Dispatch for JobsServer<T> {
         fn descriptor(&self) -> &'static ::rpc_core::__private::ServiceDescriptor {
             &__SERVICE
@@ -195,16 +268,9 @@ const _: () = {
             let __service = ::core::clone::Clone::clone(&self.service);
             match __request.method() {
                 __method if __method == __Method::start_job as usize => {
-                    #[::core::prelude::v1::derive(
-                        ::rpc_core::__private::serde::Deserialize
-                    )]
-                    #[serde(crate = "::rpc_core::__private::serde")]
-                    struct __Arguments {
-                        name: String,
-                        arguments: Vec<HashMap<String, u8>>,
-                    }
                     ::std::boxed::Box::pin(async move {
-                        let __Arguments { name, arguments } = match __request.arguments()
+                        let __ArgumentsOf_start_job { name, arguments } = match __request
+                            .arguments::<__start_job>()
                         {
                             ::core::result::Result::Ok(arguments) => arguments,
                             ::core::result::Result::Err(refused) => return refused,
@@ -216,57 +282,44 @@ const _: () = {
                                 arguments,
                             )
                             .await;
-                        __request.reply(&__result)
+                        __request.reply::<__start_job>(&__result)
                     })
                 }
                 __method if __method == __Method::stop as usize => {
-                    #[::core::prelude::v1::derive(
-                        ::rpc_core::__private::serde::Deserialize
-                    )]
-                    #[serde(crate = "::rpc_core::__private::serde")]
-                    struct __Arguments {
-                        id: u64,
-                    }
                     ::std::boxed::Box::pin(async move {
-                        let __Arguments { id } = match __request.arguments() {
+                        let __ArgumentsOf_stop { id, force } = match __request
+                            .arguments::<__stop>()
+                        {
                             ::core::result::Result::Ok(arguments) => arguments,
                             ::core::result::Result::Err(refused) => return refused,
                         };
-                        <T as Jobs>::stop(&*__service, id).await;
+                        <T as Jobs>::stop(&*__service, id, force).await;
                         __request.done()
                     })
                 }
                 __method if __method == __Method::crunch as usize => {
-                    #[::core::prelude::v1::derive(
-                        ::rpc_core::__private::serde::Deserialize
-                    )]
-                    #[serde(crate = "::rpc_core::__private::serde")]
-                    struct __Arguments {}
                     ::rpc_core::__private::blocking(async move {
-                        let __Arguments {} = match __request.arguments() {
+                        let __ArgumentsOf_crunch {} = match __request
+                            .arguments::<__crunch>()
+                        {
                             ::core::result::Result::Ok(arguments) => arguments,
                             ::core::result::Result::Err(refused) => return refused,
                         };
                         let __result = <T as Jobs>::crunch(&*__service).await;
-                        __request.reply(&__result)
+                        __request.reply::<__crunch>(&__result)
                     })
                 }
                 #[cfg(unix)]
                 __method if __method == __Method::r#type as usize => {
-                    #[::core::prelude::v1::derive(
-                        ::rpc_core::__private::serde::Deserialize
-                    )]
-                    #[serde(crate = "::rpc_core::__private::serde")]
-                    struct __Arguments {
-                        r#ref: u8,
-                    }
                     ::std::boxed::Box::pin(async move {
-                        let __Arguments { r#ref } = match __request.arguments() {
+                        let __ArgumentsOf_type { r#ref } = match __request
+                            .arguments::<__type>()
+                        {
                             ::core::result::Result::Ok(arguments) => arguments,
                             ::core::result::Result::Err(refused) => return refused,
                         };
                         let __result = <T as Jobs>::r#type(&*__service, r#ref).await;
-                        __request.reply(&__result)
+                        __request.reply::<__type>(&__result)
                     })
                 }
                 _ => {

@@ -19,7 +19,29 @@ pub struct FibonacciClient {
 pub struct FibonacciServer<T> {
     service: ::std::sync::Arc<T>,
 }
+#[allow(deprecated, dead_code, non_camel_case_types, unused_imports)]
 const _: () = {
+    use ::rpc_core::__private::NotAResult as _;
+    struct __fib;
+    #[::core::prelude::v1::derive(
+        ::rpc_core::__private::serde::Serialize,
+        ::rpc_core::__private::serde::Deserialize,
+    )]
+    #[serde(
+        crate = "::rpc_core::__private::serde",
+        bound = "A0: ::rpc_core::__private::Argument",
+        expecting = "the argument `n`, in a map or an array"
+    )]
+    struct __ArgumentsOf_fib<A0> {
+        n: A0,
+    }
+    impl ::rpc_core::__private::Method for __fib {
+        type Arguments = __ArgumentsOf_fib<u32>;
+        type Ok = u64;
+    }
+    impl ::rpc_core::__private::FallibleMethod for __fib {
+        type Error = FibError;
+    }
     static __SERVICE: ::rpc_core::__private::ServiceDescriptor = ::rpc_core::__private::ServiceDescriptor {
         name: "fibonacci",
         version: 1u32,
@@ -36,11 +58,9 @@ const _: () = {
             },
         ],
     };
-    #[allow(non_camel_case_types, dead_code)]
     enum __Method {
         fib,
     }
-    #[allow(deprecated, dead_code)]
     impl FibonacciClient {
         /// A client with the default options. Nothing is sent before the first call.
         pub fn new(connection: &::rpc_core::Connection) -> Self {
@@ -57,23 +77,20 @@ const _: () = {
                 client: ::rpc_core::Client::with_options(connection, options),
             }
         }
-        /// A client that shares the reply queue of another one, of whatever service.
+        /// A client that shares the reply queue of `client`, which may be another service's.
         pub fn from_client(client: ::rpc_core::Client) -> Self {
             Self { client }
         }
-        /// The untyped client beneath.
+        /// The client that sends the calls.
         pub fn client(&self) -> &::rpc_core::Client {
             &self.client
         }
         /// The n-th Fibonacci number.
         pub fn fib(&self, n: u32) -> ::rpc_core::Call<u64, FibError> {
-            #[::core::prelude::v1::derive(::rpc_core::__private::serde::Serialize)]
-            #[serde(crate = "::rpc_core::__private::serde")]
-            struct __Arguments {
-                n: u32,
-            }
             self.client
-                .__call_fallible(&__SERVICE, __Method::fib as usize, &__Arguments { n })
+                .__call_fallible::<
+                    __fib,
+                >(&__SERVICE, __Method::fib as usize, &__ArgumentsOf_fib { n })
         }
     }
     impl ::core::clone::Clone for FibonacciClient {
@@ -88,7 +105,6 @@ const _: () = {
             f.debug_struct("FibonacciClient").field("client", &self.client).finish()
         }
     }
-    #[allow(dead_code)]
     impl<T> FibonacciServer<T> {
         /// Serves `service`.
         pub fn new(service: T) -> Self {
@@ -96,7 +112,7 @@ const _: () = {
                 service: ::std::sync::Arc::new(service),
             }
         }
-        /// Serves an implementation that is used elsewhere too.
+        /// Serves an implementation that is shared with other parts of the program.
         pub fn from_arc(service: ::std::sync::Arc<T>) -> Self {
             Self { service }
         }
@@ -113,7 +129,6 @@ const _: () = {
             f.debug_struct("FibonacciServer").finish_non_exhaustive()
         }
     }
-    #[allow(deprecated)]
     impl<T: Fibonacci> ::rpc_core::__private::Dispatch for FibonacciServer<T> {
         fn descriptor(&self) -> &'static ::rpc_core::__private::ServiceDescriptor {
             &__SERVICE
@@ -125,20 +140,15 @@ const _: () = {
             let __service = ::core::clone::Clone::clone(&self.service);
             match __request.method() {
                 __method if __method == __Method::fib as usize => {
-                    #[::core::prelude::v1::derive(
-                        ::rpc_core::__private::serde::Deserialize
-                    )]
-                    #[serde(crate = "::rpc_core::__private::serde")]
-                    struct __Arguments {
-                        n: u32,
-                    }
                     ::std::boxed::Box::pin(async move {
-                        let __Arguments { n } = match __request.arguments() {
+                        let __ArgumentsOf_fib { n } = match __request
+                            .arguments::<__fib>()
+                        {
                             ::core::result::Result::Ok(arguments) => arguments,
                             ::core::result::Result::Err(refused) => return refused,
                         };
                         let __result = <T as Fibonacci>::fib(&*__service, n).await;
-                        __request.reply_result(&__result)
+                        __request.reply_result::<__fib>(&__result)
                     })
                 }
                 _ => {

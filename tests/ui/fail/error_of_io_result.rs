@@ -1,9 +1,9 @@
-//! Both types of a result are needed.
+//! `std::io::Error` cannot be sent.
 
 use rpc_core::service;
 
 #[service]
-trait HalfResult {
+trait Io {
     async fn m(&self) -> std::io::Result<u8>;
 }
 

@@ -1,0 +1,116 @@
+//! The types of a method, as generated code declares them.
+//!
+//! Each type that travels is proved to be a serde type once, in the `impl` of [`Method`], at the token of the trait. The
+//! client and the server rely on that proof, so that a type without serde's traits makes one error instead of one for
+//! each use.
+
+use std::marker::PhantomData;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+/// A method of a service.
+pub trait Method {
+    /// Its arguments: a generated struct, or `()`.
+    type Arguments: Serialize + DeserializeOwned;
+    /// The value it returns; of a `Result`, the `Ok` side.
+    type Ok: Outcome;
+}
+
+/// A method that returns a `Result`.
+pub trait FallibleMethod: Method {
+    /// The service's own error.
+    type Error: Outcome;
+}
+
+/// The type of an argument.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be an argument of a remote method: it does not implement both `Serialize` and \
+               `Deserialize`",
+    label = "cannot travel to another process",
+    note = "derive `serde::Serialize` and `serde::Deserialize` for it; a type of another crate may have them behind that \
+            crate's feature `serde`"
+)]
+pub trait Argument: Serialize + DeserializeOwned {}
+
+#[diagnostic::do_not_recommend]
+impl<T: Serialize + DeserializeOwned> Argument for T {}
+
+/// The type of an argument whose type is called `Context`: the same as [`Argument`], with a better error.
+#[diagnostic::on_unimplemented(
+    message = "an owned `Context` cannot be an argument of a remote method: take `ctx: &Context`",
+    label = "write `&Context`",
+    note = "the server gives each handler its context, which does not travel"
+)]
+pub trait ContextArgument: Serialize + DeserializeOwned {}
+
+#[diagnostic::do_not_recommend]
+impl<T: Serialize + DeserializeOwned> ContextArgument for T {}
+
+/// The type of a result or of a service's error.
+///
+/// Not a subtrait of serde's: each supertrait that is missing would be an error of its own.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be returned by a remote method: it does not implement both `Serialize` and `Deserialize`",
+    label = "cannot travel to another process",
+    note = "derive `serde::Serialize` and `serde::Deserialize` for it; a type of another crate may have them behind that \
+            crate's feature `serde`"
+)]
+pub trait Outcome {
+    /// `Self`, known to be a serde type.
+    type Wire: Serialize + DeserializeOwned;
+
+    /// The same value, to be written.
+    fn as_wire(&self) -> &Self::Wire;
+
+    /// The same value, as read.
+    fn from_wire(wire: Self::Wire) -> Self;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Serialize + DeserializeOwned> Outcome for T {
+    type Wire = T;
+
+    fn as_wire(&self) -> &T {
+        self
+    }
+
+    fn from_wire(wire: T) -> T {
+        wire
+    }
+}
+
+/// `Result<T, E>`, under whatever name: generated code asks for its two types where the trait's author named fewer.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a `core::result::Result`, although it is called `Result`",
+    label = "write `Result<T, E>`, or import this type under another name"
+)]
+pub trait IsResult {
+    /// `T`.
+    type Ok;
+    /// `E`.
+    type Error;
+}
+
+impl<T, E> IsResult for Result<T, E> {
+    type Ok = T;
+    type Error = E;
+}
+
+/// Tells whether a concrete type is a `Result`, in a constant: `Probe::<T>::IS_RESULT`.
+///
+/// The inherent constant, which only a `Result` has, shadows the one of [`NotAResult`].
+#[derive(Debug)]
+pub struct Probe<T>(PhantomData<T>);
+
+impl<T, E> Probe<Result<T, E>> {
+    /// It is.
+    pub const IS_RESULT: bool = true;
+}
+
+/// The answer for every other type; see [`Probe`].
+pub trait NotAResult {
+    /// It is not.
+    const IS_RESULT: bool = false;
+}
+
+impl<T> NotAResult for Probe<T> {}
