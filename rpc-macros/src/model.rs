@@ -72,7 +72,7 @@ pub(crate) enum Output {
     /// Not a `Result`.
     Plain(Type),
     /// A `Result`: the type as written, and `T` and `E` if it names both.
-    Fallible { whole: Type, sides: Option<(Type, Type)> },
+    Fallible { whole: Type, sides: Option<Box<(Type, Type)>> },
 }
 
 impl Service {

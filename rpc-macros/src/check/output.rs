@@ -41,6 +41,6 @@ fn classify(ty: &Type) -> Output {
             .collect(),
         _ => Vec::new(),
     };
-    let sides = <[_; 2]>::try_from(types).ok().map(|[ok, error]| (ok, error));
+    let sides = <[_; 2]>::try_from(types).ok().map(|[ok, error]| Box::new((ok, error)));
     Output::Fallible { whole: ty.clone(), sides }
 }

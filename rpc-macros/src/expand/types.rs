@@ -88,7 +88,7 @@ pub(super) fn sides(service: &Service, output: &Output) -> (TokenStream, TokenSt
     let krate = &service.krate;
     match output {
         Output::Plain(ty) => (ty.to_token_stream(), TokenStream::new()),
-        Output::Fallible { sides: Some((ok, error)), .. } => (ok.to_token_stream(), error.to_token_stream()),
+        Output::Fallible { sides: Some(sides), .. } => (sides.0.to_token_stream(), sides.1.to_token_stream()),
         Output::Fallible { whole, sides: None } => {
             let span = whole.span();
             (
@@ -167,7 +167,7 @@ fn expectation(method: &Method) -> String {
 /// `A0: Argument`, as a text for serde.
 fn bound(krate: &syn::Path, value: &Value, parameter: &Ident) -> String {
     let bound = if value.is_called_context { quote!(ContextArgument) } else { quote!(Argument) };
-    let default = value.has_default.then_some(" + ::core::default::Default").unwrap_or_default();
+    let default = if value.has_default { " + ::core::default::Default" } else { "" };
     format!("{parameter}: {}{default}", path_text(&quote!(#krate::__private::#bound)))
 }
 
