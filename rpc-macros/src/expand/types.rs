@@ -154,7 +154,7 @@ fn structure(service: &Service, method: &Method) -> TokenStream {
     }
 }
 
-/// What serde says was expected when a request's arguments cannot be read.
+/// The text by which serde describes the arguments when a request has none of their shape.
 fn expectation(method: &Method) -> String {
     let names: Vec<_> = method.value_idents().map(|ident| format!("`{}`", text_of(ident))).collect();
     match &*names {

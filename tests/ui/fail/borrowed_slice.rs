@@ -1,4 +1,4 @@
-//! What travels owns its data: Vec for a slice.
+//! An argument owns its data: `Vec` for a slice.
 
 use rpc_core::service;
 

@@ -1,4 +1,4 @@
-//! What travels owns its data: String for &str.
+//! An argument owns its data: `String` for `&str`.
 
 use rpc_core::service;
 
