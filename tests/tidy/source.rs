@@ -284,12 +284,13 @@ impl<'a> Lexed<'a> {
 
     fn punct(&mut self, span: Span, character: char) {
         let range = self.range(span);
-        if character == ':' && range.start == self.end {
-            if let Some(last) = self.tokens.last_mut().filter(|last| last.text == ":") {
-                last.text.push(':');
-                self.end = range.end;
-                return;
-            }
+        if character == ':'
+            && range.start == self.end
+            && let Some(last) = self.tokens.last_mut().filter(|last| last.text == ":")
+        {
+            last.text.push(':');
+            self.end = range.end;
+            return;
         }
         self.token(span, &character.to_string());
     }
