@@ -86,7 +86,7 @@
 //!
 //! # Features
 //!
-//! | feature | default | what it adds |
+//! | feature | default | adds |
 //! |---|---|---|
 //! | `macros` | yes | [`#[service]`](macro@service) |
 //! | `json` | | the JSON codec, `#[service(codec = "json")]` |
@@ -141,7 +141,7 @@ pub use error::{CallError, Error, TimeoutStage};
 /// use rpc_core::{CallError, Context, service};
 /// use serde::{Deserialize, Serialize};
 ///
-/// /// What is in the warehouse.
+/// /// The warehouse.
 /// #[service]
 /// pub trait Stock {
 ///     /// How many there are. Asking twice does no harm.
