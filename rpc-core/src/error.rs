@@ -173,7 +173,7 @@ pub enum CallError<E = Infallible> {
         message: String,
     },
     /// A worker that had the request was lost, perhaps after it had executed it, and it is not executed again: it has been
-    /// delivered too often, or the pool says so ([`Redelivered`](crate::Redelivered)).
+    /// delivered too often, or the pool says so ([`RedeliveryPolicy`](crate::RedeliveryPolicy)).
     #[error("abandoned: {message}")]
     Abandoned {
         /// Why.

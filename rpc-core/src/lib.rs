@@ -189,5 +189,5 @@ pub use error::{CallError, Error, TimeoutStage};
 pub use rpc_macros::service;
 pub use topology::EXCHANGE;
 pub use worker::{
-    AckPolicy, DedupeOptions, Dispatch, PoolHandle, PoolStats, QueueKind, Redelivered, ShutdownReport, WorkerPool,
+    AckPolicy, DedupeOptions, Dispatch, PoolHandle, PoolStats, QueueKind, RedeliveryPolicy, ShutdownReport, WorkerPool,
 };

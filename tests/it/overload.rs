@@ -162,7 +162,7 @@ async fn call_and_leave(stage: &Stage, gate: &Gate, call: impl AsyncFn(Client)) 
 }
 
 async fn is_counted(stage: &Stage, pool: PoolHandle, queue: &str) {
-    eventually(SOON, "the reply has come back", async || pool.stats().unheard == 1).await;
+    eventually(SOON, "the reply has come back", async || pool.stats().callers_gone == 1).await;
     assert_eq!(pool.stats().answered, 1);
     pool.shutdown(SOON).await.unwrap();
     assert_eq!(stage.raw().await.queue(queue).await.unwrap().ready, 0, "the request is done with");

@@ -13,7 +13,7 @@ use lapin::{
     options::BasicNackOptions,
     types::{AMQPValue, FieldTable},
 };
-use rpc_core::{CallError, QueueKind, Redelivered, WorkerPool, service};
+use rpc_core::{CallError, QueueKind, RedeliveryPolicy, WorkerPool, service};
 use rpc_tests::{Stage, eventually, on_both_brokers, raw::header, within};
 
 on_both_brokers!(
@@ -102,7 +102,9 @@ async fn a_redelivered_request_is_executed_unless_the_pool_says_otherwise(stage:
 async fn a_redelivered_request_can_be_reported_instead(stage: &Stage) {
     hanging!("poison-report");
     let service = Hanging::times(1);
-    let pool = async || stage.pool(JobServer::new(service.clone())).await.redelivered(Redelivered::ReplyMaybeExecuted);
+    let pool = async || {
+        stage.pool(JobServer::new(service.clone())).await.redelivery_policy(RedeliveryPolicy::ReplyMaybeExecuted)
+    };
     pool().await.start().await.unwrap().shutdown(SOON).await.unwrap();
     let client = JobClient::new(&stage.connect().await);
     let (outcome, stats) = call_after_loss(&service, pool, tokio::spawn(client.once().into_future())).await;
@@ -117,7 +119,8 @@ async fn a_redelivered_request_can_be_dead_lettered(stage: &Stage) {
     hanging!("poison-keep");
     stage.fresh("rpc.poison-keep.dead").await;
     let service = Hanging::times(1);
-    let pool = async || stage.pool(JobServer::new(service.clone())).await.redelivered(Redelivered::DeadLetter);
+    let pool =
+        async || stage.pool(JobServer::new(service.clone())).await.redelivery_policy(RedeliveryPolicy::DeadLetter);
     pool().await.start().await.unwrap().shutdown(SOON).await.unwrap();
     let client = JobClient::new(&stage.connect().await);
     let call = client.once().header("tenant", "blue").idempotency_key("order 7").timeout(Duration::from_secs(20));
@@ -138,7 +141,8 @@ async fn an_idempotent_request_is_executed_again_whatever_the_policy(stage: &Sta
     hanging!("poison-idempotent");
     stage.fresh("rpc.poison-idempotent.dead").await;
     let service = Hanging::times(1);
-    let pool = async || stage.pool(JobServer::new(service.clone())).await.redelivered(Redelivered::DeadLetter);
+    let pool =
+        async || stage.pool(JobServer::new(service.clone())).await.redelivery_policy(RedeliveryPolicy::DeadLetter);
     pool().await.start().await.unwrap().shutdown(SOON).await.unwrap();
     let client = JobClient::new(&stage.connect().await);
     let (outcome, stats) = call_after_loss(&service, pool, tokio::spawn(client.again().into_future())).await;

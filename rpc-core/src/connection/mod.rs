@@ -11,6 +11,7 @@
 mod carrier;
 mod delivery;
 mod lapin;
+mod made;
 mod native;
 mod supervisor;
 #[cfg(feature = "tls")]
@@ -34,6 +35,7 @@ use self::{carrier::Link, supervisor::Supervisor, transport::Event, uri::Endpoin
 pub(crate) use self::{
     carrier::{Channel, Confirm, Consumer},
     delivery::{Delivery, WeakDelivery},
+    made::NewDelivery,
     supervisor::Backoff,
 };
 use crate::error::Error;

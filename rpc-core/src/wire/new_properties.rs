@@ -74,6 +74,10 @@ impl<'a> NewProperties<'a> {
         self.text(Property::Kind, text)
     }
 
+    pub(crate) fn app_id(&mut self, text: &str) -> &mut Self {
+        self.text(Property::AppId, text)
+    }
+
     /// Completes them.
     ///
     /// # Errors
@@ -127,7 +131,7 @@ mod tests {
         let mut bytes = vec![b'x'];
         let mut new = NewProperties::new(&mut bytes);
         new.content_type("text/plain").headers(&table.finish()).delivery_mode(2).priority(9).correlation_id("c");
-        new.reply_to("r").expiration(0).message_id("m").kind("t").finish().unwrap();
+        new.reply_to("r").expiration(0).message_id("m").kind("t").app_id("a").finish().unwrap();
         let mut headers = FieldTable::default();
         headers.insert("n".into(), AMQPValue::LongLongInt(1));
         let expected = BasicProperties::default()
@@ -139,12 +143,13 @@ mod tests {
             .with_reply_to("r".into())
             .with_expiration("0".into())
             .with_message_id("m".into())
-            .with_type("t".into());
+            .with_type("t".into())
+            .with_app_id("a".into());
         assert_eq!(basic::parse_properties(&bytes[1..]).unwrap().1, expected);
         let reader = PropertyReader::new(&bytes[1..]);
         let texts = [reader.content_type(), reader.correlation_id(), reader.message_id(), reader.kind()];
         assert_eq!(texts, [&b"text/plain"[..], b"c", b"m", b"t"].map(Some));
-        assert_eq!(reader.app_id(), None);
+        assert_eq!(reader.app_id(), Some(&b"a"[..]));
         for number in [7, 10, 1_234_567_890, u64::MAX] {
             let mut bytes = Vec::new();
             NewProperties::new(&mut bytes).expiration(number).finish().unwrap();

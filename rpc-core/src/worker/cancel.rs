@@ -165,7 +165,7 @@ impl Control {
 #[derive(Debug)]
 pub(super) struct Tombstones {
     /// By a hash of both names, so that looking one up allocates nothing.
-    graves: HashMap<u64, (Arc<Cancel>, String)>,
+    entries: HashMap<u64, (Arc<Cancel>, String)>,
     /// Their hashes in order of age.
     ages: VecDeque<(Instant, u64)>,
     hasher: RandomState,
@@ -175,14 +175,14 @@ pub(super) struct Tombstones {
 
 impl Tombstones {
     fn new(len_max: usize, age_max: Duration) -> Self {
-        let (graves, ages, hasher) = (HashMap::new(), VecDeque::new(), RandomState::new());
-        Self { graves, ages, hasher, len_max, age_max }
+        let (entries, ages, hasher) = (HashMap::new(), VecDeque::new(), RandomState::new());
+        Self { entries, ages, hasher, len_max, age_max }
     }
 
     /// Notes a call; the oldest one is forgotten when there are too many.
-    pub(super) fn bury(&mut self, cancel: &Arc<Cancel>, correlation_id: &str, now: Instant) {
+    pub(super) fn insert(&mut self, cancel: &Arc<Cancel>, correlation_id: &str, now: Instant) {
         let hash = self.hasher.hash_one((cancel.reply_to.as_str(), correlation_id));
-        if self.graves.insert(hash, (Arc::clone(cancel), correlation_id.to_owned())).is_none() {
+        if self.entries.insert(hash, (Arc::clone(cancel), correlation_id.to_owned())).is_none() {
             self.ages.push_back((now, hash));
         }
         while self.ages.len() > self.len_max {
@@ -192,22 +192,22 @@ impl Tombstones {
 
     /// Whether the call that wants this request was given up. Costs nothing while there are none.
     pub(super) fn is_given_up(&mut self, delivery: &Delivery, now: Instant) -> bool {
-        !self.graves.is_empty() && self.has(delivery.reply_to(), delivery.correlation_id(), now)
+        !self.entries.is_empty() && self.has(delivery.reply_to(), delivery.correlation_id(), now)
     }
 
-    /// A grave stays until it is old: a request may be delivered, lost with its worker's channel, and come again.
+    /// A entry stays until it is old: a request may be delivered, lost with its worker's channel, and come again.
     fn has(&mut self, reply_to: Option<&str>, correlation_id: Option<&str>, now: Instant) -> bool {
         while self.ages.front().is_some_and(|(since, _)| now.saturating_duration_since(*since) > self.age_max) {
             self.forget_oldest();
         }
         let (Some(reply_to), Some(correlation_id)) = (reply_to, correlation_id) else { return false };
-        let grave = self.graves.get(&self.hasher.hash_one((reply_to, correlation_id)));
-        grave.is_some_and(|(cancel, id)| cancel.reply_to == reply_to && id == correlation_id)
+        let entry = self.entries.get(&self.hasher.hash_one((reply_to, correlation_id)));
+        entry.is_some_and(|(cancel, id)| cancel.reply_to == reply_to && id == correlation_id)
     }
 
     fn forget_oldest(&mut self) {
         if let Some((_, hash)) = self.ages.pop_front() {
-            self.graves.remove(&hash);
+            self.entries.remove(&hash);
         }
     }
 }
@@ -249,13 +249,13 @@ mod tests {
         let mut tombstones = Tombstones::new(2, Duration::from_secs(1));
         let calls = cancel("q", "1\n2\n3");
         for (id, at) in [("1", 0), ("2", 0), ("2", 100), ("3", 500)] {
-            tombstones.bury(&calls, id, now + Duration::from_millis(at));
+            tombstones.insert(&calls, id, now + Duration::from_millis(at));
         }
         assert!(!tombstones.has(Some("q"), Some("1"), now), "the oldest went first");
         assert!(tombstones.has(Some("q"), Some("2"), now) && tombstones.has(Some("q"), Some("3"), now));
         assert!(!tombstones.has(Some("another"), Some("2"), now) && !tombstones.has(Some("q"), None, now));
         assert!(!tombstones.has(Some("q"), Some("2"), now + Duration::from_millis(1_001)), "too old");
         assert!(tombstones.has(Some("q"), Some("3"), now + Duration::from_millis(1_001)));
-        assert_eq!((tombstones.graves.len(), tombstones.ages.len()), (1, 1));
+        assert_eq!((tombstones.entries.len(), tombstones.ages.len()), (1, 1));
     }
 }

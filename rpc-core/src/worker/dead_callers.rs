@@ -13,15 +13,19 @@ use std::sync::Arc;
 
 use tokio::{task::AbortHandle, time::sleep};
 
-use super::{Counters, Source, dispatch::Response, kind_arguments, poison};
+use super::{
+    dispatch::Response,
+    poison,
+    source::{DeadLetters, REOPEN_DELAY_MAX, REOPEN_DELAY_MIN, Source},
+    stats::Counters,
+};
 use crate::{
     connection::{
-        Backoff, Channel, Consumer, Delivery,
-        transport::{HeaderValue, Publish, Settlement},
+        Backoff, Channel, Delivery,
+        transport::{Publish, Settlement},
     },
     envelope::Code,
     error::Error,
-    topology,
 };
 
 /// The task that tells the callers of one queue's requests; dropping it stops it.
@@ -29,7 +33,7 @@ use crate::{
 pub(super) struct TellTask(AbortHandle);
 
 impl TellTask {
-    pub(super) fn spawn(source: Source, letters: Letters, counters: Arc<Counters>) -> Self {
+    pub(super) fn spawn(source: Source, letters: DeadLetters, counters: Arc<Counters>) -> Self {
         Self(tokio::spawn(run(source, letters, counters)).abort_handle())
     }
 }
@@ -40,40 +44,14 @@ impl Drop for TellTask {
     }
 }
 
-/// The consumer of one opening.
-#[derive(Debug)]
-pub(super) struct Letters {
-    channel: Channel,
-    consumer: Consumer,
-}
-
-impl Source {
-    /// Declares the queue of letters to tell of and consumes from it; `None` when the broker dead-letters nothing.
-    pub(super) async fn open_letters(&self) -> Result<Option<Letters>, Error> {
-        if self.delivery_limit.is_none() {
-            return Ok(None);
-        }
-        let channel = self.connection.channel().await?;
-        let name = topology::dead_callers_queue(self.descriptor.name);
-        let mut arguments = kind_arguments(self.is_quorum);
-        arguments.push(("x-message-ttl", HeaderValue::from(LETTER_AGE_MAX_MS)));
-        arguments.push(("x-max-length", HeaderValue::from(LETTERS_MAX)));
-        self.declare_durable(&channel, &name, &arguments).await?;
-        self.bind_dead_letters(&channel, &self.queue_name(), &name).await?;
-        channel.qos(PREFETCH).await?;
-        let consumer = channel.consume(&name, "", false).await?;
-        Ok(Some(Letters { channel, consumer }))
-    }
-}
-
 /// Runs until the connection is closed for good.
-async fn run(source: Source, mut letters: Letters, counters: Arc<Counters>) {
+async fn run(source: Source, mut letters: DeadLetters, counters: Arc<Counters>) {
     loop {
         tell_all(letters, &counters).await;
-        let mut backoff = Backoff::new(super::consume::REOPEN_DELAY_MIN, super::consume::REOPEN_DELAY_MAX);
+        let mut backoff = Backoff::new(REOPEN_DELAY_MIN, REOPEN_DELAY_MAX);
         letters = loop {
             sleep(backoff.pause()).await;
-            match source.open_letters().await {
+            match source.open_dead_letters().await {
                 Ok(Some(letters)) => break letters,
                 Ok(None) | Err(Error::Closed { .. }) => return,
                 Err(error) => tracing::debug!(%error, "could not hear of dead letters again"),
@@ -83,7 +61,7 @@ async fn run(source: Source, mut letters: Letters, counters: Arc<Counters>) {
 }
 
 /// Tells callers until the consumer is lost. A letter that is not acknowledged is told of again: a caller hears once.
-async fn tell_all(Letters { channel, mut consumer }: Letters, counters: &Counters) {
+async fn tell_all(DeadLetters { channel, mut consumer }: DeadLetters, counters: &Counters) {
     loop {
         match consumer.next().await {
             Ok(Some(letter)) => {
@@ -103,7 +81,9 @@ async fn tell_all(Letters { channel, mut consumer }: Letters, counters: &Counter
 
 async fn tell(channel: &Channel, letter: &Delivery, counters: &Counters) -> Result<(), Error> {
     let Some(reply_to) = letter.reply_to().filter(|reply_to| !reply_to.is_empty()) else { return Ok(()) };
-    let Some(answer) = Response::failed(Code::Abandoned, poison::BROKERS_SENTENCE).into_answer() else { return Ok(()) };
+    let Some(answer) = Response::failed(Code::Abandoned, poison::DEAD_LETTERED_BY_BROKER).into_answer() else {
+        return Ok(());
+    };
     let (properties, body) = answer.into_message(letter);
     // The caller may have gone, and nobody minds.
     let publish = Publish { exchange: "", routing_key: reply_to, mandatory: false, properties, body: &body };
@@ -111,10 +91,3 @@ async fn tell(channel: &Channel, letter: &Delivery, counters: &Counters) -> Resu
     Counters::add(&counters.answered);
     Ok(())
 }
-
-/// Longer than callers wait.
-const LETTER_AGE_MAX_MS: u32 = 300_000;
-/// The oldest go first.
-const LETTERS_MAX: u32 = 10_000;
-/// Letters on their way here.
-const PREFETCH: u16 = 16;

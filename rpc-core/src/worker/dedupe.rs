@@ -16,8 +16,8 @@ use std::{
 use tokio::{sync::watch, time::timeout_at};
 
 use super::{
-    Counters,
     dispatch::{self, Dispatch, Request, Response},
+    stats::Counters,
 };
 use crate::{connection::Delivery, envelope::Code, topology};
 
@@ -87,7 +87,7 @@ enum Known {
 }
 
 /// What to do with a request.
-enum Turn {
+enum Lookup {
     Run(Running),
     Wait(watch::Receiver<()>),
     Answered(Response),
@@ -99,9 +99,16 @@ impl Dedupe {
     }
 
     /// Whether the request would be answered from memory.
-    pub(super) fn remembers(&self, request: &Request) -> bool {
-        let Some(name) = name(request.method(), request.context().delivery()) else { return false };
+    pub(super) fn remembers(&self, method: usize, delivery: &Delivery) -> bool {
+        let Some(name) = name(method, delivery) else { return false };
         matches!(self.memory().requests.get(&name), Some(Known::Answered(_)))
+    }
+
+    /// Remembers an answer to a request, which must have a name.
+    #[cfg(test)]
+    pub(super) fn learn(self: &Arc<Self>, method: usize, delivery: &Delivery) {
+        let name = name(method, delivery).expect("the request has a name");
+        self.memory().remember(&name, Response::ok_of(1), self.options);
     }
 
     /// Answers a request: from memory, or by its handler.
@@ -115,17 +122,17 @@ impl Dedupe {
             return run(service, request).await;
         };
         loop {
-            let mut ended = match self.turn(&name) {
-                Turn::Run(running) => {
+            let mut ended = match self.look_up(&name) {
+                Lookup::Run(running) => {
                     let response = run(service, request).await;
                     running.end(&response);
                     return response;
                 }
-                Turn::Answered(response) => {
+                Lookup::Answered(response) => {
                     Counters::add(&counters.deduplicated);
                     return response;
                 }
-                Turn::Wait(ended) => ended,
+                Lookup::Wait(ended) => ended,
             };
             // Resolves when the sender is gone; nobody sends.
             let is_over = match request.context().deadline() {
@@ -141,15 +148,15 @@ impl Dedupe {
         }
     }
 
-    fn turn(self: &Arc<Self>, name: &Name) -> Turn {
+    fn look_up(self: &Arc<Self>, name: &Name) -> Lookup {
         let mut memory = self.memory();
         match memory.requests.get(name) {
-            Some(Known::Answered(response)) => Turn::Answered(response.clone()),
-            Some(Known::Running(ended)) => Turn::Wait(ended.clone()),
+            Some(Known::Answered(response)) => Lookup::Answered(response.clone()),
+            Some(Known::Running(ended)) => Lookup::Wait(ended.clone()),
             None => {
                 let (sender, ended) = watch::channel(());
                 memory.requests.insert(Arc::clone(name), Known::Running(ended));
-                Turn::Run(Running { dedupe: Arc::clone(self), name: Arc::clone(name), _ended: sender })
+                Lookup::Run(Running { dedupe: Arc::clone(self), name: Arc::clone(name), _ended: sender })
             }
         }
     }
@@ -231,9 +238,9 @@ mod tests {
     }
 
     fn answer(dedupe: &Arc<Dedupe>, name: &str, response: &Response) {
-        match dedupe.turn(&name.into()) {
-            Turn::Run(running) => running.end(response),
-            Turn::Wait(_) | Turn::Answered(_) => panic!("{name} is known"),
+        match dedupe.look_up(&name.into()) {
+            Lookup::Run(running) => running.end(response),
+            Lookup::Wait(_) | Lookup::Answered(_) => panic!("{name} is known"),
         }
     }
 
@@ -267,11 +274,11 @@ mod tests {
     fn a_failed_or_stopped_handler_leaves_nothing_and_the_next_one_runs() {
         let dedupe = dedupe(2, 1_000);
         answer(&dedupe, "a", &Response::failed(Code::Internal, "it panicked"));
-        let Turn::Run(running) = dedupe.turn(&"a".into()) else { panic!("it was not remembered") };
-        let Turn::Wait(ended) = dedupe.turn(&"a".into()) else { panic!("one runs already") };
+        let Lookup::Run(running) = dedupe.look_up(&"a".into()) else { panic!("it was not remembered") };
+        let Lookup::Wait(ended) = dedupe.look_up(&"a".into()) else { panic!("one runs already") };
         assert!(ended.has_changed().is_ok(), "the first one still runs");
         drop(running);
         assert!(ended.has_changed().is_err(), "those who wait are woken");
-        assert!(matches!(dedupe.turn(&"a".into()), Turn::Run(_)));
+        assert!(matches!(dedupe.look_up(&"a".into()), Lookup::Run(_)));
     }
 }

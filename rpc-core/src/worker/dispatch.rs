@@ -47,6 +47,10 @@ pub struct Request {
 }
 
 impl Request {
+    pub(super) fn new(context: Context, Found { method, codec }: Found) -> Self {
+        Self { context, method, codec }
+    }
+
     /// The method's index in the descriptor.
     pub fn method(&self) -> usize {
         self.method
@@ -82,7 +86,7 @@ impl Request {
 
     /// Ends a one-way request.
     pub fn done(self) -> Response {
-        Response::NOTHING
+        Response::NONE
     }
 
     /// Answers that there is no such method.
@@ -120,7 +124,7 @@ pub(super) enum Answer {
 
 impl Response {
     /// Nobody is answered.
-    pub(super) const NOTHING: Self = Self(None);
+    pub(super) const NONE: Self = Self(None);
 
     pub(super) fn failed(code: Code, message: impl Into<String>) -> Self {
         Self(Some(Answer::Failed(code, message.into())))
@@ -218,13 +222,16 @@ where
     })
 }
 
-/// Checks a delivery and finds its method, or says how to answer it.
-pub(super) fn open(service: &dyn Dispatch, context: Context) -> Result<Request, Response> {
-    let (method, codec) = check(service.descriptor(), context.delivery())?;
-    Ok(Request { context, method, codec })
+/// A request's method, and how its arguments are encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Found {
+    /// The index in the descriptor.
+    pub(super) method: usize,
+    codec: Codec,
 }
 
-fn check(descriptor: &ServiceDescriptor, delivery: &Delivery) -> Result<(usize, Codec), Response> {
+/// Finds the method that a delivery asks for; an error is the answer when there is none, or its version or codec is not known.
+pub(super) fn find(descriptor: &ServiceDescriptor, delivery: &Delivery) -> Result<Found, Response> {
     let wire = delivery.header(envelope::WIRE_VERSION_HEADER).and_then(|version| version.as_i64()).unwrap_or(1);
     if wire != 1 {
         return Err(Response::failed(Code::BadVersion, format!("wire contract {wire}, this worker speaks 1")));
@@ -245,12 +252,7 @@ fn check(descriptor: &ServiceDescriptor, delivery: &Delivery) -> Result<(usize, 
         Some(_) => Some(0).filter(|_| !descriptor.methods.is_empty()),
         None => descriptor.method_of(delivery.routing_key()),
     };
-    method.map(|method| (method, codec)).ok_or_else(|| no_such_method(delivery))
-}
-
-/// For logs.
-pub(super) fn method_name(service: &dyn Dispatch, request: &Request) -> Option<&'static str> {
-    service.descriptor().methods.get(request.method).map(|method| method.name)
+    method.map(|method| Found { method, codec }).ok_or_else(|| no_such_method(delivery))
 }
 
 fn no_such_method(delivery: &Delivery) -> Response {

@@ -5,17 +5,18 @@ use std::{collections::HashSet, future::Future, sync::Arc};
 use tokio::{task::JoinHandle, time::Instant};
 
 use super::{
-    AckPolicy, Counters,
     cancel::{Cancel, Tombstones},
-    consume::Desk,
-    reply::{Finished, Verdict},
+    job::Shared,
+    policy::AckPolicy,
+    reply::Outcome,
+    stats::Counters,
 };
 use crate::connection::{Delivery, WeakDelivery};
 
-/// The handlers under way; dropping it aborts them.
+/// The running handlers of one consumer; dropping it aborts them.
 ///
-/// Not a `JoinSet`: that costs an allocation, two locks and a wake-up for each task to tell which one has ended, and
-/// nobody here asks.
+/// Not a `JoinSet`: that costs an allocation, two locks and a wake-up for each task to tell which one has ended, which is
+/// not needed here.
 #[derive(Default)]
 pub(super) struct Handlers {
     tasks: Vec<Task>,
@@ -25,7 +26,7 @@ pub(super) struct Handlers {
 
 struct Task {
     handle: JoinHandle<()>,
-    /// What it handles, by which a cancel finds it.
+    /// The request, by which a cancel finds its handler.
     delivery: WeakDelivery,
 }
 
@@ -38,35 +39,35 @@ impl Handlers {
         self.tasks.push(Task { handle: tokio::spawn(handler), delivery });
     }
 
-    /// Stops the handlers of calls that were given up, and notes those whose requests are not here.
-    pub(super) fn cancel(&mut self, desk: &Arc<Desk>, cancel: &Arc<Cancel>, tombstones: &mut Tombstones) {
+    /// Stops the handlers of cancelled calls, and leaves a tombstone for each call whose request is not here.
+    pub(super) fn cancel(&mut self, shared: &Arc<Shared>, cancel: &Arc<Cancel>, tombstones: &mut Tombstones) {
         let mut missing: HashSet<_> = cancel.correlation_ids.iter().map(String::as_str).collect();
         for task in std::mem::take(&mut self.tasks) {
-            let meant = task.delivery.upgrade().filter(|delivery| {
+            let cancelled = task.delivery.upgrade().filter(|delivery| {
                 delivery.reply_to() == Some(&cancel.reply_to)
                     && delivery.correlation_id().is_some_and(|id| missing.remove(id))
             });
-            self.tasks.push(match meant {
-                Some(delivery) => task.stop(desk, &delivery),
+            self.tasks.push(match cancelled {
+                Some(delivery) => task.stop(shared, &delivery),
                 None => task,
             });
         }
         let now = Instant::now();
         for correlation_id in missing {
-            tombstones.bury(cancel, correlation_id, now);
+            tombstones.insert(cancel, correlation_id, now);
         }
     }
 
     /// Waits for all of them. Dropping the future loses none.
     pub(super) async fn finish(&mut self) {
         while let Some(task) = self.tasks.last_mut() {
-            // A handler's panic was answered; what is left is that it was aborted.
+            // An error can only mean that the task was aborted: a handler's panic is caught and answered.
             drop((&mut task.handle).await);
             self.tasks.pop();
         }
     }
 
-    /// Aborts all of them and waits until they are gone; says how many were still running.
+    /// Aborts all of them, waits until they are gone, and returns how many were still running.
     pub(super) async fn abort(&mut self) -> usize {
         let running = self.tasks.iter().filter(|task| !task.handle.is_finished()).count();
         self.tasks.iter().for_each(|task| task.handle.abort());
@@ -82,9 +83,9 @@ impl Drop for Handlers {
 }
 
 impl Task {
-    /// Stops a handler whose caller has given up, unless its method forbids that; then its request is done.
-    fn stop(self, desk: &Arc<Desk>, delivery: &Delivery) -> Self {
-        let method = desk.lane.service.descriptor().method_for(delivery.routing_key());
+    /// Stops a handler whose caller has given up and settles its request, unless its method forbids that.
+    fn stop(self, shared: &Arc<Shared>, delivery: &Delivery) -> Self {
+        let method = shared.lane.service.descriptor().method_for(delivery.routing_key());
         if method.is_none_or(|method| method.no_cancel) {
             return self;
         }
@@ -95,23 +96,21 @@ impl Task {
         }
         self.handle.abort();
         let Self { handle, delivery: weak } = self;
-        let (desk, delivery_tag) = (Arc::clone(desk), delivery.delivery_tag());
-        // What it computes may go on until its next `.await`: the lane must not wait for that.
+        let (shared, delivery_tag) = (Arc::clone(shared), delivery.delivery_tag());
+        // In a task of its own, because a handler that computes ends at its next `.await` only, and the lane must not wait.
         let stopped = async move {
             if !handle.await.is_err_and(|error| error.is_cancelled()) {
-                // It was done before, and is settled.
+                // The handler ended first, and has settled its request.
                 return;
             }
-            let counters = &desk.lane.counters;
+            let counters = &shared.lane.counters;
             Counters::add(if has_begun { &counters.cancelled } else { &counters.expired });
-            let is_settled = desk.lane.source.ack_policy == AckPolicy::BeforeHandler;
-            let verdict = if is_settled { Verdict::Settled } else { Verdict::Ack };
-            // Without the replier the channel is gone, and the broker redelivers.
-            drop(desk.finished.send(Finished { delivery_tag, verdict, reply: None }));
+            let is_acked = shared.lane.source.ack_policy == AckPolicy::BeforeHandler;
+            shared.settle(delivery_tag, if is_acked { Outcome::Settled } else { Outcome::Ack });
         };
         Self { handle: tokio::spawn(stopped), delivery: weak }
     }
 }
 
-/// Ended handlers that may be held before they are swept.
+/// Tasks of ended handlers that are kept before they are swept.
 const ENDED_HANDLERS_KEPT: usize = 64;

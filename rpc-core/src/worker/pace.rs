@@ -23,6 +23,14 @@ impl Pace {
         self.score.load(Ordering::Relaxed) >= QUICK_SCORE
     }
 
+    /// A pace at the given verdict.
+    #[cfg(test)]
+    pub(super) fn of(is_quick: bool) -> Self {
+        let pace = Self::default();
+        pace.score.store(if is_quick { QUICK_SCORE } else { 0 }, Ordering::Relaxed);
+        pace
+    }
+
     /// Notes how long it took to take a delivery, everything before the handler.
     pub(super) fn calibrate(&self, taken_in: Duration) {
         let ns = u64::try_from(taken_in.as_nanos()).unwrap_or(u64::MAX).saturating_mul(DELIVERIES);

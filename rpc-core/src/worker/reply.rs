@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::sync::mpsc;
 
-use super::{AckPolicy, Counters, dispatch::Answer};
+use super::{dispatch::Answer, policy::AckPolicy, stats::Counters};
 use crate::connection::{
     Channel, Delivery,
     transport::{Properties, Publish, Settlement},
@@ -22,13 +22,13 @@ use crate::connection::{
 #[derive(Debug)]
 pub(super) struct Finished {
     pub(super) delivery_tag: u64,
-    pub(super) verdict: Verdict,
+    pub(super) outcome: Outcome,
     pub(super) reply: Option<Reply>,
 }
 
 /// What becomes of the delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Outcome {
     Ack,
     Requeue,
     /// It was acked before the handler ran.
@@ -58,11 +58,11 @@ pub(super) async fn send_replies(
         } else {
             send(&channel, &mut batch, &counters).await;
         }
-        for Finished { delivery_tag, verdict, .. } in batch.drain(..) {
-            if verdict == Verdict::Requeue {
+        for Finished { delivery_tag, outcome, .. } in batch.drain(..) {
+            if outcome == Outcome::Requeue {
                 settlements.push(Settlement::Requeue { delivery_tag });
             }
-            acks.finish(delivery_tag, verdict == Verdict::Ack);
+            acks.finish(delivery_tag, outcome == Outcome::Ack);
         }
         acks.take(&mut settlements);
         for settlement in settlements.drain(..) {
@@ -86,7 +86,7 @@ async fn send(channel: &Channel, batch: &mut [Finished], counters: &Counters) {
         Counters::add(&counters.answered);
         let sent = if left == 0 { channel.publish_written(publish).await } else { channel.publish(publish) };
         if let Err(error) = sent {
-            Counters::take_back(&counters.answered);
+            Counters::subtract(&counters.answered);
             tracing::warn!(%error, reply_to, "could not send a reply");
         }
     }
@@ -103,7 +103,7 @@ async fn confirm(channel: &Channel, batch: &mut [Finished], counters: &Counters)
             Ok(reply) => queued.push((finished, reply)),
             Err(error) => {
                 tracing::warn!(%error, reply_to, "could not send a reply");
-                finished.verdict = Verdict::Requeue;
+                finished.outcome = Outcome::Requeue;
             }
         }
     }
@@ -117,12 +117,12 @@ async fn confirm(channel: &Channel, batch: &mut [Finished], counters: &Counters)
                 Counters::add(&counters.answered);
                 // It may be another reply's; each comes back once.
                 if returned.is_some() {
-                    Counters::add(&counters.unheard);
+                    Counters::add(&counters.callers_gone);
                 }
             }
             Ok((false, _)) | Err(_) => {
                 tracing::warn!(delivery_tag = finished.delivery_tag, "the broker did not confirm a reply");
-                finished.verdict = Verdict::Requeue;
+                finished.outcome = Outcome::Requeue;
             }
         }
     }

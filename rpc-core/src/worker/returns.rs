@@ -13,7 +13,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::Counters;
+use super::stats::Counters;
 use crate::connection::Channel;
 
 /// Counts what comes back on a channel; dropping it stops that.
@@ -53,7 +53,7 @@ pub(super) fn take_returned(channel: &Channel, counters: &Counters) {
     let returned = channel.drain_returned().len();
     if returned > 0 {
         tracing::debug!(returned, "replies whose callers have gone");
-        counters.unheard.fetch_add(returned as u64, Ordering::Relaxed);
+        counters.callers_gone.fetch_add(returned as u64, Ordering::Relaxed);
     }
 }
 

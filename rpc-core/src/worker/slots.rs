@@ -41,8 +41,8 @@ impl Slots {
         }
     }
 
-    /// A slot that is free.
-    pub(super) fn free(&self) -> Option<SemaphorePermit<'_>> {
+    /// Takes a slot if one is free.
+    pub(super) fn try_acquire(&self) -> Option<SemaphorePermit<'_>> {
         self.semaphore.try_acquire().ok()
     }
 
@@ -124,8 +124,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_cannot_wait_so_long_is_refused_but_never_the_first_in_the_line() {
         let slots = paced();
-        let _running = slots.free().unwrap();
-        assert!(slots.free().is_none());
+        let _running = slots.try_acquire().unwrap();
+        assert!(slots.try_acquire().is_none());
         let first = slots.wait(Some(Duration::from_millis(1)));
         let mut first = std::pin::pin!(tokio::time::timeout(Duration::from_millis(10), first));
         let second = async {

@@ -23,7 +23,7 @@ pub(in crate::connection) struct Message {
 
 impl Message {
     /// The beginning of one, with room for a body of `body_bytes`.
-    pub(super) fn new(routing_key: &[u8], properties: &[u8], body_bytes: usize) -> Self {
+    pub(in crate::connection) fn new(routing_key: &[u8], properties: &[u8], body_bytes: usize) -> Self {
         let (properties_at, body_at) = (routing_key.len(), routing_key.len() + properties.len());
         let mut bytes = Vec::with_capacity(body_at + body_bytes);
         bytes.extend_from_slice(routing_key);
@@ -35,7 +35,7 @@ impl Message {
         self.bytes.extend_from_slice(body);
     }
 
-    pub(super) fn delivered(mut self, delivery_tag: u64, redelivered: bool) -> Self {
+    pub(in crate::connection) fn delivered(mut self, delivery_tag: u64, redelivered: bool) -> Self {
         self.delivery_tag = delivery_tag;
         self.redelivered = redelivered;
         self
@@ -181,7 +181,11 @@ fn write_table<'a>(fields: impl IntoIterator<Item = (&'a str, &'a HeaderValue)>)
     Ok(writer.finish())
 }
 
-fn write_value(writer: &mut TableWriter, name: &str, value: &HeaderValue) -> Result<(), Error> {
+pub(in crate::connection) fn write_value(
+    writer: &mut TableWriter,
+    name: &str,
+    value: &HeaderValue,
+) -> Result<(), Error> {
     if name.len() > 255 {
         return Err(overlong(name.len()));
     }

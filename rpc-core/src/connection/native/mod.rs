@@ -31,7 +31,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(super) use self::{
     channel::{Channel, Confirm, Consumer},
-    message::Message,
+    message::{Message, write_value},
 };
 use self::{handshake::Opened, io::Io, shared::Shared, socket::Socket};
 use super::{

@@ -9,10 +9,10 @@ use tokio::{
 };
 
 use super::{
-    Counters, PoolStats,
     cancel::ControlTask,
-    consume::{LaneEnd, Phase},
     dead_callers::TellTask,
+    lane::{LaneEnd, Phase},
+    stats::{Counters, PoolStats},
 };
 use crate::{error::Error, signal::StopSignals};
 

@@ -1,0 +1,255 @@
+//! Executes what `decide.rs` has decided about a delivery: in the consume loop, or in a task.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::Arc,
+    task::{self, Poll, Waker},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tracing::{Instrument, Span};
+
+use super::{
+    cancel::Tombstones,
+    decide::{self, Arrival, Facts, Plan, Turn},
+    dispatch::{self, Dispatch, Found, Request, Response, Running},
+    handlers::Handlers,
+    job::{Job, Shared},
+    poison::Abandoned,
+    policy::AckPolicy,
+    source::Intake,
+    stats::Counters,
+};
+use crate::{
+    connection::{Delivery, WeakDelivery, transport::Settlement},
+    context::Context,
+    envelope::Code,
+};
+
+/// Takes deliveries from one consumer.
+pub(super) struct Taker<'a> {
+    pub(super) shared: &'a Arc<Shared>,
+    pub(super) intake: &'a mut Intake,
+    pub(super) handlers: &'a mut Handlers,
+    pub(super) tombstones: &'a mut Tombstones,
+}
+
+/// A handler that was begun in the consume loop.
+struct Begun {
+    method: usize,
+    /// Its first poll was its last.
+    has_ended: bool,
+}
+
+impl Taker<'_> {
+    /// Takes a delivery and those that arrived with it, which need no wake-ups of their own.
+    pub(super) async fn take_ready(mut self, first: Delivery) {
+        let began_at = Instant::now();
+        let mut now = began_at;
+        let mut delivery = first;
+        loop {
+            let begun = self.take(delivery, now);
+            // One look at the clock for each delivery: taking it begins when the one before has been served.
+            let began = std::mem::replace(&mut now, Instant::now());
+            if let Some(Begun { method, has_ended }) = begun {
+                self.shared.paces[method].note(has_ended, now.saturating_duration_since(began));
+            }
+            if now.saturating_duration_since(began_at) > TURN_MAX {
+                // So that replies are sent, and a shutdown or a cancel is seen.
+                return tokio::task::yield_now().await;
+            }
+            match self.intake.consumer.next_ready() {
+                Some(next) => delivery = next,
+                None => return,
+            }
+        }
+    }
+
+    /// Answers a delivery, or begins its handler; returns it if it was begun in the consume loop.
+    fn take(&mut self, delivery: Delivery, now: Instant) -> Option<Begun> {
+        let lane = &*self.shared.lane;
+        Counters::add(&lane.counters.received);
+        let job = Job::new(delivery.clone(), self.shared);
+        if lane.source.ack_policy == AckPolicy::BeforeHandler && !self.acknowledge(&delivery) {
+            return None;
+        }
+        let is_given_up = self.tombstones.is_given_up(&delivery, now);
+        let context = Context::new(delivery, now);
+        let arrival = Arrival {
+            service: lane.service.descriptor(),
+            redelivery: lane.source.redelivery,
+            context: &context,
+            is_given_up,
+            is_expired: context.is_expired(now),
+            dedupe: lane.dedupe.as_deref(),
+            inline_paces: self.shared.inline_paces(),
+        };
+        match decide::on_arrival(&arrival, || self.shared.is_draining()) {
+            Plan::Refuse(response) => job.finish(response),
+            Plan::Expire => job.expire(),
+            Plan::Abandon(abandoned) => self.abandon(job, abandoned),
+            Plan::Requeue => job.requeue(),
+            Plan::Inline(found) => return Some(self.begin_here(job, context, found)),
+            Plan::Task(found) => self.begin_task(job, context, found, now),
+        }
+        None
+    }
+
+    /// Acknowledges a delivery before its handler runs, which it must not if that fails.
+    fn acknowledge(&self, delivery: &Delivery) -> bool {
+        let ack = Settlement::Ack { delivery_tag: delivery.delivery_tag(), multiple: false };
+        let acknowledged = self.intake.channel.settle(ack);
+        if let Err(error) = &acknowledged {
+            tracing::debug!(%error, "could not acknowledge before the handler: it does not run");
+        }
+        acknowledged.is_ok()
+    }
+
+    /// Answers a request that is not executed again. No cancel stops that, because its dead letter is not for the caller.
+    fn abandon(&mut self, job: Job, abandoned: Abandoned) {
+        self.handlers.spawn(WeakDelivery::default(), async move {
+            let response = abandoned.execute(Arc::clone(&job.shared.lane), job.delivery.clone()).await;
+            job.finish(response);
+        });
+    }
+
+    /// Begins the handler of a quick method in the consume loop. One that waits is moved to a task.
+    fn begin_here(&mut self, job: Job, context: Context, found: Found) -> Begun {
+        // Always granted: no cancel can find the delivery before this.
+        job.delivery.claim();
+        let method = found.method;
+        let span = handler_span(&job.shared, &context, method);
+        let request = Request::new(context, found);
+        match span.in_scope(|| first_poll(&*job.shared.lane.service, request)) {
+            FirstPoll::Ended(response) => {
+                span.in_scope(|| job.finish(response));
+                Begun { method, has_ended: true }
+            }
+            FirstPoll::Waits(running) => {
+                let weak = job.delivery.downgrade();
+                self.handlers.spawn(weak, async move { job.finish(running.await) }.instrument(span));
+                Begun { method, has_ended: false }
+            }
+        }
+    }
+
+    /// Gives a request a task, in which it waits for a slot and its handler runs.
+    fn begin_task(&mut self, job: Job, context: Context, found: Found, now: Instant) {
+        let span = handler_span(&job.shared, &context, found.method);
+        job.shared.paces[found.method].calibrate(now.elapsed());
+        let weak = job.delivery.downgrade();
+        self.handlers.spawn(weak, run_at_turn(job, Request::new(context, found)).instrument(span));
+    }
+}
+
+fn handler_span(shared: &Shared, context: &Context, method: usize) -> Span {
+    let service = shared.lane.service.descriptor();
+    tracing::debug_span!(
+        "handle",
+        service = service.name,
+        method = service.methods[method].name,
+        redelivered = context.redelivered(),
+    )
+}
+
+/// A handler after its first poll.
+enum FirstPoll {
+    Ended(Response),
+    Waits(Running),
+}
+
+fn first_poll(service: &dyn Dispatch, request: Request) -> FirstPoll {
+    let mut running = match dispatch::start(service, request) {
+        Ok(running) => running,
+        Err(response) => return FirstPoll::Ended(response),
+    };
+    // A handler that waits is polled again at once by its task, with a waker of its own.
+    match Pin::new(&mut running).poll(&mut task::Context::from_waker(Waker::noop())) {
+        Poll::Ready(response) => FirstPoll::Ended(response),
+        Poll::Pending => FirstPoll::Waits(running),
+    }
+}
+
+fn overloaded(estimate: Duration) -> Response {
+    let message = format!("the expected wait of {estimate:?} at this worker exceeds the call's remaining time");
+    Response::failed(Code::Overloaded, message)
+}
+
+/// Waits for a slot, runs the handler and answers.
+///
+/// Not an `async fn`, and one block: its size is that of the task, and an argument moved by an `async fn` is held twice.
+fn run_at_turn(job: Job, request: Request) -> impl Future<Output = ()> + Send + 'static {
+    async move {
+        let response = {
+            let lane = &*job.shared.lane;
+            let (_slot, denied) = match lane.slots.as_deref().map(|slots| (slots, slots.try_acquire())) {
+                None => (None, None),
+                Some((_, Some(slot))) => (Some(slot), None),
+                Some((slots, None)) => match Box::pin(slots.wait(request.context().remaining())).await {
+                    Ok(slot) => (Some(slot), None),
+                    Err(no_slot) => (None, Some(no_slot)),
+                },
+            };
+            let facts = Facts {
+                is_draining: job.shared.is_draining(),
+                is_expired: request.context().is_expired(Instant::now()),
+                dedupe: lane.dedupe.as_ref(),
+            };
+            match decide::at_turn(denied, facts, || job.delivery.claim()) {
+                Turn::Requeue => None,
+                Turn::Shed { estimate } => {
+                    Counters::add(&lane.counters.shed);
+                    Some(overloaded(estimate))
+                }
+                Turn::Expire => {
+                    Counters::add(&lane.counters.expired);
+                    Some(Response::NONE)
+                }
+                Turn::Cancelled => Some(Response::NONE),
+                Turn::Deduplicate(dedupe) => {
+                    Some(Box::pin(dedupe.answer(&*lane.service, request, &lane.counters)).await)
+                }
+                Turn::Run => {
+                    let pace = &job.shared.paces[request.method()];
+                    Some(match dispatch::start(&*lane.service, request) {
+                        Ok(mut running) => {
+                            let mut began = Some(Instant::now());
+                            poll_fn(|cx| {
+                                let polled = Pin::new(&mut running).poll(cx);
+                                if let Some(began) = began.take() {
+                                    pace.note(polled.is_ready(), began.elapsed());
+                                }
+                                polled
+                            })
+                            .await
+                        }
+                        Err(response) => response,
+                    })
+                }
+            }
+        };
+        match response {
+            Some(response) => job.finish(response),
+            None => job.requeue(),
+        }
+    }
+}
+
+/// How long deliveries are taken without a pause while handlers run in the consume loop.
+const TURN_MAX: Duration = Duration::from_micros(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_future_of_a_request_stays_small() {
+        fn size_of<A, B, F>(_: fn(A, B) -> F) -> usize {
+            std::mem::size_of::<F>()
+        }
+        // Every request that gets a task allocates this much, and copies it twice.
+        assert!(size_of(run_at_turn) <= 256, "{} bytes", size_of(run_at_turn));
+    }
+}

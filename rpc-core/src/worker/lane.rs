@@ -1,0 +1,39 @@
+//! A lane: one queue of one service, served by one pool, over all the consumers it has in its life.
+
+use std::sync::Arc;
+
+use super::{dedupe::Dedupe, dispatch::Dispatch, slots::Slots, source::Source, stats::Counters};
+
+/// The parts of a lane that outlive its consumer.
+pub(super) struct Lane {
+    pub(super) source: Source,
+    pub(super) service: Arc<dyn Dispatch>,
+    /// Handlers that may run at once, over all lanes of the pool; `None` when the prefetch counts bound them already.
+    pub(super) slots: Option<Arc<Slots>>,
+    pub(super) counters: Arc<Counters>,
+    /// Earlier answers, if the pool remembers them.
+    pub(super) dedupe: Option<Arc<Dedupe>>,
+    /// Whether handlers of quick methods may run in the consume loop.
+    pub(super) is_inline: bool,
+}
+
+/// How far a shutdown has come, seen by every lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    Serving,
+    /// Begin no further request, finish the running ones.
+    Draining,
+    /// Stop waiting for handlers.
+    Aborting,
+}
+
+/// How a lane ended.
+#[derive(Debug)]
+pub(super) enum LaneEnd {
+    /// Every request it had begun was answered and acknowledged.
+    Drained,
+    /// Handlers were aborted; the broker requeues their requests.
+    Aborted { handlers: usize },
+    /// The consumer or its channel was lost.
+    Lost { reason: String },
+}

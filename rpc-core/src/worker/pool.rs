@@ -1,0 +1,255 @@
+//! The builder of a pool: what it serves and how, until `start`.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio::{sync::watch, time::timeout};
+use tracing::Instrument;
+
+use super::{
+    cancel::{Control, ControlTask},
+    consume,
+    dead_callers::TellTask,
+    dedupe::{Dedupe, DedupeOptions},
+    dispatch::Dispatch,
+    handle::PoolHandle,
+    lane::{Lane, Phase},
+    poison,
+    policy::{AckPolicy, QueueKind, RedeliveryPolicy, RedeliveryRules},
+    slots::Slots,
+    source::{Source, kind_arguments},
+    stats::Counters,
+};
+use crate::{
+    connection::{Connection, transport::HeaderValue},
+    error::Error,
+    topology,
+};
+
+/// A pool of handlers for one or more services: a builder, until [`start`](Self::start).
+#[must_use = "a pool serves after `start`"]
+pub struct WorkerPool {
+    connection: Connection,
+    services: Vec<Arc<dyn Dispatch>>,
+    concurrency: usize,
+    prefetch_count: Option<u16>,
+    ack_policy: AckPolicy,
+    queue_kind: QueueKind,
+    max_priority: Option<u8>,
+    delivery_limit: Option<u32>,
+    redelivery: RedeliveryPolicy,
+    dedupe: Option<DedupeOptions>,
+    is_inline: bool,
+}
+
+impl WorkerPool {
+    /// A pool that takes its requests over `connection`.
+    pub fn new(connection: &Connection) -> Self {
+        Self {
+            connection: connection.clone(),
+            services: Vec::new(),
+            concurrency: DEFAULT_CONCURRENCY,
+            prefetch_count: None,
+            ack_policy: AckPolicy::default(),
+            queue_kind: QueueKind::default(),
+            max_priority: None,
+            delivery_limit: None,
+            redelivery: RedeliveryPolicy::default(),
+            dedupe: None,
+            is_inline: true,
+        }
+    }
+
+    /// Adds a service. Several share the pool's handlers.
+    pub fn serve(mut self, service: impl Dispatch) -> Self {
+        self.services.push(Arc::new(service));
+        self
+    }
+
+    /// How many handlers run at once, over all services. The default is 16.
+    pub fn concurrency(mut self, handlers: usize) -> Self {
+        self.concurrency = handlers;
+        self
+    }
+
+    /// How many requests each queue's consumer holds unacknowledged: running, and waiting here. The default is the
+    /// concurrency, so that nothing waits here that another worker could run. A larger one hides the round trip
+    /// for very short handlers.
+    pub fn prefetch(mut self, prefetch_count: u16) -> Self {
+        self.prefetch_count = Some(prefetch_count);
+        self
+    }
+
+    /// When requests are acknowledged. The default is [`AckPolicy::AfterReply`].
+    pub fn ack_policy(mut self, ack_policy: AckPolicy) -> Self {
+        self.ack_policy = ack_policy;
+        self
+    }
+
+    /// The kind of the service queues. The default is [`QueueKind::Classic`].
+    pub fn queue_kind(mut self, queue_kind: QueueKind) -> Self {
+        self.queue_kind = queue_kind;
+        self
+    }
+
+    /// Declares the service queues with `x-max-priority`, so that calls with a higher
+    /// [`priority`](crate::Call::priority) overtake. Off by default; classic queues only.
+    pub fn max_priority(mut self, max_priority: u8) -> Self {
+        self.max_priority = Some(max_priority);
+        self
+    }
+
+    /// How often a request may lose its worker before it is not executed any more: it goes to the queue
+    /// `rpc.<service>.dead`, and its caller gets [`CallError::Abandoned`](crate::CallError::Abandoned). Quorum queues
+    /// only: classic ones do not count. The default is 20, as in RabbitMQ 4.
+    ///
+    /// The queue is declared with that `x-delivery-limit`, so every worker of a service has to say the same.
+    pub fn delivery_limit(mut self, deliveries: u32) -> Self {
+        self.delivery_limit = Some(deliveries);
+        self
+    }
+
+    /// What becomes of requests that an earlier worker may have executed, when their method is not
+    /// `#[rpc(idempotent)]`. The default is [`RedeliveryPolicy::Execute`].
+    pub fn redelivery_policy(mut self, policy: RedeliveryPolicy) -> Self {
+        self.redelivery = policy;
+        self
+    }
+
+    /// Remembers answers, and gives them again to requests that come again. The default is to remember nothing: it
+    /// costs every request two allocations and a copy of its answer.
+    pub fn dedupe(mut self, options: DedupeOptions) -> Self {
+        self.dedupe = Some(options);
+        self
+    }
+
+    /// Declares the exchange, the queues and their bindings, and starts serving.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`] when nothing is served, a service is served twice or a number is zero;
+    /// [`Error::Refused`] when the broker refuses a declaration, for example because the queue exists with other
+    /// arguments (its words name both sides); [`Error::Disconnected`]; [`Error::TimedOut`] when a queue is not ready
+    /// within 30 s. Later losses are repaired by the pool itself, for ever.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops what was started; queues that were declared stay.
+    pub async fn start(self) -> Result<PoolHandle, Error> {
+        let prefetch_count = self.check()?;
+        let counters = Arc::new(Counters::default());
+        let lanes: usize = self.services.iter().map(|service| service.descriptor().method_queues().len()).sum();
+        // Where the prefetch counts allow no more handlers than that anyway, nobody need count them.
+        let slots =
+            (lanes * usize::from(prefetch_count) > self.concurrency).then(|| Arc::new(Slots::new(self.concurrency)));
+        let (phase, _) = watch::channel(Phase::Serving);
+        let mut handle = PoolHandle::new(phase, Arc::clone(&counters));
+        let names = self.services.iter().map(|service| service.descriptor().name).collect();
+        let mut control = Control::new(self.connection.clone(), names);
+        // Before the first request is taken, so that no cancel of one is missed.
+        let heard = within_start_limit("hear cancels", control.open()).await?;
+        for service in &self.services {
+            let descriptor = service.descriptor();
+            for method_queue in descriptor.method_queues() {
+                let source = self.source(service, method_queue, prefetch_count);
+                let operation = format!("start serving '{}'", descriptor.name);
+                let intake = within_start_limit(&operation, source.open()).await?;
+                if let Some(letters) = within_start_limit(&operation, source.open_dead_letters()).await? {
+                    handle.tell(TellTask::spawn(source.clone(), letters, Arc::clone(&counters)));
+                }
+                let lane = Lane {
+                    source,
+                    service: Arc::clone(service),
+                    slots: slots.clone(),
+                    dedupe: self.dedupe.map(|options| Arc::new(Dedupe::new(options))),
+                    counters: Arc::clone(&counters),
+                    is_inline: self.is_inline,
+                };
+                let span = tracing::info_span!("worker", queue = intake.queue);
+                handle.spawn(consume::run(lane, intake, control.lane(), handle.phase()).instrument(span));
+            }
+            tracing::info!(service = descriptor.name, prefetch_count, concurrency = self.concurrency, "serving");
+        }
+        handle.hear(ControlTask::spawn(control, heard));
+        Ok(handle)
+    }
+
+    fn check(&self) -> Result<u16, Error> {
+        let refuse = |message: String| Err(Error::Configuration(message));
+        if self.services.is_empty() {
+            return refuse("the pool serves nothing: add a service with `.serve(FibonacciServer::new(…))`".to_owned());
+        }
+        if self.concurrency == 0 {
+            return refuse("concurrency 0 runs no handler: use at least 1".to_owned());
+        }
+        if self.queue_kind == QueueKind::Quorum && self.max_priority.is_some() {
+            return refuse("quorum queues have no x-max-priority: use classic ones, or leave it out".to_owned());
+        }
+        if self.queue_kind == QueueKind::Classic && self.delivery_limit.is_some() {
+            return refuse(
+                "classic queues count no deliveries: use `.queue_kind(QueueKind::Quorum)`, or leave delivery_limit out"
+                    .to_owned(),
+            );
+        }
+        let mut names: Vec<_> = self.services.iter().map(|service| service.descriptor().name).collect();
+        names.sort_unstable();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return refuse(format!("service '{}' is served twice by one pool", twice[0]));
+        }
+        match self.prefetch_count {
+            Some(0) => refuse("prefetch 0 means no bound at all: use at least 1".to_owned()),
+            Some(prefetch_count) => Ok(prefetch_count),
+            None => Ok(u16::try_from(self.concurrency).unwrap_or(u16::MAX)),
+        }
+    }
+
+    fn source(&self, service: &Arc<dyn Dispatch>, method_queue: Option<&'static str>, prefetch_count: u16) -> Source {
+        let is_quorum = self.queue_kind == QueueKind::Quorum;
+        let delivery_limit = is_quorum.then(|| self.delivery_limit.unwrap_or(poison::DEFAULT_DELIVERY_LIMIT));
+        let mut arguments = kind_arguments(is_quorum);
+        if let Some(max_length) = service.descriptor().max_length {
+            arguments.push(("x-max-length", HeaderValue::from(max_length)));
+            // The default would drop the oldest request without a word.
+            arguments.push(("x-overflow", HeaderValue::from("reject-publish")));
+        }
+        if let Some(limit) = delivery_limit {
+            arguments.push(("x-delivery-limit", HeaderValue::from(limit)));
+            arguments.push(("x-dead-letter-exchange", HeaderValue::from(topology::DEAD_EXCHANGE)));
+        }
+        if let Some(max_priority) = self.max_priority {
+            arguments.push(("x-max-priority", HeaderValue::from(u32::from(max_priority))));
+        }
+        Source {
+            connection: self.connection.clone(),
+            descriptor: service.descriptor(),
+            method_queue,
+            prefetch_count,
+            ack_policy: self.ack_policy,
+            is_quorum,
+            redelivery: RedeliveryRules { policy: self.redelivery, delivery_limit },
+            arguments,
+        }
+    }
+}
+
+impl fmt::Debug for WorkerPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let services: Vec<_> = self.services.iter().map(|service| service.descriptor().name).collect();
+        f.debug_struct("WorkerPool")
+            .field("services", &services)
+            .field("concurrency", &self.concurrency)
+            .field("prefetch_count", &self.prefetch_count)
+            .field("ack_policy", &self.ack_policy)
+            .field("queue_kind", &self.queue_kind)
+            .finish_non_exhaustive()
+    }
+}
+
+async fn within_start_limit<T>(operation: &str, opening: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    match timeout(START_TIMEOUT, opening).await {
+        Ok(opened) => opened,
+        Err(_) => Err(Error::TimedOut { operation: operation.to_owned(), limit: START_TIMEOUT }),
+    }
+}
+
+const DEFAULT_CONCURRENCY: usize = 16;
+
+/// For declaring one queue and consuming from it.
+const START_TIMEOUT: Duration = Duration::from_secs(30);

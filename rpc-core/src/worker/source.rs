@@ -1,0 +1,171 @@
+//! The queue a lane's requests arrive in: how it is declared, bound and consumed, at the start and after each loss.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::policy::{AckPolicy, RedeliveryPolicy, RedeliveryRules};
+use crate::{
+    connection::{
+        Channel, Connection, Consumer,
+        transport::{HeaderValue, QueueDeclaration},
+    },
+    error::Error,
+    service::ServiceDescriptor,
+    topology,
+};
+
+/// One queue of a service, and everything needed to open a consumer of it again.
+#[derive(Clone)]
+pub(super) struct Source {
+    pub(super) connection: Connection,
+    pub(super) descriptor: &'static ServiceDescriptor,
+    pub(super) method_queue: Option<&'static str>,
+    pub(super) prefetch_count: u16,
+    pub(super) ack_policy: AckPolicy,
+    pub(super) is_quorum: bool,
+    pub(super) redelivery: RedeliveryRules,
+    /// Of the queue's declaration.
+    pub(super) arguments: Vec<(&'static str, HeaderValue)>,
+}
+
+/// A consumer of the queue, for as long as its channel lives.
+pub(super) struct Intake {
+    pub(super) queue: String,
+    pub(super) consumer_tag: String,
+    pub(super) channel: Channel,
+    pub(super) consumer: Consumer,
+}
+
+/// The consumer of `rpc.<service>.dead.callers`, for as long as its channel lives.
+#[derive(Debug)]
+pub(super) struct DeadLetters {
+    pub(super) channel: Channel,
+    pub(super) consumer: Consumer,
+}
+
+impl Source {
+    /// Declares the queue and starts its consumer, on a channel of its own.
+    pub(super) async fn open(&self) -> Result<Intake, Error> {
+        let channel = self.connection.channel().await?;
+        let queue = match self.descriptor.queue {
+            Some(queue) => self.declare_bare(&channel, queue).await?,
+            None => self.declare(&channel).await?,
+        };
+        self.prepare_dead_letters(&channel, &queue).await?;
+        if self.ack_policy == AckPolicy::AfterConfirmedReply {
+            channel.confirm_select().await?;
+        }
+        // Before consuming: the prefetch count is the only bound on what the transport buffers.
+        channel.qos(self.prefetch_count).await?;
+        let consumer_tag = format!("{queue}.{}", Uuid::new_v4());
+        let consumer = channel.consume(&queue, &consumer_tag, false).await?;
+        Ok(Intake { queue, consumer_tag, channel, consumer })
+    }
+
+    /// Declares `rpc.<service>.dead.callers` and consumes from it; `None` when the broker dead-letters no request.
+    pub(super) async fn open_dead_letters(&self) -> Result<Option<DeadLetters>, Error> {
+        if self.redelivery.delivery_limit.is_none() {
+            return Ok(None);
+        }
+        let channel = self.connection.channel().await?;
+        let name = topology::dead_callers_queue(self.descriptor.name);
+        let mut arguments = kind_arguments(self.is_quorum);
+        arguments.push(("x-message-ttl", HeaderValue::from(DEAD_LETTER_AGE_MAX_MS)));
+        arguments.push(("x-max-length", HeaderValue::from(DEAD_LETTERS_MAX)));
+        self.declare_durable(&channel, &name, &arguments).await?;
+        self.bind_dead_letters(&channel, &self.queue_name(), &name).await?;
+        channel.qos(DEAD_LETTERS_PREFETCH).await?;
+        let consumer = channel.consume(&name, "", false).await?;
+        Ok(Some(DeadLetters { channel, consumer }))
+    }
+
+    fn queue_name(&self) -> String {
+        match self.descriptor.queue {
+            Some(queue) => queue.to_owned(),
+            None => topology::service_queue(self.descriptor.name, self.method_queue),
+        }
+    }
+
+    /// Declares a service queue and binds it.
+    async fn declare(&self, channel: &Channel) -> Result<String, Error> {
+        let service = self.descriptor.name;
+        channel.declare_request_exchanges().await?;
+        let queue = self.queue_name();
+        self.declare_durable(channel, &queue, &self.arguments).await?;
+        for method in self.descriptor.methods.iter().filter(|method| method.queue == self.method_queue) {
+            for name in std::iter::once(&method.name).chain(method.aliases) {
+                let key = topology::binding_key(service, self.method_queue, name);
+                channel.bind_queue(&queue, topology::EXCHANGE, &key).await?;
+            }
+        }
+        let other = topology::other_binding_key(service, self.method_queue);
+        channel.bind_queue(&queue, topology::OTHER_EXCHANGE, &other).await?;
+        Ok(queue)
+    }
+
+    /// Declares the queue of the bare profile only if it is missing: another program, often in another language, may have
+    /// declared it with arguments of its own. The default exchange binds it already.
+    async fn declare_bare(&self, channel: &Channel, queue: &str) -> Result<String, Error> {
+        if !self.connection.channel().await?.queue_exists(queue).await? {
+            self.declare_durable(channel, queue, &self.arguments).await?;
+        }
+        Ok(queue.to_owned())
+    }
+
+    /// Declares the queues and bindings for requests of `queue` that are dead-lettered.
+    async fn prepare_dead_letters(&self, channel: &Channel, queue: &str) -> Result<(), Error> {
+        let RedeliveryRules { policy, delivery_limit } = self.redelivery;
+        if delivery_limit.is_some() || policy == RedeliveryPolicy::DeadLetter {
+            self.declare_dead_queue(channel).await?;
+        }
+        match delivery_limit {
+            Some(_) => self.bind_dead_letters(channel, queue, &topology::dead_queue(self.descriptor.name)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Declares `rpc.<service>.dead`.
+    pub(super) async fn declare_dead_queue(&self, channel: &Channel) -> Result<(), Error> {
+        self.declare_durable(channel, &topology::dead_queue(self.descriptor.name), &kind_arguments(self.is_quorum))
+            .await
+    }
+
+    /// Binds `dead` to the requests of `queue` that the broker dead-letters at the delivery limit. Expired requests are not
+    /// among them: no person need look at those.
+    async fn bind_dead_letters(&self, channel: &Channel, queue: &str, dead: &str) -> Result<(), Error> {
+        channel.declare_dead_exchange().await?;
+        let arguments = [
+            ("x-match", HeaderValue::from("all-with-x")),
+            ("x-first-death-reason", HeaderValue::from("delivery_limit")),
+            ("x-first-death-queue", HeaderValue::from(queue)),
+        ];
+        channel.bind_queue_by_headers(dead, topology::DEAD_EXCHANGE, &arguments).await
+    }
+
+    async fn declare_durable(
+        &self,
+        channel: &Channel,
+        name: &str,
+        arguments: &[(&'static str, HeaderValue)],
+    ) -> Result<(), Error> {
+        let queue = QueueDeclaration { name, durable: true, exclusive: false, auto_delete: false, arguments };
+        channel.declare_queue(queue).await
+    }
+}
+
+/// The arguments that choose the kind of a queue.
+pub(super) fn kind_arguments(is_quorum: bool) -> Vec<(&'static str, HeaderValue)> {
+    if is_quorum { vec![("x-queue-type", HeaderValue::from("quorum"))] } else { Vec::new() }
+}
+
+/// Bounds of the randomised pauses before a lost consumer is opened again.
+pub(super) const REOPEN_DELAY_MIN: Duration = Duration::from_millis(50);
+pub(super) const REOPEN_DELAY_MAX: Duration = Duration::from_secs(30);
+
+/// Longer than callers wait.
+const DEAD_LETTER_AGE_MAX_MS: u32 = 300_000;
+/// Beyond it the broker drops the oldest.
+const DEAD_LETTERS_MAX: u32 = 10_000;
+/// Unacknowledged dead letters that one worker holds.
+const DEAD_LETTERS_PREFETCH: u16 = 16;

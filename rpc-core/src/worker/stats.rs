@@ -1,0 +1,66 @@
+//! The counts of a pool.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Counts of what a pool has done since it was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct PoolStats {
+    /// Requests delivered by the broker.
+    pub received: u64,
+    /// Replies sent.
+    pub answered: u64,
+    /// Requests dropped unexecuted because their caller had given up.
+    pub expired: u64,
+    /// Handlers stopped because their caller gave up.
+    pub cancelled: u64,
+    /// Requests requeued unexecuted.
+    pub requeued: u64,
+    /// Requests moved to `rpc.<service>.dead`.
+    pub dead_lettered: u64,
+    /// Requests refused because they would have waited here longer than their caller.
+    pub shed: u64,
+    /// Replies that the broker returned, because the caller was gone and its reply queue with it. On the lapin transport they
+    /// are counted up to a second late, and lapin logs each of them as a warning, which `lapin::returned_messages=error` in a
+    /// log filter silences.
+    pub callers_gone: u64,
+    /// Requests answered from memory ([`WorkerPool::dedupe`](crate::WorkerPool::dedupe)).
+    pub deduplicated: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) received: AtomicU64,
+    pub(super) answered: AtomicU64,
+    pub(super) expired: AtomicU64,
+    pub(super) cancelled: AtomicU64,
+    pub(super) requeued: AtomicU64,
+    pub(super) dead_lettered: AtomicU64,
+    pub(super) deduplicated: AtomicU64,
+    pub(super) shed: AtomicU64,
+    pub(super) callers_gone: AtomicU64,
+}
+
+impl Counters {
+    pub(super) fn add(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn subtract(counter: &AtomicU64) {
+        counter.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn stats(&self) -> PoolStats {
+        PoolStats {
+            received: self.received.load(Ordering::Relaxed),
+            answered: self.answered.load(Ordering::Relaxed),
+            expired: self.expired.load(Ordering::Relaxed),
+            cancelled: self.cancelled.load(Ordering::Relaxed),
+            requeued: self.requeued.load(Ordering::Relaxed),
+            dead_lettered: self.dead_lettered.load(Ordering::Relaxed),
+            shed: self.shed.load(Ordering::Relaxed),
+            callers_gone: self.callers_gone.load(Ordering::Relaxed),
+            deduplicated: self.deduplicated.load(Ordering::Relaxed),
+        }
+    }
+}
