@@ -98,6 +98,7 @@
 
 #[cfg(feature = "broker")]
 pub mod broker;
+mod budget;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
@@ -128,12 +129,13 @@ pub mod __private;
 pub mod __fuzz;
 
 // The public interface is:
+pub use budget::spawn;
 pub use client::{Call, CallFuture, Client, ClientOptions, WhenFull};
 pub use codec::{Codec, CodecError};
 #[cfg(feature = "tls")]
 pub use connection::ClientTlsOptions;
 pub use connection::{Connection, ConnectionOptions, State, Transport, transport::HeaderValue};
-pub use context::Context;
+pub use context::{Context, TestContext};
 pub use error::{CallError, Error, TimeoutStage};
 /// Makes the methods of a trait callable from another process.
 ///

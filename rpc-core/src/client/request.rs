@@ -13,13 +13,13 @@ use super::{
     reply_queue::{NotSent, Outcome, Session, Waiter},
 };
 use crate::{
+    budget::inherited_deadline,
     codec::{Codec, CodecError},
     connection::{Backoff, Delivery, transport::Publish},
     envelope::{self, CallHeaders, ReplyStatus},
     error::{CallError, Error, TimeoutStage},
     service::{MethodDescriptor, ServiceDescriptor},
     topology,
-    worker::inherited_deadline,
 };
 
 /// A request and what is known of its sending.

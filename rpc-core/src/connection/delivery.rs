@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use super::{
+    cancellation::Cancellation,
     carrier::{Carrier, either},
     lapin, native,
     transport::HeaderValue,
@@ -23,11 +24,12 @@ type Native = Received<native::Message>;
 pub(super) struct Received<M> {
     message: M,
     is_claimed: AtomicBool,
+    cancellation: Cancellation,
 }
 
 impl<M> Received<M> {
     fn new(message: M) -> Arc<Self> {
-        Arc::new(Self { message, is_claimed: AtomicBool::new(false) })
+        Arc::new(Self { message, is_claimed: AtomicBool::new(false), cancellation: Cancellation::default() })
     }
 }
 
@@ -75,6 +77,20 @@ impl Delivery {
     /// True for the first who asks, of all who share the delivery: that one decides what becomes of it.
     pub(crate) fn claim(&self) -> bool {
         !either!(&self.0, received => received.is_claimed.swap(true, Ordering::AcqRel))
+    }
+
+    /// Tells those who ask that the call behind this delivery is cancelled.
+    pub(crate) fn cancel(&self) {
+        either!(&self.0, received => received.cancellation.cancel());
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        either!(&self.0, received => received.cancellation.is_cancelled())
+    }
+
+    /// Resolves when the call behind this delivery is cancelled.
+    pub(crate) async fn cancelled(&self) {
+        either!(&self.0, received => received.cancellation.cancelled().await);
     }
 
     pub(crate) fn delivery_tag(&self) -> u64 {

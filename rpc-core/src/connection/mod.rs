@@ -8,6 +8,7 @@
 //!
 //! It does not know what travels on it. Dropping the last handle closes the socket.
 
+mod cancellation;
 mod carrier;
 mod delivery;
 mod lapin;

@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use crate::{
+    budget::{self, inherited_deadline},
     codec::{Codec, CodecError},
     connection::{Delivery, transport::Properties},
     context::Context,
@@ -208,10 +209,7 @@ where
     Box::pin(async move {
         let runtime = Handle::current();
         let deadline = inherited_deadline();
-        let run = move || match deadline {
-            Some(deadline) => runtime.block_on(CALLER_DEADLINE.scope(deadline, handler)),
-            None => runtime.block_on(handler),
-        };
+        let run = move || budget::within(deadline, || runtime.block_on(handler));
         match tokio::task::spawn_blocking(run).await {
             Ok(response) => response,
             Err(error) => match error.try_into_panic() {
@@ -298,21 +296,8 @@ impl Future for Running {
 /// Runs a piece of a handler; an error is the answer when it panics.
 fn guarded<T>(deadline: Option<Instant>, piece: impl FnOnce() -> T) -> Result<T, Response> {
     // Nothing of a handler that panicked is looked at again, so unwind safety does not matter.
-    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| match deadline {
-        Some(deadline) => CALLER_DEADLINE.sync_scope(deadline, piece),
-        None => piece(),
-    }));
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| budget::within(deadline, piece)));
     outcome.map_err(|panic| panicked(&*panic))
-}
-
-tokio::task_local! {
-    /// When the caller of the running handler stops waiting.
-    static CALLER_DEADLINE: Instant;
-}
-
-/// The deadline that calls made inside a handler inherit.
-pub(crate) fn inherited_deadline() -> Option<Instant> {
-    CALLER_DEADLINE.try_with(|deadline| *deadline).ok()
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> Response {

@@ -57,9 +57,10 @@ impl Shared {
 }
 
 /// A request on its way through a handler. Dropped unfinished (aborted), it stays unacknowledged, and the broker redelivers it
-/// when the channel closes.
+/// when the channel closes; tasks that the handler has started see [`Context::cancelled`](crate::Context::cancelled).
 pub(super) struct Job {
-    pub(super) delivery: Delivery,
+    /// Until the request is settled.
+    delivery: Option<Delivery>,
     pub(super) shared: Arc<Shared>,
     /// Whether it was acknowledged before its handler ([`AckPolicy::BeforeHandler`]).
     is_acked: bool,
@@ -68,22 +69,22 @@ pub(super) struct Job {
 impl Job {
     pub(super) fn new(delivery: Delivery, shared: &Arc<Shared>) -> Self {
         let is_acked = shared.lane.source.ack_policy == AckPolicy::BeforeHandler;
-        Self { delivery, shared: Arc::clone(shared), is_acked }
+        Self { delivery: Some(delivery), shared: Arc::clone(shared), is_acked }
     }
 
     /// Answers the caller, if it waits for an answer, and settles the request.
-    pub(super) fn finish(self, response: Response) {
+    pub(super) fn finish(mut self, response: Response) {
         if let Some(code) = response.error_code() {
             tracing::debug!(code, "answered with an error");
         }
         let outcome = if self.is_acked { Outcome::Settled } else { Outcome::Ack };
-        let Self { delivery, shared, .. } = self;
+        let Some(delivery) = self.delivery.take() else { return };
         let delivery_tag = delivery.delivery_tag();
         // A one-way request has no reply_to, and gets no reply whatever happens.
         let is_wanted = delivery.reply_to().is_some_and(|reply_to| !reply_to.is_empty());
         let answer = if is_wanted { response.into_answer() } else { None };
         let reply = answer.map(|answer| Reply { delivery, answer });
-        shared.finish(Finished { delivery_tag, outcome, reply });
+        self.shared.finish(Finished { delivery_tag, outcome, reply });
     }
 
     /// Settles a request whose caller has given up, unexecuted.
@@ -93,9 +94,19 @@ impl Job {
     }
 
     /// Requeues a request that was not begun. One that was acknowledged before its handler is lost: at most once.
-    pub(super) fn requeue(self) {
+    pub(super) fn requeue(mut self) {
         let outcome = if self.is_acked { Outcome::Settled } else { Outcome::Requeue };
         Counters::add(&self.shared.lane.counters.requeued);
-        self.shared.settle(self.delivery.delivery_tag(), outcome);
+        if let Some(delivery) = self.delivery.take() {
+            self.shared.settle(delivery.delivery_tag(), outcome);
+        }
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        if let Some(delivery) = &self.delivery {
+            delivery.cancel();
+        }
     }
 }

@@ -31,7 +31,6 @@ mod slots;
 mod source;
 mod stats;
 
-pub(crate) use self::dispatch::inherited_deadline;
 pub use self::{
     dedupe::DedupeOptions,
     dispatch::{Dispatch, Handler, Request, Response, blocking},
