@@ -195,7 +195,7 @@ impl Tombstones {
         !self.entries.is_empty() && self.has(delivery.reply_to(), delivery.correlation_id(), now)
     }
 
-    /// A entry stays until it is old: a request may be delivered, lost with its worker's channel, and come again.
+    /// An entry stays until it is old: a request may be delivered, lost with its worker's channel, and come again.
     fn has(&mut self, reply_to: Option<&str>, correlation_id: Option<&str>, now: Instant) -> bool {
         while self.ages.front().is_some_and(|(since, _)| now.saturating_duration_since(*since) > self.age_max) {
             self.forget_oldest();

@@ -84,6 +84,7 @@ pub(super) fn on_arrival(arrival: &Arrival<'_>, is_draining: impl FnOnce() -> bo
 }
 
 /// What a task knows when its request's turn has come.
+#[derive(Clone, Copy)]
 pub(super) struct Facts<'a> {
     /// The pool is shutting down.
     pub(super) is_draining: bool,

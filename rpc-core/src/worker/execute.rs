@@ -89,7 +89,7 @@ impl Taker<'_> {
         match decide::on_arrival(&arrival, || self.shared.is_draining()) {
             Plan::Refuse(response) => job.finish(response),
             Plan::Expire => job.expire(),
-            Plan::Abandon(abandoned) => self.abandon(job, abandoned),
+            Plan::Abandon(abandoned) => self.abandon(job, context, abandoned),
             Plan::Requeue => job.requeue(),
             Plan::Inline(found) => return Some(self.begin_here(job, context, found)),
             Plan::Task(found) => self.begin_task(job, context, found, now),
@@ -108,9 +108,9 @@ impl Taker<'_> {
     }
 
     /// Answers a request that is not executed again. No cancel stops that, because its dead letter is not for the caller.
-    fn abandon(&mut self, job: Job, abandoned: Abandoned) {
+    fn abandon(&mut self, job: Job, context: Context, abandoned: Abandoned) {
         self.handlers.spawn(WeakDelivery::default(), async move {
-            let response = abandoned.execute(Arc::clone(&job.shared.lane), job.delivery.clone()).await;
+            let response = abandoned.execute(Arc::clone(&job.shared.lane), context.delivery()).await;
             job.finish(response);
         });
     }
@@ -118,7 +118,7 @@ impl Taker<'_> {
     /// Begins the handler of a quick method in the consume loop. One that waits is moved to a task.
     fn begin_here(&mut self, job: Job, context: Context, found: Found) -> Begun {
         // Always granted: no cancel can find the delivery before this.
-        job.delivery.claim();
+        context.delivery().claim();
         let method = found.method;
         let span = handler_span(&job.shared, &context, method);
         let request = Request::new(context, found);
@@ -128,7 +128,7 @@ impl Taker<'_> {
                 Begun { method, has_ended: true }
             }
             FirstPoll::Waits(running) => {
-                let weak = job.delivery.downgrade();
+                let weak = job.weak_delivery();
                 self.handlers.spawn(weak, async move { job.finish(running.await) }.instrument(span));
                 Begun { method, has_ended: false }
             }
@@ -139,7 +139,7 @@ impl Taker<'_> {
     fn begin_task(&mut self, job: Job, context: Context, found: Found, now: Instant) {
         let span = handler_span(&job.shared, &context, found.method);
         job.shared.paces[found.method].calibrate(now.elapsed());
-        let weak = job.delivery.downgrade();
+        let weak = context.delivery().downgrade();
         self.handlers.spawn(weak, run_at_turn(job, Request::new(context, found)).instrument(span));
     }
 }
@@ -180,6 +180,7 @@ fn overloaded(estimate: Duration) -> Response {
 /// Waits for a slot, runs the handler and answers.
 ///
 /// Not an `async fn`, and one block: its size is that of the task, and an argument moved by an `async fn` is held twice.
+#[expect(clippy::manual_async_fn, reason = "an `async fn` would hold its arguments twice")]
 fn run_at_turn(job: Job, request: Request) -> impl Future<Output = ()> + Send + 'static {
     async move {
         let response = {
@@ -197,7 +198,7 @@ fn run_at_turn(job: Job, request: Request) -> impl Future<Output = ()> + Send + 
                 is_expired: request.context().is_expired(Instant::now()),
                 dedupe: lane.dedupe.as_ref(),
             };
-            match decide::at_turn(denied, facts, || job.delivery.claim()) {
+            match decide::at_turn(denied, facts, || request.context().delivery().claim()) {
                 Turn::Requeue => None,
                 Turn::Shed { estimate } => {
                     Counters::add(&lane.counters.shed);

@@ -12,7 +12,7 @@ use super::{
     reply::{Finished, Outcome, Reply},
     stats::Counters,
 };
-use crate::connection::Delivery;
+use crate::connection::{Delivery, WeakDelivery};
 
 /// The state that the jobs of one consumer share.
 pub(super) struct Shared {
@@ -70,6 +70,11 @@ impl Job {
     pub(super) fn new(delivery: Delivery, shared: &Arc<Shared>) -> Self {
         let is_acked = shared.lane.source.ack_policy == AckPolicy::BeforeHandler;
         Self { delivery: Some(delivery), shared: Arc::clone(shared), is_acked }
+    }
+
+    /// For the table of handlers, which a cancel looks into.
+    pub(super) fn weak_delivery(&self) -> WeakDelivery {
+        self.delivery.as_ref().map(Delivery::downgrade).unwrap_or_default()
     }
 
     /// Answers the caller, if it waits for an answer, and settles the request.

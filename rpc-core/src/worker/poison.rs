@@ -57,10 +57,10 @@ impl Abandoned {
     /// Dead-letters the request where required, and returns its answer.
     ///
     /// Tries for ever: until the dead letter is stored the request stays unacknowledged, so that it is never lost.
-    pub(super) async fn execute(self, lane: Arc<Lane>, delivery: Delivery) -> Response {
+    pub(super) async fn execute(self, lane: Arc<Lane>, delivery: &Delivery) -> Response {
         if !matches!(self, Self::Policy { is_dead_lettered: false }) {
             let mut backoff = Backoff::new(RETRY_DELAY_MIN, RETRY_DELAY_MAX);
-            while let Err(error) = self.dead_letter(&lane.source, &delivery).await {
+            while let Err(error) = self.dead_letter(&lane.source, delivery).await {
                 tracing::error!(%error, "could not dead-letter a request: it stays unacknowledged, and the next attempt follows");
                 sleep(backoff.pause()).await;
             }
