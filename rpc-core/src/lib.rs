@@ -191,5 +191,6 @@ pub use error::{CallError, Error, TimeoutStage};
 pub use rpc_macros::service;
 pub use topology::EXCHANGE;
 pub use worker::{
-    AckPolicy, DedupeOptions, Dispatch, PoolHandle, PoolStats, QueueKind, RedeliveryPolicy, ShutdownReport, WorkerPool,
+    AckPolicy, DedupeOptions, Dispatch, PoolHandle, PoolMonitor, PoolState, PoolStats, QueueKind, RedeliveryPolicy,
+    ShutdownError, ShutdownReport, WorkerPool,
 };

@@ -7,7 +7,7 @@ pub use crate::{
     codec::Codec,
     method::{Argument, ContextArgument, FallibleMethod, IsResult, Method, NotAResult, Outcome, Probe},
     service::{MethodDescriptor, ServiceDescriptor},
-    worker::{Dispatch, Handler, Request, Response, blocking},
+    worker::{Dispatch, Handler, Request, Response, Sealed, blocking},
 };
 
 /// The one name that the expansion of `#[async_trait]` takes from the prelude, for modules without a prelude.

@@ -23,6 +23,7 @@ on_both_brokers!(
     ten_thousand_dropped_calls_make_few_messages,
     a_completed_call_sends_no_cancel,
     a_program_without_the_framework_can_cancel,
+    giving_up_a_call_stops_the_handlers_of_the_calls_that_its_handler_made,
 );
 
 /// How many handlers have begun, and how many have come to their end.
@@ -261,4 +262,51 @@ async fn a_program_without_the_framework_can_cancel(stage: &Stage) {
     raw.publish("rpc.cancel", "cancel-foreign", cancel, b"\xFF\xFE").await;
     let client = ProbeClient::new(&stage.connect().await);
     assert_eq!(client.ask("alive".to_owned()).await.unwrap(), "alive");
+}
+
+async fn giving_up_a_call_stops_the_handlers_of_the_calls_that_its_handler_made(stage: &Stage) {
+    #[service(name = "cancel-inner")]
+    trait Inner {
+        async fn wait(&self);
+    }
+    #[service(name = "cancel-outer")]
+    trait Outer {
+        async fn ask(&self, from_a_task: bool, ctx: &rpc_core::Context);
+    }
+    struct Waits;
+    impl Inner for Waits {
+        async fn wait(&self) {
+            std::future::pending().await
+        }
+    }
+    struct Asks(InnerClient);
+    impl Outer for Asks {
+        async fn ask(&self, from_a_task: bool, ctx: &rpc_core::Context) {
+            let call = self.0.wait().into_future();
+            if from_a_task {
+                let ctx = ctx.clone();
+                let task = rpc_core::spawn(async move {
+                    tokio::select! {
+                        ended = call => drop(ended),
+                        () = ctx.cancelled() => {}
+                    }
+                });
+                task.await.unwrap();
+            } else {
+                drop(call.await);
+            }
+        }
+    }
+    let connection = stage.connect().await;
+    let inner = stage.pool(InnerServer::new(Waits)).await.start().await.unwrap();
+    let asks = Asks(InnerClient::new(&connection));
+    let outer = stage.pool(OuterServer::new(asks)).await.start().await.unwrap();
+    let client = OuterClient::new(&connection);
+    for (cancelled, from_a_task) in [(1, false), (2, true)] {
+        let call = tokio::spawn(client.ask(from_a_task).timeout(HOUR).into_future());
+        eventually(SOON, "the nested call's handler runs", async || inner.stats().received == cancelled).await;
+        call.abort();
+        eventually(SOON, "the outer handler is stopped", async || outer.stats().cancelled == cancelled).await;
+        eventually(SOON, "the nested one is stopped", async || inner.stats().cancelled == cancelled).await;
+    }
 }

@@ -20,6 +20,7 @@ on_both_brokers!(
     a_dropped_call_is_forgotten,
     calls_above_the_limit_in_flight_wait_within_their_budget,
     the_methods_own_timeout_wins_over_the_clients,
+    a_nested_call_inherits_the_budget_from_a_handler_and_from_a_task_that_it_spawned,
 );
 
 async fn a_call_without_an_answer_ends_at_its_deadline(stage: &Stage) {
@@ -214,4 +215,38 @@ async fn the_methods_own_timeout_wins_over_the_clients(stage: &Stage) {
     let error = client.sleep().await.unwrap_err();
     assert!(matches!(error, CallError::Timeout { after, .. } if after == Duration::from_millis(150)), "{error:?}");
     client.sleep().timeout(Duration::from_secs(5)).await.unwrap();
+}
+
+async fn a_nested_call_inherits_the_budget_from_a_handler_and_from_a_task_that_it_spawned(stage: &Stage) {
+    #[rpc_core::service(name = "deadlines-inner")]
+    trait Inner {
+        async fn left_ms(&self, ctx: &rpc_core::Context) -> Option<u64>;
+    }
+    #[rpc_core::service(name = "deadlines-outer")]
+    trait Outer {
+        async fn ask(&self, from_a_task: bool) -> Option<u64>;
+    }
+    struct Left;
+    impl Inner for Left {
+        async fn left_ms(&self, ctx: &rpc_core::Context) -> Option<u64> {
+            ctx.remaining().and_then(|left| u64::try_from(left.as_millis()).ok())
+        }
+    }
+    struct Asks(InnerClient);
+    impl Outer for Asks {
+        async fn ask(&self, from_a_task: bool) -> Option<u64> {
+            let call = self.0.left_ms().into_future();
+            if from_a_task { rpc_core::spawn(call).await.unwrap().unwrap() } else { call.await.unwrap() }
+        }
+    }
+    let connection = stage.connect().await;
+    let _inner = stage.pool(InnerServer::new(Left)).await.start().await.unwrap();
+    let asks = Asks(InnerClient::new(&connection));
+    let _outer = stage.pool(OuterServer::new(asks)).await.start().await.unwrap();
+    let outer = OuterClient::new(&connection);
+    for from_a_task in [false, true] {
+        // A client's own budget is 10 s.
+        let left = outer.ask(from_a_task).timeout(Duration::from_secs(5)).await.unwrap();
+        assert!(left.is_some_and(|left| left <= 5_000), "{left:?} ms, from a task: {from_a_task}");
+    }
 }

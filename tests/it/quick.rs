@@ -1,6 +1,6 @@
 //! Methods so quick that they are served without a task: nothing else may change for them.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use rpc_core::CallError;
 use rpc_tests::{Answers, Stage, eventually, on_both_brokers, probe, within};
@@ -10,6 +10,7 @@ on_both_brokers!(
     a_quick_method_that_waits_for_once_holds_nobody_up,
     a_quick_method_that_panics_or_computes_for_long_is_answered,
     a_quick_method_that_waits_is_stopped_at_the_callers_deadline,
+    a_quick_method_shares_a_task_unless_the_pool_gives_every_handler_one,
 );
 
 /// More than enough to be taken for quick.
@@ -81,4 +82,33 @@ async fn a_quick_method_that_waits_is_stopped_at_the_callers_deadline(stage: &St
     assert_eq!(call.await.unwrap_err().code(), "timeout");
     // The handler is gone, or the shutdown would wait for it.
     within(Duration::from_secs(5), "the shutdown", pool.shutdown(Duration::from_secs(4))).await.unwrap();
+}
+
+/// Answers with the id of the task it is polled in.
+fn task_ids() -> Answers {
+    Answers::with(async |_| tokio::task::id().to_string())
+}
+
+async fn a_quick_method_shares_a_task_unless_the_pool_gives_every_handler_one(stage: &Stage) {
+    probe!("quick-task-ids");
+    let client = ProbeClient::new(&stage.connect().await);
+    let ids = async |calls: usize| {
+        let mut ids = Vec::new();
+        for _ in 0..calls {
+            ids.push(client.ask(String::new()).await.unwrap());
+        }
+        ids
+    };
+    let pool = stage.pool(ProbeServer::new(task_ids())).await.inline(false).start().await.unwrap();
+    let seen = ids(WARM_UP).await;
+    let different: HashSet<_> = seen.iter().collect();
+    assert_eq!(different.len(), seen.len(), "two handlers had one task");
+    pool.shutdown(Duration::from_secs(5)).await.unwrap();
+
+    let pool = stage.pool(ProbeServer::new(task_ids())).await.start().await.unwrap();
+    eventually(Duration::from_secs(20), "two handlers in a row are polled in one task", async || {
+        ids(WARM_UP).await.windows(2).any(|pair| pair[0] == pair[1])
+    })
+    .await;
+    pool.shutdown(Duration::from_secs(5)).await.unwrap();
 }

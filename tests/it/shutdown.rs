@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rpc_core::{Connection, Error, WorkerPool};
+use rpc_core::{Connection, Error, PoolState, WorkerPool};
 use rpc_tests::{
     Answers, Stage, WorkerProcess, eventually, on_both_brokers, probe,
     proxy::{Direction, Proxy},
@@ -27,6 +27,7 @@ on_both_brokers!(
     a_client_that_is_shut_down_ends_its_calls,
     the_reply_queue_goes_with_its_connection,
     a_shutdown_over_a_stalled_connection_ends_after_its_limit,
+    a_monitor_sees_a_pool_that_serves_until_a_signal_and_can_end_it,
 );
 
 /// Answers with `name` after `delay`, and counts what was begun.
@@ -211,8 +212,29 @@ async fn a_shutdown_over_a_stalled_connection_ends_after_its_limit(stage: &Stage
     let proxy = Proxy::start(stage.uri()).await;
     let connection = Connection::open(proxy.uri()).await.unwrap();
     let pool = WorkerPool::new(&connection).serve(ProbeServer::new(Answers::echo())).start().await.unwrap();
+    ProbeClient::new(&stage.connect().await).ask("once".to_owned()).await.unwrap();
+    eventually(SOON, "the answer is counted", async || pool.stats().answered == 1).await;
     proxy.stall(Direction::ToBroker);
     let shutdown = pool.shutdown(Duration::from_millis(200));
     let error = within(Duration::from_secs(10), "the shutdown ends", shutdown).await.unwrap_err();
-    assert!(matches!(error, Error::TimedOut { .. }), "not by a panic or a loss: {error:?}");
+    assert!(matches!(error.error, Error::TimedOut { .. }), "not by a panic or a loss: {error:?}");
+    assert_eq!(error.report.stats.answered, 1, "a shutdown that fails gives its report, too");
+    assert!(matches!(Error::from(error), Error::TimedOut { .. }));
 }
+
+async fn a_monitor_sees_a_pool_that_serves_until_a_signal_and_can_end_it(stage: &Stage) {
+    probe!("shutdown-monitor");
+    let pool = stage.pool(ProbeServer::new(Answers::echo())).await.start().await.unwrap();
+    let monitor = pool.monitor();
+    let serving = tokio::spawn(pool.run_until_signal(Duration::from_secs(10)));
+    let client = ProbeClient::new(&stage.connect().await);
+    client.ask("once".to_owned()).await.unwrap();
+    eventually(SOON, "the answer is counted", async || monitor.stats().answered == 1).await;
+    assert_eq!(monitor.state(), PoolState::Serving);
+    monitor.clone().request_shutdown();
+    let report = within(SOON, "the shutdown that was asked for", serving).await.unwrap().unwrap();
+    assert_eq!((report.aborted, report.stats.answered), (0, 1));
+    assert_eq!((monitor.state(), monitor.stats()), (PoolState::Stopped, report.stats));
+}
+
+const SOON: Duration = Duration::from_secs(10);

@@ -24,7 +24,7 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc};
 pub use broker_process::BrokerProcess;
 pub use definitions::broker;
 use rpc_core::{
-    __private::{Handler, Method, MethodDescriptor, Request, ServiceDescriptor},
+    __private::{Handler, Method, MethodDescriptor, Request, Sealed, ServiceDescriptor},
     Call, Client, Context, Dispatch,
 };
 pub use script::Script;
@@ -142,6 +142,8 @@ impl<S: Dispatch> Named<S> {
         Self { service, descriptor: Box::leak(Box::new(descriptor)) }
     }
 }
+
+impl<S: Dispatch> Sealed for Named<S> {}
 
 impl<S: Dispatch> Dispatch for Named<S> {
     fn descriptor(&self) -> &'static ServiceDescriptor {

@@ -27,8 +27,16 @@ use crate::{
     service::ServiceDescriptor,
 };
 
-/// A service that can be served by a [`WorkerPool`](crate::WorkerPool): what `#[service]` generates.
-pub trait Dispatch: Send + Sync + 'static {
+/// A service that can be served by a [`WorkerPool`](crate::WorkerPool).
+///
+/// Sealed: `#[service]` generates the implementation, for `FibonacciServer<T>` where the trait is called `Fibonacci`. Its
+/// methods are not covered by semantic versioning.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be served: it is not a server that `#[service]` generated",
+    label = "wrap it in the generated server, as in `FibonacciServer::new(…)`",
+    note = "for a trait `Fibonacci`, `#[service]` generates `FibonacciServer<T>`, which serves a `T: Fibonacci`"
+)]
+pub trait Dispatch: Sealed + Send + Sync + 'static {
     /// Its name and methods.
     fn descriptor(&self) -> &'static ServiceDescriptor;
 
@@ -36,7 +44,14 @@ pub trait Dispatch: Send + Sync + 'static {
     fn dispatch(&self, request: Request) -> Handler;
 }
 
-/// A handler under way.
+/// Implemented by generated servers alone.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be served: it is not a server that `#[service]` generated",
+    label = "wrap it in the generated server, as in `FibonacciServer::new(…)`"
+)]
+pub trait Sealed {}
+
+/// A running handler.
 pub type Handler = Pin<Box<dyn Future<Output = Response> + Send + 'static>>;
 
 /// A request whose method exists.

@@ -12,21 +12,28 @@ use super::{
     cancel::ControlTask,
     dead_callers::TellTask,
     lane::{LaneEnd, Phase},
+    monitor::PoolMonitor,
     stats::{Counters, PoolStats},
 };
 use crate::{error::Error, signal::StopSignals};
 
-/// A running pool. Dropping it stops it at once: handlers are aborted, and their requests go back to the queues.
+/// A running pool, and its only owner.
+///
+/// Dropping it stops the pool at once: handlers are aborted, and the broker redelivers their requests to other workers. To
+/// watch the pool from elsewhere take a [`monitor`](Self::monitor).
 #[derive(Debug)]
+#[must_use = "dropping the handle stops the pool"]
 pub struct PoolHandle {
     phase: watch::Sender<Phase>,
     lanes: JoinSet<LaneEnd>,
     counters: Arc<Counters>,
+    /// Set to true by monitors.
+    shutdown_requested: watch::Sender<bool>,
     control: Option<ControlTask>,
     tellers: Vec<TellTask>,
 }
 
-/// What a shutdown left behind.
+/// The outcome of a shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ShutdownReport {
@@ -36,9 +43,43 @@ pub struct ShutdownReport {
     pub stats: PoolStats,
 }
 
+/// A pool stopped, but not in order: the broker may redeliver requests that were answered.
+///
+/// `?` turns it into an [`Error`] where the report does not matter.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[error("the pool did not stop in order, after {} answers and with {} handlers aborted", report.stats.answered, report.aborted)]
+pub struct ShutdownError {
+    /// The outcome as far as it is known.
+    pub report: ShutdownReport,
+    /// The reason.
+    #[source]
+    pub error: Error,
+}
+
+impl From<ShutdownError> for Error {
+    fn from(failed: ShutdownError) -> Self {
+        failed.error
+    }
+}
+
 impl PoolHandle {
     pub(super) fn new(phase: watch::Sender<Phase>, counters: Arc<Counters>) -> Self {
-        Self { phase, lanes: JoinSet::new(), counters, control: None, tellers: Vec::new() }
+        let (shutdown_requested, _) = watch::channel(false);
+        Self { phase, lanes: JoinSet::new(), counters, shutdown_requested, control: None, tellers: Vec::new() }
+    }
+
+    /// A monitor of this pool, which can be cloned and handed to other tasks: to a health check, a scraper of metrics.
+    pub fn monitor(&self) -> PoolMonitor {
+        PoolMonitor::new(self.phase(), Arc::clone(&self.counters), self.shutdown_requested.clone())
+    }
+
+    /// Resolves when a [`PoolMonitor`] has asked for the shutdown of this pool.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn shutdown_requested(&self) {
+        wait_for_true(self.shutdown_requested.subscribe()).await;
     }
 
     pub(super) fn phase(&self) -> watch::Receiver<Phase> {
@@ -78,8 +119,8 @@ impl PoolHandle {
         Error::Disconnected { reason: "the pool has no consumer left".to_owned() }
     }
 
-    /// Serves until the process is told to stop, by ctrl-c or SIGTERM, then [shuts down](Self::shutdown) within
-    /// `limit`. From the call on these signals no longer end the process by themselves.
+    /// Serves until the process is told to stop, by ctrl-c or SIGTERM, or until a [`PoolMonitor`] asks for it; then
+    /// [shuts down](Self::shutdown) within `limit`. From the call on these signals no longer end the process by themselves.
     ///
     /// ```no_run
     /// # use std::time::Duration;
@@ -91,7 +132,7 @@ impl PoolHandle {
     ///
     /// # Errors
     /// Those of [`shutdown`](Self::shutdown) and [`lost`](Self::lost); [`Error::Signals`] when the operating
-    /// system refuses a signal handler.
+    /// system refuses a signal handler. Each comes with the report.
     ///
     /// # Cancel safety
     /// Dropping the future stops the pool at once, as dropping the pool does.
@@ -101,31 +142,40 @@ impl PoolHandle {
     pub fn run_until_signal(
         mut self,
         limit: Duration,
-    ) -> impl Future<Output = Result<ShutdownReport, Error>> + Send + 'static {
+    ) -> impl Future<Output = Result<ShutdownReport, ShutdownError>> + Send + 'static {
         // Now, not when it is first polled: a signal must not find the process without a handler.
         let stop_signals = StopSignals::listen();
         async move {
-            let mut stop_signals = stop_signals.map_err(|error| Error::Signals { reason: error.to_string() })?;
+            let mut stop_signals = match stop_signals {
+                Ok(stop_signals) => stop_signals,
+                Err(error) => {
+                    let error = Error::Signals { reason: error.to_string() };
+                    return Err(self.failed(ShutdownReport::default(), error));
+                }
+            };
+            let requested = wait_for_true(self.shutdown_requested.subscribe());
             tokio::select! {
                 () = stop_signals.next() => {}
-                error = self.lost() => return Err(error),
+                () = requested => {}
+                error = self.lost() => return Err(self.failed(ShutdownReport::default(), error)),
             }
             tracing::info!(?limit, "told to stop: draining");
             self.shutdown(limit).await
         }
     }
 
-    /// Stops in order: takes no new requests, gives back those not begun, finishes the others and answers them,
-    /// acknowledges, closes its channels. Handlers that run longer than `limit` are aborted, and their requests go
-    /// back to the queues.
+    /// Stops in order: takes no further requests, requeues those not begun, finishes the others and answers them,
+    /// acknowledges, closes its channels. Handlers that run longer than `limit` are aborted, and the broker redelivers their
+    /// requests.
     ///
     /// # Errors
-    /// [`Error::Disconnected`] when a channel was lost before the broker confirmed that it has seen every reply and
-    /// ack; [`Error::TimedOut`] when it did not do so within a second after `limit`.
+    /// A [`ShutdownError`] with the report, and in it [`Error::Disconnected`] when a channel was lost before the broker
+    /// confirmed that it has seen every reply and ack, or [`Error::TimedOut`] when it did not do so within a second after
+    /// `limit`.
     ///
     /// # Cancel safety
     /// Dropping the future stops the pool at once, as dropping the pool does.
-    pub async fn shutdown(mut self, limit: Duration) -> Result<ShutdownReport, Error> {
+    pub async fn shutdown(mut self, limit: Duration) -> Result<ShutdownReport, ShutdownError> {
         self.phase.send_replace(Phase::Draining);
         let now = Instant::now();
         let deadline = now.checked_add(limit).unwrap_or_else(|| now + Duration::from_secs(u32::MAX.into()));
@@ -135,13 +185,18 @@ impl PoolHandle {
             self.phase.send_replace(Phase::Aborting);
             if timeout_at(deadline + CLOSE_GRACE, self.join(&mut report, &mut lost)).await.is_err() {
                 let limit = limit + CLOSE_GRACE;
-                return Err(Error::TimedOut { operation: "shut the pool down".to_owned(), limit });
+                let error = Error::TimedOut { operation: "shut the pool down".to_owned(), limit };
+                return Err(self.failed(report, error));
             }
         }
         match lost {
-            Some(reason) => Err(Error::Disconnected { reason }),
+            Some(reason) => Err(self.failed(report, Error::Disconnected { reason })),
             None => Ok(ShutdownReport { stats: self.counters.stats(), ..report }),
         }
+    }
+
+    fn failed(&self, report: ShutdownReport, error: Error) -> ShutdownError {
+        ShutdownError { report: ShutdownReport { stats: self.counters.stats(), ..report }, error }
     }
 
     async fn join(&mut self, report: &mut ShutdownReport, lost: &mut Option<String>) {
@@ -156,5 +211,12 @@ impl PoolHandle {
     }
 }
 
-/// What aborting and closing may take after the limit.
+async fn wait_for_true(mut flag: watch::Receiver<bool>) {
+    if flag.wait_for(|is_set| *is_set).await.is_err() {
+        // Every sender is gone unset: it is never set.
+        std::future::pending().await
+    }
+}
+
+/// How long aborting and closing may take after the limit.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);

@@ -21,6 +21,7 @@ mod handle;
 mod handlers;
 mod job;
 mod lane;
+mod monitor;
 mod pace;
 mod poison;
 mod policy;
@@ -33,8 +34,9 @@ mod stats;
 
 pub use self::{
     dedupe::DedupeOptions,
-    dispatch::{Dispatch, Handler, Request, Response, blocking},
-    handle::{PoolHandle, ShutdownReport},
+    dispatch::{Dispatch, Handler, Request, Response, Sealed, blocking},
+    handle::{PoolHandle, ShutdownError, ShutdownReport},
+    monitor::{PoolMonitor, PoolState},
     policy::{AckPolicy, QueueKind, RedeliveryPolicy},
     pool::WorkerPool,
     stats::PoolStats,

@@ -26,6 +26,20 @@ use crate::{
 };
 
 /// A pool of handlers for one or more services: a builder, until [`start`](Self::start).
+///
+/// # Where handlers run
+/// A handler begins in a task of its own. When a method has answered many times in a row (32) at the first poll of its future,
+/// within some microseconds, the pool calls it *quick*: from then on its handlers are polled once in the task that receives the
+/// queue's requests, and get a task only if that poll does not end them. A handler that computes for about a millisecond there
+/// ends the privilege of its method at once, a few slower ones end it soon. With [`dedupe`](Self::dedupe), or where the
+/// [`prefetch`](Self::prefetch) counts of all the pool's queues together exceed its [`concurrency`](Self::concurrency), every
+/// handler has a task.
+///
+/// A handler notices this in three ways: `tokio::task::id()` and task-locals of the program may be those of the receiving
+/// task; a call that blocks its thread also delays the requests behind it on that queue, once, as it delays other tasks of
+/// that thread; and `tokio::task::yield_now` or any other wait moves it into a task. Deadlines, cancels, panics, the order of
+/// reply and ack, and the budget that nested calls inherit are the same in both places. [`inline(false)`](Self::inline) gives
+/// every handler a task.
 #[must_use = "a pool serves after `start`"]
 pub struct WorkerPool {
     connection: Connection,
@@ -119,6 +133,14 @@ impl WorkerPool {
     /// costs every request two allocations and a copy of its answer.
     pub fn dedupe(mut self, options: DedupeOptions) -> Self {
         self.dedupe = Some(options);
+        self
+    }
+
+    /// Whether handlers of quick methods may run where requests are received, instead of in a task each. The default is
+    /// true; [where handlers run](Self#where-handlers-run) says what a handler notices. With `false` every handler has a task
+    /// of its own, which costs a call about as much as the rest of the worker does.
+    pub fn inline(mut self, is_inline: bool) -> Self {
+        self.is_inline = is_inline;
         self
     }
 

@@ -45,6 +45,8 @@ pub(super) fn expand(service: &Service) -> (TokenStream, TokenStream) {
             }
         }
 
+        impl<T: #trait_ident> #krate::__private::Sealed for #server<T> {}
+
         impl<T: #trait_ident> #krate::__private::Dispatch for #server<T> {
             fn descriptor(&self) -> &'static #krate::__private::ServiceDescriptor {
                 &__SERVICE

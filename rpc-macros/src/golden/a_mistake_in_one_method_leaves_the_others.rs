@@ -122,6 +122,7 @@ const _: () = {
             f.debug_struct("HalfServer").finish_non_exhaustive()
         }
     }
+    impl<T: Half> ::rpc_core::__private::Sealed for HalfServer<T> {}
     impl<T: Half> ::rpc_core::__private::Dispatch for HalfServer<T> {
         fn descriptor(&self) -> &'static ::rpc_core::__private::ServiceDescriptor {
             &__SERVICE

@@ -123,6 +123,7 @@ const _: () = {
             f.debug_struct("AliasedServer").finish_non_exhaustive()
         }
     }
+    impl<T: Aliased> ::rpc_core::__private::Sealed for AliasedServer<T> {}
     impl<T: Aliased> ::rpc_core::__private::Dispatch for AliasedServer<T> {
         fn descriptor(&self) -> &'static ::rpc_core::__private::ServiceDescriptor {
             &__SERVICE

@@ -118,6 +118,7 @@ const _: () = {
             f.debug_struct("TutorialServer").finish_non_exhaustive()
         }
     }
+    impl<T: Tutorial> ::rpc_core::__private::Sealed for TutorialServer<T> {}
     impl<T: Tutorial> ::rpc_core::__private::Dispatch for TutorialServer<T> {
         fn descriptor(&self) -> &'static ::rpc_core::__private::ServiceDescriptor {
             &__SERVICE

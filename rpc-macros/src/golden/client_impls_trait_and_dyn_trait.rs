@@ -182,6 +182,7 @@ const _: () = {
             f.debug_struct("StoreServer").finish_non_exhaustive()
         }
     }
+    impl<T: Store> my::rpc::__private::Sealed for StoreServer<T> {}
     impl<T: Store> my::rpc::__private::Dispatch for StoreServer<T> {
         fn descriptor(&self) -> &'static my::rpc::__private::ServiceDescriptor {
             &__SERVICE

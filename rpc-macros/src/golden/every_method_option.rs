@@ -257,6 +257,7 @@ const _: () = {
             f.debug_struct("JobsServer").finish_non_exhaustive()
         }
     }
+    impl<T: Jobs> ::rpc_core::__private::Sealed for JobsServer<T> {}
     impl<T: Jobs> ::rpc_core::__private::Dispatch for JobsServer<T> {
         fn descriptor(&self) -> &'static ::rpc_core::__private::ServiceDescriptor {
             &__SERVICE

@@ -129,6 +129,7 @@ const _: () = {
             f.debug_struct("FibonacciServer").finish_non_exhaustive()
         }
     }
+    impl<T: Fibonacci> ::rpc_core::__private::Sealed for FibonacciServer<T> {}
     impl<T: Fibonacci> ::rpc_core::__private::Dispatch for FibonacciServer<T> {
         fn descriptor(&self) -> &'static ::rpc_core::__private::ServiceDescriptor {
             &__SERVICE
