@@ -1,4 +1,4 @@
-//! What a handler may know about the call it serves.
+//! The context of a handler: facts about the call it serves.
 
 use std::{fmt, time::Duration};
 
@@ -70,7 +70,7 @@ impl Context {
         TestContext::default()
     }
 
-    /// When the caller stops waiting; `None` when it did not say.
+    /// When the caller stops waiting; `None` when the request has no `expiration`.
     ///
     /// It is counted from the moment the request arrived here, because the time it spent in the queue is unknown: the caller
     /// may give up somewhat earlier.
@@ -95,10 +95,10 @@ impl Context {
     /// - the pool dropped the handler before it answered: the limit of a shutdown was over, the pool was dropped, or its
     ///   connection was lost.
     ///
-    /// An async handler rarely needs this, because in all three cases the pool drops its future, at its next `.await`. What
-    /// the handler has started elsewhere goes on: tasks of [`rpc_core::spawn`](crate::spawn) and `tokio::spawn`, and
-    /// threads. They learn of it here, through a clone of the context. So does a `#[rpc(blocking)]` handler, whose thread
-    /// cannot be stopped; between two steps of a computation it asks [`is_cancelled`](Self::is_cancelled).
+    /// An async handler rarely needs this, because in all three cases the pool drops its future, at its next `.await`. Work
+    /// that the handler has started elsewhere goes on: tasks of [`rpc_core::spawn`](crate::spawn) and `tokio::spawn`, and
+    /// threads. Such work keeps a clone of the context and waits here. A `#[rpc(blocking)]` handler, whose thread
+    /// cannot be stopped, asks [`is_cancelled`](Self::is_cancelled) between two steps of its computation.
     ///
     /// Once the handler has answered, with a value, an error or a panic, only the deadline resolves this future; without a
     /// deadline it never resolves. The same holds for a `#[rpc(no_cancel)]` method, whose callers cannot cancel it, until the

@@ -16,11 +16,11 @@ pub struct FuzzTarget {
     pub name: &'static str,
     /// Panics when something is wrong.
     pub run: fn(&[u8]),
-    /// What a corpus starts with.
+    /// The seeds of a corpus.
     pub seeds: fn() -> Vec<Vec<u8>>,
 }
 
-/// All of them.
+/// All targets.
 pub const TARGETS: [FuzzTarget; 4] = [
     FuzzTarget { name: "frames", run: frames, seeds: frame_seeds },
     FuzzTarget { name: "tables", run: tables, seeds: table_seeds },

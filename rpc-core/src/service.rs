@@ -1,4 +1,4 @@
-//! What `#[service]` says about a trait, as constants: shared by the client and the server it generates.
+//! The facts that `#[service]` finds in a trait, as constants that the generated client and server share.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ pub struct ServiceDescriptor {
     pub version: u32,
     /// Bare profile: requests go to this queue through the default exchange, one method, the argument alone as body.
     pub queue: Option<&'static str>,
-    /// How the client writes requests, and how the server reads those that do not say.
+    /// How the client writes requests, and how the server reads those without a `content_type`.
     pub codec: Codec,
     /// How many requests each of its queues holds before the broker refuses further ones. Callers then publish with
-    /// confirms, to be told.
+    /// confirms, which say so.
     pub max_length: Option<u32>,
     /// In the order of the trait.
     pub methods: &'static [MethodDescriptor],
@@ -27,7 +27,7 @@ pub struct ServiceDescriptor {
 pub struct MethodDescriptor {
     /// The last word of its routing key.
     pub name: &'static str,
-    /// What its requests are published with.
+    /// The routing key of its requests.
     pub routing_key: &'static str,
     /// Earlier names that servers still answer to.
     pub aliases: &'static [&'static str],

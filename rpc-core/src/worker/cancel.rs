@@ -4,9 +4,9 @@
 //!  rpc.cancel ──<service>──► rpc.control.<uuid> ──► control task ──► every lane: stop it, or note it for later
 //! ```
 //!
-//! Every worker of a service hears of every call given up, and at most one of them has it. The others leave a tombstone,
-//! because the request may still be queued, or be redelivered. A cancel that is lost costs work, nothing else: the
-//! request runs until its own deadline.
+//! Every worker of a service receives the cancel of every call given up, and at most one worker has the request. The other
+//! workers leave a tombstone, because the request may still be queued, or be redelivered. A lost cancel costs work, nothing else:
+//! the request runs until its own deadline.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque, hash_map::RandomState},
@@ -35,7 +35,7 @@ use crate::{
 /// Calls of one client that were given up together.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Cancel {
-    /// Where their replies were to go: with a correlation_id it names a call.
+    /// The reply_to of their requests: with a correlation_id it names a call.
     pub(super) reply_to: String,
     pub(super) correlation_ids: HashSet<String>,
 }
@@ -50,14 +50,14 @@ impl Cancel {
     }
 }
 
-/// A lane's part: what it hears, and what it has noted.
+/// A lane's part: the cancels it receives, and the tombstones it keeps.
 #[derive(Debug)]
 pub(super) struct Cancels {
     pub(super) inbox: mpsc::Receiver<Arc<Cancel>>,
     pub(super) tombstones: Tombstones,
 }
 
-/// The task that hears cancels; dropping it stops it.
+/// The task that receives cancels; dropping this stops it.
 #[derive(Debug)]
 pub(super) struct ControlTask(AbortHandle);
 
@@ -73,7 +73,7 @@ impl Drop for ControlTask {
     }
 }
 
-/// A pool's control queue, and who hears of what comes in.
+/// A pool's control queue, and the lanes that its messages are passed on to.
 #[derive(Debug)]
 pub(super) struct Control {
     connection: Connection,
@@ -93,7 +93,7 @@ impl Control {
         Self { connection, services, lanes: Vec::new() }
     }
 
-    /// What a further lane hears.
+    /// The receiver of a further lane.
     pub(super) fn lane(&mut self) -> Cancels {
         let (sender, inbox) = mpsc::channel(CANCELS_WAITING_MAX);
         self.lanes.push(sender);
@@ -127,7 +127,7 @@ impl Control {
                 match self.open().await {
                     Ok(intake) => break intake,
                     Err(Error::Closed { .. }) => return,
-                    Err(error) => tracing::debug!(%error, "could not hear cancels again"),
+                    Err(error) => tracing::debug!(%error, "could not consume cancels again"),
                 }
             };
         }
@@ -155,7 +155,7 @@ impl Control {
     fn tell(&self, cancel: &Arc<Cancel>) {
         for lane in &self.lanes {
             if lane.try_send(Arc::clone(cancel)).is_err() {
-                tracing::debug!("a lane is too busy to hear a cancel, or gone");
+                tracing::debug!("a lane is too busy to take a cancel, or has ended");
             }
         }
     }
@@ -195,7 +195,7 @@ impl Tombstones {
         !self.entries.is_empty() && self.has(delivery.reply_to(), delivery.correlation_id(), now)
     }
 
-    /// An entry stays until it is old: a request may be delivered, lost with its worker's channel, and come again.
+    /// An entry stays until it is old: a request may be delivered, lost with its worker's channel, and redelivered.
     fn has(&mut self, reply_to: Option<&str>, correlation_id: Option<&str>, now: Instant) -> bool {
         while self.ages.front().is_some_and(|(since, _)| now.saturating_duration_since(*since) > self.age_max) {
             self.forget_oldest();
@@ -216,9 +216,9 @@ impl Tombstones {
 const TOMBSTONES_MAX: usize = 16_384;
 /// A request that is queued longer than this after its caller gave up is executed.
 const TOMBSTONE_AGE_MAX: Duration = Duration::from_secs(300);
-/// Messages a lane may have before it; each names up to `CANCELS_PER_MESSAGE_MAX` calls.
+/// Messages that may wait for a lane; each names up to `CANCELS_PER_MESSAGE_MAX` calls.
 const CANCELS_WAITING_MAX: usize = 64;
-/// Messages on their way here.
+/// Messages that the broker may have on their way to this consumer.
 const CONTROL_PREFETCH: u16 = 32;
 
 /// Pauses before a lost control queue is declared again.
@@ -251,7 +251,7 @@ mod tests {
         for (id, at) in [("1", 0), ("2", 0), ("2", 100), ("3", 500)] {
             tombstones.insert(&calls, id, now + Duration::from_millis(at));
         }
-        assert!(!tombstones.has(Some("q"), Some("1"), now), "the oldest went first");
+        assert!(!tombstones.has(Some("q"), Some("1"), now), "the oldest is forgotten first");
         assert!(tombstones.has(Some("q"), Some("2"), now) && tombstones.has(Some("q"), Some("3"), now));
         assert!(!tombstones.has(Some("another"), Some("2"), now) && !tombstones.has(Some("q"), None, now));
         assert!(!tombstones.has(Some("q"), Some("2"), now + Duration::from_millis(1_001)), "too old");

@@ -84,7 +84,7 @@ async fn serve(
         tokio::spawn(send_replies(intake.channel.clone(), lane.source.ack_policy, inbox, Arc::clone(&lane.counters)));
     let shared = Arc::new(Shared::new(Arc::clone(lane), finished, phase.clone()));
     let mut handlers = Handlers::default();
-    // With confirms, a returned reply comes with its confirm.
+    // With confirms, a reply's confirm says whether the reply was returned.
     let returns = (lane.source.ack_policy != AckPolicy::AfterConfirmedReply)
         .then(|| ReturnsTask::spawn(intake.channel.clone(), Arc::clone(&lane.counters)));
     let lost = loop {
@@ -116,7 +116,7 @@ async fn serve(
         None => drain(&shared, &mut intake, &mut handlers, phase).await,
     };
     drop(shared);
-    // It ends with its last sender, because it waits for nothing that outlives the channel.
+    // The replier ends with its last sender, because it waits for nothing that outlives the channel.
     drop(replier.await);
     if returns.is_some() {
         take_returned(&intake.channel, &lane.counters);
@@ -130,7 +130,7 @@ async fn serve(
     end
 }
 
-/// Cancels the consumer, requeues what was not begun, and waits for the handlers, until the pool aborts them.
+/// Cancels the consumer, requeues the requests not begun, and waits for the handlers, until the pool aborts them.
 async fn drain(
     shared: &Shared,
     intake: &mut Intake,
@@ -144,7 +144,7 @@ async fn drain(
     tokio::pin!(aborting);
     let cancelled = tokio::select! {
         cancelled = intake.channel.cancel(&intake.consumer_tag) => cancelled,
-        // The broker has not answered; it requeues whatever it still delivers when the channel closes.
+        // The broker has not answered; it requeues the requests that it still delivers when the channel closes.
         () = &mut aborting => return LaneEnd::Aborted { handlers: handlers.abort().await },
     };
     if let Err(error) = cancelled {

@@ -1,12 +1,12 @@
-//! Callers of requests that the broker itself dead-lettered, at the delivery limit of a quorum queue: they are told.
+//! Callers of requests that the broker itself dead-lettered, at the delivery limit of a quorum queue: they are answered with `abandoned`.
 //!
 //! ```text
 //!  rpc.<service> ──delivery limit──► rpc.dead ──► rpc.<service>.dead            for a person
 //!                                        └──────► rpc.<service>.dead.callers ──► any worker ──abandoned──► the caller
 //! ```
 //!
-//! No worker sees such a request again, and its caller would wait until its deadline. The queue is durable, because what
-//! kills workers may have killed all of them: the next one tells. It holds a letter for five minutes, and
+//! No worker sees such a request again, and its caller would wait until its deadline. The queue is durable, because a request
+//! that kills workers may have killed all of them: the next worker to start answers. It holds a letter for five minutes, and
 //! at most [`LETTERS_MAX`] of them.
 
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use crate::{
     error::Error,
 };
 
-/// The task that tells the callers of one queue's requests; dropping it stops it.
+/// The task that answers the callers of one queue's dead-lettered requests; dropping this stops it.
 #[derive(Debug)]
 pub(super) struct TellTask(AbortHandle);
 
@@ -54,13 +54,14 @@ async fn run(source: Source, mut letters: DeadLetters, counters: Arc<Counters>) 
             match source.open_dead_letters().await {
                 Ok(Some(letters)) => break letters,
                 Ok(None) | Err(Error::Closed { .. }) => return,
-                Err(error) => tracing::debug!(%error, "could not hear of dead letters again"),
+                Err(error) => tracing::debug!(%error, "could not consume dead letters again"),
             }
         };
     }
 }
 
-/// Tells callers until the consumer is lost. A letter that is not acknowledged is told of again: a caller hears once.
+/// Answers callers until the consumer is lost. A letter that was not acknowledged is redelivered, and its caller ignores the
+/// second answer.
 async fn tell_all(DeadLetters { channel, mut consumer }: DeadLetters, counters: &Counters) {
     loop {
         match consumer.next().await {
@@ -85,7 +86,7 @@ async fn tell(channel: &Channel, letter: &Delivery, counters: &Counters) -> Resu
         return Ok(());
     };
     let (properties, body) = answer.into_message(letter);
-    // The caller may have gone, and nobody minds.
+    // The caller may have gone: then no one waits for the answer.
     let publish = Publish { exchange: "", routing_key: reply_to, mandatory: false, properties, body: &body };
     channel.publish_written(publish).await?;
     Counters::add(&counters.answered);

@@ -1,6 +1,6 @@
-//! What happens to a delivery: decided here, done by `execute.rs`.
+//! Decides what happens to a delivery; `execute.rs` does it.
 //!
-//! Pure: it reads the request and the facts it is given, sends nothing, waits for nothing. Only a refusal's text is allocated.
+//! Pure: the functions read the request and the facts they are given, send nothing, wait for nothing. Only a refusal's text is allocated.
 //!
 //! ```text
 //!  delivery ──on_arrival──► Refuse, Expire, Abandon, Requeue
@@ -20,12 +20,12 @@ use super::{
 };
 use crate::{context::Context, service::ServiceDescriptor};
 
-/// What a lane knows of a delivery when it arrives.
+/// The facts that a lane knows of a delivery when it arrives.
 pub(super) struct Arrival<'a> {
     pub(super) service: &'static ServiceDescriptor,
     pub(super) redelivery: RedeliveryRules,
     pub(super) context: &'a Context,
-    /// A cancel of this call came before the request.
+    /// A cancel of this call arrived before the request.
     pub(super) is_given_up: bool,
     /// Its caller's deadline has passed already.
     pub(super) is_expired: bool,
@@ -35,14 +35,14 @@ pub(super) struct Arrival<'a> {
     pub(super) inline_paces: Option<&'a [Pace]>,
 }
 
-/// What to do with a delivery.
+/// The decision on a delivery.
 #[derive(Debug)]
 pub(super) enum Plan {
     /// The service cannot execute it: send this answer.
     Refuse(Response),
     /// Its caller has given up: settle it unanswered.
     Expire,
-    /// An earlier worker had it, and it is not to be executed again.
+    /// An earlier worker had the request, and it is not to be executed again.
     Abandon(Abandoned),
     /// Requeue it: the pool is shutting down.
     Requeue,
@@ -83,7 +83,7 @@ pub(super) fn on_arrival(arrival: &Arrival<'_>, is_draining: impl FnOnce() -> bo
     }
 }
 
-/// What a task knows when its request's turn has come.
+/// The facts that a task knows when its request's turn has come.
 #[derive(Clone, Copy)]
 pub(super) struct Facts<'a> {
     /// The pool is shutting down.
@@ -94,7 +94,7 @@ pub(super) struct Facts<'a> {
     pub(super) dedupe: Option<&'a Arc<Dedupe>>,
 }
 
-/// What to do with a request whose turn has come.
+/// The decision on a request whose turn has come.
 #[derive(Debug)]
 pub(super) enum Turn<'a> {
     /// Requeue it: the pool is shutting down.
@@ -150,7 +150,7 @@ mod tests {
         ],
     };
 
-    /// A delivery and what is known of it.
+    /// A delivery and the facts known of it.
     #[derive(Clone)]
     struct Case {
         delivery: NewDelivery,

@@ -1,4 +1,4 @@
-//! A bounded memory of answers: a request that comes again is answered, not executed again.
+//! A bounded memory of answers: a request that arrives again is answered, not executed again.
 //!
 //! ```text
 //!  request ──name──► answered before? ──► that answer
@@ -6,7 +6,7 @@
 //!                    neither          ──► run the handler, remember its answer
 //! ```
 //!
-//! It is this process's own: another worker remembers other requests.
+//! The memory belongs to one queue of one pool: another worker remembers other requests.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -21,21 +21,21 @@ use super::{
 };
 use crate::{connection::Delivery, envelope::Code, topology};
 
-/// How many answers a pool remembers, to give them again instead of executing a request again.
+/// How many answers a pool remembers, to repeat them instead of executing a request again.
 ///
 /// A request is known by its `message_id`, and by its method: a caller who sets
 /// [`idempotency_key`](crate::Call::idempotency_key) must use a new key for each logical call. One without a
-/// `message_id` is known when the broker redelivers it. What is remembered are results and the service's own errors; a
+/// `message_id` is known when the broker redelivers it. Results and the service's own errors are remembered; a
 /// handler that panicked or was stopped runs again.
 ///
-/// A request that comes while the first of its name still runs waits for that one's answer.
+/// A request that arrives while an earlier one of the same name still runs waits for the answer of the earlier one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DedupeOptions {
     /// Answers remembered for each queue. The default is 1 024.
     pub entries: usize,
-    /// Their encoded size in bytes, with their names, for each queue. The default is 16 MiB. An answer that is larger
-    /// by itself is not remembered.
+    /// Their encoded size in bytes, with their names, for each queue. The default is 16 MiB. An answer larger than that
+    /// is not remembered.
     pub bytes: usize,
 }
 
@@ -46,14 +46,14 @@ impl Default for DedupeOptions {
 }
 
 impl DedupeOptions {
-    /// Remembers so many answers.
+    /// Sets how many answers are remembered for each queue.
     #[must_use]
     pub const fn entries(mut self, entries: usize) -> Self {
         self.entries = entries;
         self
     }
 
-    /// Remembers so many bytes of answers.
+    /// Sets how many bytes of answers are remembered for each queue.
     #[must_use]
     pub const fn bytes(mut self, bytes: usize) -> Self {
         self.bytes = bytes;
@@ -76,7 +76,7 @@ struct Memory {
     answered_bytes: usize,
 }
 
-/// What makes two requests the same.
+/// The identity of a logical request.
 type Name = Arc<str>;
 
 #[derive(Debug)]
@@ -86,7 +86,7 @@ enum Known {
     Answered(Response),
 }
 
-/// What to do with a request.
+/// The result of a look-up.
 enum Lookup {
     Run(Running),
     Wait(watch::Receiver<()>),
@@ -134,7 +134,7 @@ impl Dedupe {
                 }
                 Lookup::Wait(ended) => ended,
             };
-            // Resolves when the sender is gone; nobody sends.
+            // Resolves when the sender is dropped: no value is ever sent.
             let is_over = match request.context().deadline() {
                 Some(deadline) => timeout_at(deadline, ended.changed()).await.is_err(),
                 None => {
@@ -173,7 +173,7 @@ async fn run(service: &dyn Dispatch, request: Request) -> Response {
     }
 }
 
-/// A handler under way; those who wait for it look again when it is gone.
+/// A running handler; requests that wait for it look up again when this is dropped.
 struct Running {
     dedupe: Arc<Dedupe>,
     name: Name,

@@ -82,7 +82,7 @@ impl Request {
             .map_err(|error| Response::failed(Code::BadRequest, format!("arguments: {error}")))
     }
 
-    /// What the handler may know about the call.
+    /// The context of the call, for the handler.
     pub fn context(&self) -> &Context {
         &self.context
     }
@@ -127,7 +127,7 @@ fn encode_failed(error: &CodecError) -> Response {
 #[derive(Clone)]
 pub struct Response(Option<Answer>);
 
-/// What goes back to the caller.
+/// The answer to the caller.
 #[derive(Clone)]
 pub(super) enum Answer {
     /// The result.
@@ -139,7 +139,7 @@ pub(super) enum Answer {
 }
 
 impl Response {
-    /// Nobody is answered.
+    /// No answer: the request was one-way.
     pub(super) const NONE: Self = Self(None);
 
     pub(super) fn failed(code: Code, message: impl Into<String>) -> Self {
@@ -216,7 +216,8 @@ impl fmt::Debug for Response {
 /// Runs a handler on a thread where it may block or compute for long, at most [tokio's
 /// `max_blocking_threads`](tokio::runtime::Builder::max_blocking_threads) at once.
 ///
-/// A thread cannot be stopped: at the caller's deadline the caller is told, and the computation goes on unheard.
+/// A thread cannot be stopped: at the caller's deadline the caller gets `timeout`, and the computation goes on, its result
+/// ignored.
 pub fn blocking<F>(handler: F) -> Handler
 where
     F: Future<Output = Response> + Send + 'static,
@@ -310,7 +311,7 @@ impl Future for Running {
 
 /// Runs a piece of a handler; an error is the answer when it panics.
 fn guarded<T>(deadline: Option<Instant>, piece: impl FnOnce() -> T) -> Result<T, Response> {
-    // Nothing of a handler that panicked is looked at again, so unwind safety does not matter.
+    // No state of a handler that panicked is used again, so unwind safety does not matter.
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| budget::within(deadline, piece)));
     outcome.map_err(|panic| panicked(&*panic))
 }

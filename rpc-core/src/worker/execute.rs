@@ -51,7 +51,7 @@ impl Taker<'_> {
         let mut delivery = first;
         loop {
             let begun = self.take(delivery, now);
-            // One look at the clock for each delivery: taking it begins when the one before has been served.
+            // The clock is read once for each delivery: taking it begins when the delivery before has been served.
             let began = std::mem::replace(&mut now, Instant::now());
             if let Some(Begun { method, has_ended }) = begun {
                 self.shared.paces[method].note(has_ended, now.saturating_duration_since(began));

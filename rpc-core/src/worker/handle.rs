@@ -39,7 +39,7 @@ pub struct PoolHandle {
 pub struct ShutdownReport {
     /// Handlers still running at the limit, which were aborted; the broker redelivers their requests.
     pub aborted: usize,
-    /// What the pool has done from its start to its end.
+    /// The counts of the pool, from its start to its end.
     pub stats: PoolStats,
 }
 
@@ -98,7 +98,7 @@ impl PoolHandle {
         self.tellers.push(teller);
     }
 
-    /// What the pool has done so far.
+    /// The counts of the pool so far.
     pub fn stats(&self) -> PoolStats {
         self.counters.stats()
     }

@@ -1,7 +1,7 @@
 //! Which methods are so quick that a task for each call would cost more than the handler.
 //!
-//! Pure: whoever polls handlers says how it went. Quick is what takes no longer than taking a few deliveries, so that
-//! fast and slow machines, debuggers and emulators come to the same verdict.
+//! Pure: the code that polls handlers reports their times. A handler is quick if it takes no longer than taking a few deliveries
+//! does, so that fast and slow machines, debuggers and emulators lead to the same verdict.
 
 use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
@@ -35,7 +35,7 @@ impl Pace {
     pub(super) fn calibrate(&self, taken_in: Duration) {
         let ns = u64::try_from(taken_in.as_nanos()).unwrap_or(u64::MAX).saturating_mul(DELIVERIES);
         let known = self.limit_ns.load(Ordering::Relaxed);
-        // What the first ones cost says little; one that was interrupted should not say much.
+        // The cost of the first deliveries says little, and one that was interrupted should not count for much.
         let mixed = if known == 0 { ns } else { known - known / 8 + ns / 8 };
         self.limit_ns.store(mixed.max(LIMIT_MIN_NS), Ordering::Relaxed);
     }

@@ -7,8 +7,8 @@
 //!                                  DeadLetter ─────────────► rpc.<service>.dead, and the caller gets `abandoned`
 //! ```
 //!
-//! Quorum queues count deliveries, and dead-letter by themselves a request that kills every worker before it gets here
-//! (`dead_callers.rs` notifies its caller). Classic queues only say `redelivered`.
+//! Quorum queues count deliveries, and dead-letter by themselves a request that kills every worker before it is looked at
+//! here (`dead_callers.rs` answers its caller). Classic queues only say `redelivered`.
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 

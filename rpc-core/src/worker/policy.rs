@@ -33,7 +33,7 @@ pub enum QueueKind {
     Quorum,
 }
 
-/// What a pool does with a request that an earlier worker may have executed, when its method is not idempotent.
+/// How a pool treats a request that an earlier worker may have executed, when its method is not idempotent.
 ///
 /// The broker redelivers a request when the worker that held it died before it acknowledged, or when a pool shut down
 /// before it had begun the request. The pool always executes `#[rpc(idempotent)]` methods again.

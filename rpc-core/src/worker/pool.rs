@@ -112,24 +112,24 @@ impl WorkerPool {
         self
     }
 
-    /// How often a request may lose its worker before it is not executed any more: it goes to the queue
+    /// How often a request may lose its worker before it is not executed any more: it is moved to the queue
     /// `rpc.<service>.dead`, and its caller gets [`CallError::Abandoned`](crate::CallError::Abandoned). Quorum queues
     /// only: classic ones do not count. The default is 20, as in RabbitMQ 4.
     ///
-    /// The queue is declared with that `x-delivery-limit`, so every worker of a service has to say the same.
+    /// The queue is declared with that `x-delivery-limit`, so all workers of a service must set the same limit.
     pub fn delivery_limit(mut self, deliveries: u32) -> Self {
         self.delivery_limit = Some(deliveries);
         self
     }
 
-    /// What becomes of requests that an earlier worker may have executed, when their method is not
+    /// How the pool treats requests that an earlier worker may have executed, when their method is not
     /// `#[rpc(idempotent)]`. The default is [`RedeliveryPolicy::Execute`].
     pub fn redelivery_policy(mut self, policy: RedeliveryPolicy) -> Self {
         self.redelivery = policy;
         self
     }
 
-    /// Remembers answers, and gives them again to requests that come again. The default is to remember nothing: it
+    /// Remembers answers, and repeats them when a request arrives again. The default is to remember nothing: it
     /// costs every request two allocations and a copy of its answer.
     pub fn dedupe(mut self, options: DedupeOptions) -> Self {
         self.dedupe = Some(options);
@@ -150,7 +150,7 @@ impl WorkerPool {
     /// [`Error::Configuration`] when nothing is served, a service is served twice or a number is zero;
     /// [`Error::Refused`] when the broker refuses a declaration, for example because the queue exists with other
     /// arguments (its words name both sides); [`Error::Disconnected`]; [`Error::TimedOut`] when a queue is not ready
-    /// within 30 s. Later losses are repaired by the pool itself, for ever.
+    /// within 30 s. The pool repairs later losses by itself, for ever.
     ///
     /// # Cancel safety
     /// Dropping the future stops what was started; queues that were declared stay.
@@ -158,15 +158,15 @@ impl WorkerPool {
         let prefetch_count = self.check()?;
         let counters = Arc::new(Counters::default());
         let lanes: usize = self.services.iter().map(|service| service.descriptor().method_queues().len()).sum();
-        // Where the prefetch counts allow no more handlers than that anyway, nobody need count them.
+        // Where the prefetch counts allow no more handlers than that anyway, no slots are needed.
         let slots =
             (lanes * usize::from(prefetch_count) > self.concurrency).then(|| Arc::new(Slots::new(self.concurrency)));
         let (phase, _) = watch::channel(Phase::Serving);
         let mut handle = PoolHandle::new(phase, Arc::clone(&counters));
         let names = self.services.iter().map(|service| service.descriptor().name).collect();
         let mut control = Control::new(self.connection.clone(), names);
-        // Before the first request is taken, so that no cancel of one is missed.
-        let heard = within_start_limit("hear cancels", control.open()).await?;
+        // Before the first request is taken, so that no cancel is missed.
+        let heard = within_start_limit("consume cancels", control.open()).await?;
         for service in &self.services {
             let descriptor = service.descriptor();
             for method_queue in descriptor.method_queues() {
@@ -228,7 +228,7 @@ impl WorkerPool {
         let mut arguments = kind_arguments(is_quorum);
         if let Some(max_length) = service.descriptor().max_length {
             arguments.push(("x-max-length", HeaderValue::from(max_length)));
-            // The default would drop the oldest request without a word.
+            // The default would drop the oldest request silently.
             arguments.push(("x-overflow", HeaderValue::from("reject-publish")));
         }
         if let Some(limit) = delivery_limit {

@@ -4,8 +4,8 @@
 //!  handler tasks ──Finished──► replier: publish, publish, …, then ack
 //! ```
 //!
-//! The broker keeps the order of a channel, so an ack it has seen says that it has seen the reply. Everything that
-//! finished meanwhile goes out together, and the acks wait once for all of it to be on the socket, because lapin sends
+//! The broker keeps the order of a channel, so when it has received an ack it has received the reply. All replies that
+//! are ready are sent together, and the acks wait once until they are on the socket, because lapin sends
 //! methods before queued messages. Where tags are consecutive one `multiple` ack covers them.
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -18,7 +18,7 @@ use crate::connection::{
     transport::{Properties, Publish, Settlement},
 };
 
-/// A delivery that is dealt with.
+/// A delivery whose handler has ended, or that needs none.
 #[derive(Debug)]
 pub(super) struct Finished {
     pub(super) delivery_tag: u64,
@@ -26,12 +26,12 @@ pub(super) struct Finished {
     pub(super) reply: Option<Reply>,
 }
 
-/// What becomes of the delivery.
+/// How the delivery is settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     Ack,
     Requeue,
-    /// It was acked before the handler ran.
+    /// It was acknowledged before the handler ran.
     Settled,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct Reply {
     pub(super) answer: Answer,
 }
 
-/// Runs until every sender is gone. The queue is bounded by the prefetch count: each delivery comes here once.
+/// Runs until every sender is gone. The queue is bounded by the prefetch count: each delivery is sent here once.
 pub(super) async fn send_replies(
     channel: Channel,
     ack_policy: AckPolicy,
@@ -67,7 +67,7 @@ pub(super) async fn send_replies(
         acks.take(&mut settlements);
         for settlement in settlements.drain(..) {
             if let Err(error) = channel.settle(settlement) {
-                // The broker redelivers what it has no ack for.
+                // The broker redelivers a request that it has no ack for.
                 tracing::debug!(%error, ?settlement, "could not settle");
             }
         }
@@ -82,7 +82,7 @@ async fn send(channel: &Channel, batch: &mut [Finished], counters: &Counters) {
         let reply_to = delivery.reply_to().unwrap_or_default();
         let (properties, body) = answer.into_message(&delivery);
         let publish = reply_publish(reply_to, properties, &body);
-        // Counted first: whoever has the answer finds it counted.
+        // Counted first, so that a caller that has its answer finds it counted.
         Counters::add(&counters.answered);
         let sent = if left == 0 { channel.publish_written(publish).await } else { channel.publish(publish) };
         if let Err(error) = sent {
@@ -92,7 +92,7 @@ async fn send(channel: &Channel, batch: &mut [Finished], counters: &Counters) {
     }
 }
 
-/// Sends a batch's replies and waits for the broker's word on each; a request whose reply it refused is given back.
+/// Sends a batch's replies and waits for the confirm of each; a request whose reply the broker refused is requeued.
 async fn confirm(channel: &Channel, batch: &mut [Finished], counters: &Counters) {
     let mut queued = Vec::with_capacity(batch.len());
     for finished in batch {
@@ -128,7 +128,7 @@ async fn confirm(channel: &Channel, batch: &mut [Finished], counters: &Counters)
     }
 }
 
-/// Mandatory, so that callers that have gone are counted; except that RabbitMQ returns mandatory replies to
+/// Replies are mandatory, so that callers that have gone are counted; but RabbitMQ returns mandatory replies to
 /// `amq.rabbitmq.reply-to` although it delivers them.
 fn reply_publish<'a>(reply_to: &'a str, properties: Properties<'a>, body: &'a [u8]) -> Publish<'a> {
     let mandatory = !reply_to.starts_with(DIRECT_REPLY_TO);
@@ -187,7 +187,7 @@ impl Acks {
     }
 }
 
-/// What the names of RabbitMQ's direct reply-to begin with.
+/// The first words of the names of RabbitMQ's direct reply-to.
 const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
 /// As many as a busy pool finishes between two looks.

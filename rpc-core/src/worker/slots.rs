@@ -1,8 +1,8 @@
 //! Slots: how many handlers run at once, and whether it is worth a request's while to wait for one.
 //!
-//! A request that finds a slot free costs an atomic operation. One that has to wait is told how long that will take, by
-//! the pace of those before it: when its caller will not wait so long, it is refused at once rather than worked on for
-//! nobody.
+//! A request that finds a slot free costs an atomic operation. For one that has to wait the time is estimated from
+//! the pace of the requests before it: when its caller will not wait so long, it is refused at once rather than worked on in
+//! vain.
 
 use std::{
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -19,7 +19,7 @@ use tokio::{
 pub(super) struct Slots {
     semaphore: Semaphore,
     waiting: AtomicUsize,
-    /// What each place in the line has taken lately, in ns: a mean in which the last one weighs an eighth.
+    /// The time that each place in the line has taken lately, in ns: a mean in which the last one weighs an eighth.
     pace_ns: AtomicU64,
 }
 
@@ -28,7 +28,7 @@ pub(super) struct Slots {
 pub(super) enum NoSlot {
     /// The caller would have given up by then.
     TooLate { estimate: Duration },
-    /// The pool is gone.
+    /// The pool has stopped.
     Closed,
 }
 
@@ -52,7 +52,7 @@ impl Slots {
     /// Dropping the future leaves the line.
     pub(super) async fn wait(&self, remaining: Option<Duration>) -> Result<SemaphorePermit<'_>, NoSlot> {
         let place = Place::take(&self.waiting);
-        // The first in the line always waits: so the pace is measured anew when it was wrong.
+        // The first in the line always waits, so that a pace that was wrong is measured anew.
         if let Some(remaining) = remaining.filter(|_| place.ahead > 0) {
             let estimate = self.estimate(place.ahead);
             if estimate > remaining {
@@ -70,7 +70,7 @@ impl Slots {
         Duration::from_nanos(self.pace_ns.load(Ordering::Relaxed).saturating_mul(places))
     }
 
-    /// Takes a wait into the mean. It begins at nothing, so a few waits say little.
+    /// Takes a wait into the mean, which begins at zero: a few waits change it little.
     fn learn(&self, waited: Duration, ahead: usize) {
         let places = u32::try_from(ahead + 1).unwrap_or(u32::MAX);
         let sample_ns = u64::try_from((waited / places).as_nanos()).unwrap_or(u64::MAX);

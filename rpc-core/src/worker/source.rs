@@ -132,7 +132,7 @@ impl Source {
     }
 
     /// Binds `dead` to the requests of `queue` that the broker dead-letters at the delivery limit. Expired requests are not
-    /// among them: no person need look at those.
+    /// among them: those need no attention.
     async fn bind_dead_letters(&self, channel: &Channel, queue: &str, dead: &str) -> Result<(), Error> {
         channel.declare_dead_exchange().await?;
         let arguments = [
