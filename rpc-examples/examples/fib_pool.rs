@@ -14,7 +14,7 @@ use std::{process::ExitCode, time::Duration, time::Instant};
 use clap::{Parser, ValueEnum, value_parser};
 use rpc_core::{Client, ClientOptions, PoolHandle, QueueKind, WorkerPool};
 use rpc_examples::fibonacci::{Calculator, FibonacciClient, FibonacciServer, MAX_N_RECURSIVE, iterative};
-use rpc_examples::{BrokerArgs, ExampleBroker, Failure, StopSignals, Tally};
+use rpc_examples::{BrokerArgs, ExampleBroker, Failure, Tally};
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Interval, interval};
 
@@ -60,7 +60,6 @@ async fn main() -> Result<ExitCode, Failure> {
         Kind::Quorum => QueueKind::Quorum,
     };
     let workers = workers.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
-    let stop_signals = StopSignals::listen()?;
     let broker = broker.broker().await?;
     println!("{requests} calls of fib({n}), {in_flight} in flight, {workers} workers, prefetch {prefetch}, {broker}");
     let mut pools = Vec::new();
@@ -81,7 +80,7 @@ async fn main() -> Result<ExitCode, Failure> {
     drop(outcomes);
 
     let mut tally = Tally::start(requests as u64)?;
-    let outcome = tally.gather(inbox, stop_signals, || left.store(0, Relaxed)).await;
+    let outcome = tally.gather(inbox, || left.store(0, Relaxed)).await;
     tally.report(&pools.iter().map(|pool| pool.stats().received).collect::<Vec<_>>());
     for pool in pools {
         pool.shutdown(Duration::from_secs(10)).await?;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use clap::Parser;
 use rpc_core::WorkerPool;
 use rpc_examples::{
-    BrokerArgs, Failure, StopSignals,
+    BrokerArgs, Failure,
     fibonacci::{Calculator, FibonacciServer},
 };
 
@@ -32,24 +32,18 @@ struct Args {
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let args = Args::parse();
-    let mut stop_signals = StopSignals::listen()?;
     let broker = args.broker.broker().await?;
     let connection = broker.connect(0).await?;
-    let mut pool = WorkerPool::new(&connection)
+    let pool = WorkerPool::new(&connection)
         .serve(FibonacciServer::new(Calculator))
         .concurrency(args.concurrency.into())
         .start()
         .await?;
     println!("serving fibonacci on {broker}");
 
-    tokio::select! {
-        () = stop_signals.next() => {}
-        error = pool.lost() => return Err(error.into()),
-    }
-    println!("stopping: {} calls answered, finishing those that have begun", pool.stats().answered);
-    let report = pool.shutdown(Duration::from_secs(args.drain)).await?;
+    let report = pool.run_until_signal(Duration::from_secs(args.drain)).await?;
     match report.aborted {
-        0 => println!("drained"),
+        0 => println!("drained after {} answers", report.stats.answered),
         aborted => println!("{aborted} calls took longer than {} s and were requeued", args.drain),
     }
     connection.close().await?;

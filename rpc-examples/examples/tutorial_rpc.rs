@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use rpc_core::{Connection, PoolHandle, WorkerPool, service};
-use rpc_examples::{BrokerArgs, Failure, StopSignals, fibonacci};
+use rpc_examples::{BrokerArgs, Failure, fibonacci};
 
 /// The tutorial's server: one queue, one method, the argument alone as the body.
 #[service(queue = "rpc_queue")]
@@ -59,8 +59,7 @@ async fn main() -> Result<(), Failure> {
         Some(Command::Serve) => {
             let pool = serve(&connection).await?;
             println!(" [x] Awaiting RPC requests on {broker}");
-            StopSignals::listen()?.next().await;
-            pool.shutdown(Duration::from_secs(10)).await?;
+            pool.run_until_signal(Duration::from_secs(10)).await?;
         }
         Some(Command::Call { n }) => call(&connection, n).await?,
         None => {

@@ -1,16 +1,14 @@
-//! Shared by the runnable programs: the broker they use, how they stop and fail, and the Fibonacci service.
+//! Shared by the runnable programs: the broker they use, how they fail, and the Fibonacci service.
 //!
 //! The programs themselves are in `examples/`, one a file.
 
 mod broker;
 mod failure;
 pub mod fibonacci;
-mod signal;
 mod tally;
 
 pub use broker::{BrokerArgs, ExampleBroker};
 pub use failure::Failure;
-pub use signal::StopSignals;
 pub use tally::Tally;
 
 /// The README's programs, compiled and run.

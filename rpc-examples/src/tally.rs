@@ -8,9 +8,9 @@ use std::{
 
 use hdrhistogram::{CreationError, Histogram};
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
-use tokio::sync::mpsc;
+use tokio::{signal::ctrl_c, sync::mpsc};
 
-use crate::{Failure, StopSignals};
+use crate::Failure;
 
 /// Counts correct answers and their latencies.
 #[derive(Debug)]
@@ -44,15 +44,14 @@ impl Tally {
 
     /// Receives the latencies of correct answers until the last sender is dropped.
     ///
-    /// At the first failure, or the first signal, it asks the senders to stop and waits for the calls in flight; a
-    /// second signal does not wait. The exit code is 0 when every call was answered, 130 after a signal.
+    /// At the first failure, or at ctrl-c, it asks the senders to stop and waits for the calls in flight; a
+    /// second ctrl-c does not wait. The exit code is 0 when every call was answered, 130 after ctrl-c.
     ///
     /// # Errors
-    /// The first failure.
+    /// The first failure; that of the operating system when it refuses a handler for ctrl-c.
     pub async fn gather(
         &mut self,
         mut outcomes: mpsc::Receiver<Result<Duration, Failure>>,
-        mut stop_signals: StopSignals,
         stop: impl Fn(),
     ) -> Result<ExitCode, Failure> {
         let mut first_failure = None;
@@ -67,7 +66,8 @@ impl Tally {
                     }
                     None => break,
                 },
-                () = stop_signals.next() => {
+                signal = ctrl_c() => {
+                    signal?;
                     if is_interrupted {
                         break;
                     }
