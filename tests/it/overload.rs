@@ -16,7 +16,7 @@ on_both_brokers!(
     a_full_queue_refuses_in_one_round_trip,
     many_refusals_and_answers_reach_their_own_calls,
     a_service_with_a_bound_that_nobody_serves_is_reported_at_once,
-    a_worker_refuses_what_it_would_begin_too_late,
+    a_worker_refuses_a_request_that_it_would_begin_too_late,
     replies_to_callers_that_have_gone_are_counted,
     confirmed_replies_to_callers_that_have_gone_are_counted,
 );
@@ -120,7 +120,7 @@ async fn a_service_with_a_bound_that_nobody_serves_is_reported_at_once(stage: &S
     }
 }
 
-async fn a_worker_refuses_what_it_would_begin_too_late(stage: &Stage) {
+async fn a_worker_refuses_a_request_that_it_would_begin_too_late(stage: &Stage) {
     probe!("overload-late");
     let answers = Answers::with(async |asked| {
         sleep(Duration::from_millis(100)).await;

@@ -21,9 +21,9 @@ on_both_brokers!(
     a_redelivered_request_can_be_reported_instead,
     a_redelivered_request_can_be_dead_lettered,
     an_idempotent_request_is_executed_again_whatever_the_policy,
-    a_request_that_keeps_losing_its_worker_is_dead_lettered_and_its_caller_told,
-    what_no_worker_judges_is_dead_lettered_by_the_broker,
-    the_caller_of_what_the_broker_dead_letters_is_told,
+    a_request_that_keeps_losing_its_worker_is_dead_lettered_and_its_caller_notified,
+    a_request_that_no_worker_takes_is_dead_lettered_by_the_broker,
+    the_caller_of_a_request_that_the_broker_dead_letters_is_notified,
     an_expired_request_is_no_dead_letter,
 );
 
@@ -149,7 +149,7 @@ async fn an_idempotent_request_is_executed_again_whatever_the_policy(stage: &Sta
     assert_eq!((outcome.unwrap(), stats.dead_lettered), ("done".to_owned(), 0));
 }
 
-async fn a_request_that_keeps_losing_its_worker_is_dead_lettered_and_its_caller_told(stage: &Stage) {
+async fn a_request_that_keeps_losing_its_worker_is_dead_lettered_and_its_caller_notified(stage: &Stage) {
     hanging!("poison-limit");
     stage.fresh("rpc.poison-limit.dead").await;
     let service = Hanging::times(usize::MAX);
@@ -180,7 +180,7 @@ async fn ask(stage: &Stage, routing_key: &str, properties: BasicProperties) {
     stage.raw().await.publish("rpc", routing_key, properties, &[0x80]).await;
 }
 
-async fn what_no_worker_judges_is_dead_lettered_by_the_broker(stage: &Stage) {
+async fn a_request_that_no_worker_takes_is_dead_lettered_by_the_broker(stage: &Stage) {
     hanging!("poison-broker");
     stage.fresh("rpc.poison-broker.dead").await;
     let pool = stage.pool(JobServer::new(Hanging::default())).await;
@@ -208,7 +208,7 @@ async fn exhaust(requests: &mut rpc_tests::raw::Deliveries) {
     }
 }
 
-async fn the_caller_of_what_the_broker_dead_letters_is_told(stage: &Stage) {
+async fn the_caller_of_a_request_that_the_broker_dead_letters_is_notified(stage: &Stage) {
     hanging!("poison-told");
     for queue in ["rpc.poison-told.dead", "rpc.poison-told.dead.callers"] {
         stage.fresh(queue).await;

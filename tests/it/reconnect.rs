@@ -68,7 +68,7 @@ async fn calls_are_answered_again_after_the_broker_came_back() {
 }
 
 #[tokio::test]
-async fn an_idempotent_call_waits_for_the_broker_and_others_say_what_they_know() {
+async fn an_idempotent_call_waits_for_the_broker_and_others_say_whether_they_may_have_run() {
     let broker = Broker::start().await.unwrap();
     let port = broker.address().port();
     let connection = connect(broker.uri()).await;

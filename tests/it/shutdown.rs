@@ -17,13 +17,13 @@ use rpc_tests::{
 use tokio::time::sleep;
 
 on_both_brokers!(
-    shutdown_finishes_what_runs_and_gives_the_rest_to_another_worker,
+    shutdown_finishes_running_handlers_and_requeues_the_other_requests,
     shutdown_of_an_idle_pool_is_immediate,
     a_handler_that_outlives_the_limit_is_aborted_and_its_request_redelivered,
     a_shutdown_without_patience_aborts_at_once,
     a_dropped_pool_gives_its_requests_back,
     pools_that_come_and_go_lose_no_call,
-    a_worker_that_gets_sigterm_answers_what_it_has_begun,
+    a_worker_that_gets_sigterm_answers_the_requests_it_has_begun,
     a_client_that_is_shut_down_ends_its_calls,
     the_reply_queue_goes_with_its_connection,
     a_shutdown_over_a_stalled_connection_ends_after_its_limit,
@@ -46,7 +46,7 @@ fn named(name: &'static str, delay: Duration) -> (Arc<AtomicUsize>, Answers) {
     (begun, answers)
 }
 
-async fn shutdown_finishes_what_runs_and_gives_the_rest_to_another_worker(stage: &Stage) {
+async fn shutdown_finishes_running_handlers_and_requeues_the_other_requests(stage: &Stage) {
     probe!("shutdown-drains");
     let (begun, answers) = named("first", Duration::from_millis(500));
     let first = stage.pool(ProbeServer::new(answers)).await.concurrency(2).prefetch(5).start().await.unwrap();
@@ -70,7 +70,7 @@ async fn shutdown_finishes_what_runs_and_gives_the_rest_to_another_worker(stage:
     assert_eq!((count("first"), count("second, redelivered"), count("second")), (2, 3, 5), "{answers:?}");
 }
 
-async fn a_worker_that_gets_sigterm_answers_what_it_has_begun(stage: &Stage) {
+async fn a_worker_that_gets_sigterm_answers_the_requests_it_has_begun(stage: &Stage) {
     probe!("shutdown-sigterm");
     stage.fresh("rpc.shutdown-sigterm").await;
     let program = std::path::Path::new(env!("CARGO_BIN_EXE_test_worker"));

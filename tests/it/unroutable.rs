@@ -6,7 +6,7 @@ use rpc_core::CallError;
 use rpc_tests::{Answers, Stage, on_both_brokers, probe};
 
 on_both_brokers!(
-    a_service_nobody_serves_is_reported_at_once,
+    a_service_that_was_never_served_is_reported_at_once,
     a_oneway_call_to_nobody_is_reported_too,
     a_missing_bare_queue_is_reported,
     returns_reach_their_own_calls_among_many,
@@ -16,7 +16,7 @@ on_both_brokers!(
 const AT_ONCE: Duration = Duration::from_secs(10);
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-async fn a_service_nobody_serves_is_reported_at_once(stage: &Stage) {
+async fn a_service_that_was_never_served_is_reported_at_once(stage: &Stage) {
     probe!("unroutable-nobody");
     let client = ProbeClient::new(&stage.connect().await);
     // The first call also sets the reply queue up; the others show the round trip alone.
