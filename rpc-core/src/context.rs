@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
-    connection::{Delivery, NewDelivery, transport::HeaderValue},
+    connection::{Delivery, NewDelivery, amqp::HeaderValue},
     envelope,
 };
 

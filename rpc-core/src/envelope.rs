@@ -19,7 +19,7 @@ use std::{borrow::Cow, time::Duration};
 
 use crate::{
     codec::Codec,
-    connection::transport::{HeaderValue, Properties},
+    connection::amqp::{HeaderValue, PERSISTENT, Properties},
     error::CallError,
     service::{MethodDescriptor, ServiceDescriptor},
     topology,
@@ -128,9 +128,6 @@ fn request_properties<'a>(service: &ServiceDescriptor, method: &MethodDescriptor
 fn whole_milliseconds(budget: Duration) -> u64 {
     u64::try_from(budget.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX).max(1)
 }
-
-/// AMQP 0-9-1 §4.6: delivery_mode 2 survives a restart of the broker in a durable queue.
-const PERSISTENT: u8 = 2;
 
 /// Why a server answers without a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -89,6 +89,7 @@
 //! | feature | default | adds |
 //! |---|---|---|
 //! | `macros` | yes | [`#[service]`](macro@service) |
+//! | `lapin` | yes | the transport that uses the crate lapin, [`Transport::Lapin`] |
 //! | `json` | | the JSON codec, `#[service(codec = "json")]` |
 //! | `broker` | | `broker::Broker`, the bundled broker |
 //! | `tls` | | `amqps` connections, and TLS for the bundled broker, by rustls |
@@ -114,6 +115,7 @@ mod method;
 mod routing;
 mod service;
 mod signal;
+mod task;
 mod topology;
 #[cfg_attr(not(feature = "broker"), allow(dead_code, unused_imports, reason = "the broker's half of it"))]
 mod wire;
@@ -134,7 +136,7 @@ pub use client::{Call, CallFuture, Client, ClientOptions, WhenFull};
 pub use codec::{Codec, CodecError};
 #[cfg(feature = "tls")]
 pub use connection::ClientTlsOptions;
-pub use connection::{Connection, ConnectionOptions, State, Transport, transport::HeaderValue};
+pub use connection::{Connection, ConnectionOptions, ConnectionState, ConnectionStates, HeaderValue, Transport};
 pub use context::{Context, TestContext};
 pub use error::{CallError, Error, TimeoutStage};
 /// Makes the methods of a trait callable from another process.

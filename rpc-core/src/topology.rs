@@ -1,14 +1,14 @@
-//! Names of every exchange and queue the framework declares.
+//! Names of all exchanges and queues the framework declares, and the declarations of the exchanges.
 //!
 //! ```text
 //!  rpc (direct, durable) ──<service>.<method>──────────► rpc.<service>            each method and alias
 //!    │                   ──<service>.<queue>.<method>──► rpc.<service>.<queue>    #[rpc(queue = "…")]
-//!    └─alternate─► rpc.other (topic, durable) ──<service>.*──► rpc.<service>      what has no binding of its own:
-//!                                             ──<service>.<queue>.*──► …          unknown methods are answered, too
+//!    └─alternate─► rpc.other (topic, durable) ──<service>.*──► rpc.<service>      requests without a binding of their own,
+//!                                             ──<service>.<queue>.*──► …          so that unknown methods are answered, too
 //!  rpc.cancel (direct, durable) ──<service>──► rpc.control.<uuid>   exclusive, auto-delete, one per worker pool
-//!  rpc.dead (headers, durable) ──x-first-death-…──► rpc.<service>.dead   what hit the delivery limit of a quorum queue
-//!                              └─x-first-death-…──► rpc.<service>.dead.callers   the same, until their callers are told
-//!  "" (default) ──► rpc.<service>.dead    what a worker dead-letters
+//!  rpc.dead (headers, durable) ──x-first-death-…──► rpc.<service>.dead   requests beyond the delivery limit of a quorum queue
+//!                              └─x-first-death-…──► rpc.<service>.dead.callers   the same, until their callers are notified
+//!  "" (default) ──► rpc.<service>.dead    requests that a worker dead-letters
 //!  "" (default) ──► rpc.reply.<uuid>.<epoch>   exclusive, auto-delete, one per client and connection epoch
 //! ```
 //!
@@ -16,18 +16,32 @@
 
 use uuid::Uuid;
 
+use crate::connection::amqp::{ExchangeDeclaration, ExchangeKind};
+
 /// The direct exchange every request goes through. Durable.
 pub const EXCHANGE: &str = "rpc";
 
-/// The topic exchange behind it, for requests whose method nobody has bound.
+/// The topic exchange behind it, for requests whose method has no binding of its own.
 pub(crate) const OTHER_EXCHANGE: &str = "rpc.other";
 
-/// The direct exchange cancels go through, to every worker of the service that is the routing key. Durable.
+/// The direct exchange for cancels: the routing key is a service, all of whose workers get them. Durable.
 pub(crate) const CANCEL_EXCHANGE: &str = "rpc.cancel";
 
-/// The headers exchange quorum service queues dead-letter to: of what dies in them, requests that hit the delivery limit
-/// go on to the service's dead letters, and those that expired go nowhere. Durable.
+/// The headers exchange quorum service queues dead-letter to. It routes requests beyond the delivery limit to the service's
+/// dead letters, and drops those that expired. Durable.
 pub(crate) const DEAD_EXCHANGE: &str = "rpc.dead";
+
+/// The exchanges every caller and every worker needs; the alternate exchange first.
+pub(crate) const REQUEST_EXCHANGES: [ExchangeDeclaration; 2] = [
+    ExchangeDeclaration { name: OTHER_EXCHANGE, kind: ExchangeKind::Topic, alternate: None },
+    ExchangeDeclaration { name: EXCHANGE, kind: ExchangeKind::Direct, alternate: Some(OTHER_EXCHANGE) },
+];
+
+pub(crate) const CANCELS: ExchangeDeclaration =
+    ExchangeDeclaration { name: CANCEL_EXCHANGE, kind: ExchangeKind::Direct, alternate: None };
+
+pub(crate) const DEAD_LETTERS: ExchangeDeclaration =
+    ExchangeDeclaration { name: DEAD_EXCHANGE, kind: ExchangeKind::Headers, alternate: None };
 
 /// Every topology name starts with this.
 const PREFIX: &str = "rpc";
@@ -43,7 +57,7 @@ pub(crate) fn service_queue(service: &str, method_queue: Option<&str>) -> String
     }
 }
 
-/// The pattern that brings in those requests of a service (or of one method queue) that have no binding of their own.
+/// The pattern for the requests of a service (or of one method queue) that have no binding of their own.
 pub(crate) fn other_binding_key(service: &str, method_queue: Option<&str>) -> String {
     match method_queue {
         None => format!("{service}.*"),
@@ -74,17 +88,17 @@ pub(crate) fn is_reply_queue(queue: &str) -> bool {
     queue.starts_with(REPLY_PREFIX)
 }
 
-/// Where requests of a service go that are not executed any more.
+/// The queue for dead letters of a service.
 pub(crate) fn dead_queue(service: &str) -> String {
     format!("{PREFIX}.{service}.dead")
 }
 
-/// Where the broker's own dead letters wait until their callers are told. No method queue has a dot in its name.
+/// The queue for the broker's own dead letters until their callers are notified. No method queue has a dot in its name.
 pub(crate) fn dead_callers_queue(service: &str) -> String {
     format!("{PREFIX}.{service}.dead.callers")
 }
 
-/// A pool's control queue: a new one for each opening, so that nothing is restored behind anybody's back.
+/// A pool's control queue: a new one for each opening, because cancels of an earlier one are of no use.
 pub(crate) fn control_queue(opening: Uuid) -> String {
     format!("{PREFIX}.control.{opening}")
 }

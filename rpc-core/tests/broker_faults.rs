@@ -16,7 +16,7 @@ use lapin::{
     options::*, types::FieldTable,
 };
 use rpc_core::{
-    CallError, Connection, ConnectionOptions, State, TimeoutStage, WorkerPool,
+    CallError, Connection, ConnectionOptions, ConnectionState, TimeoutStage, WorkerPool,
     broker::{Broker, Restart},
     service,
 };
@@ -44,8 +44,7 @@ impl Counting for Counter {
 }
 
 async fn connect(uri: &str) -> Connection {
-    let mut options = ConnectionOptions::default();
-    options.reconnect_delay_max = Duration::from_millis(200);
+    let options = ConnectionOptions::default().reconnect_delay_max(Duration::from_millis(200));
     Connection::open_with(uri, options).await.unwrap()
 }
 
@@ -82,7 +81,7 @@ async fn next(consumer: &mut Consumer) -> Option<Delivery> {
     timeout(LIMIT, next).await.unwrap().map(Result::unwrap)
 }
 
-async fn reach(connection: &Connection, is_reached: impl Fn(&State) -> bool) {
+async fn reach(connection: &Connection, is_reached: impl Fn(&ConnectionState) -> bool) {
     let mut states = connection.states();
     timeout(LIMIT, states.wait_for(is_reached)).await.unwrap().unwrap();
 }
@@ -96,7 +95,7 @@ async fn a_pool_survives_restarts_of_either_kind() {
     for restart in [Restart::KeepDurable, Restart::LoseEverything, Restart::KeepDurable] {
         assert_eq!(client.double(1).await.unwrap(), 2);
         assert_eq!(broker.faults().restart(restart), 2);
-        reach(&calling, |state| *state == State::Connected).await;
+        reach(&calling, |state| *state == ConnectionState::Connected).await;
         let answered = async {
             // Until the pool has declared its queue anew, nobody serves what was lost.
             while client.double(4).await.ok() != Some(8) {
@@ -153,19 +152,17 @@ async fn a_dropped_connection_gives_back_what_it_held_before_the_method_returns(
 #[tokio::test]
 async fn connections_are_dropped_by_name_and_kept_out_until_they_are_let_in() {
     let broker = Broker::start().await.unwrap();
-    let mut options = ConnectionOptions::default();
-    options.name = "one".to_owned();
-    options.reconnect_delay_max = Duration::from_millis(100);
+    let options = ConnectionOptions::default().name("one").reconnect_delay_max(Duration::from_millis(100));
     let one = Connection::open_with(broker.uri(), options).await.unwrap();
     let other = connect(broker.uri()).await;
     broker.faults().refuse_connections();
     assert_eq!((broker.faults().drop_connection("nobody"), broker.faults().drop_connection("one")), (0, 1));
-    reach(&one, |state| matches!(state, State::Reconnecting { .. })).await;
+    reach(&one, |state| matches!(state, ConnectionState::Reconnecting { .. })).await;
     assert!(Connection::open(broker.uri()).await.is_err());
-    assert_eq!(other.state(), State::Connected);
-    assert!(!matches!(one.state(), State::Connected));
+    assert_eq!(other.state(), ConnectionState::Connected);
+    assert!(!matches!(one.state(), ConnectionState::Connected));
     broker.faults().allow_connections();
-    reach(&one, |state| *state == State::Connected).await;
+    reach(&one, |state| *state == ConnectionState::Connected).await;
 }
 
 #[tokio::test]
@@ -177,7 +174,7 @@ async fn a_blocked_connection_sends_nothing_and_says_so() {
     let client = CountingClient::new(&calling);
     assert_eq!(client.once(1).await.unwrap(), 1);
     broker.faults().block_connections("low on memory");
-    reach(&calling, |state| *state == State::Blocked { reason: "low on memory".to_owned() }).await;
+    reach(&calling, |state| *state == ConnectionState::Blocked { reason: "low on memory".to_owned() }).await;
     let unsent = client.once(2).timeout(Duration::from_millis(200)).await.unwrap_err();
     assert!(matches!(unsent, CallError::Timeout { stage: TimeoutStage::Blocked, .. }), "{unsent:?}");
     assert!(!unsent.maybe_executed());
@@ -185,7 +182,7 @@ async fn a_blocked_connection_sends_nothing_and_says_so() {
     tokio::task::yield_now().await;
     broker.faults().unblock_connections();
     assert_eq!(timeout(LIMIT, waiting).await.unwrap().unwrap().unwrap(), 3);
-    reach(&calling, |state| *state == State::Connected).await;
+    reach(&calling, |state| *state == ConnectionState::Connected).await;
     assert_eq!(counter.0.load(Ordering::SeqCst), 2, "the call that was not sent was not executed");
 }
 

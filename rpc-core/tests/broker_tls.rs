@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use rpc_core::{
-    Connection, ConnectionOptions, Error, Transport, WorkerPool,
+    ClientTlsOptions, Connection, ConnectionOptions, Error, Transport, WorkerPool,
     broker::{Broker, BrokerBuilder, TlsOptions},
     service,
 };
@@ -110,8 +110,8 @@ async fn who_cannot_be_verified(ca: Ca, other: Ca) {
     let refused = async |options| matches!(Connection::open_with(uri, options).await, Err(Error::Unreachable { .. }));
     assert!(refused(ca.trusted()).await, "no certificate");
     assert!(refused(other.client("guest")).await, "a broker of another CA");
-    let mut forged = other.client("guest");
-    forged.tls.ca = Some(ca.pem());
+    let (cert, key) = other.sign("guest", ExtendedKeyUsagePurpose::ClientAuth);
+    let forged = ca.options(ClientTlsOptions::default().ca(ca.pem()).identity(cert, key));
     assert!(refused(forged).await, "another CA's certificate");
     Connection::open_with(uri, ca.client("guest")).await.unwrap().close().await.unwrap();
 }
@@ -193,17 +193,17 @@ impl Ca {
 
     /// Options that trust this CA.
     fn trusted(&self) -> ConnectionOptions {
-        let mut options = ConnectionOptions::default().transport(self.1);
-        options.tls.ca = Some(self.pem());
-        options
+        self.options(ClientTlsOptions::default().ca(self.pem()))
+    }
+
+    fn options(&self, tls: ClientTlsOptions) -> ConnectionOptions {
+        ConnectionOptions::default().transport(self.1).tls(tls)
     }
 
     /// The same, with a certificate for a client.
     fn client(&self, name: &str) -> ConnectionOptions {
-        let mut options = self.trusted();
         let (cert, key) = self.sign(name, ExtendedKeyUsagePurpose::ClientAuth);
-        (options.tls.cert, options.tls.key) = (Some(cert), Some(key));
-        options
+        self.options(ClientTlsOptions::default().ca(self.pem()).identity(cert, key))
     }
 }
 

@@ -67,8 +67,7 @@ async fn main() -> Result<ExitCode, Failure> {
         pools.push(start_worker(&broker, nth, prefetch, queue_kind).await?);
     }
 
-    let mut options = ClientOptions::default();
-    options.max_in_flight = in_flight as usize;
+    let options = ClientOptions::default().max_in_flight(in_flight as usize);
     let client = Client::with_options(&broker.connect(workers).await?, options);
     let pace = rate.map(|rate| Arc::new(Mutex::new(interval(Duration::from_secs(1) / rate))));
     let left = Arc::new(AtomicI64::new(requests));

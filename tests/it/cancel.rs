@@ -199,8 +199,7 @@ async fn ten_thousand_dropped_calls_make_few_messages(stage: &Stage) {
     // Nobody serves: everything stays in the queue.
     stage.fresh("rpc.cancel-many").await;
     let pool = stage.pool(ProbeServer::new(Answers::echo())).await.start().await.unwrap();
-    let mut options = ClientOptions::default();
-    options.max_in_flight = CALLS;
+    let options = ClientOptions::default().max_in_flight(CALLS);
     let client = Client::with_options(&stage.connect().await, options);
     let probe = ProbeClient::from_client(client.clone());
     probe.ask("the queue is there".to_owned()).await.unwrap();

@@ -30,8 +30,7 @@ async fn a_thousand_calls_are_in_flight_at_once(stage: &Stage) {
     };
     let pool = stage.pool(ProbeServer::new(answers)).await;
     let _pool = pool.concurrency(CALLS).prefetch(CALLS as u16).start().await.unwrap();
-    let mut options = ClientOptions::default();
-    options.timeout = Duration::from_secs(30);
+    let options = ClientOptions::default().timeout(Duration::from_secs(30));
     let client = ProbeClient::from_client(Client::with_options(&stage.connect().await, options));
     let calls: Vec<_> = (0..CALLS).map(|n| tokio::spawn(client.ask(n.to_string()).into_future())).collect();
     for (n, call) in calls.into_iter().enumerate() {

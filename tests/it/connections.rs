@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rpc_core::{Client, Connection, ConnectionOptions, Error, State, broker::Broker};
+use rpc_core::{Client, Connection, ConnectionOptions, ConnectionState, Error, broker::Broker};
 use rpc_tests::{Answers, Stage, eventually, framework_uri, on_both_brokers, probe, within};
 
 on_both_brokers!(
@@ -63,8 +63,7 @@ async fn an_invalid_uri_says_so(_: &Stage) {
 
 async fn a_peer_that_says_nothing_is_given_up(_: &Stage) {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut options = ConnectionOptions::default();
-    options.connect_timeout = Duration::from_millis(300);
+    let options = ConnectionOptions::default().connect_timeout(Duration::from_millis(300));
     let begin = Instant::now();
     let error = Connection::open_with(&framework_uri(&format!("amqp://{}", silent.local_addr().unwrap())), options)
         .await
@@ -75,10 +74,10 @@ async fn a_peer_that_says_nothing_is_given_up(_: &Stage) {
 
 async fn the_state_follows_the_connection(stage: &Stage) {
     let connection = stage.connect().await;
-    assert_eq!(connection.state(), State::Connected);
+    assert_eq!(connection.state(), ConnectionState::Connected);
     let mut states = connection.states();
     connection.close().await.unwrap();
-    let closed = states.wait_for(|state| matches!(state, State::Closed { .. }));
+    let closed = states.wait_for(|state| matches!(state, ConnectionState::Closed { .. }));
     within(Duration::from_secs(5), "the closed state", closed).await.unwrap();
     connection.close().await.unwrap();
 }

@@ -183,8 +183,7 @@ async fn calls_above_the_limit_in_flight_wait_within_their_budget(stage: &Stage)
         })
     };
     let _pool = stage.pool(ProbeServer::new(answers)).await.start().await.unwrap();
-    let mut options = ClientOptions::default();
-    options.max_in_flight = 1;
+    let options = ClientOptions::default().max_in_flight(1);
     let client = Client::with_options(&stage.connect().await, options);
     let probe = ProbeClient::from_client(client.clone());
     let held = tokio::spawn(probe.ask("held".to_owned()).into_future());

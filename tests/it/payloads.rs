@@ -74,8 +74,7 @@ async fn megabytes_travel_beside_small_calls(stage: &Stage) {
 async fn a_body_above_the_limit_is_not_sent(stage: &Stage) {
     store!("payloads-limit");
     let pool = stage.pool(StoreServer::new(Reversing)).await.start().await.unwrap();
-    let mut options = ClientOptions::default();
-    options.max_body_bytes = 1_000;
+    let options = ClientOptions::default().max_body_bytes(1_000);
     let client = StoreClient::from_client(Client::with_options(&stage.connect().await, options));
     let error = client.swap(pattern(2_000)).await.unwrap_err();
     match error {

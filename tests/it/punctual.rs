@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use rpc_core::{Call, CallError, Client, ClientOptions, Connection, State, TimeoutStage, service};
+use rpc_core::{Call, CallError, Client, ClientOptions, Connection, ConnectionState, TimeoutStage, service};
 use rpc_tests::{
     Answers, Stage, eventually, on_both_brokers, probe,
     proxy::{Direction, Method, Proxy},
@@ -110,7 +110,7 @@ async fn a_call_without_a_connection_ends_on_time(stage: &Stage) {
     assert_eq!(client.ask("before".to_owned()).await.unwrap(), "before");
     proxy.refuse();
     proxy.cut();
-    let is_lost = async || matches!(connection.state(), State::Reconnecting { .. });
+    let is_lost = async || matches!(connection.state(), ConnectionState::Reconnecting { .. });
     eventually(SOON, "the connection is lost", is_lost).await;
     end_on_time(TimeoutStage::Connecting, || client.ask(String::new())).await;
     end_on_time(TimeoutStage::Connecting, || client.ask_again(String::new())).await;
@@ -124,7 +124,7 @@ async fn a_call_on_a_blocked_connection_ends_on_time(stage: &Stage) {
     let client = ProbeClient::new(&connection);
     assert_eq!(client.ask("before".to_owned()).await.unwrap(), "before");
     proxy.block();
-    eventually(SOON, "it is blocked", async || matches!(connection.state(), State::Blocked { .. })).await;
+    eventually(SOON, "it is blocked", async || matches!(connection.state(), ConnectionState::Blocked { .. })).await;
     end_on_time(TimeoutStage::Blocked, || client.ask(String::new())).await;
     end_on_time(TimeoutStage::Blocked, || client.ask_again(String::new())).await;
     proxy.unblock();
@@ -153,14 +153,14 @@ async fn a_call_sent_before_the_block_ends_on_time_and_may_have_run(stage: &Stag
         let call = tokio::spawn(call.timeout(Duration::from_secs(2)).into_future());
         begun.acquire().await.unwrap().forget();
         proxy.block();
-        eventually(SOON, "it is blocked", async || matches!(connection.state(), State::Blocked { .. })).await;
+        eventually(SOON, "it is blocked", async || matches!(connection.state(), ConnectionState::Blocked { .. })).await;
         let error = call.await.unwrap().unwrap_err();
         let CallError::Timeout { stage: TimeoutStage::Unknown | TimeoutStage::Running, .. } = error else {
             panic!("{error:?}");
         };
         assert!(error.maybe_executed(), "it runs");
         proxy.unblock();
-        eventually(SOON, "it goes on", async || connection.state() == State::Connected).await;
+        eventually(SOON, "it goes on", async || connection.state() == ConnectionState::Connected).await;
     }
 }
 

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use rpc_core::{
-    CallError, Client, Connection, ConnectionOptions, State, WorkerPool,
+    CallError, Client, Connection, ConnectionOptions, ConnectionState, WorkerPool,
     broker::{Broker, BrokerError, Restart},
     service,
 };
@@ -31,8 +31,7 @@ impl Counting for Counter {
 }
 
 async fn connect(uri: &str) -> Connection {
-    let mut options = ConnectionOptions::default();
-    options.reconnect_delay_max = Duration::from_millis(200);
+    let options = ConnectionOptions::default().reconnect_delay_max(Duration::from_millis(200));
     Connection::open_with(&framework_uri(uri), options).await.unwrap()
 }
 
@@ -61,7 +60,7 @@ async fn calls_are_answered_again_after_the_broker_came_back() {
         let broker = restart(port).await;
         let recovered = async || client.double(round).await.ok() == Some(2 * round);
         eventually(Duration::from_secs(20), "calls are answered again", recovered).await;
-        assert_eq!(connection.state(), State::Connected);
+        assert_eq!(connection.state(), ConnectionState::Connected);
         broker.shutdown().await;
     }
     drop(pool);
@@ -121,11 +120,10 @@ async fn an_idempotent_call_outlives_a_broker_that_has_lost_its_service() {
 #[tokio::test]
 async fn a_connection_that_may_not_reconnect_closes() {
     let broker = Broker::start().await.unwrap();
-    let mut options = ConnectionOptions::default();
-    options.reconnect_attempts = Some(0);
+    let options = ConnectionOptions::default().reconnect_attempts(Some(0));
     let connection = Connection::open_with(&framework_uri(broker.uri()), options).await.unwrap();
     broker.shutdown().await;
-    let closed = async || matches!(connection.state(), State::Closed { .. });
+    let closed = async || matches!(connection.state(), ConnectionState::Closed { .. });
     eventually(Duration::from_secs(10), "the connection is closed", closed).await;
     let error = CountingClient::new(&connection).once(1).await.unwrap_err();
     assert!(matches!(error, CallError::Disconnected { maybe_executed: false, .. }), "{error:?}");

@@ -181,7 +181,7 @@ async fn a_client_that_is_shut_down_ends_its_calls(stage: &Stage) {
     let probe = ProbeClient::from_client(client.clone());
     let call = tokio::spawn(probe.ask(String::new()).into_future());
     eventually(Duration::from_secs(5), "it runs", async || begun.load(Ordering::SeqCst) == 1).await;
-    client.shut_down();
+    client.shutdown();
     let error = within(Duration::from_secs(2), "the call ends", call).await.unwrap().unwrap_err();
     assert_eq!(error.code(), "shutdown");
     assert_eq!(probe.ask(String::new()).await.unwrap_err().code(), "shutdown");

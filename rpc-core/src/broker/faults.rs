@@ -36,13 +36,13 @@ impl Faults {
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # use rpc_core::{Connection, State, broker::Broker};
+    /// # use rpc_core::{Connection, ConnectionState, broker::Broker};
     /// let broker = Broker::start().await?;
     /// let connection = Connection::open(broker.uri()).await?;
     /// let mut states = connection.states();
     /// assert_eq!(broker.faults().drop_connections(), 1);
-    /// states.wait_for(|state| matches!(state, State::Reconnecting { .. })).await?;
-    /// states.wait_for(|state| *state == State::Connected).await?;
+    /// states.wait_for(|state| matches!(state, ConnectionState::Reconnecting { .. })).await?;
+    /// states.wait_for(|state| *state == ConnectionState::Connected).await?;
     /// # Ok(()) }
     /// ```
     pub fn drop_connections(&self) -> usize {
@@ -57,8 +57,7 @@ impl Faults {
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # use rpc_core::{Connection, ConnectionOptions, broker::Broker};
     /// let broker = Broker::start().await?;
-    /// let mut options = ConnectionOptions::default();
-    /// options.name = "worker-1".to_owned();
+    /// let options = ConnectionOptions::default().name("worker-1");
     /// let worker = Connection::open_with(broker.uri(), options).await?;
     /// assert_eq!(broker.faults().drop_connection("worker-1"), 1);
     /// assert_eq!(broker.faults().drop_connection("worker-2"), 0);
@@ -254,7 +253,7 @@ impl Faults {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # use std::time::Duration;
-    /// # use rpc_core::{CallError, Connection, State, TimeoutStage, WorkerPool, broker::Broker, service};
+    /// # use rpc_core::{CallError, Connection, ConnectionState, TimeoutStage, WorkerPool, broker::Broker, service};
     /// # #[service(name = "blocking")]
     /// # trait Adder { async fn add(&self, a: u64, b: u64) -> u64; }
     /// # struct Cpu;
@@ -266,7 +265,7 @@ impl Faults {
     /// assert_eq!(client.add(1, 2).await?, 3);
     /// let mut states = connection.states();
     /// broker.faults().block_connections("low on memory");
-    /// states.wait_for(|state| matches!(state, State::Blocked { .. })).await?;
+    /// states.wait_for(|state| matches!(state, ConnectionState::Blocked { .. })).await?;
     /// let unsent = client.add(1, 2).timeout(Duration::from_millis(100)).await;
     /// assert!(matches!(unsent, Err(CallError::Timeout { stage: TimeoutStage::Blocked, .. })));
     /// broker.faults().unblock_connections();

@@ -64,8 +64,7 @@ impl Broker {
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # use rpc_core::{Connection, ConnectionOptions, broker::Broker};
     /// let broker = Broker::start().await?;
-    /// let mut options = ConnectionOptions::default();
-    /// options.name = "billing".to_owned();
+    /// let options = ConnectionOptions::default().name("billing");
     /// let connection = Connection::open_with(broker.uri(), options).await?;
     /// let open = broker.connections();
     /// assert_eq!((open[0].name.as_str(), open[0].user.as_str()), ("billing", "guest"));

@@ -14,14 +14,14 @@ use serde::de::DeserializeOwned;
 
 use super::{
     Client,
-    reply_queue::Waiter,
+    in_flight::Waiter,
     request::{Obstacle, Reply, Request},
 };
 use crate::{
     codec::{Codec, CodecError},
-    connection::transport::HeaderValue,
+    connection::amqp::HeaderValue,
     error::CallError,
-    method::Outcome,
+    method::{FallibleMethod, Method, Outcome},
     service::ServiceDescriptor,
 };
 
@@ -47,6 +47,30 @@ pub struct Call<T, E = Infallible> {
     decode_error: DecodeError<E>,
     // `fn() -> T`: a call holds no `T`, so it is `Send` whatever `T` is.
     result: std::marker::PhantomData<fn() -> T>,
+}
+
+impl Client {
+    /// A call of a method that cannot fail. For generated code.
+    #[doc(hidden)]
+    pub fn __call<M: Method>(
+        &self,
+        service: &'static ServiceDescriptor,
+        method: usize,
+        arguments: &M::Arguments,
+    ) -> Call<M::Ok> {
+        Call::new(self.clone(), service, method, service.codec.encode(arguments), no_service_error)
+    }
+
+    /// A call of a method that returns `Result<T, E>`. For generated code.
+    #[doc(hidden)]
+    pub fn __call_fallible<M: FallibleMethod>(
+        &self,
+        service: &'static ServiceDescriptor,
+        method: usize,
+        arguments: &M::Arguments,
+    ) -> Call<M::Ok, M::Error> {
+        Call::new(self.clone(), service, method, service.codec.encode(arguments), service_error)
+    }
 }
 
 /// How a service error is read.

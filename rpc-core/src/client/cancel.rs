@@ -1,11 +1,11 @@
-//! Cancels: tells the workers of calls that nobody waits for any more.
+//! Cancels: notifies the workers of calls that were given up.
 //!
 //! ```text
 //!  call dropped, deadline passed ──note──► the session's list ──task──► exchange rpc.cancel, key <service>
 //! ```
 //!
-//! A call that is answered never comes here. Those given up together go out together: one message names many calls,
-//! and there is a pause between two rounds, so that ten thousand dropped futures make a few dozen messages.
+//! Answered calls make no cancel. One message names many calls that were given up together, and there is a pause between two
+//! rounds, so that ten thousand dropped futures make a few dozen messages.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -15,18 +15,18 @@ use std::{
 use tokio::{sync::Notify, time::sleep};
 
 use crate::{
-    connection::{Channel, transport::Publish},
+    connection::{Channel, amqp::Publish},
     envelope, topology,
 };
 
-/// The calls of one session that were given up and not yet told of.
+/// The calls of one session that were given up, until the workers are notified.
 #[derive(Debug, Default)]
 pub(super) struct Cancels {
     given_up: Mutex<Vec<GivenUp>>,
     noted: Notify,
 }
 
-/// A call whose request was sent and whose answer nobody wants.
+/// A call whose request was sent, and whose caller has stopped waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct GivenUp {
     service: &'static str,
@@ -34,7 +34,7 @@ struct GivenUp {
 }
 
 impl Cancels {
-    /// Notes a call. Beyond [`GIVEN_UP_MAX`] it is forgotten: its request runs until its own deadline.
+    /// Notes a call. Beyond [`GIVEN_UP_MAX`] the call is ignored: its request runs until its own deadline.
     pub(super) fn note(&self, service: &'static str, correlation_id: u64) {
         let is_first = {
             let mut given_up = self.given_up();
@@ -49,7 +49,7 @@ impl Cancels {
         }
     }
 
-    /// Sends what is noted, for as long as the session lives.
+    /// Sends the noted calls, for as long as the session lives.
     pub(super) async fn send(&self, channel: &Channel, reply_queue: &str) {
         loop {
             self.noted.notified().await;
@@ -58,7 +58,7 @@ impl Cancels {
                 let publish = Publish {
                     exchange: topology::CANCEL_EXCHANGE,
                     routing_key: message.service,
-                    // Workers that are not there have nothing to stop.
+                    // Without a worker there is nothing to stop.
                     mandatory: false,
                     properties: envelope::cancel_properties(reply_queue),
                     body: message.body.as_bytes(),
@@ -101,7 +101,7 @@ fn messages(given_up: &mut [GivenUp]) -> Vec<Message> {
 /// Calls noted between two rounds.
 const GIVEN_UP_MAX: usize = 16_384;
 
-/// The pause after a round, in which the next one gathers.
+/// The pause after a round, in which the calls of the next one are gathered.
 const GATHER: Duration = Duration::from_millis(2);
 
 #[cfg(test)]

@@ -1,24 +1,25 @@
 //! Requests that the broker may refuse: published on a channel in confirm mode, so that a full queue is known at once.
 //!
 //! ```text
-//!  call ──publish──► channel (confirms) ──confirm, in order──► task ──nack──► the call ends: overloaded
-//!                                                                  └─return─► the call it names ends
+//!  call ──publish──► channel (confirms) ──confirms──► task ──nack──► the call ends: overloaded
+//!                                                         └─return─► the call it names ends
 //! ```
 //!
-//! Only services with a `max_length` come here: confirms cost a fifth of the calls, and without a bound no queue
-//! refuses. Replies come in through the session as ever.
+//! Only requests of services with a `max_length` are published here: confirms cost a fifth of the calls, and without a bound
+//! no queue refuses. Replies arrive at the session's reply queue as for other calls.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
-use tokio::{sync::mpsc, task::AbortHandle};
+use tokio::sync::mpsc;
 
-use super::reply_queue::Shared;
+use super::in_flight::InFlight;
 use crate::{
-    connection::{
-        Channel, Confirm, Connection,
-        transport::{Publish, Returned},
-    },
+    connection::{Channel, Confirm, Connection, Unconfirmed, Verdict, amqp::Publish},
     error::Error,
+    task::AbortOnDrop,
 };
 
 /// The confirm channel of a session, and the task that hears its confirms.
@@ -26,57 +27,66 @@ use crate::{
 pub(super) struct Confirming {
     channel: Channel,
     published: mpsc::Sender<(u64, Confirm)>,
-    task: AbortHandle,
+    has_ended: AtomicBool,
+    _task: AbortOnDrop,
 }
 
 impl Confirming {
-    pub(super) async fn open(connection: &Connection, session: Arc<Shared>) -> Result<Self, Error> {
+    pub(super) async fn open(connection: &Connection, in_flight: Arc<InFlight>) -> Result<Self, Error> {
         let channel = connection.channel().await?;
         channel.confirm_select().await?;
         let (published, inbox) = mpsc::channel(UNCONFIRMED_MAX);
-        let task = tokio::spawn(hear(session, inbox)).abort_handle();
-        Ok(Self { channel, published, task })
+        let task = AbortOnDrop::spawn(hear(in_flight, inbox));
+        Ok(Self { channel, published, has_ended: AtomicBool::new(false), _task: task })
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        self.published.is_closed()
+        self.has_ended.load(Ordering::Acquire) || self.published.is_closed()
     }
 
-    /// Publishes the request of a call; when the broker refuses it, the call ends.
+    /// Publishes the request of a call; if the broker refuses it, the call ends.
     pub(super) async fn publish(&self, correlation_id: u64, publish: Publish<'_>) -> Result<(), Error> {
-        let confirm = self.channel.publish_for_confirm(publish).await?;
-        // When the task is gone the channel is, and the session's calls end with the connection or at their deadline.
-        drop(self.published.send((correlation_id, confirm)).await);
-        Ok(())
-    }
-}
-
-impl Drop for Confirming {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-/// Hears confirms in the order of their requests, which is the broker's own but for a few.
-async fn hear(session: Arc<Shared>, mut published: mpsc::Receiver<(u64, Confirm)>) {
-    while let Some((correlation_id, confirm)) = published.recv().await {
-        let Ok((is_acked, returned)) = confirm.wait().await else {
-            published.close();
-            session.lose(correlation_id);
-            while let Some((correlation_id, _)) = published.recv().await {
-                session.lose(correlation_id);
+        match self.channel.publish_for_confirm(publish) {
+            Ok(confirm) => {
+                // An error says that the task has ended with the channel: then the calls end with the session, or at their
+                // deadlines.
+                drop(self.published.send((correlation_id, confirm)).await);
+                Ok(())
             }
-            return;
-        };
-        // It may be another request's.
-        if let Some(Returned { correlation_id, reply_text }) = returned {
-            session.give_back(correlation_id.as_deref(), reply_text);
-        }
-        if !is_acked {
-            session.refuse(correlation_id);
+            Err(error) => {
+                if self.channel.has_ended() {
+                    self.has_ended.store(true, Ordering::Release);
+                }
+                Err(error)
+            }
         }
     }
 }
 
-/// Requests whose confirm is awaited; further ones wait with publishing.
+/// Hears confirms until the channel ends.
+async fn hear(in_flight: Arc<InFlight>, mut published: mpsc::Receiver<(u64, Confirm)>) {
+    let mut batch = Vec::new();
+    let mut unconfirmed = Unconfirmed::new();
+    while published.recv_many(&mut batch, UNCONFIRMED_MAX).await > 0 {
+        for (correlation_id, confirm) in batch.drain(..) {
+            unconfirmed.push(correlation_id, confirm);
+        }
+        let settled = unconfirmed.settle().await;
+        // The correlation_id names the call, so it does not matter which batch a return arrives with.
+        settled.unmatched.into_iter().for_each(|returned| in_flight.give_back(returned));
+        for (correlation_id, verdict) in settled.verdicts {
+            match verdict {
+                Verdict::Confirmed | Verdict::Returned { .. } => {}
+                Verdict::Refused => in_flight.refuse(correlation_id),
+                Verdict::Lost => {
+                    // The rest of the queue is lost as well, and settles at once.
+                    published.close();
+                    in_flight.lose(correlation_id);
+                }
+            }
+        }
+    }
+}
+
+/// Requests whose confirm is awaited; the next ones wait before they return to their callers.
 const UNCONFIRMED_MAX: usize = 1_024;

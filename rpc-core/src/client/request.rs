@@ -9,13 +9,14 @@ use tokio::{
 
 use super::{
     Client, WhenFull,
+    in_flight::{NotSent, Outcome, Waiter},
     oneway::{OneWay, Settled},
-    reply_queue::{NotSent, Outcome, Session, Waiter},
+    reply_queue::Session,
 };
 use crate::{
     budget::inherited_deadline,
     codec::{Codec, CodecError},
-    connection::{Backoff, Delivery, transport::Publish},
+    connection::{Backoff, Delivery, Verdict, amqp::Publish},
     envelope::{self, CallHeaders, ReplyStatus},
     error::{CallError, Error, TimeoutStage},
     service::{MethodDescriptor, ServiceDescriptor},
@@ -254,7 +255,8 @@ impl Request {
     async fn send(mut self, failure: Option<Failure>) -> Result<Reply, CallError> {
         let limits = self.limits();
         let mut sent = 0;
-        let mut backoff = Backoff::new(RESEND_DELAY_MIN, RESEND_DELAY_MAX);
+        // None before the first resend: the next session is one of a connection that lives.
+        let mut backoff: Option<Backoff> = None;
         let mut outcome = match failure {
             Some(failure) => Err(failure),
             None => self.attempt(limits, 1).await,
@@ -276,7 +278,9 @@ impl Request {
             if !is_resendable || self.client.is_shut_down() {
                 return Err(CallError::Disconnected { method: "", maybe_executed });
             }
-            if timeout_at(limits.deadline, sleep(backoff.pause())).await.is_err() {
+            let pause = backoff.as_mut().map_or(Duration::ZERO, Backoff::pause);
+            backoff.get_or_insert_with(|| Backoff::new(RESEND_DELAY_INITIAL, RESEND_DELAY_MAX));
+            if Instant::now() >= limits.deadline || timeout_at(limits.deadline, wait(pause)).await.is_err() {
                 return Err(match sent {
                     0 => limits.timed_out(TimeoutStage::Connecting),
                     _ => CallError::Disconnected { method: "", maybe_executed: true },
@@ -356,14 +360,13 @@ impl Request {
             Err(_) => return Err(limits.timed_out(TimeoutStage::InFlightLimit)),
         }
         match timeout_at(limits.deadline, outcome).await {
-            Ok(Ok(Settled::Confirmed)) => Ok(Reply::Nothing),
-            Ok(Ok(Settled::Returned { reply_text })) => Err(self.no_such_service(reply_text)),
-            Ok(Ok(Settled::Nacked)) => {
+            Ok(Ok(Settled::Sent(Verdict::Confirmed))) => Ok(Reply::Nothing),
+            Ok(Ok(Settled::Sent(Verdict::Returned { reply_text }))) => Err(self.no_such_service(reply_text)),
+            Ok(Ok(Settled::Sent(Verdict::Refused))) => {
                 Err(CallError::Overloaded { message: "the broker refused the request (basic.nack)".to_owned() })
             }
-            Ok(Ok(Settled::Lost { maybe_sent })) => {
-                Err(CallError::Disconnected { method: "", maybe_executed: maybe_sent })
-            }
+            Ok(Ok(Settled::Sent(Verdict::Lost))) => Err(CallError::Disconnected { method: "", maybe_executed: true }),
+            Ok(Ok(Settled::NotSent)) => Err(CallError::Disconnected { method: "", maybe_executed: false }),
             Ok(Ok(Settled::Refused(error))) => Err(not_sent(NotSent::Refused(error)).into_call_error()),
             // The channel's task is gone: shut down, or the last client with it.
             Ok(Err(_)) if self.client.is_shut_down() => Err(CallError::Shutdown { method: "", maybe_executed: true }),
@@ -410,8 +413,16 @@ fn not_sent(reason: NotSent) -> Failure {
     }
 }
 
-/// Pauses before a call is sent again: until the loss of a connection is known to all, a new session may be lost too.
-const RESEND_DELAY_MIN: Duration = Duration::from_millis(10);
+/// Sleeps, unless there is nothing to wait for: a timer costs at least a millisecond.
+async fn wait(pause: Duration) {
+    if !pause.is_zero() {
+        sleep(pause).await;
+    }
+}
+
+/// Pauses before a call is sent for the third time and later: a request that ends its channel each time (RabbitMQ closes the
+/// channel of a message that is too large) must not be sent in a tight loop.
+const RESEND_DELAY_INITIAL: Duration = Duration::from_millis(10);
 const RESEND_DELAY_MAX: Duration = Duration::from_secs(1);
 
 /// Thirty years: a deadline that never comes, and that every timer can hold.

@@ -1,27 +1,40 @@
-//! What was received, whoever received it.
+//! A received message, independent of the transport.
 
 use std::sync::{
     Arc, Weak,
     atomic::{AtomicBool, Ordering},
 };
 
-use super::{
-    cancellation::Cancellation,
-    carrier::{Carrier, either},
-    lapin, native,
-    transport::HeaderValue,
-};
+#[cfg(feature = "lapin")]
+use super::lapin;
+use super::{amqp::HeaderValue, cancellation::Cancellation, native::message};
 
-/// One received message. Properties are read where they lie; clones share them.
+/// One received message; clones share it. Properties are read where they lie.
 #[derive(Debug, Clone)]
-pub(crate) struct Delivery(Carrier<Arc<Lapin>, Arc<Native>>);
+pub(crate) struct Delivery(Carried);
 
-type Lapin = Received<lapin::Message>;
-type Native = Received<native::Message>;
+/// The message as its transport has it.
+#[derive(Debug, Clone)]
+enum Carried {
+    #[cfg(feature = "lapin")]
+    Lapin(Arc<Received<lapin::Message>>),
+    Native(Arc<Received<message::Message>>),
+}
 
-/// lapin's messages are half a kilobyte: behind a pointer, everything that carries a delivery stays small.
+/// Does the same with the message of either transport.
+macro_rules! either {
+    ($delivery:expr, $received:ident => $result:expr) => {
+        match &$delivery.0 {
+            #[cfg(feature = "lapin")]
+            Carried::Lapin($received) => $result,
+            Carried::Native($received) => $result,
+        }
+    };
+}
+
+/// Behind a pointer, because lapin's messages are half a kilobyte: everything that carries a delivery stays small.
 #[derive(Debug)]
-pub(super) struct Received<M> {
+struct Received<M> {
     message: M,
     is_claimed: AtomicBool,
     cancellation: Cancellation,
@@ -33,116 +46,136 @@ impl<M> Received<M> {
     }
 }
 
-/// A delivery that may be dealt with already; it holds no body in memory. The default is of none.
+/// A delivery that may have been settled already; it keeps no body in memory. The default refers to none.
 #[derive(Debug, Default)]
-pub(crate) struct WeakDelivery(Option<Carrier<Weak<Lapin>, Weak<Native>>>);
+pub(crate) struct WeakDelivery(Option<WeakCarried>);
+
+#[derive(Debug)]
+enum WeakCarried {
+    #[cfg(feature = "lapin")]
+    Lapin(Weak<Received<lapin::Message>>),
+    Native(Weak<Received<message::Message>>),
+}
 
 impl WeakDelivery {
     pub(crate) fn upgrade(&self) -> Option<Delivery> {
         Some(Delivery(match self.0.as_ref()? {
-            Carrier::Lapin(received) => Carrier::Lapin(received.upgrade()?),
-            Carrier::Native(received) => Carrier::Native(received.upgrade()?),
+            #[cfg(feature = "lapin")]
+            WeakCarried::Lapin(received) => Carried::Lapin(received.upgrade()?),
+            WeakCarried::Native(received) => Carried::Native(received.upgrade()?),
         }))
     }
 }
 
+#[cfg(feature = "lapin")]
 impl From<lapin::Message> for Delivery {
     fn from(message: lapin::Message) -> Self {
-        Self(Carrier::Lapin(Received::new(message)))
+        Self(Carried::Lapin(Received::new(message)))
     }
 }
 
-impl From<native::Message> for Delivery {
-    fn from(message: native::Message) -> Self {
-        Self(Carrier::Native(Received::new(message)))
+impl From<message::Message> for Delivery {
+    fn from(message: message::Message) -> Self {
+        Self(Carried::Native(Received::new(message)))
     }
 }
 
 impl Delivery {
-    /// The message as its transport has it.
-    pub(super) fn message(&self) -> Carrier<&lapin::Message, &native::Message> {
+    /// The message, if it came over lapin.
+    #[cfg(feature = "lapin")]
+    pub(super) fn lapin(&self) -> Option<&lapin::Message> {
         match &self.0 {
-            Carrier::Lapin(received) => Carrier::Lapin(&received.message),
-            Carrier::Native(received) => Carrier::Native(&received.message),
+            Carried::Lapin(received) => Some(&received.message),
+            Carried::Native(_) => None,
+        }
+    }
+
+    /// The message, if it came over the native transport.
+    pub(super) fn native(&self) -> Option<&message::Message> {
+        match &self.0 {
+            #[cfg(feature = "lapin")]
+            Carried::Lapin(_) => None,
+            Carried::Native(received) => Some(&received.message),
         }
     }
 
     pub(crate) fn downgrade(&self) -> WeakDelivery {
         WeakDelivery(Some(match &self.0 {
-            Carrier::Lapin(received) => Carrier::Lapin(Arc::downgrade(received)),
-            Carrier::Native(received) => Carrier::Native(Arc::downgrade(received)),
+            #[cfg(feature = "lapin")]
+            Carried::Lapin(received) => WeakCarried::Lapin(Arc::downgrade(received)),
+            Carried::Native(received) => WeakCarried::Native(Arc::downgrade(received)),
         }))
     }
 
-    /// True for the first who asks, of all who share the delivery: that one decides what becomes of it.
+    /// True for the first caller among all that share the delivery: that one settles it.
     pub(crate) fn claim(&self) -> bool {
-        !either!(&self.0, received => received.is_claimed.swap(true, Ordering::AcqRel))
+        !either!(self, received => received.is_claimed.swap(true, Ordering::AcqRel))
     }
 
     /// Tells those who ask that the call behind this delivery is cancelled.
     pub(crate) fn cancel(&self) {
-        either!(&self.0, received => received.cancellation.cancel());
+        either!(self, received => received.cancellation.cancel());
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
-        either!(&self.0, received => received.cancellation.is_cancelled())
+        either!(self, received => received.cancellation.is_cancelled())
     }
 
     /// Resolves when the call behind this delivery is cancelled.
     pub(crate) async fn cancelled(&self) {
-        either!(&self.0, received => received.cancellation.cancelled().await);
+        either!(self, received => received.cancellation.cancelled().await);
     }
 
     pub(crate) fn delivery_tag(&self) -> u64 {
-        either!(&self.0, received => received.message.delivery_tag())
+        either!(self, received => received.message.delivery_tag())
     }
 
     pub(crate) fn redelivered(&self) -> bool {
-        either!(&self.0, received => received.message.redelivered())
+        either!(self, received => received.message.redelivered())
     }
 
     pub(crate) fn routing_key(&self) -> &str {
-        either!(&self.0, received => received.message.routing_key())
+        either!(self, received => received.message.routing_key())
     }
 
     pub(crate) fn body(&self) -> &[u8] {
-        either!(&self.0, received => received.message.body())
+        either!(self, received => received.message.body())
     }
 
     pub(crate) fn content_type(&self) -> Option<&str> {
-        either!(&self.0, received => received.message.content_type())
+        either!(self, received => received.message.content_type())
     }
 
     pub(crate) fn kind(&self) -> Option<&str> {
-        either!(&self.0, received => received.message.kind())
+        either!(self, received => received.message.kind())
     }
 
     pub(crate) fn correlation_id(&self) -> Option<&str> {
-        either!(&self.0, received => received.message.correlation_id())
+        either!(self, received => received.message.correlation_id())
     }
 
     pub(crate) fn reply_to(&self) -> Option<&str> {
-        either!(&self.0, received => received.message.reply_to())
+        either!(self, received => received.message.reply_to())
     }
 
     pub(crate) fn message_id(&self) -> Option<&str> {
-        either!(&self.0, received => received.message.message_id())
+        either!(self, received => received.message.message_id())
     }
 
     pub(crate) fn app_id(&self) -> Option<&str> {
-        either!(&self.0, received => received.message.app_id())
+        either!(self, received => received.message.app_id())
     }
 
     pub(crate) fn priority(&self) -> Option<u8> {
-        either!(&self.0, received => received.message.priority())
+        either!(self, received => received.message.priority())
     }
 
     /// `expiration` in milliseconds; `None` when absent or not a number.
     pub(crate) fn expiration_ms(&self) -> Option<u64> {
-        either!(&self.0, received => received.message.expiration())?.parse().ok()
+        either!(self, received => received.message.expiration())?.parse().ok()
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<HeaderValue> {
-        either!(&self.0, received => received.message.header(name))
+        either!(self, received => received.message.header(name))
     }
 }

@@ -1,30 +1,35 @@
-//! lapin, and the only place that names it: its traps are contained here.
+//! The transport that uses lapin, and the only file that names lapin: its traps are contained here.
 //!
 //! - `basic_publish(..).await` and `basic_ack(..).await` resolve after the socket write, two thread round trips a
-//!   call. Their frames are queued by the first poll already, so [`start`] polls once and lets go.
+//!   call. Their frames are queued by the first poll already, so [`start`] polls once and drops the future.
 //! - lapin sends methods before queued messages: an ack overtakes a message that is not on the socket yet, and a
 //!   `channel.close` discards it. [`Channel::publish_written`] is the barrier.
-//! - Outside confirm mode returned messages pile up silently: [`Channel::drain_returned`] fetches them.
+//! - Outside confirm mode returned messages pile up silently: [`Returns`] looks for them from time to time.
 //! - In confirm mode a return arrives inside the confirm of any publish: [`Confirm::wait`] hands it over as it is,
 //!   to be matched by correlation_id.
-//! - Two threads that publish on one channel in confirm mode may get each other's confirm: it numbers a publish first and
-//!   queues its frames then. [`Channel::publish_for_confirm`] lets one at a time do both.
-//! - Its own recovery is silent: calls in flight are never told, and server-named queues come back dead. It stays off.
+//! - Two threads that publish on one channel in confirm mode may get each other's confirm, because lapin numbers a publish
+//!   before it queues its frames. [`Channel::publish_for_confirm`] lets one thread at a time do both.
+//! - lapin's own recovery is silent: calls in flight never end, and consumers of server-named queues stay dead. It stays off.
 //! - Receivers of `events_listener` compete: each event reaches one of them. There is one.
 //! - `Acker::ack` spawns a task for each ack: we ack by tag on the channel.
 //! - `Consumer` buffers without bound: `basic.qos` comes before `basic.consume`, always.
 //! - Calling a channel's method inside a consumer's delegate deadlocks: we use the stream.
-//! - A lost connection leaves a task behind, its heartbeat's, asleep for half the heartbeat (30 s by default).
+//! - A lost connection leaves its heartbeat task behind, asleep for half the heartbeat (30 s by default).
 //! - A connection is a thread and about 7 MB.
 //! - Built without TLS it takes `amqps` for `amqp`: `uri.rs` refuses it.
-//! - `ShortString::from` panics above 255 bytes: every name goes through [`short`].
+//! - `ShortString::from` panics above 255 bytes: every name passes through [`short`].
 
 use std::{
     borrow::Cow,
+    collections::VecDeque,
     future::{Future, poll_fn},
     pin::{Pin, pin},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{self, Poll, Waker},
+    time::Duration,
 };
 
 use futures_core::Stream;
@@ -36,15 +41,21 @@ use lapin::{
     },
     protocol::{AMQPErrorKind, AMQPHardError},
     types::{AMQPValue, FieldTable, ShortString},
+    uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo, SASLMechanism},
+};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
 };
 
 use super::{
-    ConnectionOptions,
-    transport::{
-        ACCESS_REFUSED, Arguments, Event, Events, ExchangeKind, HeaderValue, NOT_ALLOWED, NOT_FOUND, PERSISTENT,
-        Properties, Publish, QueueDeclaration, REPLY_SUCCESS, Returned, Settlement, overlong,
+    amqp::{
+        ACCESS_REFUSED, Arguments, Event, ExchangeKind, HeaderValue, NOT_ALLOWED, NOT_FOUND, PERSISTENT, Properties,
+        Publish, QueueDeclaration, REPLY_SUCCESS, Returned, Settlement,
     },
-    uri::Endpoint,
+    fields::{short, table},
+    options::ConnectionOptions,
+    uri::{AuthMechanism, Endpoint},
 };
 use crate::error::Error;
 
@@ -58,12 +69,12 @@ impl Link {
     pub(super) async fn open(endpoint: &Endpoint, options: &ConnectionOptions) -> Result<Self, Error> {
         let properties = ConnectionProperties::default().with_connection_name(options.name.as_str().into());
         #[cfg(not(feature = "tls"))]
-        let connecting = lapin::Connection::connect_uri(endpoint.uri.clone(), properties);
+        let connecting = lapin::Connection::connect_uri(uri(endpoint), properties);
         #[cfg(feature = "tls")]
         let connecting = {
             let runtime = lapin::runtime::default_runtime().map_err(|error| opening_error(&error, endpoint))?;
-            let tls = tls_config(&options.tls)?;
-            lapin::Connection::connect_uri_with_config(endpoint.uri.clone(), properties, tls, runtime)
+            let tls = tls_config(&options.tls);
+            lapin::Connection::connect_uri_with_config(uri(endpoint), properties, tls, runtime)
         };
         match connecting.await {
             Ok(connection) => Ok(Self { connection }),
@@ -71,9 +82,8 @@ impl Link {
         }
     }
 
-    /// The one stream of events; a second one would compete with it.
     pub(super) fn events(&self) -> Events {
-        Box::pin(LapinEvents(Box::pin(self.connection.events_listener())))
+        Events(Box::pin(self.connection.events_listener()))
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -82,7 +92,7 @@ impl Link {
 
     pub(super) async fn channel(&self) -> Result<Channel, Error> {
         match self.connection.create_channel().await {
-            Ok(channel) => Ok(Channel { channel, numbering: Arc::default() }),
+            Ok(channel) => Ok(Channel { channel, numbering: Arc::default(), published: Arc::default() }),
             Err(error) if matches!(error.kind(), ErrorKind::ChannelsLimitReached) => {
                 Err(Error::NoChannelLeft { channel_max: self.connection.configuration().channel_max() })
             }
@@ -93,44 +103,64 @@ impl Link {
     pub(super) async fn close(&self) -> Result<(), Error> {
         match self.connection.close(REPLY_SUCCESS, short("closed by the application")?).await {
             Ok(()) => Ok(()),
-            // A channel that is opened or closed at the same moment is a fault to lapin: it drops the connection at once.
+            // A channel that is opened or closed at the same moment is an error to lapin, which drops the connection at once.
             Err(error) if matches!(error.kind(), ErrorKind::InvalidChannelState(..)) => Ok(()),
             Err(error) => Err(operation_error(&error, "close the connection")),
         }
     }
 }
 
-struct LapinEvents(Pin<Box<dyn Stream<Item = lapin::Event> + Send>>);
+/// lapin takes a URI in its own form.
+fn uri(endpoint: &Endpoint) -> AMQPUri {
+    let userinfo = AMQPUserInfo { username: endpoint.user.clone(), password: endpoint.password.clone() };
+    AMQPUri {
+        scheme: if endpoint.is_tls { AMQPScheme::AMQPS } else { AMQPScheme::AMQP },
+        authority: AMQPAuthority { userinfo, host: endpoint.host.clone(), port: endpoint.port },
+        vhost: endpoint.vhost.clone(),
+        query: AMQPQueryString {
+            frame_max: endpoint.frame_max,
+            channel_max: endpoint.channel_max,
+            heartbeat: endpoint.heartbeat_s,
+            connection_timeout: endpoint
+                .connection_timeout
+                .map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
+            auth_mechanism: endpoint.auth_mechanism.map(|mechanism| match mechanism {
+                AuthMechanism::Plain => SASLMechanism::Plain,
+                AuthMechanism::AmqPlain => SASLMechanism::AMQPlain,
+                AuthMechanism::Anonymous => SASLMechanism::Anonymous,
+                AuthMechanism::External => SASLMechanism::External,
+                AuthMechanism::RabbitCrDemo => SASLMechanism::RabbitCrDemo,
+            }),
+        },
+    }
+}
 
-impl Stream for LapinEvents {
-    type Item = Event;
+/// The events of one connection.
+pub(super) struct Events(Pin<Box<dyn Stream<Item = lapin::Event> + Send>>);
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<Event>> {
+impl Events {
+    pub(super) async fn next(&mut self) -> Option<Event> {
         loop {
-            return match self.0.as_mut().poll_next(cx) {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(None) => Poll::Ready(None),
-                Poll::Ready(Some(lapin::Event::ConnectionBlocked(reason))) => Poll::Ready(Some(Event::Blocked(reason))),
-                Poll::Ready(Some(lapin::Event::ConnectionUnblocked)) => Poll::Ready(Some(Event::Unblocked)),
-                Poll::Ready(Some(lapin::Event::Error(error))) => Poll::Ready(Some(Event::Failed(error.to_string()))),
-                Poll::Ready(Some(_)) => continue,
-            };
+            match poll_fn(|cx| self.0.as_mut().poll_next(cx)).await? {
+                lapin::Event::ConnectionBlocked(reason) => return Some(Event::Blocked(reason)),
+                lapin::Event::ConnectionUnblocked => return Some(Event::Unblocked),
+                lapin::Event::Error(error) => return Some(Event::Failed(error.to_string())),
+                _ => {}
+            }
         }
     }
 }
 
 /// One AMQP channel.
 #[derive(Debug, Clone)]
-pub(super) struct Channel {
+pub(crate) struct Channel {
     channel: lapin::Channel,
     /// Held while a publish gets its number and its frames their place.
     numbering: Arc<Mutex<()>>,
+    published: Arc<Published>,
 }
 
 impl Channel {
-    /// Queues the message for sending; nobody waits for the socket.
-    ///
-    /// An error says that it was certainly not sent.
     pub(super) fn publish(&self, publish: Publish<'_>) -> Result<(), Error> {
         let Publish { exchange, routing_key, mandatory, properties, body } = publish;
         let (exchange, routing_key, properties) = (short(exchange)?, short(routing_key)?, to_lapin(properties)?);
@@ -138,72 +168,61 @@ impl Channel {
         // Pinned where it is made: lapin's future is a kilobyte.
         let publishing = pin!(self.channel.basic_publish(exchange, routing_key, options, body, properties));
         match start_pinned(publishing) {
-            Some(Err(error)) => Err(operation_error(&error, "publish")),
-            Some(Ok(_)) | None => Ok(()),
+            Some(Err(error)) if is_unsent(&error) => Err(operation_error(&error, "publish")),
+            // After any other error the channel ends, and its consumers with it.
+            Some(_) | None => {
+                self.published.note();
+                Ok(())
+            }
         }
     }
 
-    /// Publishes and resolves when the message, and every one published before it, is on the socket.
-    ///
-    /// What is sent afterwards, an ack above all, then really goes out after it.
+    /// Publishes, and resolves once the message, and every one published before it, is on the socket.
     pub(super) async fn publish_written(&self, publish: Publish<'_>) -> Result<(), Error> {
-        self.publish_for_confirm(publish).await.map(drop)
-    }
-
-    /// Publishes on a channel in confirm mode; resolves when the message is on the socket.
-    pub(super) async fn publish_for_confirm(&self, publish: Publish<'_>) -> Result<Confirm, Error> {
         let Publish { exchange, routing_key, mandatory, properties, body } = publish;
         let (exchange, routing_key, properties) = (short(exchange)?, short(routing_key)?, to_lapin(properties)?);
         let options = BasicPublishOptions { mandatory, immediate: false };
-        self.numbered(self.channel.basic_publish(exchange, routing_key, options, body, properties)).await
+        self.published.note();
+        let published = self.channel.basic_publish(exchange, routing_key, options, body, properties).await;
+        published.map(drop).map_err(|error| operation_error(&error, "publish"))
     }
 
-    /// Drives a publish whose first poll, which numbers it and queues its frames, no other one's interrupts.
-    async fn numbered(
-        &self,
-        publishing: impl Future<Output = lapin::Result<lapin::PublisherConfirm>>,
-    ) -> Result<Confirm, Error> {
-        let mut publishing = pin!(publishing);
-        let published = poll_fn(|cx| {
-            let _one_at_a_time = self.numbering.lock().unwrap_or_else(PoisonError::into_inner);
-            publishing.as_mut().poll(cx)
-        });
-        match published.await {
-            Ok(confirm) => Ok(Confirm { confirm }),
-            Err(error) => Err(operation_error(&error, "publish")),
-        }
-    }
-
-    /// Queues a publish on a channel in confirm mode: others can be queued behind it before it is on the socket.
-    pub(super) fn queue_for_confirm(&self, publish: Publish<'_>) -> Result<Queued, Error> {
+    pub(super) fn publish_for_confirm(&self, publish: Publish<'_>) -> Result<Confirm, Error> {
         let Publish { exchange, routing_key, mandatory, properties, body } = publish;
-        let (exchange, routing_key, properties) = (short(exchange)?, short(routing_key)?, to_lapin(properties)?);
+        self.queue(short(exchange)?, short(routing_key)?, mandatory, body, to_lapin(properties)?)
+    }
+
+    /// Queues a publish on a channel in confirm mode: others can be queued after it before it is on the socket.
+    fn queue(
+        &self,
+        exchange: ShortString,
+        routing_key: ShortString,
+        mandatory: bool,
+        body: &[u8],
+        properties: BasicProperties,
+    ) -> Result<Confirm, Error> {
         let options = BasicPublishOptions { mandatory, immediate: false };
         let (channel, body) = (self.channel.clone(), body.to_vec());
-        let mut sending: Sending = Box::pin(async move {
-            match channel.basic_publish(exchange, routing_key, options, &body, properties).await {
-                Ok(confirm) => Ok(Confirm { confirm }),
-                Err(error) => Err(operation_error(&error, "publish")),
-            }
-        });
+        let mut sending: Sending =
+            Box::pin(async move { channel.basic_publish(exchange, routing_key, options, &body, properties).await });
         let _one_at_a_time = self.numbering.lock().unwrap_or_else(PoisonError::into_inner);
         match sending.as_mut().poll(&mut task::Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(confirm)) => Ok(Queued { sending: Box::pin(std::future::ready(Ok(confirm))) }),
-            Poll::Ready(Err(error)) => Err(error),
-            Poll::Pending => Ok(Queued { sending }),
+            Poll::Ready(Err(error)) if is_unsent(&error) => Err(operation_error(&error, "publish")),
+            Poll::Ready(queued) => Ok(Confirm { sending: Box::pin(std::future::ready(queued)) }),
+            Poll::Pending => Ok(Confirm { sending }),
         }
     }
 
-    pub(super) async fn republish(
+    pub(super) fn republish(
         &self,
         message: &Message,
         queue: &str,
-        headers: Vec<(Cow<'static, str>, HeaderValue)>,
+        headers: &[(Cow<'static, str>, HeaderValue)],
     ) -> Result<Confirm, Error> {
         let original = &message.delivery.properties;
         let mut table = original.headers().clone().unwrap_or_default();
         for (name, value) in headers {
-            table.insert(short(name)?, value_to_lapin(value));
+            table.insert(short(&**name)?, value.into());
         }
         let mut properties = BasicProperties::default().with_headers(table).with_delivery_mode(PERSISTENT);
         macro_rules! keep {
@@ -225,12 +244,9 @@ impl Channel {
             app_id with_app_id,
             cluster_id with_cluster_id,
         );
-        let options = BasicPublishOptions { mandatory: true, immediate: false };
-        let (exchange, routing_key) = (short("")?, short(queue)?);
-        self.numbered(self.channel.basic_publish(exchange, routing_key, options, message.body(), properties)).await
+        self.queue(short("")?, short(queue)?, true, message.body(), properties)
     }
 
-    /// Queues an ack, a requeue or a discard for sending.
     pub(super) fn settle(&self, settlement: Settlement) -> Result<(), Error> {
         let outcome = match settlement {
             Settlement::Ack { delivery_tag, multiple } => {
@@ -247,12 +263,17 @@ impl Channel {
         }
     }
 
-    /// The messages returned so far on this channel outside confirm mode.
-    pub(super) fn drain_returned(&self) -> Vec<Returned> {
-        match start(self.channel.wait_for_confirms()) {
-            Some(Ok(messages)) => messages.iter().map(returned).collect(),
-            // Only a channel in confirm mode waits, and a failed one has nothing more to tell.
-            Some(Err(_)) | None => Vec::new(),
+    pub(super) fn has_ended(&self) -> bool {
+        !self.channel.status().connected()
+    }
+
+    pub(super) fn returned(&self) -> Returns {
+        Returns {
+            channel: self.channel.clone(),
+            published: Arc::clone(&self.published),
+            found: VecDeque::new(),
+            pause: LOOK_FIRST,
+            looks_until: Instant::now(),
         }
     }
 
@@ -277,7 +298,7 @@ impl Channel {
         };
         let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
         self.channel
-            .exchange_declare(short(name)?, kind, options, arguments_to_lapin(arguments)?)
+            .exchange_declare(short(name)?, kind, options, table(arguments)?)
             .await
             .map_err(|error| operation_error(&error, &format!("declare exchange '{name}'")))
     }
@@ -291,13 +312,12 @@ impl Channel {
             nowait: false,
         };
         self.channel
-            .queue_declare(short(queue.name)?, options, arguments_to_lapin(queue.arguments)?)
+            .queue_declare(short(queue.name)?, options, table(queue.arguments)?)
             .await
             .map(drop)
             .map_err(|error| operation_error(&error, &format!("declare queue '{}'", queue.name)))
     }
 
-    /// Whether the queue exists. When it does not, the broker closes this channel: use one made for the question.
     pub(super) async fn queue_exists(&self, queue: &str) -> Result<bool, Error> {
         let options = QueueDeclareOptions { passive: true, ..Default::default() };
         let declared = self.channel.queue_declare(short(queue)?, options, FieldTable::default()).await;
@@ -315,14 +335,13 @@ impl Channel {
         routing_key: &str,
         arguments: Arguments<'_>,
     ) -> Result<(), Error> {
-        let arguments = arguments_to_lapin(arguments)?;
+        let arguments = table(arguments)?;
         self.channel
             .queue_bind(short(queue)?, short(exchange)?, short(routing_key)?, QueueBindOptions::default(), arguments)
             .await
             .map_err(|error| operation_error(&error, &format!("bind queue '{queue}' to exchange '{exchange}'")))
     }
 
-    /// Bounds the unacknowledged deliveries of consumers started afterwards.
     pub(super) async fn qos(&self, prefetch_count: u16) -> Result<(), Error> {
         self.channel
             .basic_qos(prefetch_count, BasicQosOptions { global: false })
@@ -346,7 +365,6 @@ impl Channel {
             .map_err(|error| operation_error(&error, "cancel the consumer"))
     }
 
-    /// Closes the channel. The broker answers after it handled everything sent on it before.
     pub(super) async fn close(&self) -> Result<(), Error> {
         self.channel
             .close(REPLY_SUCCESS, short("done")?)
@@ -355,39 +373,99 @@ impl Channel {
     }
 }
 
-type Sending = Pin<Box<dyn Future<Output = Result<Confirm, Error>> + Send>>;
+type Sending = Pin<Box<dyn Future<Output = lapin::Result<lapin::PublisherConfirm>> + Send>>;
 
-/// A publish on its way to the socket.
-pub(super) struct Queued {
+/// A published message on its way to the socket, and then to its confirm.
+pub(crate) struct Confirm {
     sending: Sending,
 }
 
-impl Queued {
-    /// Resolves when it is on the socket.
-    pub(super) async fn written(self) -> Result<Confirm, Error> {
-        self.sending.await
-    }
-}
-
-/// A publish that waits for the broker's word.
-#[derive(Debug)]
-pub(super) struct Confirm {
-    confirm: lapin::PublisherConfirm,
-}
-
 impl Confirm {
-    /// Acked or not, and the returned message that came inside this confirm, which may be another publish's.
     pub(super) async fn wait(self) -> Result<(bool, Option<Returned>), Error> {
-        match self.confirm.await {
+        let confirmed = async { self.sending.await?.await };
+        match confirmed.await {
             Ok(confirmation) => Ok((confirmation.is_ack(), confirmation.take_message().as_ref().map(returned))),
             Err(error) => Err(operation_error(&error, "publish")),
         }
     }
 }
 
-/// The deliveries of one consumer. Bounded by the prefetch count; unbounded without acks.
+/// Whether something was published on a channel since the last look for returned messages.
+#[derive(Debug, Default)]
+struct Published {
+    is_news: AtomicBool,
+    looker: Notify,
+}
+
+impl Published {
+    fn note(&self) {
+        if !self.is_news.swap(true, Ordering::AcqRel) {
+            self.looker.notify_one();
+        }
+    }
+}
+
+/// Looks for the returned messages of a channel. lapin gives no sign of them, so the looks follow a publish: the first after
+/// [`LOOK_FIRST`], the next ones after twice the pause each, until [`LOOKS_END`] after the last publish, and for as long as a
+/// returned message is awaited.
+pub(crate) struct Returns {
+    channel: lapin::Channel,
+    published: Arc<Published>,
+    found: VecDeque<Returned>,
+    pause: Duration,
+    looks_until: Instant,
+}
+
+impl Returns {
+    pub(super) async fn next(&mut self, is_awaited: impl Fn() -> bool) -> Option<Returned> {
+        loop {
+            if let Some(returned) = self.next_ready() {
+                return Some(returned);
+            }
+            if !self.channel.status().connected() {
+                return None;
+            }
+            let now = Instant::now();
+            if self.published.is_news.swap(false, Ordering::AcqRel) {
+                self.pause = LOOK_FIRST;
+                self.looks_until = now + LOOKS_END;
+            } else {
+                self.pause = (self.pause * 2).min(LOOK_LAST);
+            }
+            let published = self.published.looker.notified();
+            if now >= self.looks_until && !is_awaited() {
+                published.await;
+            } else if self.pause == LOOK_FIRST {
+                sleep(self.pause).await;
+            } else {
+                tokio::select! {
+                    () = published => {}
+                    () = sleep(self.pause) => {}
+                }
+            }
+        }
+    }
+
+    pub(super) fn next_ready(&mut self) -> Option<Returned> {
+        if self.found.is_empty()
+            && let Some(Ok(messages)) = start(self.channel.wait_for_confirms())
+        {
+            self.found.extend(messages.iter().map(returned));
+        }
+        self.found.pop_front()
+    }
+}
+
+/// Most calls are answered within this time.
+const LOOK_FIRST: Duration = Duration::from_millis(2);
+/// A return that was slower than all looks before is found at most this late.
+const LOOK_LAST: Duration = Duration::from_millis(250);
+/// A message that no call awaits is found by then, or after the next publish.
+const LOOKS_END: Duration = Duration::from_secs(60);
+
+/// The deliveries of one consumer.
 #[derive(Debug)]
-pub(super) struct Consumer {
+pub(crate) struct Consumer {
     consumer: lapin::Consumer,
 }
 
@@ -401,9 +479,9 @@ impl Consumer {
     }
 }
 
-/// One received message. Properties are read where they lie.
+/// One received message.
 #[derive(Debug)]
-pub(super) struct Message {
+pub(crate) struct Message {
     delivery: lapin::message::Delivery,
 }
 
@@ -460,6 +538,11 @@ impl Message {
         let headers = self.delivery.properties.headers().as_ref()?;
         value_from_lapin(headers.inner().get(name)?)
     }
+}
+
+/// Whether a publish failed before its frames were queued. After any other error they may have been sent.
+fn is_unsent(error: &lapin::Error) -> bool {
+    matches!(error.kind(), ErrorKind::InvalidChannelState(..))
 }
 
 /// Polls a future once, for its effect, and drops it.
@@ -535,30 +618,12 @@ fn any_to_lapin(properties: Properties<'_>) -> Result<BasicProperties, Error> {
     }
     if !properties.headers.is_empty() {
         let mut headers = FieldTable::default();
-        for (name, value) in properties.headers {
-            headers.insert(short(name)?, value_to_lapin(value));
+        for (name, value) in &properties.headers {
+            headers.insert(short(&**name)?, value.into());
         }
         out = out.with_headers(headers);
     }
     Ok(out)
-}
-
-fn arguments_to_lapin(arguments: &[(&'static str, HeaderValue)]) -> Result<FieldTable, Error> {
-    let mut table = FieldTable::default();
-    for (name, value) in arguments {
-        table.insert(short(*name)?, value_to_lapin(value.clone()));
-    }
-    Ok(table)
-}
-
-fn value_to_lapin(value: HeaderValue) -> AMQPValue {
-    match value {
-        HeaderValue::Bool(value) => AMQPValue::Boolean(value),
-        HeaderValue::Integer(value) => AMQPValue::LongLongInt(value),
-        HeaderValue::Float(value) => AMQPValue::Double(value),
-        HeaderValue::Text(value) => AMQPValue::LongString(value.into()),
-        HeaderValue::Bytes(value) => AMQPValue::ByteArray(value.into()),
-    }
 }
 
 fn value_from_lapin(value: &AMQPValue) -> Option<HeaderValue> {
@@ -591,26 +656,16 @@ fn returned(message: &lapin::message::BasicReturnMessage) -> Returned {
     }
 }
 
-fn short(text: impl Into<String>) -> Result<ShortString, Error> {
-    let text = text.into();
-    let bytes = text.len();
-    ShortString::try_new(text).map_err(|_| overlong(bytes))
-}
-
 #[cfg(feature = "tls")]
-fn tls_config(options: &super::ClientTlsOptions) -> Result<lapin::tcp::OwnedTLSConfig, Error> {
-    let identity = match (&options.cert, &options.key) {
-        (Some(cert), Some(key)) => {
-            let (pem, key) = (cert.clone().into_bytes(), key.clone().into_bytes());
-            Some(lapin::tcp::OwnedIdentity::PKCS8 { pem, key })
-        }
-        (None, None) => None,
-        _ => return Err(Error::Configuration("a client certificate needs a key, and a key a certificate".to_owned())),
-    };
-    Ok(lapin::tcp::OwnedTLSConfig { identity, cert_chain: options.ca.clone() })
+fn tls_config(options: &super::tls::ClientTlsOptions) -> lapin::tcp::OwnedTLSConfig {
+    let identity = options.identity.as_ref().map(|identity| lapin::tcp::OwnedIdentity::PKCS8 {
+        pem: identity.cert.clone().into_bytes(),
+        key: identity.key.clone().into_bytes(),
+    });
+    lapin::tcp::OwnedTLSConfig { identity, cert_chain: options.ca.clone() }
 }
 
-/// Why a connection could not be opened, told apart as far as AMQP does.
+/// The error of a connection that could not be opened, as precise as AMQP allows.
 fn opening_error(error: &lapin::Error, endpoint: &Endpoint) -> Error {
     if let ErrorKind::ProtocolError(amqp) = error.kind() {
         let reply_text = amqp.get_message().as_str().to_owned();
@@ -620,7 +675,7 @@ fn opening_error(error: &lapin::Error, endpoint: &Endpoint) -> Error {
             reply_code => Error::Refused { operation: "open the connection".to_owned(), reply_code, reply_text },
         };
     }
-    Error::Unreachable { address: endpoint.address.clone(), reason: error.to_string() }
+    Error::Unreachable { address: endpoint.address(), reason: error.to_string() }
 }
 
 fn operation_error(error: &lapin::Error, operation: &str) -> Error {
@@ -635,5 +690,35 @@ fn operation_error(error: &lapin::Error, operation: &str) -> Error {
             }
         }
         _ => Error::Disconnected { reason: error.to_string() },
+    }
+}
+
+#[cfg(feature = "broker")]
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::broker::Broker;
+
+    async fn channel(broker: &Broker) -> (Link, Channel) {
+        let endpoint = Endpoint::parse(broker.uri()).expect("the broker's URI is one");
+        let link = Link::open(&endpoint, &ConnectionOptions::default()).await.expect("the broker is there");
+        let channel = link.channel().await.expect("the connection is open");
+        (link, channel)
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_return_is_looked_for_as_long_as_a_call_awaits_it() {
+        let broker = Broker::start().await.unwrap();
+        let (_link, channel) = channel(&broker).await;
+        let mut returns = channel.returned();
+        let options = BasicPublishOptions { mandatory: true, immediate: false };
+        // Not by `Channel::publish`, after which the looks would go on for a minute.
+        let published =
+            channel.channel.basic_publish("".into(), "missing".into(), options, b"", BasicProperties::default());
+        drop(published.await.unwrap());
+        let returned = timeout(Duration::from_secs(10), returns.next(|| true)).await.expect("it is looked for");
+        assert_eq!(returned.unwrap().reply_text, "NO_ROUTE");
     }
 }

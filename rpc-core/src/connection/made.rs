@@ -1,9 +1,9 @@
 //! Deliveries that no broker sent: for unit tests of handlers.
 
 use super::{
+    amqp::{HeaderValue, overlong},
     delivery::Delivery,
-    native::{Message, write_value},
-    transport::{HeaderValue, overlong},
+    native::message::{Message, write_value},
 };
 use crate::{
     error::Error,

@@ -1,183 +1,57 @@
 //! Connections: opened by URI, named after the process, watched, and reopened when they are lost.
 //!
 //! ```text
-//!  Connection ──channel()──► Channel ──► client::Session, worker lanes
-//!      │ watch<State>                     │ ended
-//!      └─ supervisor ◄── Link's events    └──► channel() again: waits for the next epoch
+//!  Connection ──channel()──► link::Channel ──► client::Session, worker lanes
+//!      │ watch<Current>: link and state       │ ended
+//!      └─ supervisor ◄── Link's events        └──► channel() again: waits for the next epoch
 //! ```
 //!
-//! It does not know what travels on it. Dropping the last handle closes the socket.
+//! Dropping the last handle closes the socket.
 
+pub(crate) mod amqp;
+mod backoff;
 mod cancellation;
-mod carrier;
 mod delivery;
+mod fields;
+mod header_value;
+#[cfg(feature = "lapin")]
 mod lapin;
+mod link;
 mod made;
 mod native;
+mod options;
+mod state;
 mod supervisor;
 #[cfg(feature = "tls")]
 mod tls;
-pub(crate) mod transport;
+mod unconfirmed;
 mod uri;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::watch, task::AbortHandle, time::timeout};
+use tokio::{sync::watch, time::timeout};
 
 #[cfg(feature = "tls")]
 pub use self::tls::ClientTlsOptions;
-use self::{carrier::Link, supervisor::Supervisor, transport::Event, uri::Endpoint};
 pub(crate) use self::{
-    carrier::{Channel, Confirm, Consumer},
+    backoff::{Backoff, open_again},
     delivery::{Delivery, WeakDelivery},
+    link::{Channel, Confirm, Consumer, Returns},
     made::NewDelivery,
-    supervisor::Backoff,
+    unconfirmed::{Unconfirmed, Verdict},
 };
-use crate::error::Error;
-
-/// How a connection is opened, and reopened.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct ConnectionOptions {
-    /// What the broker's tools show as the connection's name. The default is the program's name and process id.
-    pub name: String,
-    /// How long one attempt to open may take, from name resolution to `connection.open-ok`. The default is 10 s.
-    pub connect_timeout: Duration,
-    /// The longest pause before the first attempt to reopen; it doubles with every failure, and each pause is drawn
-    /// at random between nothing and that. The default is 100 ms.
-    pub reconnect_delay_min: Duration,
-    /// Where the doubling ends. The default is 30 s.
-    pub reconnect_delay_max: Duration,
-    /// How often to try before the connection counts as closed. The default, `None`, is for ever; 0 is never.
-    pub reconnect_attempts: Option<u32>,
-    /// Who speaks AMQP. The default is [`Transport::Native`]; `transport=native` or `transport=lapin` among the parameters
-    /// of a URI goes before it.
-    pub transport: Transport,
-    /// Whom an `amqps` connection trusts, and the certificate it shows. The default is the system's CAs, and none.
-    #[cfg(feature = "tls")]
-    pub tls: ClientTlsOptions,
-}
-
-impl Default for ConnectionOptions {
-    fn default() -> Self {
-        Self {
-            name: process_name(),
-            connect_timeout: Duration::from_secs(10),
-            reconnect_delay_min: Duration::from_millis(100),
-            reconnect_delay_max: Duration::from_secs(30),
-            reconnect_attempts: None,
-            transport: Transport::default(),
-            #[cfg(feature = "tls")]
-            tls: ClientTlsOptions::default(),
-        }
-    }
-}
-
-impl ConnectionOptions {
-    /// Sets [`name`](Self#structfield.name).
-    #[must_use]
-    pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
-        self
-    }
-
-    /// Sets [`connect_timeout`](Self#structfield.connect_timeout).
-    #[must_use]
-    pub const fn connect_timeout(mut self, connect_timeout: Duration) -> Self {
-        self.connect_timeout = connect_timeout;
-        self
-    }
-
-    /// Sets [`reconnect_delay_min`](Self#structfield.reconnect_delay_min).
-    #[must_use]
-    pub const fn reconnect_delay_min(mut self, reconnect_delay_min: Duration) -> Self {
-        self.reconnect_delay_min = reconnect_delay_min;
-        self
-    }
-
-    /// Sets [`reconnect_delay_max`](Self#structfield.reconnect_delay_max).
-    #[must_use]
-    pub const fn reconnect_delay_max(mut self, reconnect_delay_max: Duration) -> Self {
-        self.reconnect_delay_max = reconnect_delay_max;
-        self
-    }
-
-    /// Sets [`reconnect_attempts`](Self#structfield.reconnect_attempts).
-    #[must_use]
-    pub const fn reconnect_attempts(mut self, reconnect_attempts: Option<u32>) -> Self {
-        self.reconnect_attempts = reconnect_attempts;
-        self
-    }
-
-    /// Sets [`transport`](Self#structfield.transport).
-    #[must_use]
-    pub const fn transport(mut self, transport: Transport) -> Self {
-        self.transport = transport;
-        self
-    }
-
-    /// Sets [`tls`](Self#structfield.tls).
-    #[cfg(feature = "tls")]
-    #[must_use]
-    pub fn tls(mut self, tls: ClientTlsOptions) -> Self {
-        self.tls = tls;
-        self
-    }
-}
-
-/// Who speaks AMQP under a connection. Nothing else differs: both are tested with the same suite.
-///
-/// ```no_run
-/// # async fn example() -> Result<(), rpc_core::Error> {
-/// use rpc_core::{Connection, ConnectionOptions, Transport};
-///
-/// let connection = Connection::open("amqp://localhost?transport=lapin").await?;
-/// // The same:
-/// let options = ConnectionOptions::default().transport(Transport::Lapin);
-/// let connection = Connection::open_with("amqp://localhost", options).await?;
-/// # Ok(()) }
-/// ```
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Transport {
-    /// Our own, the default: a task for each connection in the runtime that opened it.
-    ///
-    /// A handler that computes for long on a single-threaded runtime keeps it from answering heartbeats: mark such methods
-    /// `#[rpc(blocking)]`.
-    #[default]
-    Native,
-    /// The crate lapin, with a thread of its own for each connection, at a fraction of the speed.
-    Lapin,
-}
-
-/// What a connection is doing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum State {
-    /// Requests and replies flow.
-    Connected,
-    /// The broker has stopped reading from us (`connection.blocked`: it is short of memory or disk).
-    Blocked {
-        /// The broker's words.
-        reason: String,
-    },
-    /// Lost, and being reopened. Calls wait, within their budget; pools serve again when it is there.
-    Reconnecting {
-        /// Why it was lost, or why the last attempt failed.
-        reason: String,
-    },
-    /// Closed by the application, or given up after `reconnect_attempts`.
-    Closed {
-        /// Why.
-        reason: String,
-    },
-}
+pub use self::{
+    header_value::HeaderValue,
+    options::{ConnectionOptions, Transport},
+    state::{ConnectionState, ConnectionStates},
+};
+use self::{
+    link::Link,
+    state::Current,
+    supervisor::{Supervisor, open_link},
+    uri::Endpoint,
+};
+use crate::{error::Error, task::AbortOnDrop};
 
 /// An AMQP connection that reopens itself; clones share it.
 ///
@@ -189,12 +63,8 @@ pub struct Connection {
 
 #[derive(Debug)]
 struct Shared {
-    /// The current epoch's link, and what it is doing.
-    link: watch::Receiver<Arc<Link>>,
-    state: watch::Sender<State>,
-    supervisor: AbortHandle,
-    /// Set before a close of our own, so that the supervisor tells it from a loss.
-    closing: Arc<AtomicBool>,
+    current: watch::Sender<Current>,
+    supervisor: AbortOnDrop,
 }
 
 impl Connection {
@@ -243,42 +113,36 @@ impl Connection {
     }
 
     fn supervised(link: Link, endpoints: Vec<Endpoint>, at: usize, options: ConnectionOptions) -> Self {
-        let events = link.events();
-        let (link_sender, link) = watch::channel(Arc::new(link));
-        let (state, _) = watch::channel(State::Connected);
-        let closing = Arc::new(AtomicBool::new(false));
-        let supervisor = Supervisor {
-            endpoints,
-            at,
-            options,
-            link: link_sender,
-            state: state.clone(),
-            closing: Arc::clone(&closing),
-        };
-        let supervisor = tokio::spawn(supervisor.run(events)).abort_handle();
-        Self { shared: Arc::new(Shared { link, state, supervisor, closing }) }
+        let link = Arc::new(link);
+        let state = ConnectionState::Connected;
+        let current = watch::Sender::new(Current { link: Some(Arc::clone(&link)), state });
+        let supervisor = Supervisor { endpoints, at, options, current: current.clone() };
+        Self::new(current, AbortOnDrop::spawn(supervisor.run(link)))
+    }
+
+    fn new(current: watch::Sender<Current>, supervisor: AbortOnDrop) -> Self {
+        Self { shared: Arc::new(Shared { current, supervisor }) }
     }
 
     /// What the connection is doing now.
-    pub fn state(&self) -> State {
-        self.shared.state.borrow().clone()
+    pub fn state(&self) -> ConnectionState {
+        self.shared.current.borrow().state.clone()
     }
 
-    /// Whether the broker has stopped reading from us.
+    /// Whether the broker has stopped reading from this connection.
     pub(crate) fn is_blocked(&self) -> bool {
-        matches!(*self.shared.state.borrow(), State::Blocked { .. })
+        matches!(self.shared.current.borrow().state, ConnectionState::Blocked { .. })
     }
 
-    /// Follows the state: the receiver holds the current one and wakes at every change.
-    pub fn states(&self) -> watch::Receiver<State> {
-        self.shared.state.subscribe()
+    /// Follows the state.
+    pub fn states(&self) -> ConnectionStates {
+        ConnectionStates::new(self.shared.current.subscribe())
     }
 
     /// Resolves when [`is_blocked`](Self::is_blocked) is false.
     pub(crate) async fn unblocked(&self) {
-        let mut state = self.shared.state.subscribe();
-        // The sender is ours: there is always a state.
-        drop(state.wait_for(|state| !matches!(state, State::Blocked { .. })).await);
+        // An error would say that the connection is dropped, but `self` is a handle of it.
+        drop(self.states().wait_for(|state| !matches!(state, ConnectionState::Blocked { .. })).await);
     }
 
     /// Closes the connection for everyone who shares it. Calls in flight end with
@@ -290,63 +154,58 @@ impl Connection {
     /// # Cancel safety
     /// Dropping the future closes the connection all the same, without waiting for the broker.
     pub async fn close(&self) -> Result<(), Error> {
-        if self.shared.closing.swap(true, Ordering::AcqRel) {
-            return Ok(());
-        }
+        let mut link = None;
+        self.shared.current.send_if_modified(|current| {
+            if current.state.is_closed() {
+                return false;
+            }
+            link = current.close(CLOSED_BY_US);
+            true
+        });
         self.shared.supervisor.abort();
-        self.shared.state.send_replace(State::Closed { reason: CLOSED_BY_US.to_owned() });
-        let link = Arc::clone(&self.shared.link.borrow());
-        if !link.is_connected() {
-            return Ok(());
-        }
+        let Some(link) = link.filter(|link| link.is_connected()) else { return Ok(()) };
         match timeout(CLOSE_TIMEOUT, link.close()).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Error::TimedOut { operation: "close the connection".to_owned(), limit: CLOSE_TIMEOUT }),
         }
     }
 
-    /// A channel of the current epoch, or of the next one when the connection is being reopened.
+    /// A channel of the current epoch, or of the next one while the connection is being reopened; never one of a link that
+    /// is known to have ended.
     ///
-    /// Waits as long as that takes: every caller brings its own deadline. Ends with [`Error::Closed`] once the
-    /// connection is closed for good.
+    /// Waits without a limit: every caller has its own deadline.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] once the connection is closed for good; [`Error::Disconnected`], [`Error::Refused`] or
+    /// [`Error::NoChannelLeft`] when the open connection does not open a channel.
     pub(crate) async fn channel(&self) -> Result<Channel, Error> {
-        let mut state = self.shared.state.subscribe();
-        // The sender is ours, so there is always a state; the guard must not live across the next await.
-        let reason = match state.wait_for(|state| !matches!(state, State::Reconnecting { .. })).await.as_deref() {
-            Ok(State::Closed { reason }) => Some(reason.clone()),
-            Ok(_) => None,
-            Err(_) => Some(CLOSED_BY_US.to_owned()),
-        };
-        if let Some(reason) = reason {
-            return Err(Error::Closed { reason });
+        let mut current = self.shared.current.subscribe();
+        loop {
+            let link = {
+                let usable =
+                    current.wait_for(|current| current.state.is_closed() || current.usable_link().is_some()).await;
+                let Ok(current) = usable else { return Err(Error::Closed { reason: CLOSED_BY_US.to_owned() }) };
+                match (&current.state, current.usable_link()) {
+                    (ConnectionState::Closed { reason }, _) => return Err(Error::Closed { reason: reason.clone() }),
+                    (_, Some(link)) => Arc::clone(link),
+                    // It has ended between the two looks.
+                    (_, None) => continue,
+                }
+            };
+            let opened = link.channel().await;
+            if link.is_connected() || matches!(opened, Err(Error::Refused { .. })) {
+                return opened;
+            }
         }
-        let link = Arc::clone(&self.shared.link.borrow());
-        link.channel().await
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.supervisor.abort();
+        // Followers of the state keep the last value alive: they must not keep the socket open with it.
+        let mut link = None;
+        self.current.send_modify(|current| link = current.close("the last handle of the connection was dropped"));
     }
-}
-
-async fn open_link(endpoint: &Endpoint, options: &ConnectionOptions) -> Result<Link, Error> {
-    let limit = options.connect_timeout;
-    match timeout(limit, Link::open(endpoint, options)).await {
-        Ok(link) => {
-            let link = link?;
-            tracing::info!(broker = ?endpoint, name = options.name, "connected");
-            Ok(link)
-        }
-        Err(_) => Err(Error::TimedOut { operation: format!("connect to {}", endpoint.address), limit }),
-    }
-}
-
-fn process_name() -> String {
-    let program = std::env::current_exe().ok();
-    let name = program.as_deref().and_then(|path| path.file_stem()).map(|name| name.to_string_lossy());
-    format!("{} [{}]", name.as_deref().unwrap_or("rpc-core"), std::process::id())
 }
 
 const CLOSED_BY_US: &str = "closed by the application";

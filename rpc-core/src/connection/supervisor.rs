@@ -8,23 +8,24 @@
 //!      └──attempts spent──► Closed
 //! ```
 //!
-//! lapin's own recovery stays off: it restores channels silently, and calls in flight would never be told.
+//! lapin's own recovery stays off: it restores channels silently, and calls in flight would never end.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
-    time::{MissedTickBehavior, interval, sleep},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
-use uuid::Uuid;
 
-use super::{ConnectionOptions, Endpoint, Event, Link, State, open_link, transport::Events};
+use super::{
+    amqp::Event,
+    backoff::Backoff,
+    link::Link,
+    options::ConnectionOptions,
+    state::{ConnectionState, Current},
+    uri::Endpoint,
+};
+use crate::error::Error;
 
 /// The task behind a connection.
 #[derive(Debug)]
@@ -33,72 +34,73 @@ pub(super) struct Supervisor {
     /// The endpoint of the current epoch.
     pub(super) at: usize,
     pub(super) options: ConnectionOptions,
-    pub(super) link: watch::Sender<Arc<Link>>,
-    pub(super) state: watch::Sender<State>,
-    pub(super) closing: Arc<AtomicBool>,
+    pub(super) current: watch::Sender<Current>,
 }
 
 impl Supervisor {
     /// Runs until the connection is closed for good.
-    pub(super) async fn run(mut self, events: Events) {
-        let mut lost = self.follow(events).await;
-        while !self.closing.load(Ordering::Acquire) {
+    pub(super) async fn run(mut self, mut link: Arc<Link>) {
+        loop {
+            let lost = self.follow(&link).await;
+            if !self.enter(ConnectionState::Reconnecting { reason: lost.clone() }) {
+                return;
+            }
             tracing::warn!(reason = lost, "connection lost");
-            self.enter(State::Reconnecting { reason: lost.clone() });
             match self.reopen(lost).await {
-                Ok(link) => {
-                    let events = link.events();
-                    // The link first: whoever sees `Connected` must find it.
-                    self.set(&self.link, Arc::new(link));
-                    self.enter(State::Connected);
-                    lost = self.follow(events).await;
+                Ok(opened) => {
+                    link = Arc::new(opened);
+                    let current = Current { link: Some(Arc::clone(&link)), state: ConnectionState::Connected };
+                    if !self.change(|previous| *previous = current) {
+                        return;
+                    }
                 }
                 Err(reason) => {
                     tracing::error!(reason, "connection given up");
-                    self.enter(State::Closed { reason });
+                    self.change(|current| drop(current.close(&reason)));
                     return;
                 }
             }
         }
     }
 
-    fn enter(&self, state: State) {
-        self.set(&self.state, state);
+    fn enter(&self, state: ConnectionState) -> bool {
+        self.change(|current| current.state = state)
     }
 
-    /// Sets what others see, unless the application is closing the connection: it may do so at any moment, and what it
-    /// sets, and closes, is the last.
-    fn set<T>(&self, place: &watch::Sender<T>, value: T) {
-        place.send_if_modified(|current| {
-            let is_open = !self.closing.load(Ordering::Acquire);
+    /// Changes what the handles of the connection see; false, and no change, once the application has closed it: a close is
+    /// final, and can come at any moment.
+    fn change(&self, change: impl FnOnce(&mut Current)) -> bool {
+        self.current.send_if_modified(|current| {
+            let is_open = !current.state.is_closed();
             if is_open {
-                *current = value;
+                change(current);
             }
             is_open
-        });
+        })
     }
 
-    /// Follows one epoch to its end, and says why it ended.
-    async fn follow(&self, mut events: Events) -> String {
+    /// Follows one epoch to its end, and returns why it ended.
+    async fn follow(&self, link: &Link) -> String {
+        let mut events = link.events();
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let event = tokio::select! {
-                event = std::future::poll_fn(|cx| events.as_mut().poll_next(cx)) => event,
-                // Should a connection ever be lost without a word, nobody waits for ever.
-                _ = look.tick() => if self.link.borrow().is_connected() { continue } else { None },
+                event = events.next() => event,
+                // A connection that is lost without an event must not make calls wait for ever.
+                _ = look.tick() => if link.is_connected() { continue } else { None },
             };
             match event {
                 Some(Event::Blocked(reason)) => {
                     tracing::warn!(reason, "connection blocked by the broker");
-                    self.enter(State::Blocked { reason });
+                    self.enter(ConnectionState::Blocked { reason });
                 }
                 Some(Event::Unblocked) => {
                     tracing::info!("connection unblocked");
-                    self.enter(State::Connected);
+                    self.enter(ConnectionState::Connected);
                 }
-                Some(Event::Failed(reason)) if !self.link.borrow().is_connected() => return reason,
-                // A channel's failure is for those who use it.
+                Some(Event::Failed(reason)) if !link.is_connected() => return reason,
+                // The users of a channel see its failure themselves.
                 Some(Event::Failed(_)) => {}
                 None => return "the connection ended".to_owned(),
             }
@@ -107,7 +109,7 @@ impl Supervisor {
 
     /// Tries the nodes in turn, from the one after the last.
     async fn reopen(&mut self, mut reason: String) -> Result<Link, String> {
-        let mut backoff = Backoff::new(self.options.reconnect_delay_min, self.options.reconnect_delay_max);
+        let mut backoff = Backoff::new(self.options.reconnect_delay_initial, self.options.reconnect_delay_max);
         let mut attempt = 0;
         loop {
             if self.options.reconnect_attempts.is_some_and(|attempts| attempt >= attempts) {
@@ -121,82 +123,120 @@ impl Supervisor {
                 Err(error) => {
                     reason = error.to_string();
                     tracing::warn!(attempt, reason, "could not reconnect");
-                    self.enter(State::Reconnecting { reason: reason.clone() });
+                    self.enter(ConnectionState::Reconnecting { reason: reason.clone() });
                 }
             }
         }
     }
 }
 
-/// Exponential backoff with full jitter: each pause is drawn between nothing and a limit that doubles.
-///
-/// Full jitter keeps the clients of a restarted broker from coming back all at once.
-#[derive(Debug)]
-pub(crate) struct Backoff {
-    limit: Duration,
-    max: Duration,
-}
-
-impl Backoff {
-    pub(crate) fn new(min: Duration, max: Duration) -> Self {
-        Self { limit: min.min(max), max }
-    }
-
-    /// The next pause.
-    pub(crate) fn pause(&mut self) -> Duration {
-        // 32 random bits of a v4 uuid: the randomness this crate has anyway.
-        let random = Uuid::new_v4().as_u64_pair().1 as u32;
-        let pause = self.limit.mul_f64(f64::from(random) / f64::from(u32::MAX));
-        self.limit = (self.limit * 2).min(self.max);
-        pause
+/// Makes one attempt to open a connection, within the limit of the options.
+pub(super) async fn open_link(endpoint: &Endpoint, options: &ConnectionOptions) -> Result<Link, Error> {
+    let limit = options.connect_timeout;
+    match timeout(limit, Link::open(endpoint, options)).await {
+        Ok(link) => {
+            let link = link?;
+            tracing::info!(broker = ?endpoint, name = options.name, "connected");
+            Ok(link)
+        }
+        Err(_) => Err(Error::TimedOut { operation: format!("connect to {}", endpoint.address()), limit }),
     }
 }
 
-/// How often the connection is looked at besides listening to it.
+/// The interval of checks whether the connection still lives, besides its events.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+#[cfg(feature = "broker")]
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{broker::Broker, connection::Connection, task::AbortOnDrop};
 
-    #[cfg(feature = "broker")]
+    async fn open(broker: &Broker) -> (Endpoint, Arc<Link>) {
+        let uri = format!("{}?transport=native", broker.uri());
+        let endpoint = Endpoint::parse(&uri).expect("it is a good URI");
+        let link = open_link(&endpoint, &ConnectionOptions::default()).await.expect("the broker is there");
+        (endpoint, Arc::new(link))
+    }
+
     #[tokio::test]
-    async fn a_close_is_the_last_that_is_seen() {
-        let broker = crate::broker::Broker::builder().start().await.expect("the bundled broker starts");
-        let endpoint = Endpoint::parse(&format!("{}?transport=native", broker.uri())).expect("it is a good URI");
-        let options = ConnectionOptions::default();
-        let link = Arc::new(open_link(&endpoint, &options).await.expect("the broker is there"));
-        let late = Arc::new(open_link(&endpoint, &options).await.expect("the broker is there"));
+    async fn no_change_is_seen_after_a_close() {
+        let broker = Broker::builder().start().await.expect("the bundled broker starts");
+        let (endpoint, link) = open(&broker).await;
+        let (_, late) = open(&broker).await;
+        let state = ConnectionState::Connected;
+        let current = watch::Sender::new(Current { link: Some(Arc::clone(&link)), state });
         let supervisor = Supervisor {
             endpoints: vec![endpoint],
             at: 0,
-            options,
-            link: watch::Sender::new(Arc::clone(&link)),
-            state: watch::Sender::new(State::Connected),
-            closing: Arc::new(AtomicBool::new(true)),
+            options: ConnectionOptions::default(),
+            current: current.clone(),
         };
-        // As it does when it has just reopened the connection.
-        supervisor.set(&supervisor.link, late);
-        supervisor.enter(State::Blocked { reason: String::new() });
-        assert!(Arc::ptr_eq(&supervisor.link.borrow(), &link));
-        assert_eq!(*supervisor.state.borrow(), State::Connected);
-        supervisor.closing.store(false, Ordering::Release);
-        supervisor.enter(State::Blocked { reason: String::new() });
-        assert!(matches!(*supervisor.state.borrow(), State::Blocked { .. }));
+        assert!(supervisor.enter(ConnectionState::Blocked { reason: String::new() }));
+        assert!(matches!(current.borrow().state, ConnectionState::Blocked { .. }));
+        current.send_modify(|current| drop(current.close("closed")));
+        // As the supervisor does when it has just reopened the connection.
+        let reopened = Current { link: Some(late), state: ConnectionState::Connected };
+        assert!(!supervisor.change(|current| *current = reopened));
+        assert!(!supervisor.enter(ConnectionState::Connected));
+        assert!(matches!(&*current.borrow(), Current { link: None, state: ConnectionState::Closed { .. } }));
     }
 
-    #[test]
-    fn pauses_grow_to_the_maximum_and_are_spread() {
-        let (min, max) = (Duration::from_millis(100), Duration::from_millis(400));
-        let mut backoff = Backoff::new(min, max);
-        let mut limits = Vec::new();
-        for _ in 0..5 {
-            limits.push(backoff.limit.as_millis());
-            assert!(backoff.pause() <= max);
+    /// The supervisor has not run yet when a caller asks: the state still says `Connected`.
+    #[tokio::test]
+    async fn a_channel_is_never_one_of_a_link_that_has_ended() {
+        let broker = Broker::builder().start().await.expect("the bundled broker starts");
+        let ((_, ended), (_, living)) = (open(&broker).await, open(&broker).await);
+        ended.close().await.expect("the broker confirms");
+        let connected = |link| Current { link: Some(link), state: ConnectionState::Connected };
+        let current = watch::Sender::new(connected(ended));
+        let connection = Connection::new(current.clone(), AbortOnDrop::spawn(std::future::pending()));
+        let mut channel = std::pin::pin!(connection.channel());
+        tokio::select! {
+            biased;
+            channel = &mut channel => panic!("{channel:?}"),
+            () = tokio::task::yield_now() => {}
         }
-        assert_eq!(limits, [100, 200, 400, 400, 400]);
-        let mut pauses: Vec<_> = (0..16).map(|_| backoff.pause()).collect();
-        pauses.dedup();
-        assert!(pauses.len() > 8, "{pauses:?}");
+        current.send_modify(|current| *current = connected(living));
+        let channel = channel.await.expect("the next epoch has one");
+        channel.qos(1).await.expect("it is a channel of the living link");
+    }
+
+    #[tokio::test]
+    async fn a_channel_asked_for_while_the_connection_is_lost_is_one_of_the_next_epoch() {
+        let broker = Broker::builder().start().await.expect("the bundled broker starts");
+        let uri = format!("{}?transport=native", broker.uri());
+        let options = ConnectionOptions::default().reconnect_delay_initial(Duration::from_millis(1));
+        let connection = Connection::open_with(&uri, options).await.expect("the broker is there");
+        for round in 0..20 {
+            let mut states = connection.states();
+            assert_eq!(broker.faults().drop_connections(), 1);
+            if round % 2 == 0 {
+                states.wait_for(|state| *state != ConnectionState::Connected).await.expect("it is lost");
+            }
+            // In the odd rounds the loss may not have arrived: then the channel is lost with the link, and the next one works.
+            loop {
+                let channel = connection.channel().await.expect("the next epoch has one");
+                match channel.qos(1).await {
+                    Ok(()) => break,
+                    Err(error) => assert!(round % 2 == 1, "{error}"),
+                }
+            }
+            states.wait_for(|state| *state == ConnectionState::Connected).await.expect("it is open again");
+        }
+    }
+
+    #[tokio::test]
+    async fn channel_and_close_race_to_a_channel_or_an_error_that_says_closed() {
+        let broker = Broker::builder().start().await.expect("the bundled broker starts");
+        let uri = format!("{}?transport=native", broker.uri());
+        for _ in 0..20 {
+            let connection = Connection::open(&uri).await.expect("the broker is there");
+            let (channel, closed) = tokio::join!(connection.channel(), connection.close());
+            closed.expect("the broker confirms");
+            assert!(matches!(channel, Ok(_) | Err(Error::Closed { .. })), "{channel:?}");
+            let late = connection.channel().await;
+            assert!(matches!(late, Err(Error::Closed { .. })), "{late:?}");
+        }
     }
 }

@@ -1,87 +1,220 @@
-//! `amqp://user:password@host:port/vhost?parameters`.
+//! `amqp://user:password@host:port/vhost?parameters`, by RabbitMQ's URI specification.
+//!
+//! No error quotes a piece of the URI that can be a piece of a password. A password with an unencoded `/`, `?` or `#` ends the
+//! authority too early, and its pieces would be taken for port and vhost; [`hides_password`] finds it.
 
-use std::fmt;
+use std::{borrow::Cow, fmt, str::FromStr, time::Duration};
 
-use amq_protocol::uri::{AMQPScheme, AMQPUri};
+use percent_encoding::percent_decode_str;
+use url::{Host, Url};
 
-use super::Transport;
+use super::options::Transport;
 use crate::error::Error;
 
 /// A parsed URI. Its `Debug` shows no password.
 #[derive(Clone)]
 pub(super) struct Endpoint {
-    pub(super) address: String,
+    pub(super) is_tls: bool,
     pub(super) user: String,
+    pub(super) password: String,
+    /// A name, an IPv4 address, or an IPv6 address without brackets.
+    pub(super) host: String,
+    pub(super) port: u16,
     pub(super) vhost: String,
-    /// What the URI asks for, if it does.
+    /// The parameters, each `None` when it is absent.
+    pub(super) channel_max: Option<u16>,
+    pub(super) frame_max: Option<u32>,
+    pub(super) heartbeat_s: Option<u16>,
+    pub(super) connection_timeout: Option<Duration>,
+    pub(super) auth_mechanism: Option<AuthMechanism>,
     pub(super) transport: Option<Transport>,
-    pub(super) uri: AMQPUri,
+}
+
+/// How a client proves who its user is (SASL).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum AuthMechanism {
+    #[default]
+    Plain,
+    AmqPlain,
+    Anonymous,
+    /// The broker takes the user from the certificate of the client.
+    External,
+    RabbitCrDemo,
 }
 
 impl Endpoint {
-    /// Checks a URI and says whom it addresses.
     pub(super) fn parse(uri: &str) -> Result<Self, Error> {
-        let mut parsed: AMQPUri = uri.parse().map_err(|reason: String| Error::InvalidUri { reason })?;
-        let mut host = parsed.authority.host.clone();
-        // The library takes an address in brackets for no host at all, and the default for it.
-        if let Some(ipv6) = ipv6_host(uri) {
-            host = format!("[{ipv6}]");
-            parsed.authority.host = ipv6.to_owned();
+        let url = Url::parse(uri).map_err(|error| invalid(error.to_string()))?;
+        if url.cannot_be_a_base() {
+            return Err(invalid("'//' is missing after the scheme"));
         }
-        // The password is not to be sent in the clear, least of all without a word.
-        if cfg!(not(feature = "tls")) && parsed.scheme == AMQPScheme::AMQPS {
-            return Err(Error::InvalidUri { reason: "amqps needs rpc-core's feature 'tls'".to_owned() });
+        let is_tls = match url.scheme() {
+            "amqp" => false,
+            "amqps" => true,
+            _ => return Err(invalid("the scheme must be amqp or amqps")),
+        };
+        // Without TLS the password would be sent in the clear.
+        if is_tls && cfg!(not(feature = "tls")) {
+            return Err(invalid("amqps needs rpc-core's feature 'tls'"));
         }
+        if hides_password(uri, &url) {
+            return Err(invalid(
+                "there is an '@' behind the host; in a password write / ? # as %2F %3F %23, in a vhost @ as %40",
+            ));
+        }
+        let user = match url.username() {
+            "" => "guest".to_owned(),
+            user => decode(user, "user")?,
+        };
+        let password =
+            url.password().map_or_else(|| Ok("guest".to_owned()), |password| decode(password, "password"))?;
+        let host = match url.host() {
+            None | Some(Host::Domain("")) => "localhost".to_owned(),
+            Some(Host::Domain(name)) => decode(name, "host")?,
+            Some(Host::Ipv4(address)) => address.to_string(),
+            Some(Host::Ipv6(address)) => address.to_string(),
+        };
         Ok(Self {
-            address: format!("{host}:{}", parsed.authority.port),
-            user: parsed.authority.userinfo.username.clone(),
-            vhost: parsed.vhost.clone(),
-            transport: transport(uri)?,
-            uri: parsed,
+            is_tls,
+            user,
+            password,
+            host,
+            port: url.port().unwrap_or(if is_tls { 5671 } else { 5672 }),
+            // `amqp://host/` names the vhost "", `amqp://host` the default one.
+            vhost: url.path().get(1..).map_or_else(|| Ok("/".to_owned()), |vhost| decode(vhost, "vhost"))?,
+            channel_max: number(&url, "channel_max")?,
+            frame_max: number(&url, "frame_max")?,
+            heartbeat_s: number(&url, "heartbeat")?,
+            connection_timeout: number(&url, "connection_timeout")?.map(Duration::from_millis),
+            auth_mechanism: parameter(&url, "auth_mechanism").map(|name| auth_mechanism(&name)).transpose()?,
+            transport: parameter(&url, "transport").map(|name| transport(&name)).transpose()?,
         })
     }
 
-    pub(super) fn is_tls(&self) -> bool {
-        self.uri.scheme == AMQPScheme::AMQPS
+    /// `host:port`.
+    pub(super) fn address(&self) -> String {
+        let Self { host, port, .. } = self;
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     }
 }
 
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "amqp://{}@{}/{}", self.user, self.address, self.vhost)
+        let scheme = if self.is_tls { "amqps" } else { "amqp" };
+        write!(f, "{scheme}://{}@{}/{}", self.user, self.address(), self.vhost)
     }
 }
 
-/// The IPv6 address of a URI that is known to be good.
-fn ipv6_host(uri: &str) -> Option<&str> {
-    let authority = uri.split_once("://")?.1.split(['/', '?', '#']).next()?;
-    let host = authority.rsplit('@').next()?;
-    Some(host.strip_prefix('[')?.split_once(']')?.0)
+/// Whether a password may begin in the authority and end behind it: an `@` follows the authority, and a `:` comes before that,
+/// but the authority itself has no password.
+fn hides_password(uri: &str, url: &Url) -> bool {
+    let behind = [Some(url.path()), url.query(), url.fragment()];
+    let has_at_behind = behind.iter().flatten().any(|part| part.contains('@'));
+    let before_last_at = uri.rsplit_once('@').and_then(|(before, _)| before.split_once(':'));
+    has_at_behind && url.password().is_none() && before_last_at.is_some_and(|(_scheme, before)| before.contains(':'))
 }
 
-/// The parameter that is ours alone.
-fn transport(uri: &str) -> Result<Option<Transport>, Error> {
-    let query = uri.split_once('?').map_or("", |(_, query)| query.split('#').next().unwrap_or_default());
-    let Some(name) = query.split('&').find_map(|pair| pair.strip_prefix("transport=")) else { return Ok(None) };
+fn invalid(reason: impl Into<String>) -> Error {
+    Error::InvalidUri { reason: reason.into() }
+}
+
+fn decode(text: &str, part: &str) -> Result<String, Error> {
+    let decoded = percent_decode_str(text).decode_utf8().map(Cow::into_owned);
+    decoded.map_err(|_| invalid(format!("the {part} is not UTF-8 once its percent signs are decoded")))
+}
+
+/// The first parameter of that name; further ones are ignored.
+fn parameter<'a>(url: &'a Url, name: &str) -> Option<Cow<'a, str>> {
+    url.query_pairs().find_map(|(key, value)| (key == name).then_some(value))
+}
+
+fn number<T: FromStr>(url: &Url, name: &str) -> Result<Option<T>, Error> {
+    let number = parameter(url, name).map(|value| value.parse());
+    number.transpose().map_err(|_| invalid(format!("the parameter {name} is not a number, or too large")))
+}
+
+fn auth_mechanism(name: &str) -> Result<AuthMechanism, Error> {
+    Ok(match name.to_lowercase().as_str() {
+        "plain" => AuthMechanism::Plain,
+        "amqplain" => AuthMechanism::AmqPlain,
+        "anonymous" => AuthMechanism::Anonymous,
+        "external" => AuthMechanism::External,
+        "rabbit-cr-demo" => AuthMechanism::RabbitCrDemo,
+        _ => {
+            return Err(invalid("auth_mechanism must be plain, amqplain, anonymous, external or rabbit-cr-demo"));
+        }
+    })
+}
+
+fn transport(name: &str) -> Result<Transport, Error> {
     match name {
-        "lapin" => Ok(Some(Transport::Lapin)),
-        "native" => Ok(Some(Transport::Native)),
-        _ => Err(Error::InvalidUri { reason: format!("transport is 'lapin' or 'native', not '{name}'") }),
+        "lapin" => Ok(Transport::Lapin),
+        "native" => Ok(Transport::Native),
+        // No piece of a password: no `@` follows.
+        _ => Err(invalid(format!("transport is 'lapin' or 'native', not '{name}'"))),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+    use proptest::prelude::*;
+
     use super::*;
 
+    fn parse(uri: &str) -> Endpoint {
+        Endpoint::parse(uri).unwrap_or_else(|error| panic!("{uri}: {error}"))
+    }
+
+    fn refusal(uri: &str) -> String {
+        match Endpoint::parse(uri) {
+            Ok(endpoint) => panic!("{uri} is taken for {endpoint:?}"),
+            Err(error) => error.to_string(),
+        }
+    }
+
     #[test]
-    fn a_uri_may_choose_the_transport() {
-        let transport = |uri: &str| Endpoint::parse(uri).map(|endpoint| endpoint.transport);
-        assert_eq!(transport("amqp://localhost").unwrap(), None);
-        assert_eq!(transport("amqp://h/v?heartbeat=5&transport=native").unwrap(), Some(Transport::Native));
-        assert_eq!(transport("amqp://h?transport=lapin#f").unwrap(), Some(Transport::Lapin));
-        let error = transport("amqp://h?transport=pigeon").unwrap_err().to_string();
-        assert!(error.contains("'lapin' or 'native', not 'pigeon'"), "{error}");
+    fn every_part_but_the_scheme_has_a_default() {
+        let defaults = ("guest", "guest", "localhost", 5672, "/");
+        for (uri, expected) in [
+            ("amqp://", defaults),
+            ("amqp://localhost", defaults),
+            ("AMQP://localhost", defaults),
+            ("  amqp://localhost\n", defaults),
+            ("amqp://localhost/%2f", defaults),
+            ("amqp://h/", ("guest", "guest", "h", 5672, "")),
+            ("amqp:///v", ("guest", "guest", "localhost", 5672, "v")),
+            ("amqp://u@h", ("u", "guest", "h", 5672, "/")),
+            ("amqp://:p@h", ("guest", "p", "h", 5672, "/")),
+            ("amqp://user%61:%61pass@ho%61st:10000/v%2fhost", ("usera", "apass", "hoast", 10_000, "v/host")),
+            ("amqp://u:p@h:1/v?foo=bar", ("u", "p", "h", 1, "v")),
+            ("amqp://u:p@h/v#fragment", ("u", "p", "h", 5672, "v")),
+            ("amqp://Host.Example/a/b", ("guest", "guest", "Host.Example", 5672, "a/b")),
+            ("amqp://h/a%40b", ("guest", "guest", "h", 5672, "a@b")),
+            ("amqp://u:p@h:1/a@b", ("u", "p", "h", 1, "a@b")),
+            ("amqp://u@h/a@b", ("u", "guest", "h", 5672, "a@b")),
+            ("amqp://h/a@b", ("guest", "guest", "h", 5672, "a@b")),
+            ("amqp://u:@h", ("u", "guest", "h", 5672, "/")),
+            ("amqp:/v", ("guest", "guest", "localhost", 5672, "v")),
+            // As in every URL, line breaks and tabs count for nothing.
+            ("amqp://u:p@h\n/a\tb", ("u", "p", "h", 5672, "ab")),
+        ] {
+            let Endpoint { user, password, host, port, vhost, .. } = parse(uri);
+            assert_eq!((&*user, &*password, &*host, port, &*vhost), expected, "{uri}");
+        }
+    }
+
+    #[cfg(feature = "tls")]
+    #[test]
+    fn amqps_is_tls_on_a_port_of_its_own() {
+        let endpoint = parse("amqps://h");
+        assert!(endpoint.is_tls && endpoint.port == 5671 && parse("amqps://h:1").port == 1);
+    }
+
+    #[cfg(not(feature = "tls"))]
+    #[test]
+    fn amqps_without_the_feature_is_refused() {
+        assert!(refusal("amqps://h").contains("feature 'tls'"));
     }
 
     #[test]
@@ -90,17 +223,125 @@ mod tests {
             ("amqp://[::1]", "::1", "[::1]:5672"),
             ("amqp://u:p%40@[2001:db8::7]:99/v?heartbeat=5", "2001:db8::7", "[2001:db8::7]:99"),
             ("amqp://u:%5Bp%5D@127.0.0.1:99/v", "127.0.0.1", "127.0.0.1:99"),
-            ("amqp:///v", "localhost", "localhost:5672"),
         ] {
-            let endpoint = Endpoint::parse(uri).unwrap();
-            assert_eq!((&*endpoint.uri.authority.host, &*endpoint.address), (host, address), "{uri}");
+            let endpoint = parse(uri);
+            assert_eq!((&*endpoint.host, &*endpoint.address()), (host, address), "{uri}");
         }
-        assert!(Endpoint::parse("amqp://[::1").is_err());
+        refusal("amqp://[::1");
+    }
+
+    #[test]
+    fn parameters_are_read_and_the_first_of_a_name_counts() {
+        let none = parse("amqp://h?unknown=1&channel_max_=2");
+        assert_eq!((none.channel_max, none.frame_max, none.heartbeat_s), (None, None, None));
+        assert_eq!((none.connection_timeout, none.auth_mechanism, none.transport), (None, None, None));
+        let all = parse(
+            "amqp://h/v?channel_max=7&frame_max=64000&heartbeat=5&heartbeat=6&connection_timeout=30000\
+             &auth_mechanism=EXTERNAL&transport=native#f",
+        );
+        assert_eq!((all.channel_max, all.frame_max, all.heartbeat_s), (Some(7), Some(64_000), Some(5)));
+        assert_eq!(all.connection_timeout, Some(Duration::from_secs(30)));
+        assert_eq!((all.auth_mechanism, all.transport), (Some(AuthMechanism::External), Some(Transport::Native)));
+        assert_eq!(parse("amqp://h?transport=lapin#f").transport, Some(Transport::Lapin));
+        for (uri, reason) in [
+            ("amqp://h?heartbeat=often", "heartbeat"),
+            ("amqp://h?heartbeat=65536", "heartbeat"),
+            ("amqp://h?channel_max=-1", "channel_max"),
+            ("amqp://h?frame_max=", "frame_max"),
+            ("amqp://h?connection_timeout=5s", "connection_timeout"),
+            ("amqp://h?auth_mechanism=smile", "auth_mechanism"),
+            ("amqp://h?transport=pigeon", "'lapin' or 'native', not 'pigeon'"),
+        ] {
+            assert!(refusal(uri).contains(reason), "{uri}");
+        }
+    }
+
+    #[test]
+    fn no_error_quotes_a_piece_of_a_password() {
+        for uri in [
+            "",
+            "secret",
+            "user:secret@host",
+            "//user:secret@host",
+            "amqp//user:secret@host",
+            "http://user:secret@host",
+            "secret://user:secret@host",
+            "amqp:user:secret@host",
+            "amqp:/user:secret@",
+            "amqp:/user:secret@host/v",
+            "amqp://user:secret",
+            "amqp://user:secret/@host",
+            "amqp://user:secret#@host",
+            "amqp://user:secret?@host",
+            "amqp://user:12/secret@host",
+            "amqp://user:/secret@host",
+            "amqp://user:12#secret@host",
+            "amqp://user:12?secret@host",
+            "amqp://us@er:12/secret@host",
+            "amqp://user:12?heartbeat=secret@host",
+            "amqp://user:12?transport=secret@host",
+            "amqp://user:secret@host:port",
+            "amqp://user:secret@host:99999",
+            "amqp://user:secret@ho st",
+            "amqp://user:secret@[::1",
+            "amqp://user:secret@[secret]",
+            "amqp://user:secret%ff@host",
+            "amqp://user:secret@host?heartbeat=often",
+        ] {
+            let text = refusal(uri);
+            assert!(!text.contains("secret") && !text.contains("ret@"), "{uri}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_password_may_have_unencoded_signs_that_do_not_end_the_authority() {
+        for (uri, expected) in [
+            ("amqp://user:p@ss@host", "p@ss"),
+            ("amqp://user:p:ss@host", "p:ss"),
+            ("amqp://user:p[s]s@host", "p[s]s"),
+            ("amqp://user:p s@host", "p s"),
+            ("amqp://user:100%@host", "100%"),
+            ("amqp://user:%zz@host", "%zz"),
+            ("amqp://user:p\\s@host", "p\\s"),
+        ] {
+            let endpoint = parse(uri);
+            assert_eq!((&*endpoint.user, &*endpoint.password, &*endpoint.host), ("user", expected, "host"), "{uri}");
+        }
     }
 
     #[test]
     fn nothing_that_is_printed_shows_the_password() {
-        let endpoint = Endpoint::parse("amqp://user:secret@host:1/v").unwrap();
-        assert_eq!(format!("{endpoint:?}"), "amqp://user@host:1/v");
+        assert_eq!(format!("{:?}", parse("amqp://user:secret@host:1/v")), "amqp://user@host:1/v");
+    }
+
+    proptest! {
+        #[test]
+        fn an_encoded_password_arrives_as_it_is(password in ".{1,20}") {
+            let uri = format!("amqp://user:{}@host", utf8_percent_encode(&password, NON_ALPHANUMERIC));
+            prop_assert_eq!(parse(&uri).password, password);
+        }
+
+        #[test]
+        fn a_raw_password_is_taken_whole_or_refused_without_a_piece_of_it(password in "[qxz7@:/?#%\\[\\] ]{1,12}") {
+            // By the grammar, the password of `user:q@x/7@host` is `q`.
+            let ends_early = password.split_once('@').is_some_and(|(start, rest)| {
+                !start.is_empty() && !start.contains(['/', '?', '#']) && rest.contains(['/', '?', '#'])
+            });
+            prop_assume!(!ends_early);
+            let uri = format!("amqp://user:{password}@host/v");
+            match Endpoint::parse(&uri) {
+                Ok(endpoint) => {
+                    let expected = percent_decode_str(&password).decode_utf8().unwrap();
+                    prop_assert_eq!((&*endpoint.password, &*endpoint.host), (&*expected, "host"));
+                }
+                Err(error) => {
+                    let (text, signs) = (error.to_string(), password.chars().collect::<Vec<_>>());
+                    for piece in signs.windows(2).filter(|piece| piece.iter().any(|sign| "qxz7".contains(*sign))) {
+                        let piece: String = piece.iter().collect();
+                        prop_assert!(!text.contains(&piece), "{}: {}", uri, text);
+                    }
+                }
+            }
+        }
     }
 }

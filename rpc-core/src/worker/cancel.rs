@@ -15,17 +15,14 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::mpsc,
-    task::AbortHandle,
-    time::{Instant, sleep},
-};
+use tokio::{sync::mpsc, time::Instant};
 use uuid::Uuid;
 
 use crate::{
     connection::{
-        Backoff, Channel, Connection, Consumer, Delivery,
-        transport::{QueueDeclaration, Settlement},
+        Channel, Connection, Consumer, Delivery,
+        amqp::{QueueDeclaration, Settlement},
+        open_again,
     },
     envelope,
     error::Error,
@@ -55,22 +52,6 @@ impl Cancel {
 pub(super) struct Cancels {
     pub(super) inbox: mpsc::Receiver<Arc<Cancel>>,
     pub(super) tombstones: Tombstones,
-}
-
-/// The task that receives cancels; dropping this stops it.
-#[derive(Debug)]
-pub(super) struct ControlTask(AbortHandle);
-
-impl ControlTask {
-    pub(super) fn spawn(control: Control, intake: ControlIntake) -> Self {
-        Self(tokio::spawn(control.run(intake)).abort_handle())
-    }
-}
-
-impl Drop for ControlTask {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 /// A pool's control queue, and the lanes that its messages are passed on to.
@@ -103,7 +84,7 @@ impl Control {
     /// Declares the control queue and consumes from it, on a channel of its own: delivery tags are a channel's.
     pub(super) async fn open(&self) -> Result<ControlIntake, Error> {
         let channel = self.connection.channel().await?;
-        channel.declare_cancel_exchange().await?;
+        channel.declare_exchanges(&[topology::CANCELS]).await?;
         let name = topology::control_queue(Uuid::new_v4());
         let queue =
             QueueDeclaration { name: &name, durable: false, exclusive: true, auto_delete: true, arguments: &[] };
@@ -118,18 +99,11 @@ impl Control {
     }
 
     /// Runs until the connection is closed for good.
-    async fn run(self, mut intake: ControlIntake) {
+    pub(super) async fn run(self, mut intake: ControlIntake) {
         loop {
             self.hear(intake).await;
-            let mut backoff = Backoff::new(REOPEN_DELAY_MIN, REOPEN_DELAY_MAX);
-            intake = loop {
-                sleep(backoff.pause()).await;
-                match self.open().await {
-                    Ok(intake) => break intake,
-                    Err(Error::Closed { .. }) => return,
-                    Err(error) => tracing::debug!(%error, "could not consume cancels again"),
-                }
-            };
+            let Ok(opened) = open_again("the control queue", || self.open()).await else { return };
+            intake = opened;
         }
     }
 
@@ -220,10 +194,6 @@ const TOMBSTONE_AGE_MAX: Duration = Duration::from_secs(300);
 const CANCELS_WAITING_MAX: usize = 64;
 /// Messages that the broker may have on their way to this consumer.
 const CONTROL_PREFETCH: u16 = 32;
-
-/// Pauses before a lost control queue is declared again.
-const REOPEN_DELAY_MIN: Duration = Duration::from_millis(50);
-const REOPEN_DELAY_MAX: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {

@@ -11,10 +11,7 @@
 
 use std::sync::Arc;
 
-use tokio::{
-    sync::{mpsc, watch},
-    time::sleep,
-};
+use tokio::sync::{mpsc, watch};
 
 use super::{
     cancel::Cancels,
@@ -24,11 +21,11 @@ use super::{
     lane::{Lane, LaneEnd, Phase},
     policy::AckPolicy,
     reply::{Outcome, send_replies},
-    returns::{ReturnsTask, take_returned},
-    source::{Intake, REOPEN_DELAY_MAX, REOPEN_DELAY_MIN},
+    returns::ReturnsTask,
+    source::Intake,
     stats::Counters,
 };
-use crate::{connection::Backoff, error::Error};
+use crate::{connection::open_again, error::Error};
 
 /// Serves one queue until the pool shuts down or the connection is closed for good.
 pub(super) async fn run(
@@ -61,15 +58,7 @@ pub(super) async fn run(
 
 /// Declares and consumes again until it works; fails only when the connection is closed for good.
 async fn reopen(lane: &Lane) -> Result<Intake, Error> {
-    let mut backoff = Backoff::new(REOPEN_DELAY_MIN, REOPEN_DELAY_MAX);
-    loop {
-        sleep(backoff.pause()).await;
-        match lane.source.open().await {
-            Ok(intake) => return Ok(intake),
-            Err(error @ Error::Closed { .. }) => return Err(error),
-            Err(error) => tracing::warn!(%error, "could not consume again"),
-        }
-    }
+    open_again("the consumer", || lane.source.open()).await
 }
 
 /// Serves one queue until the pool shuts down or the consumer is lost.
@@ -86,7 +75,7 @@ async fn serve(
     let mut handlers = Handlers::default();
     // With confirms, a reply's confirm says whether the reply was returned.
     let returns = (lane.source.ack_policy != AckPolicy::AfterConfirmedReply)
-        .then(|| ReturnsTask::spawn(intake.channel.clone(), Arc::clone(&lane.counters)));
+        .then(|| ReturnsTask::spawn(intake.channel.returned(), Arc::clone(&lane.counters)));
     let lost = loop {
         let delivery = tokio::select! {
             biased;
@@ -118,8 +107,8 @@ async fn serve(
     drop(shared);
     // The replier ends with its last sender, because it waits for nothing that outlives the channel.
     drop(replier.await);
-    if returns.is_some() {
-        take_returned(&intake.channel, &lane.counters);
+    if let Some(returns) = returns {
+        returns.finish().await;
     }
     if !matches!(end, LaneEnd::Lost { .. })
         && let Err(error) = intake.channel.close().await

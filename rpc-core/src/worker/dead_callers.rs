@@ -11,52 +11,30 @@
 
 use std::sync::Arc;
 
-use tokio::{task::AbortHandle, time::sleep};
-
 use super::{
     dispatch::Response,
     poison,
-    source::{DeadLetters, REOPEN_DELAY_MAX, REOPEN_DELAY_MIN, Source},
+    source::{DeadLetters, Source},
     stats::Counters,
 };
 use crate::{
     connection::{
-        Backoff, Channel, Delivery,
-        transport::{Publish, Settlement},
+        Channel, Delivery,
+        amqp::{Publish, Settlement},
+        open_again,
     },
     envelope::Code,
     error::Error,
 };
 
-/// The task that answers the callers of one queue's dead-lettered requests; dropping this stops it.
-#[derive(Debug)]
-pub(super) struct TellTask(AbortHandle);
-
-impl TellTask {
-    pub(super) fn spawn(source: Source, letters: DeadLetters, counters: Arc<Counters>) -> Self {
-        Self(tokio::spawn(run(source, letters, counters)).abort_handle())
-    }
-}
-
-impl Drop for TellTask {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// Runs until the connection is closed for good.
-async fn run(source: Source, mut letters: DeadLetters, counters: Arc<Counters>) {
+/// Notifies the callers of one queue's requests until the connection is closed for good.
+pub(super) async fn run(source: Source, mut letters: DeadLetters, counters: Arc<Counters>) {
     loop {
         tell_all(letters, &counters).await;
-        let mut backoff = Backoff::new(REOPEN_DELAY_MIN, REOPEN_DELAY_MAX);
-        letters = loop {
-            sleep(backoff.pause()).await;
-            match source.open_dead_letters().await {
-                Ok(Some(letters)) => break letters,
-                Ok(None) | Err(Error::Closed { .. }) => return,
-                Err(error) => tracing::debug!(%error, "could not consume dead letters again"),
-            }
+        let Ok(Some(opened)) = open_again("the consumer of dead letters", || source.open_dead_letters()).await else {
+            return;
         };
+        letters = opened;
     }
 }
 

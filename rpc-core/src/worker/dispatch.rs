@@ -20,7 +20,7 @@ use tokio::{
 use crate::{
     budget::{self, inherited_deadline},
     codec::{Codec, CodecError},
-    connection::{Delivery, transport::Properties},
+    connection::{Delivery, amqp::Properties},
     context::Context,
     envelope::{self, Code, Manner},
     method::{FallibleMethod, Method, Outcome},

@@ -23,7 +23,7 @@ use super::{
     stats::Counters,
 };
 use crate::{
-    connection::{Delivery, WeakDelivery, transport::Settlement},
+    connection::{Delivery, WeakDelivery, amqp::Settlement},
     context::Context,
     envelope::Code,
 };

@@ -9,13 +9,11 @@ use tokio::{
 };
 
 use super::{
-    cancel::ControlTask,
-    dead_callers::TellTask,
     lane::{LaneEnd, Phase},
     monitor::PoolMonitor,
     stats::{Counters, PoolStats},
 };
-use crate::{error::Error, signal::StopSignals};
+use crate::{error::Error, signal::StopSignals, task::AbortOnDrop};
 
 /// A running pool, and its only owner.
 ///
@@ -29,8 +27,8 @@ pub struct PoolHandle {
     counters: Arc<Counters>,
     /// Set to true by monitors.
     shutdown_requested: watch::Sender<bool>,
-    control: Option<ControlTask>,
-    tellers: Vec<TellTask>,
+    control: Option<AbortOnDrop>,
+    tellers: Vec<AbortOnDrop>,
 }
 
 /// The outcome of a shutdown.
@@ -90,11 +88,11 @@ impl PoolHandle {
         self.lanes.spawn(lane);
     }
 
-    pub(super) fn hear(&mut self, control: ControlTask) {
+    pub(super) fn hear(&mut self, control: AbortOnDrop) {
         self.control = Some(control);
     }
 
-    pub(super) fn tell(&mut self, teller: TellTask) {
+    pub(super) fn tell(&mut self, teller: AbortOnDrop) {
         self.tellers.push(teller);
     }
 

@@ -22,7 +22,7 @@ use super::{
     stats::Counters,
 };
 use crate::{
-    connection::{Backoff, Delivery, transport::HeaderValue},
+    connection::{Backoff, Delivery, amqp::HeaderValue},
     envelope::Code,
     error::Error,
     service::MethodDescriptor,
@@ -74,7 +74,7 @@ impl Abandoned {
         channel.confirm_select().await?;
         source.declare_dead_queue(&channel).await?;
         let queue = topology::dead_queue(source.descriptor.name);
-        let confirm = channel.republish(delivery, &queue, self.headers(delivery)).await?;
+        let confirm = channel.republish(delivery, &queue, &self.headers(delivery))?;
         let failed = |what: &str| Err(Error::Disconnected { reason: format!("{what} for '{queue}'") });
         match confirm.wait().await? {
             (true, None) => {

@@ -6,9 +6,8 @@ use tokio::{sync::watch, time::timeout};
 use tracing::Instrument;
 
 use super::{
-    cancel::{Control, ControlTask},
-    consume,
-    dead_callers::TellTask,
+    cancel::Control,
+    consume, dead_callers,
     dedupe::{Dedupe, DedupeOptions},
     dispatch::Dispatch,
     handle::PoolHandle,
@@ -20,8 +19,9 @@ use super::{
     stats::Counters,
 };
 use crate::{
-    connection::{Connection, transport::HeaderValue},
+    connection::{Connection, amqp::HeaderValue},
     error::Error,
+    task::AbortOnDrop,
     topology,
 };
 
@@ -174,7 +174,7 @@ impl WorkerPool {
                 let operation = format!("start serving '{}'", descriptor.name);
                 let intake = within_start_limit(&operation, source.open()).await?;
                 if let Some(letters) = within_start_limit(&operation, source.open_dead_letters()).await? {
-                    handle.tell(TellTask::spawn(source.clone(), letters, Arc::clone(&counters)));
+                    handle.tell(AbortOnDrop::spawn(dead_callers::run(source.clone(), letters, Arc::clone(&counters))));
                 }
                 let lane = Lane {
                     source,
@@ -189,7 +189,7 @@ impl WorkerPool {
             }
             tracing::info!(service = descriptor.name, prefetch_count, concurrency = self.concurrency, "serving");
         }
-        handle.hear(ControlTask::spawn(control, heard));
+        handle.hear(AbortOnDrop::spawn(control.run(heard)));
         Ok(handle)
     }
 

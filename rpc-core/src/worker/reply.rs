@@ -14,8 +14,8 @@ use tokio::sync::mpsc;
 
 use super::{dispatch::Answer, policy::AckPolicy, stats::Counters};
 use crate::connection::{
-    Channel, Delivery,
-    transport::{Properties, Publish, Settlement},
+    Channel, Delivery, Unconfirmed, Verdict,
+    amqp::{Properties, Publish, Settlement},
 };
 
 /// A delivery whose handler has ended, or that needs none.
@@ -94,33 +94,26 @@ async fn send(channel: &Channel, batch: &mut [Finished], counters: &Counters) {
 
 /// Sends a batch's replies and waits for the confirm of each; a request whose reply the broker refused is requeued.
 async fn confirm(channel: &Channel, batch: &mut [Finished], counters: &Counters) {
-    let mut queued = Vec::with_capacity(batch.len());
+    let mut unconfirmed = Unconfirmed::new();
     for finished in batch {
         let Some(Reply { delivery, answer }) = finished.reply.take() else { continue };
         let reply_to = delivery.reply_to().unwrap_or_default();
         let (properties, body) = answer.into_message(&delivery);
-        match channel.queue_for_confirm(reply_publish(reply_to, properties, &body)) {
-            Ok(reply) => queued.push((finished, reply)),
-            Err(error) => {
-                tracing::warn!(%error, reply_to, "could not send a reply");
-                finished.outcome = Outcome::Requeue;
-            }
+        let publish = reply_publish(reply_to, properties, &body);
+        if let Err((finished, error)) = unconfirmed.publish(channel, publish, finished) {
+            tracing::warn!(%error, reply_to, "could not send a reply");
+            finished.outcome = Outcome::Requeue;
         }
     }
-    for (finished, reply) in queued {
-        let confirmed = match reply.written().await {
-            Ok(confirm) => confirm.wait().await,
-            Err(error) => Err(error),
-        };
+    let settled = unconfirmed.settle().await;
+    for (finished, confirmed) in settled.verdicts {
         match confirmed {
-            Ok((true, returned)) => {
+            Verdict::Confirmed => Counters::add(&counters.answered),
+            Verdict::Returned { .. } => {
                 Counters::add(&counters.answered);
-                // It may be another reply's; each comes back once.
-                if returned.is_some() {
-                    Counters::add(&counters.callers_gone);
-                }
+                Counters::add(&counters.callers_gone);
             }
-            Ok((false, _)) | Err(_) => {
+            Verdict::Refused | Verdict::Lost => {
                 tracing::warn!(delivery_tag = finished.delivery_tag, "the broker did not confirm a reply");
                 finished.outcome = Outcome::Requeue;
             }

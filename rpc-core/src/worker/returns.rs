@@ -1,61 +1,52 @@
-//! Replies that came back: their caller has gone, and its reply queue with it.
-//!
-//! The client library keeps returned messages until somebody asks. Nobody asks for each reply: a task looks once a
-//! second, when there were replies.
+//! Replies that the broker returned: their callers have gone, and their reply queues with them.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::sync::Arc;
 
-use tokio::{
-    task::AbortHandle,
-    time::{MissedTickBehavior, interval},
-};
+use tokio::sync::oneshot;
 
 use super::stats::Counters;
-use crate::connection::Channel;
+use crate::{connection::Returns, task::AbortOnDrop};
 
-/// Counts what comes back on a channel; dropping it stops that.
+/// Counts the returned replies of a channel; dropping it stops that.
 #[derive(Debug)]
-pub(super) struct ReturnsTask(AbortHandle);
+pub(super) struct ReturnsTask {
+    stop: oneshot::Sender<()>,
+    task: AbortOnDrop,
+}
 
 impl ReturnsTask {
-    pub(super) fn spawn(channel: Channel, counters: Arc<Counters>) -> Self {
-        Self(tokio::spawn(count_returns(channel, counters)).abort_handle())
+    pub(super) fn spawn(returns: Returns, counters: Arc<Counters>) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        Self { stop, task: AbortOnDrop::spawn(count(returns, stopped, counters)) }
+    }
+
+    /// Stops counting once the replies returned so far are counted.
+    pub(super) async fn finish(self) {
+        // An error says that the channel has ended, and the task with it.
+        let _ = self.stop.send(());
+        self.task.join().await;
     }
 }
 
-impl Drop for ReturnsTask {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-async fn count_returns(channel: Channel, counters: Arc<Counters>) {
-    let mut look = interval(LOOK_EVERY);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // One more look after the last reply: its return may take a moment.
-    let (mut answered, mut is_quiet) = (0, true);
+async fn count(mut returns: Returns, mut stopped: oneshot::Receiver<()>, counters: Arc<Counters>) {
     loop {
-        look.tick().await;
-        let now_answered = counters.answered.load(Ordering::Relaxed);
-        let was_quiet = std::mem::replace(&mut is_quiet, answered == now_answered);
-        answered = now_answered;
-        if !(was_quiet && is_quiet) {
-            take_returned(&channel, &counters);
+        tokio::select! {
+            // No caller waits for the count, so a late one is found with the next reply or at the end.
+            returned = returns.next(|| false) => match returned {
+                Some(_) => add(&counters),
+                None => return,
+            },
+            _ = &mut stopped => {
+                while returns.next_ready().is_some() {
+                    add(&counters);
+                }
+                return;
+            }
         }
     }
 }
 
-/// Counts what has come back so far.
-pub(super) fn take_returned(channel: &Channel, counters: &Counters) {
-    let returned = channel.drain_returned().len();
-    if returned > 0 {
-        tracing::debug!(returned, "replies whose callers have gone");
-        counters.callers_gone.fetch_add(returned as u64, Ordering::Relaxed);
-    }
+fn add(counters: &Counters) {
+    tracing::debug!("a reply whose caller has gone");
+    Counters::add(&counters.callers_gone);
 }
-
-/// What comes back within this time is held in memory.
-const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -1,14 +1,12 @@
 //! The queue a lane's requests arrive in: how it is declared, bound and consumed, at the start and after each loss.
 
-use std::time::Duration;
-
 use uuid::Uuid;
 
 use super::policy::{AckPolicy, RedeliveryPolicy, RedeliveryRules};
 use crate::{
     connection::{
         Channel, Connection, Consumer,
-        transport::{HeaderValue, QueueDeclaration},
+        amqp::{HeaderValue, QueueDeclaration},
     },
     error::Error,
     service::ServiceDescriptor,
@@ -90,7 +88,7 @@ impl Source {
     /// Declares a service queue and binds it.
     async fn declare(&self, channel: &Channel) -> Result<String, Error> {
         let service = self.descriptor.name;
-        channel.declare_request_exchanges().await?;
+        channel.declare_exchanges(&topology::REQUEST_EXCHANGES).await?;
         let queue = self.queue_name();
         self.declare_durable(channel, &queue, &self.arguments).await?;
         for method in self.descriptor.methods.iter().filter(|method| method.queue == self.method_queue) {
@@ -134,7 +132,7 @@ impl Source {
     /// Binds `dead` to the requests of `queue` that the broker dead-letters at the delivery limit. Expired requests are not
     /// among them: those need no attention.
     async fn bind_dead_letters(&self, channel: &Channel, queue: &str, dead: &str) -> Result<(), Error> {
-        channel.declare_dead_exchange().await?;
+        channel.declare_exchanges(&[topology::DEAD_LETTERS]).await?;
         let arguments = [
             ("x-match", HeaderValue::from("all-with-x")),
             ("x-first-death-reason", HeaderValue::from("delivery_limit")),
@@ -158,10 +156,6 @@ impl Source {
 pub(super) fn kind_arguments(is_quorum: bool) -> Vec<(&'static str, HeaderValue)> {
     if is_quorum { vec![("x-queue-type", HeaderValue::from("quorum"))] } else { Vec::new() }
 }
-
-/// Bounds of the randomised pauses before a lost consumer is opened again.
-pub(super) const REOPEN_DELAY_MIN: Duration = Duration::from_millis(50);
-pub(super) const REOPEN_DELAY_MAX: Duration = Duration::from_secs(30);
 
 /// Longer than callers wait.
 const DEAD_LETTER_AGE_MAX_MS: u32 = 300_000;

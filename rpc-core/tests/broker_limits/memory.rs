@@ -3,7 +3,7 @@
 use std::{pin::pin, time::Duration};
 
 use lapin::{BasicProperties, ConnectionProperties, options::*, types::FieldTable};
-use rpc_core::{CallError, Connection, State, TimeoutStage, WorkerPool, broker::Broker, service};
+use rpc_core::{CallError, Connection, ConnectionState, TimeoutStage, WorkerPool, broker::Broker, service};
 use tokio::{io::AsyncWriteExt, time::timeout};
 
 use crate::socket::{
@@ -147,9 +147,9 @@ async fn a_call_waits_while_the_broker_is_short_of_memory_and_says_so_at_its_dea
     }
     // As in RabbitMQ it is the first publish that is stopped, and told why.
     client.add(1, 2).timeout(Duration::from_millis(500)).await.unwrap_err();
-    let blocked = states.wait_for(|state| matches!(state, State::Blocked { .. }));
+    let blocked = states.wait_for(|state| matches!(state, ConnectionState::Blocked { .. }));
     let reason = timeout(LIMIT, blocked).await.unwrap().unwrap().clone();
-    assert!(matches!(&reason, State::Blocked { reason } if reason == "low on memory"), "{reason:?}");
+    assert!(matches!(&reason, ConnectionState::Blocked { reason } if reason == "low on memory"), "{reason:?}");
     let unsent = client.add(1, 2).timeout(Duration::from_millis(100)).await;
     assert!(matches!(unsent, Err(CallError::Timeout { stage: TimeoutStage::Blocked, .. })), "{unsent:?}");
 
@@ -158,7 +158,7 @@ async fn a_call_waits_while_the_broker_is_short_of_memory_and_says_so_at_its_dea
     let channel = other.create_channel().await.unwrap();
     let purged = timeout(LIMIT, channel.queue_purge("ballast".into(), QueuePurgeOptions::default())).await.unwrap();
     assert!(purged.unwrap() >= 4);
-    timeout(LIMIT, states.wait_for(|state| *state == State::Connected)).await.unwrap().unwrap();
+    timeout(LIMIT, states.wait_for(|state| *state == ConnectionState::Connected)).await.unwrap().unwrap();
     assert_eq!(client.add(1, 2).await.unwrap(), 3);
 }
 

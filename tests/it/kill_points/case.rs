@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use lapin::BasicProperties;
-use rpc_core::{CallError, Client, Connection, ConnectionOptions, State};
+use rpc_core::{CallError, Client, Connection, ConnectionOptions, ConnectionState};
 use rpc_tests::{
     NamedProbe, WorkerProcess, eventually, framework_uri,
     proxy::{
@@ -52,8 +52,7 @@ impl Case {
         if !matches!(point, Point::Queued | Point::MidHandler) {
             worker.open_gate();
         }
-        let mut options = ConnectionOptions::default();
-        options.reconnect_delay_max = Duration::from_millis(200);
+        let options = ConnectionOptions::default().reconnect_delay_max(Duration::from_millis(200));
         let connection = Connection::open_with(client_proxy.uri(), options).await.unwrap();
         let client = Client::new(&connection);
         client.ready().await.unwrap();
@@ -174,7 +173,7 @@ impl Case {
         match self.point {
             Point::BeforePublish | Point::Published => {
                 self.client_proxy.has_passed(ToPeer, Method::Blocked, 1).await;
-                let is_blocked = async || matches!(self.connection.state(), State::Blocked { .. });
+                let is_blocked = async || matches!(self.connection.state(), ConnectionState::Blocked { .. });
                 eventually(LIMIT, "the connection's state says it", is_blocked).await;
             }
             Point::Queued | Point::Delivered | Point::MidHandler | Point::HandlerDone => {
@@ -238,7 +237,7 @@ impl Case {
         }
         if self.point == Point::BeforePublish {
             if matches!(self.fault, Fault::ClientCut | Fault::BrokerRestarted) {
-                let is_lost = async || matches!(self.connection.state(), State::Reconnecting { .. });
+                let is_lost = async || matches!(self.connection.state(), ConnectionState::Reconnecting { .. });
                 eventually(LIMIT, "the client knows that it is cut off", is_lost).await;
             }
             self.call();

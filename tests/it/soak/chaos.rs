@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
-use rpc_core::{Client, Connection, ConnectionOptions, PoolHandle, State, Transport, WorkerPool};
+use rpc_core::{Client, Connection, ConnectionOptions, ConnectionState, PoolHandle, Transport, WorkerPool};
 use rpc_tests::{
     eventually,
     proxy::{Direction, Proxy},
@@ -119,8 +119,8 @@ impl Site {
         let is_connected = async || {
             let mut connections = self.clients.iter().map(|(_, connection, _)| connection);
             let mut workers = self.pools.iter().map(|(_, connection, _)| connection);
-            connections.all(|connection| connection.state() == State::Connected)
-                && workers.all(|connection| connection.state() == State::Connected)
+            connections.all(|connection| connection.state() == ConnectionState::Connected)
+                && workers.all(|connection| connection.state() == ConnectionState::Connected)
         };
         eventually(LIMIT, "everything is connected again", is_connected).await;
         for (_, _, client) in &self.clients {
@@ -160,8 +160,7 @@ impl fmt::Display for Count {
 }
 
 async fn connect(proxy: &Proxy, transport: Transport) -> Connection {
-    let mut options = ConnectionOptions::default().transport(transport);
-    options.reconnect_delay_max = Duration::from_millis(200);
+    let options = ConnectionOptions::default().transport(transport).reconnect_delay_max(Duration::from_millis(200));
     // lapin's task for it sleeps for half as long, also when the connection is lost, and tasks are counted at the end.
     let uri = format!("{}?heartbeat=6", proxy.uri());
     Connection::open_with(&uri, options).await.unwrap()

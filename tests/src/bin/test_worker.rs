@@ -40,8 +40,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     });
     // Tests wait for it.
-    let mut options = ConnectionOptions::default();
-    options.reconnect_delay_max = Duration::from_millis(200);
+    let options = ConnectionOptions::default().reconnect_delay_max(Duration::from_millis(200));
     let connection = Connection::open_with(&uri, options).await?;
     let pool = WorkerPool::new(&connection).serve(Named::new(&service, ProbeServer::new(answers)));
     let serving = pool.concurrency(concurrency).start().await?;

@@ -1,4 +1,4 @@
-//! One AMQP channel: what is asked of it. `inbox.rs` has what comes back.
+//! The sending half of one AMQP channel: publishes, settlements, and methods that are answered. `inbox.rs` is the other half.
 
 use std::{
     borrow::Cow,
@@ -8,34 +8,36 @@ use std::{
 
 use amq_protocol::{
     protocol::{AMQPClass, basic, channel, confirm, exchange, queue},
-    types::{AMQPValue, FieldTable, ShortString},
+    types::FieldTable,
 };
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    inbox::{Confirmed, State},
+    failure::Failure,
+    inbox::{Confirmed, Returns, State},
     message::Message,
     outbox::Outbox,
-    shared::{Failure, Shared},
+    shared::Shared,
 };
 use crate::{
     connection::{
-        delivery::Delivery,
-        transport::{
+        amqp::{
             Arguments, ExchangeKind, HeaderValue, NOT_FOUND, Publish, QueueDeclaration, REPLY_SUCCESS, Returned,
-            Settlement, overlong,
+            Settlement,
         },
+        delivery::Delivery,
+        fields::{short, table},
     },
     error::Error,
 };
 
-/// One AMQP channel; clones share it, and the last one to go closes it.
+/// One AMQP channel; clones share it, and dropping the last one closes it.
 #[derive(Debug, Clone)]
-pub(in crate::connection) struct Channel {
+pub(crate) struct Channel {
     inner: Arc<Inner>,
 }
 
-/// What a channel's handles share with the io task, which knows it only as long as they do.
+/// What a channel's handles share with the io task, which keeps it no longer than they do.
 #[derive(Debug)]
 pub(super) struct Inner {
     id: u16,
@@ -58,7 +60,7 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the channel for everyone who waits for it or will. To be called with nothing locked.
+    /// Ends the channel for its waiters and for later operations. To be called with nothing locked.
     pub(super) fn fail(&self, failure: &Failure) {
         {
             let _nothing_is_queued_meanwhile = self.shared.outbox();
@@ -68,7 +70,7 @@ impl Inner {
         self.end(self.failure.get().unwrap_or(failure));
     }
 
-    /// Tells everyone who waits.
+    /// Ends all waits on the channel.
     pub(super) fn end(&self, failure: &Failure) {
         let ended = self.state().end();
         ended.tell(failure);
@@ -129,8 +131,7 @@ fn close() -> AMQPClass {
 }
 
 impl Channel {
-    pub(super) async fn open(shared: &Arc<Shared>) -> Result<Self, Error> {
-        let inner = shared.new_channel()?;
+    pub(super) async fn open(inner: Arc<Inner>) -> Result<Self, Error> {
         let open = AMQPClass::Channel(channel::AMQPMethod::Open(channel::Open {}));
         inner.ask("open a channel", &open).await?;
         Ok(Self { inner })
@@ -141,7 +142,7 @@ impl Channel {
     }
 
     pub(in crate::connection) fn publish_for_confirm(&self, publish: &Publish<'_>) -> Result<Confirm, Error> {
-        // Locked until its frames have their place: the broker numbers messages as they come.
+        // Locked until its frames are queued: the broker numbers messages in the order of their arrival.
         let mut state = self.inner.state();
         self.publish(publish)?;
         Ok(Confirm { confirmed: state.await_confirm() })
@@ -165,8 +166,12 @@ impl Channel {
         })
     }
 
-    pub(in crate::connection) fn drain_returned(&self) -> Vec<Returned> {
-        self.inner.state().take_returned()
+    pub(in crate::connection) fn has_ended(&self) -> bool {
+        self.inner.failure.get().is_some() || self.inner.shared.outbox().ended().is_some()
+    }
+
+    pub(in crate::connection) fn returned(&self) -> Returns {
+        self.inner.state().push_returned()
     }
 
     pub(in crate::connection) async fn confirm_select(&self) -> Result<(), Error> {
@@ -180,14 +185,9 @@ impl Channel {
         kind: ExchangeKind,
         arguments: Arguments<'_>,
     ) -> Result<(), Error> {
-        let kind = match kind {
-            ExchangeKind::Direct => "direct",
-            ExchangeKind::Topic => "topic",
-            ExchangeKind::Headers => "headers",
-        };
         let declare = AMQPClass::Exchange(exchange::AMQPMethod::Declare(exchange::Declare {
             exchange: short(name)?,
-            kind: kind.into(),
+            kind: kind.as_str().into(),
             passive: false,
             durable: true,
             auto_delete: false,
@@ -252,7 +252,7 @@ impl Channel {
         no_ack: bool,
     ) -> Result<Consumer, Error> {
         let (name, consumer_tag) = (short(queue)?, short(consumer_tag)?);
-        // Before its first delivery, which may come together with the answer.
+        // Before its first delivery, which may arrive together with the answer.
         let (consumer_tag, deliveries) = self.inner.state().add_consumer(consumer_tag.as_str());
         let consume = AMQPClass::Basic(basic::AMQPMethod::Consume(basic::Consume {
             queue: name,
@@ -263,7 +263,7 @@ impl Channel {
             nowait: false,
             arguments: FieldTable::default(),
         }));
-        // A refusal closes the channel, and the consumer goes with it.
+        // A refusal closes the channel, which ends the consumer.
         self.inner.ask(&format!("consume from queue '{queue}'"), &consume).await?;
         Ok(Consumer { inner: Arc::clone(&self.inner), deliveries })
     }
@@ -295,9 +295,9 @@ impl Channel {
     }
 }
 
-/// A publish that waits for the broker's word.
+/// A published message that waits for the broker's publisher confirm.
 #[derive(Debug)]
-pub(in crate::connection) struct Confirm {
+pub(crate) struct Confirm {
     confirmed: oneshot::Receiver<Confirmed>,
 }
 
@@ -313,7 +313,7 @@ impl Confirm {
 
 /// The deliveries of one consumer.
 #[derive(Debug)]
-pub(in crate::connection) struct Consumer {
+pub(crate) struct Consumer {
     inner: Arc<Inner>,
     deliveries: mpsc::UnboundedReceiver<Delivery>,
 }
@@ -325,7 +325,7 @@ impl Consumer {
     ) -> Poll<Result<Option<Delivery>, Error>> {
         let delivery = ready!(self.deliveries.poll_recv(cx));
         if delivery.is_none() {
-            // After a cancel it is open still.
+            // After a cancel the channel is still open, and this is the normal end.
             if let Some(failure) = self.inner.failure.get() {
                 return Poll::Ready(Err(failure.error("consume")));
             }
@@ -336,23 +336,4 @@ impl Consumer {
     pub(in crate::connection) fn next_ready(&mut self) -> Option<Delivery> {
         self.deliveries.try_recv().ok()
     }
-}
-
-fn short(text: &str) -> Result<ShortString, Error> {
-    ShortString::try_new(text).map_err(|_| overlong(text.len()))
-}
-
-fn table(arguments: Arguments<'_>) -> Result<FieldTable, Error> {
-    let mut table = FieldTable::default();
-    for (name, value) in arguments {
-        let value = match value {
-            HeaderValue::Bool(value) => AMQPValue::Boolean(*value),
-            HeaderValue::Integer(value) => AMQPValue::LongLongInt(*value),
-            HeaderValue::Float(value) => AMQPValue::Double(*value),
-            HeaderValue::Text(value) => AMQPValue::LongString(value.as_str().into()),
-            HeaderValue::Bytes(value) => AMQPValue::ByteArray(value.clone().into()),
-        };
-        table.insert(short(name)?, value);
-    }
-    Ok(table)
 }

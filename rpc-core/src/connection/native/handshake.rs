@@ -3,7 +3,7 @@
 use amq_protocol::{
     auth::{Credentials, SASLMechanism},
     protocol::{AMQPClass, connection, connection::AMQPMethod},
-    types::{AMQPValue, FieldTable, ShortString},
+    types::{AMQPValue, FieldTable},
 };
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -11,15 +11,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::socket::Socket;
 use crate::{
     connection::{
-        ConnectionOptions,
-        transport::{ACCESS_REFUSED, NOT_ALLOWED, overlong},
-        uri::Endpoint,
+        amqp::{ACCESS_REFUSED, NOT_ALLOWED},
+        fields::short,
+        options::ConnectionOptions,
+        uri::{AuthMechanism, Endpoint},
     },
     error::Error,
     wire::{Decoder, FRAME_MIN_SIZE, FrameKind, Method, OutBuffer, PROTOCOL_HEADER, read_method, table::DEPTH_MAX},
 };
 
-/// What was agreed on.
+/// The limits that both sides agreed on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Tuning {
     pub(super) channel_max: u16,
@@ -28,7 +29,7 @@ pub(super) struct Tuning {
     pub(super) heartbeat_s: u16,
 }
 
-/// An open connection, and what has been read beyond the handshake.
+/// An open connection, and the bytes that were read beyond the handshake.
 pub(super) struct Opened {
     pub(super) socket: Socket,
     pub(super) buffer: BytesMut,
@@ -57,15 +58,14 @@ pub(super) async fn open(socket: Socket, endpoint: &Endpoint, options: &Connecti
     }
 }
 
-/// The broker's limits, or the URI's where those are narrower; 0 is no limit (AMQP 0-9-1 §1.4.2.6).
+/// The limits of the broker, or of the URI where they are narrower; 0 is no limit (AMQP 0-9-1 §1.4.2.6).
 fn agree(tune: &connection::Tune, endpoint: &Endpoint) -> Tuning {
-    let query = &endpoint.uri.query;
-    let channel_max = narrower(tune.channel_max.into(), query.channel_max.map(Into::into));
-    let frame_max = narrower(tune.frame_max, query.frame_max);
+    let channel_max = narrower(tune.channel_max.into(), endpoint.channel_max.map(Into::into));
+    let frame_max = narrower(tune.frame_max, endpoint.frame_max);
     Tuning {
         channel_max: u16::try_from(channel_max).ok().filter(|limit| *limit > 0).unwrap_or(u16::MAX),
         frame_max: if frame_max == 0 { FRAME_MAX } else { frame_max.clamp(FRAME_MIN_SIZE, FRAME_MAX) },
-        heartbeat_s: match query.heartbeat {
+        heartbeat_s: match endpoint.heartbeat_s {
             Some(0) => 0,
             wanted => narrower(tune.heartbeat.into(), wanted.map(Into::into)) as u16,
         },
@@ -80,11 +80,17 @@ fn narrower(offered: u32, wanted: Option<u32>) -> u32 {
 }
 
 fn start_ok(endpoint: &Endpoint, options: &ConnectionOptions) -> Result<connection::StartOk, Error> {
-    let mechanism = endpoint.uri.query.auth_mechanism.unwrap_or_default();
-    if mechanism == SASLMechanism::RabbitCrDemo {
-        return Err(Error::InvalidUri { reason: format!("auth_mechanism {mechanism} needs transport=lapin") });
-    }
-    let credentials = Credentials::from(endpoint.uri.authority.userinfo.clone());
+    let mechanism = match endpoint.auth_mechanism.unwrap_or_default() {
+        AuthMechanism::Plain => SASLMechanism::Plain,
+        AuthMechanism::AmqPlain => SASLMechanism::AMQPlain,
+        AuthMechanism::Anonymous => SASLMechanism::Anonymous,
+        AuthMechanism::External => SASLMechanism::External,
+        AuthMechanism::RabbitCrDemo => {
+            let reason = "auth_mechanism rabbit-cr-demo needs transport=lapin".to_owned();
+            return Err(Error::InvalidUri { reason });
+        }
+    };
+    let credentials = Credentials::new(endpoint.user.as_str().into(), endpoint.password.as_str().into());
     let mut capabilities = FieldTable::default();
     for name in [
         "publisher_confirms",
@@ -112,10 +118,6 @@ fn start_ok(endpoint: &Endpoint, options: &ConnectionOptions) -> Result<connecti
         response: credentials.sasl_auth_string(mechanism),
         locale: "en_US".into(),
     })
-}
-
-fn short(text: &str) -> Result<ShortString, Error> {
-    ShortString::try_new(text).map_err(|_| overlong(text.len()))
 }
 
 /// The broker, one method at a time.
@@ -153,7 +155,7 @@ impl Peer<'_> {
             }
             let (batch, error) = decoder.cut(&mut self.buffer, 1);
             if let Some(error) = error {
-                return Err(self.unreachable(&format!("it sent what is no AMQP frame: {error:?}")));
+                return Err(self.unreachable(&format!("it sent bytes that are no AMQP frame: {error:?}")));
             }
             if let Some(frame) = batch.frames().next() {
                 if frame.kind != FrameKind::Method {
@@ -164,7 +166,7 @@ impl Peer<'_> {
                         AMQPClass::Connection(method) => Ok(method),
                         other => Err(self.unreachable(&format!("it sent {other:?} before the connection was open"))),
                     },
-                    _ => Err(self.unreachable("it sent what is no method of a connection")),
+                    _ => Err(self.unreachable("it sent a frame that is no method of a connection")),
                 };
             }
             match self.socket.read_buf(&mut self.buffer).await {
@@ -176,10 +178,10 @@ impl Peer<'_> {
     }
 
     fn unreachable(&self, reason: &str) -> Error {
-        Error::Unreachable { address: self.endpoint.address.clone(), reason: reason.to_owned() }
+        Error::Unreachable { address: self.endpoint.address(), reason: reason.to_owned() }
     }
 
-    /// A refusal, or nonsense.
+    /// The error of an unexpected method: a refusal, or a violation of the protocol.
     fn unexpected(&self, method: &AMQPMethod) -> Error {
         let AMQPMethod::Close(close) = method else {
             return self.unreachable(&format!("it sent {method:?} out of turn"));
@@ -193,7 +195,7 @@ impl Peer<'_> {
     }
 }
 
-/// RabbitMQ's default, which larger frames are not worth leaving.
+/// RabbitMQ's default. Larger frames gain nothing.
 const FRAME_MAX: u32 = 131_072;
-/// Before the sizes are agreed on.
+/// The limit before the sizes are agreed on.
 const HANDSHAKE_FRAME_MAX: u32 = 65_536;

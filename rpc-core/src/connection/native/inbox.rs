@@ -1,4 +1,5 @@
-//! What comes on one channel: deliveries and returned messages put together, confirms and answers told to those who wait.
+//! The receiving half of one AMQP channel: assembles deliveries and returned messages, and hands confirms and answers to their
+//! waiters.
 
 use std::{collections::VecDeque, mem};
 
@@ -9,14 +10,18 @@ use amq_protocol::protocol::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use super::{message::Message, shared::Failure};
+use super::{failure::Failure, message::Message};
 use crate::{
-    connection::{delivery::Delivery, transport::Returned},
+    connection::{amqp::Returned, delivery::Delivery},
     wire::{ContentHeader, ContentHeaderError, Deliver, FrameKind, Method, RawFrame, read_method, table::DEPTH_MAX},
 };
 
-/// What the broker says of a publish: acked or not, and a message that was returned on the channel before that.
+/// The broker's confirm of a publish: acked or not, and a message that was returned on the channel before that.
 pub(super) type Confirmed = Result<(bool, Option<Returned>), Failure>;
+
+/// The returned messages of one channel outside confirm mode, as they arrive. This process has published each of them: its
+/// publishes in flight are the bound.
+pub(crate) type Returns = mpsc::UnboundedReceiver<Returned>;
 
 type Answer = Result<AMQPClass, Failure>;
 
@@ -27,18 +32,22 @@ fn ids(class: &AMQPClass) -> Ids {
     (class.get_amqp_class_id(), class.get_amqp_method_id())
 }
 
-/// A channel, as far as its frames tell.
+/// The state of a channel that depends on the frames it receives.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// Who waits for an answer, by its ids. Answers come in the order of the questions, but for `basic.cancel-ok`: in RabbitMQ
-    /// the queue sends it, behind what the channel answers meanwhile, and not at all once the channel is closed.
+    /// The waiters for answers, by the ids of the answer. Answers arrive in the order of the questions, except
+    /// `basic.cancel-ok`: RabbitMQ's queue sends it, after later answers of the channel, and not at all once the channel is
+    /// closed.
     answers: Vec<(Ids, oneshot::Sender<Answer>)>,
     consumers: Vec<Registered>,
     /// Of tags given by us.
     last_tag: u64,
     content: Option<Content>,
-    /// Of the content that has begun; kept for its room.
+    /// The routing key of the content that has begun; the buffer is reused.
     routing_key: Vec<u8>,
+    /// Takes returned messages outside confirm mode.
+    returns: Option<mpsc::UnboundedSender<Returned>>,
+    /// Returned messages that leave with the next confirms.
     returned: VecDeque<Returned>,
     /// The number of the last publish in confirm mode.
     last_publish: u64,
@@ -56,13 +65,13 @@ struct Registered {
 #[derive(Debug)]
 struct Content {
     kind: Kind,
-    /// Once its header is here: what there is of it, and how much is to come.
+    /// Set once its header has arrived: the message so far, and how many bytes are missing.
     message: Option<(Message, u64)>,
 }
 
 #[derive(Debug)]
 enum Kind {
-    /// To a place in `consumers`; to none when that one has gone.
+    /// For a place in `consumers`; `None` when that consumer is cancelled.
     Delivery {
         consumer: Option<usize>,
         delivery_tag: u64,
@@ -73,12 +82,12 @@ enum Kind {
     },
 }
 
-/// What is to be done for a frame with the channel unlocked.
+/// The work that a frame asks for once the channel is unlocked.
 #[derive(Debug)]
 pub(super) enum Task {
     /// The broker has closed the channel.
     Close(Failure),
-    /// It has confirmed that the channel is closed.
+    /// The broker has confirmed that the channel is closed.
     Free,
     /// A method to answer with.
     Answer(AMQPClass),
@@ -94,7 +103,7 @@ impl State {
         receiver
     }
 
-    /// The broker's word on the message that was just queued.
+    /// The broker's confirm of the message that was just queued.
     pub(super) fn await_confirm(&mut self) -> oneshot::Receiver<Confirmed> {
         let (sender, receiver) = oneshot::channel();
         self.last_publish += 1;
@@ -115,11 +124,17 @@ impl State {
         (consumer_tag, receiver)
     }
 
-    pub(super) fn take_returned(&mut self) -> Vec<Returned> {
-        mem::take(&mut self.returned).into()
+    /// Hands over the messages that are returned from now on.
+    pub(super) fn push_returned(&mut self) -> Returns {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.returns = Some(sender);
+        receiver
     }
 
-    /// Takes a frame. The error is the connection's end.
+    /// Takes a frame.
+    ///
+    /// # Errors
+    /// The broker has violated the protocol, which ends the connection.
     pub(super) fn take(&mut self, frame: &RawFrame<'_>) -> Result<Option<Task>, Failure> {
         match frame.kind {
             FrameKind::Method => self.method(frame.payload),
@@ -185,12 +200,12 @@ impl State {
         let ids = ids(&class);
         if let Some(at) = self.answers.iter().position(|(awaited, _)| *awaited == ids) {
             let (_, waiter) = self.answers.remove(at);
-            // Whoever asked may have gone.
+            // An error says that the waiter has stopped waiting.
             drop(waiter.send(Ok(class)));
         }
     }
 
-    /// Its stream ends behind what has come for it.
+    /// Its stream ends after the deliveries that have arrived.
     fn remove_consumer(&mut self, consumer_tag: &str) {
         self.consumers.retain(|known| *known.consumer_tag != *consumer_tag.as_bytes());
     }
@@ -207,7 +222,7 @@ impl State {
 
     fn confirm_at(&mut self, at: usize, is_ack: bool) {
         if let Some((_, waiter)) = self.confirms.remove(at) {
-            // Every returned message is one that was not confirmed before: there are confirms enough for all.
+            // Each returned message is unconfirmed when it arrives, so there are enough confirms for all of them.
             let returned = self.returned.pop_front();
             drop(waiter.send(Ok((is_ack, returned))));
         }
@@ -219,7 +234,8 @@ impl State {
         };
         let header = match ContentHeader::read(payload, DEPTH_MAX) {
             Ok(header) => header,
-            // Whoever published it is to blame, and the next consumer would fare no better: it comes without them.
+            // The publisher sent malformed properties; requeueing would only hand them to the next consumer, so the message
+            // is delivered without them.
             Err(ContentHeaderError::Properties { body_size }) => ContentHeader { body_size, properties: &[0, 0] },
             Err(error) => {
                 return Err(Failure::lost(format!("the broker sent what is no content header: {error:?}")));
@@ -258,29 +274,32 @@ impl State {
             Kind::Delivery { consumer, delivery_tag, redelivered } => {
                 if let Some(consumer) = consumer.and_then(|consumer| self.consumers.get(consumer)) {
                     let message = message.delivered(delivery_tag, redelivered);
-                    // Whoever consumed may have gone, and the channel is about to.
+                    // An error says that the consumer is dropped; its channel is about to close.
                     drop(consumer.deliveries.send(message.into()));
                 }
             }
             Kind::Return { reply_text } => {
-                if self.returned.len() == RETURNED_MAX {
-                    self.returned.pop_front();
+                let returned = Returned { correlation_id: message.correlation_id().map(str::to_owned), reply_text };
+                match &self.returns {
+                    // An error says that its receiver is dropped.
+                    Some(returns) => drop(returns.send(returned)),
+                    None if !self.confirms.is_empty() => self.returned.push_back(returned),
+                    None => {}
                 }
-                let correlation_id = message.correlation_id().map(str::to_owned);
-                self.returned.push_back(Returned { correlation_id, reply_text });
             }
         }
     }
 
-    /// Takes everybody out who waits.
+    /// Ends the consumers, and takes out the waiters.
     pub(super) fn end(&mut self) -> Ended {
         self.consumers.clear();
+        self.returns = None;
         self.content = None;
         Ended { answers: mem::take(&mut self.answers), confirms: mem::take(&mut self.confirms) }
     }
 }
 
-/// Those who waited when a channel ended.
+/// The waiters of a channel that has ended.
 pub(super) struct Ended {
     answers: Vec<(Ids, oneshot::Sender<Answer>)>,
     confirms: VecDeque<(u64, oneshot::Sender<Confirmed>)>,
@@ -299,7 +318,5 @@ impl Ended {
 
 /// RabbitMQ: no message is larger, whatever is configured.
 const BODY_MAX_BYTES: u64 = 512 * 1_024 * 1_024;
-/// Room that is taken for a body before it comes.
+/// The largest buffer that is reserved for a body before it arrives.
 const ROOM_MAX_BYTES: u64 = 1_024 * 1_024;
-/// Returned messages that are held for whoever looks for them; the oldest go first.
-const RETURNED_MAX: usize = 65_536;

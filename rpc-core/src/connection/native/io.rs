@@ -1,7 +1,7 @@
-//! The task of one connection: all that is read and written.
+//! The I/O task of one connection.
 //!
-//! It reads as much as there is, hands it out, and writes everything that is queued in one go. Before it writes it lets
-//! the other tasks run that are ready: what they queue goes out in the same write.
+//! It reads everything that has arrived, hands it out, and writes everything that is queued in one go. Before it writes it
+//! yields once to the other ready tasks, so that the frames they queue leave in the same write.
 
 use std::{
     collections::VecDeque,
@@ -20,36 +20,31 @@ use tokio::{
 };
 
 use super::{
-    channel::Inner,
-    handshake::Tuning,
-    inbox::Task,
-    outbox::Waits,
-    shared::{Failure, Shared},
-    socket::Socket,
+    channel::Inner, channels::Channels, failure::Failure, handshake::Tuning, inbox::Task, outbox::Waits, socket::Socket,
 };
 use crate::{
-    connection::transport::Event,
+    connection::amqp::Event,
     wire::{Batch, Decoder, FrameKind, Frames, Method, RawFrame, read_method, table::DEPTH_MAX},
 };
 
 pub(super) struct Io {
     socket: Socket,
-    shared: Arc<Shared>,
+    channels: Arc<Channels>,
     decoder: Decoder,
     buffer: BytesMut,
     /// On their way to the socket.
     segments: VecDeque<Bytes>,
-    /// Nothing of what was written waits for the socket: TLS holds back what it does not take.
+    /// Whether the socket has taken everything that was written: TLS buffers the rest.
     is_flushed: bool,
-    /// What was queued was seen, and the other tasks had their turn.
-    is_patient: bool,
+    /// Whether we have already yielded once since finding data to write.
+    has_yielded: bool,
     tick: Interval,
     pulse: Pulse,
-    /// Once our close is queued: how long the broker may take to let us go.
+    /// Set once our close is queued: the time limit for the broker's answer.
     leaving: Option<Pin<Box<Sleep>>>,
 }
 
-/// How the connection's silence is measured, in ticks: half of a heartbeat each.
+/// Measures the silence of the connection in ticks, each half of a heartbeat.
 #[derive(Debug, Default)]
 struct Pulse {
     is_wanted: bool,
@@ -63,12 +58,12 @@ enum End {
     Failed(Failure),
     /// Our close was confirmed.
     Closed,
-    /// Our close is written, and nobody waits for its confirmation.
+    /// Our close is written, and its confirmation is not awaited.
     Left,
 }
 
 impl Io {
-    pub(super) fn new(socket: Socket, buffer: BytesMut, tuning: Tuning, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(socket: Socket, buffer: BytesMut, tuning: Tuning, channels: Arc<Channels>) -> Self {
         let beat = match tuning.heartbeat_s {
             0 => IDLE_TICK,
             seconds => Duration::from_secs(seconds.into()) / 2,
@@ -77,12 +72,12 @@ impl Io {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             socket,
-            shared,
+            channels,
             decoder: Decoder::new(tuning.frame_max),
             buffer,
             segments: VecDeque::new(),
             is_flushed: true,
-            is_patient: false,
+            has_yielded: false,
             tick,
             pulse: Pulse { is_wanted: tuning.heartbeat_s > 0, ..Pulse::default() },
             leaving: None,
@@ -92,15 +87,15 @@ impl Io {
     pub(super) async fn run(mut self) {
         let end = poll_fn(|cx| self.poll(cx)).await;
         match end {
-            End::Failed(failure) => self.shared.end(&failure, false),
-            End::Closed | End::Left => self.shared.end(&Failure::closed_by_us(), true),
+            End::Failed(failure) => self.channels.end(&failure, false),
+            End::Closed | End::Left => self.channels.end(&Failure::closed_by_us(), true),
         }
-        // A `connection.close-ok` may wait still; a broker that does not read it is not waited for.
+        // A `connection.close-ok` may still be queued. The limit is for a broker that does not read it.
         drop(timeout(FAREWELL_LIMIT, poll_fn(|cx| self.poll_farewell(cx))).await);
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        // What came with the last answer of the handshake.
+        // The frames that arrived with the last answer of the handshake.
         if let Err(end) = self.take_frames() {
             return Poll::Ready(end);
         }
@@ -144,11 +139,11 @@ impl Io {
         pin!(self.socket.read_buf(&mut self.buffer)).poll(cx)
     }
 
-    /// Writes what is queued, again and again; ready when nothing will be queued any more.
+    /// Writes until the queue is empty; ready once nothing more can be queued.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         loop {
             let written = self.poll_segments(cx)?;
-            let mut outbox = self.shared.outbox();
+            let mut outbox = self.channels.shared().outbox();
             if outbox.is_closing() && self.leaving.is_none() {
                 self.leaving = Some(Box::pin(sleep(CLOSE_LIMIT)));
             }
@@ -163,12 +158,12 @@ impl Io {
                 outbox.wait(cx.waker(), Waits::ForFrames);
                 return Poll::Pending;
             }
-            if !std::mem::replace(&mut self.is_patient, true) {
+            if !std::mem::replace(&mut self.has_yielded, true) {
                 drop(outbox);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            self.is_patient = false;
+            self.has_yielded = false;
             outbox.take_into(&mut self.segments);
         }
     }
@@ -193,9 +188,9 @@ impl Io {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes what is queued when the connection has ended, and closes the socket.
+    /// Writes the frames that are still queued when the connection has ended, and closes the socket.
     fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        self.shared.outbox().take_into(&mut self.segments);
+        self.channels.shared().outbox().take_into(&mut self.segments);
         ready!(self.poll_segments(cx))?;
         Pin::new(&mut self.socket).poll_shutdown(cx)
     }
@@ -212,7 +207,7 @@ impl Io {
         }
         if !std::mem::take(&mut pulse.has_written) {
             // An error says that the connection is closing.
-            drop(self.shared.write(|outbox| {
+            drop(self.channels.shared().write(|outbox| {
                 outbox.heartbeat();
                 Ok(())
             }));
@@ -220,7 +215,7 @@ impl Io {
         Ok(())
     }
 
-    /// Hands out the frames that are here.
+    /// Hands out the frames that have arrived.
     fn take_frames(&mut self) -> Result<(), End> {
         if self.buffer.is_empty() {
             return Ok(());
@@ -242,7 +237,7 @@ impl Io {
                 continue;
             }
             if last.as_ref().is_none_or(|inner| inner.id() != frame.channel) {
-                last = self.shared.channel(frame.channel);
+                last = self.channels.find(frame.channel);
             }
             let Some(inner) = &last else {
                 self.orphaned_frame(&frame);
@@ -250,7 +245,7 @@ impl Io {
             };
             if let Some(task) = take_run(inner, frame, &mut frames).map_err(End::Failed)? {
                 self.perform(inner, task);
-                // It may have another number now, or none.
+                // The task may have freed its number.
                 last = None;
             }
         }
@@ -260,20 +255,20 @@ impl Io {
     fn perform(&self, inner: &Inner, task: Task) {
         match task {
             Task::Close(failure) => {
-                self.shared.tell(Event::Failed(failure.reason()));
-                self.shared.close_ok(inner.id(), &failure);
+                self.channels.shared().tell(Event::Failed(failure.reason()));
+                self.channels.close_ok(inner.id(), &failure);
                 inner.end(&failure);
             }
             Task::Free => {
-                self.shared.free_channel(inner.id());
+                self.channels.free(inner.id());
                 inner.fail(&Failure::closed_by_us());
             }
-            // Nothing goes out behind a `channel.close` of our own.
+            // An error says that our own `channel.close` is queued, after which nothing may be sent.
             Task::Answer(class) => drop(inner.send(&class)),
         }
     }
 
-    /// Of a channel that nobody holds any more: our close is under way, or about to be.
+    /// Takes a frame of a channel whose handles are dropped: our close is under way, or about to be.
     fn orphaned_frame(&self, frame: &RawFrame<'_>) {
         use amq_protocol::protocol::channel::AMQPMethod;
         if frame.kind != FrameKind::Method {
@@ -283,9 +278,9 @@ impl Io {
         match *class {
             AMQPClass::Channel(AMQPMethod::Close(close)) => {
                 let failure = Failure::told(close.reply_code, close.reply_text.as_str());
-                self.shared.close_ok(frame.channel, &failure);
+                self.channels.close_ok(frame.channel, &failure);
             }
-            AMQPClass::Channel(AMQPMethod::CloseOk(_)) => self.shared.free_channel(frame.channel),
+            AMQPClass::Channel(AMQPMethod::CloseOk(_)) => self.channels.free(frame.channel),
             _ => {}
         }
     }
@@ -300,23 +295,25 @@ impl Io {
         match method {
             AMQPMethod::Close(close) => {
                 let failure = Failure::told(close.reply_code, close.reply_text.as_str());
-                let mut outbox = self.shared.outbox();
+                let mut outbox = self.channels.shared().outbox();
                 outbox.method(0, &AMQPClass::Connection(AMQPMethod::CloseOk(connection::CloseOk {})));
                 return Err(End::Failed(failure));
             }
             AMQPMethod::CloseOk(_) => return Err(End::Closed),
-            AMQPMethod::Blocked(blocked) => self.shared.tell(Event::Blocked(blocked.reason.as_str().to_owned())),
-            AMQPMethod::Unblocked(_) => self.shared.tell(Event::Unblocked),
+            AMQPMethod::Blocked(blocked) => {
+                self.channels.shared().tell(Event::Blocked(blocked.reason.as_str().to_owned()))
+            }
+            AMQPMethod::Unblocked(_) => self.channels.shared().tell(Event::Unblocked),
             _ => {}
         }
         Ok(())
     }
 }
 
-/// Stopped with its runtime, or by a panic: nobody is to wait for ever.
+/// The task can be stopped with its runtime, or by a panic. Its waiters must not wait for ever.
 impl Drop for Io {
     fn drop(&mut self) {
-        self.shared.end(&Failure::lost("the connection's task was stopped"), false);
+        self.channels.end(&Failure::lost("the connection's task was stopped"), false);
     }
 }
 
@@ -324,7 +321,7 @@ fn lost(reason: impl AsRef<str>) -> Poll<End> {
     Poll::Ready(End::Failed(Failure::lost(reason)))
 }
 
-/// Hands a channel its frame, and those of the same channel behind it, up to one that asks for something.
+/// Hands a channel its frame, and the frames of the same channel that follow, up to one that asks for work.
 fn take_run<'a>(inner: &Inner, first: RawFrame<'a>, frames: &mut Frames<'a>) -> Result<Option<Task>, Failure> {
     let mut state = inner.state();
     let mut frame = first;
@@ -343,13 +340,13 @@ fn take_run<'a>(inner: &Inner, first: RawFrame<'a>, frames: &mut Frames<'a>) -> 
     }
 }
 
-/// Room for what is read at once.
+/// The room for one read.
 const READ_BYTES: usize = 64 * 1_024;
-/// AMQP 0-9-1 §4.2.7: a peer that is silent for two heartbeats is gone.
+/// AMQP 0-9-1 §4.2.7: a peer that is silent for two heartbeats counts as lost.
 const SILENT_TICKS_MAX: u32 = 4;
-/// Without heartbeats.
+/// The tick without heartbeats.
 const IDLE_TICK: Duration = Duration::from_secs(30);
-/// A broker that stops reading may do so for ever, and send heartbeats all the while.
+/// A broker that has stopped reading may never read again, and still send heartbeats.
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
-/// For what is written when everything is over.
+/// The time limit of the last write.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(1);

@@ -1,9 +1,9 @@
-//! Messages as they are received, and the properties of those that are sent.
+//! Received messages, and the properties of sent ones.
 
 use std::borrow::Cow;
 
 use crate::{
-    connection::transport::{HeaderValue, PERSISTENT, Properties, overlong},
+    connection::amqp::{HeaderValue, PERSISTENT, Properties, overlong},
     error::Error,
     wire::{
         NewProperties, PropertyReader, PropertyWriter,
@@ -13,7 +13,7 @@ use crate::{
 
 /// One received message: routing key, properties and body in one piece of memory.
 #[derive(Debug)]
-pub(in crate::connection) struct Message {
+pub(crate) struct Message {
     delivery_tag: u64,
     redelivered: bool,
     bytes: Vec<u8>,
@@ -102,7 +102,7 @@ impl Message {
         read_value(table::find(self.reader().raw_headers()?, name.as_bytes())?)
     }
 
-    /// The properties of a persistent copy with further headers, which go before those of the same name.
+    /// The properties of a persistent copy with further headers, which replace headers of the same name.
     pub(super) fn persistent_properties(&self, more: &[(Cow<'static, str>, HeaderValue)]) -> Result<Vec<u8>, Error> {
         let mut writer = TableWriter::new();
         for field in table::fields(self.reader().raw_headers().unwrap_or_default()) {
@@ -119,7 +119,7 @@ impl Message {
     }
 }
 
-/// What is not UTF-8 counts as absent.
+/// A text that is not UTF-8 counts as absent.
 fn text(bytes: Option<&[u8]>) -> Option<&str> {
     std::str::from_utf8(bytes?).ok()
 }

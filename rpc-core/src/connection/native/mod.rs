@@ -5,16 +5,18 @@
 //!  Consumer, Confirm, answers ◄── channel.rs ◄──frames── io task ◄──one read──┘
 //! ```
 //!
-//! Everything goes out in the order in which it was queued, methods and messages alike. Publishing writes the frames where
-//! they are sent from, allocates nothing and wakes the io task once for all that is queued until it runs.
+//! Everything is sent in the order of its queueing, methods and messages alike. Publishing encodes frames straight into the
+//! send buffer without allocating, and wakes the io task at most once per flush.
 //!
 //! Locks are taken in this order: a channel's state, the outbox. The table of channels is never held with another.
 
 mod channel;
+mod channels;
+mod failure;
 mod handshake;
 mod inbox;
 mod io;
-mod message;
+pub(super) mod message;
 mod outbox;
 mod shared;
 mod socket;
@@ -26,17 +28,16 @@ mod tls;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use amq_protocol::protocol::{AMQPClass, connection};
-use futures_core::Stream;
 use tokio::sync::{mpsc, oneshot};
 
-pub(super) use self::{
+pub(crate) use self::{
     channel::{Channel, Confirm, Consumer},
-    message::{Message, write_value},
+    inbox::Returns,
 };
-use self::{handshake::Opened, io::Io, shared::Shared, socket::Socket};
+use self::{channels::Channels, handshake::Opened, io::Io, shared::Shared, socket::Socket};
 use super::{
-    ConnectionOptions,
-    transport::{Event, Events, REPLY_SUCCESS},
+    amqp::{Event, REPLY_SUCCESS},
+    options::ConnectionOptions,
     uri::Endpoint,
 };
 use crate::error::Error;
@@ -44,7 +45,7 @@ use crate::error::Error;
 /// One AMQP connection: a socket and its task. Dropping it closes the connection without waiting for the broker.
 #[derive(Debug)]
 pub(super) struct Link {
-    shared: Arc<Shared>,
+    channels: Arc<Channels>,
     events: Mutex<Option<mpsc::UnboundedReceiver<Event>>>,
 }
 
@@ -53,30 +54,30 @@ impl Link {
         let socket = Socket::connect(endpoint, options).await?;
         let Opened { socket, buffer, tuning } = handshake::open(socket, endpoint, options).await?;
         let (events, receiver) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared::new(tuning, events));
+        let shared = Arc::new(Shared::new(tuning.frame_max, events));
+        let channels = Arc::new(Channels::new(shared, tuning.channel_max));
         // It ends with the connection, or soon after the link is dropped.
-        tokio::spawn(Io::new(socket, buffer, tuning, Arc::clone(&shared)).run());
-        Ok(Self { shared, events: Mutex::new(Some(receiver)) })
+        tokio::spawn(Io::new(socket, buffer, tuning, Arc::clone(&channels)).run());
+        Ok(Self { channels, events: Mutex::new(Some(receiver)) })
     }
 
     /// The one stream of events; a second one would be empty.
     pub(super) fn events(&self) -> Events {
-        let receiver = self.events.lock().unwrap_or_else(PoisonError::into_inner).take();
-        Box::pin(Received(receiver))
+        Events(self.events.lock().unwrap_or_else(PoisonError::into_inner).take())
     }
 
     pub(super) fn is_connected(&self) -> bool {
-        self.shared.is_connected()
+        self.channels.shared().is_connected()
     }
 
     pub(super) async fn channel(&self) -> Result<Channel, Error> {
-        Channel::open(&self.shared).await
+        Channel::open(self.channels.add()?).await
     }
 
     pub(super) async fn close(&self) -> Result<(), Error> {
         const OPERATION: &str = "close the connection";
         let (closed, told) = oneshot::channel();
-        self.shared.write(|outbox| {
+        self.channels.shared().write(|outbox| {
             outbox.method(0, &close());
             outbox.close(Some(closed));
             Ok(())
@@ -92,7 +93,7 @@ impl Link {
 impl Drop for Link {
     fn drop(&mut self) {
         // An error says that it is closed already.
-        drop(self.shared.write(|outbox| {
+        drop(self.channels.shared().write(|outbox| {
             outbox.method(0, &close());
             outbox.close(None);
             Ok(())
@@ -109,18 +110,11 @@ fn close() -> AMQPClass {
     }))
 }
 
-struct Received(Option<mpsc::UnboundedReceiver<Event>>);
+/// The events of one connection.
+pub(super) struct Events(Option<mpsc::UnboundedReceiver<Event>>);
 
-impl Stream for Received {
-    type Item = Event;
-
-    fn poll_next(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Event>> {
-        match &mut self.0 {
-            Some(receiver) => receiver.poll_recv(cx),
-            None => std::task::Poll::Ready(None),
-        }
+impl Events {
+    pub(super) async fn next(&mut self) -> Option<Event> {
+        self.0.as_mut()?.recv().await
     }
 }

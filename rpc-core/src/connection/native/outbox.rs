@@ -1,4 +1,4 @@
-//! What waits to be written to one connection.
+//! The frames that are queued for one connection.
 
 use std::{collections::VecDeque, task::Waker};
 
@@ -7,24 +7,24 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::{
+    failure::Failure,
     message::{self, Message},
-    shared::Failure,
 };
 use crate::{
-    connection::transport::{HeaderValue, Publish, Settlement, overlong},
+    connection::amqp::{HeaderValue, Publish, Settlement, overlong},
     error::Error,
     wire::{self, Content, OutBuffer},
 };
 
-/// Hears when the connection is closed.
+/// Told once the connection is closed.
 pub(super) type Closed = oneshot::Sender<Result<(), Failure>>;
 
-/// What the io task waits for.
+/// The event that wakes the io task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Waits {
-    /// What is queued next.
+    /// Frames that are queued.
     ForFrames,
-    /// The socket, which takes nothing at present; a close is to be heard of all the same.
+    /// The socket, which takes nothing at present. A close wakes it as well, because a close has a time limit.
     ForSocket,
 }
 
@@ -32,15 +32,15 @@ pub(super) enum Waits {
 #[derive(Debug)]
 pub(super) struct Outbox {
     buffer: OutBuffer,
-    /// Of the message being written; kept for its room.
+    /// The properties of the message being written; the buffer is reused.
     properties: Vec<u8>,
     frame_max: u32,
-    /// The io task, while it waits, and what for.
+    /// The io task, while it waits.
     writer: Option<Waker>,
     waits: Waits,
     /// Why nothing can be queued any more.
     ended: Option<Failure>,
-    /// Our `connection.close` is queued, and who waits for its answer, if anybody does.
+    /// Set once our `connection.close` is queued, with the waiter for its answer if there is one.
     closing: Option<Option<Closed>>,
 }
 
@@ -80,7 +80,7 @@ impl Outbox {
         self.content(channel, (exchange, routing_key), mandatory, body)
     }
 
-    /// Sends a message once more, straight to a queue.
+    /// Publishes a received message once more, to a queue.
     pub(super) fn republish(
         &mut self,
         channel: u16,
@@ -104,7 +104,7 @@ impl Outbox {
         }
         let (exchange, routing_key) = (exchange.as_bytes(), routing_key.as_bytes());
         let publish = wire::Publish { exchange, routing_key, mandatory, immediate: false };
-        // The broker would close the connection for it: content headers cannot be cut.
+        // A content header cannot be split, and the broker closes the connection for one beyond the limit.
         if self.properties.len() + HEADER_BYTES > self.frame_max as usize {
             let limit_bytes = self.frame_max as usize - HEADER_BYTES;
             return Err(Error::PropertiesTooLarge { bytes: self.properties.len(), limit_bytes });
@@ -121,12 +121,12 @@ impl Outbox {
         }
     }
 
-    /// After `connection.close` nothing is to be sent.
+    /// Our `connection.close` is queued: nothing may follow it.
     pub(super) fn close(&mut self, closed: Option<Closed>) {
         self.closing = Some(closed);
     }
 
-    /// Nothing can be queued any more; what is queued may still be written. The first reason counts.
+    /// Lets nothing more be queued. Queued frames may still be written. The first reason counts.
     pub(super) fn end(&mut self, failure: Failure) -> Option<Closed> {
         self.ended.get_or_insert(failure);
         self.closing.as_mut()?.take()
@@ -136,12 +136,12 @@ impl Outbox {
         self.closing.is_some()
     }
 
-    /// Whether a connection was closed that nobody waits for.
+    /// Whether our close is queued without a waiter for its answer.
     pub(super) fn is_left(&self) -> bool {
         matches!(self.closing, Some(None))
     }
 
-    /// The io task, when something is here for it.
+    /// The io task, if it must wake.
     pub(super) fn take_writer(&mut self) -> Option<Waker> {
         let is_news = match self.waits {
             Waits::ForFrames => !self.buffer.is_empty(),
@@ -154,12 +154,12 @@ impl Outbox {
         self.buffer.is_empty()
     }
 
-    /// Moves what waits behind `segments`.
+    /// Moves the queued frames to the end of `segments`.
     pub(super) fn take_into(&mut self, segments: &mut VecDeque<Bytes>) {
         self.buffer.take_into(segments);
     }
 
-    /// Has `writer` woken by what it waits for.
+    /// Registers `writer` to be woken.
     pub(super) fn wait(&mut self, writer: &Waker, waits: Waits) {
         self.waits = waits;
         if !self.writer.as_ref().is_some_and(|known| known.will_wake(writer)) {
@@ -168,5 +168,5 @@ impl Outbox {
     }
 }
 
-/// What a content header's frame has besides the properties.
+/// The bytes of a content header's frame besides the properties.
 const HEADER_BYTES: usize = 20;

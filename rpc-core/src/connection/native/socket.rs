@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use crate::{
-    connection::{ConnectionOptions, uri::Endpoint},
+    connection::{options::ConnectionOptions, uri::Endpoint},
     error::Error,
 };
 
@@ -25,14 +25,13 @@ pub(super) enum Socket {
 impl Socket {
     /// Connects to the first of the host's addresses that answers. The caller has a deadline for it.
     pub(super) async fn connect(endpoint: &Endpoint, options: &ConnectionOptions) -> Result<Self, Error> {
-        let authority = &endpoint.uri.authority;
         let unreachable =
-            |error: io::Error| Error::Unreachable { address: endpoint.address.clone(), reason: error.to_string() };
-        let host = &*authority.host;
-        let stream = TcpStream::connect((host, authority.port)).await.map_err(unreachable)?;
-        // What is small is not held back: it has been gathered already.
+            |error: io::Error| Error::Unreachable { address: endpoint.address(), reason: error.to_string() };
+        let host = &*endpoint.host;
+        let stream = TcpStream::connect((host, endpoint.port)).await.map_err(unreachable)?;
+        // The io task gathers small frames itself: Nagle's algorithm would only delay them.
         stream.set_nodelay(true).map_err(unreachable)?;
-        if !endpoint.is_tls() {
+        if !endpoint.is_tls {
             return Ok(Self::Tcp(stream));
         }
         #[cfg(feature = "tls")]
@@ -48,7 +47,7 @@ impl Socket {
     }
 }
 
-/// The same of either.
+/// Does the same with either stream.
 macro_rules! either {
     ($socket:expr, $stream:ident => $result:expr) => {
         match $socket {

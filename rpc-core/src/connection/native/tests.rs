@@ -26,7 +26,7 @@ use tokio::{
 
 use super::*;
 use crate::{
-    connection::transport::{Properties, Publish, Settlement},
+    connection::amqp::{Properties, Publish, Settlement},
     wire::{
         Content, Decoder, Delivery as Delivered, FrameKind, Method, OutBuffer, PROTOCOL_HEADER, read_method,
         table::DEPTH_MAX,
@@ -311,7 +311,7 @@ async fn a_silent_broker_is_lost_and_hears_heartbeats_before() {
     let (channel, _) = tokio::join!(link.channel(), peer.open_channel());
     assert!(matches!(peer.next().await, Sent::Heartbeat));
     let mut events = link.events();
-    let event = soon(std::future::poll_fn(|cx| events.as_mut().poll_next(cx))).await;
+    let event = soon(events.next()).await;
     assert!(matches!(&event, Some(Event::Failed(reason)) if reason.contains("silent for 2s")), "{event:?}");
     assert!(!link.is_connected());
     let error = channel.unwrap().publish(&publish(b"late")).unwrap_err();
@@ -418,7 +418,7 @@ async fn a_closed_connection_says_why_and_is_answered() {
         }
         assert!(matches!(peer.next().await, Sent::Method(0, AMQPClass::Connection(OnConnection::CloseOk(_)))));
         assert!(matches!(peer.next().await, Sent::End));
-        let event = soon(std::future::poll_fn(|cx| events.as_mut().poll_next(cx))).await;
+        let event = soon(events.next()).await;
         assert!(matches!(event, Some(Event::Failed(reason)) if reason == format!("{reply_code} words")));
         assert!(matches!(link.channel().await, Err(Error::Disconnected { .. })), "another connection may do");
         assert!(matches!(channel.publish(&publish(b"")), Err(Error::Disconnected { .. })));
@@ -431,9 +431,9 @@ async fn blocked_and_unblocked_are_events() {
     let mut events = link.events();
     peer.say(OnConnection::Blocked(connection::Blocked { reason: "low on memory".into() })).await;
     peer.say(OnConnection::Unblocked(connection::Unblocked {})).await;
-    let event = soon(std::future::poll_fn(|cx| events.as_mut().poll_next(cx))).await;
+    let event = soon(events.next()).await;
     assert!(matches!(event, Some(Event::Blocked(reason)) if reason == "low on memory"));
-    let event = soon(std::future::poll_fn(|cx| events.as_mut().poll_next(cx))).await;
+    let event = soon(events.next()).await;
     assert!(matches!(event, Some(Event::Unblocked)));
 }
 
@@ -537,20 +537,16 @@ async fn confirms_find_their_publishes_and_bring_what_was_returned() {
 }
 
 #[tokio::test]
-async fn returned_messages_wait_to_be_fetched() {
+async fn returned_messages_are_handed_over_as_they_arrive() {
     let (_link, mut peer, channel) = with_channel().await;
+    let mut returns = channel.returned();
     let mut out = OutBuffer::default();
     let content = Content { properties: &[0, 0], small: b"", parts: &[] };
     out.returned(1, crate::wire::ReplyCode::NoRoute, (b"", b"q"), &content, 131_072);
     peer.write(out).await;
-    let (done, ()) = tokio::join!(channel.qos(1), async {
-        peer.next().await;
-        peer.method(1, AMQPClass::Basic(Basic::QosOk(basic::QosOk {}))).await;
-    });
-    done.unwrap();
-    let returned = channel.drain_returned();
-    assert_eq!((returned.len(), &*returned[0].reply_text), (1, "NO_ROUTE"));
-    assert!(channel.drain_returned().is_empty());
+    assert_eq!(soon(returns.recv()).await.unwrap().reply_text, "NO_ROUTE");
+    drop(peer);
+    assert!(soon(returns.recv()).await.is_none(), "they end with the channel");
 }
 
 #[tokio::test]
@@ -583,7 +579,7 @@ async fn nonsense_ends_the_connection_with_words() {
         let (link, mut peer, channel) = with_channel().await;
         let mut events = link.events();
         peer.stream.write_all(&bytes).await.unwrap();
-        let event = soon(std::future::poll_fn(|cx| events.as_mut().poll_next(cx))).await;
+        let event = soon(events.next()).await;
         assert!(matches!(&event, Some(Event::Failed(reason)) if reason.contains(words)), "{words}: {event:?}");
         assert!(channel.publish(&publish(b"")).is_err());
     }

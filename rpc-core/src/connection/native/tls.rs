@@ -13,9 +13,12 @@ use tokio_rustls::{
     },
 };
 
-use crate::{connection::ClientTlsOptions, error::Error};
+use crate::{
+    connection::tls::{ClientTlsOptions, Identity},
+    error::Error,
+};
 
-/// The outer error is that of the options, the inner one the network's.
+/// The outer error is one of the options, the inner one of the network.
 pub(super) async fn connect(
     stream: TcpStream,
     host: &str,
@@ -28,25 +31,24 @@ pub(super) async fn connect(
 
 fn config(options: &ClientTlsOptions) -> Result<ClientConfig, Error> {
     let mut roots = RootCertStore::empty();
-    // Those that cannot be read are not trusted; whether any is left the broker's certificate will show.
+    // CAs that cannot be read are not trusted. If none is left, the broker's certificate is refused.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if let Some(ca) = &options.ca {
         for certificate in certificates("ca", ca)? {
             roots.add(certificate).map_err(|error| refuse("ca", &error))?;
         }
     }
-    // Named, because a program that uses both of rustls' providers has no default one.
+    // Named, because a program that uses both providers of rustls has no default one.
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| refuse("protocol versions", &error))?
         .with_root_certificates(roots);
-    match (&options.cert, &options.key) {
-        (Some(cert), Some(key)) => {
+    match &options.identity {
+        Some(Identity { cert, key }) => {
             let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| refuse("key", &error))?;
             config.with_client_auth_cert(certificates("certificate", cert)?, key).map_err(|error| refuse("key", &error))
         }
-        (None, None) => Ok(config.with_no_client_auth()),
-        _ => Err(Error::Configuration("a client certificate needs a key, and a key a certificate".to_owned())),
+        None => Ok(config.with_no_client_auth()),
     }
 }
 

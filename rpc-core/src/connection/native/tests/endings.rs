@@ -18,7 +18,7 @@ fn flood(channel: &Channel) {
 }
 
 async fn ended(mut events: Events) {
-    while std::future::poll_fn(|cx| events.as_mut().poll_next(cx)).await.is_some() {}
+    while events.next().await.is_some() {}
 }
 
 #[tokio::test]
@@ -47,8 +47,8 @@ async fn a_close_that_was_given_up_ends_the_connection_although_the_broker_says_
 #[tokio::test]
 async fn a_close_is_not_sent_behind_the_answer_to_the_brokers() {
     let (link, mut peer, channel) = with_channel().await;
-    // The last handle is going: the io task does not find it any more, and its `channel.close` is not queued yet.
-    link.shared.close_ok(1, &shared::Failure::told(404, "words"));
+    // The last handle is being dropped: the io task does not find the channel, and its `channel.close` is not queued yet.
+    link.channels.close_ok(1, &failure::Failure::told(404, "words"));
     drop(channel);
     let (_second, number) = tokio::join!(link.channel(), async {
         assert!(matches!(peer.next().await, Sent::Method(1, AMQPClass::Channel(OnChannel::CloseOk(_)))));
@@ -96,7 +96,7 @@ async fn a_cancel_may_be_answered_late_or_not_at_all() {
 async fn nothing_is_left_of_a_connection_in_whatever_order_its_handles_go() {
     for order in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 0, 3, 2], [2, 0, 1, 3], [2, 3, 1, 0], [1, 2, 3, 0]] {
         let (link, mut peer, channel) = with_channel().await;
-        let left: Weak<_> = Arc::downgrade(&link.shared);
+        let left: Weak<_> = Arc::downgrade(link.channels.shared());
         let (consumer, tag) = tokio::join!(channel.consume("q", "", false), peer.consume(1));
         let mut consumer = consumer.unwrap();
         let mut out = OutBuffer::default();
@@ -154,7 +154,7 @@ async fn an_idle_connection_lives_for_hours_by_a_clock_that_only_pretends() {
     let broker = crate::broker::Broker::builder().start().await.unwrap();
     let uri = format!("{}?transport=native&heartbeat=10", broker.uri());
     let connection = crate::Connection::open(&uri).await.unwrap();
-    let states = connection.states();
+    let states = connection.shared.current.subscribe();
     tokio::time::pause();
     tokio::time::sleep(3 * HOUR).await;
     assert!(!states.has_changed().unwrap(), "{:?}", connection.state());
@@ -162,14 +162,14 @@ async fn an_idle_connection_lives_for_hours_by_a_clock_that_only_pretends() {
     soon(connection.channel()).await.unwrap().qos(1).await.unwrap();
 }
 
-/// Whoever asks may stop waiting at any moment: channels are given up while they open, while they wait, and while the
+/// A caller may stop waiting at any moment: channels are given up while they open, while they wait, and while the
 /// broker closes them. A frame out of place would end the connection.
 #[cfg(feature = "broker")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn channels_that_are_given_up_at_any_moment_do_the_connection_no_harm() {
     let broker = crate::broker::Broker::builder().start().await.unwrap();
     let connection = crate::Connection::open(&format!("{}?transport=native", broker.uri())).await.unwrap();
-    let states = connection.states();
+    let states = connection.shared.current.subscribe();
     let mut tasks = tokio::task::JoinSet::new();
     for task in 0..8_u64 {
         let connection = connection.clone();

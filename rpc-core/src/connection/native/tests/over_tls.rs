@@ -32,8 +32,8 @@ async fn with_channel_over_tls() -> (Link, Peer, Channel) {
     let listener = socket.listen(1).unwrap();
     let uri = format!("amqps://user:secret@{}/v", listener.local_addr().unwrap());
     let endpoint = Endpoint::parse(&uri).unwrap();
-    let mut options = ConnectionOptions::default();
-    options.tls.ca = Some(certified.cert.pem());
+    let tls = crate::ClientTlsOptions::default().ca(certified.cert.pem());
+    let options = ConnectionOptions::default().tls(tls);
     let (link, mut peer) = tokio::join!(Link::open(&endpoint, &options), async {
         let (stream, _) = listener.accept().await.unwrap();
         let stream = TlsAcceptor::from(Arc::new(config)).accept(stream).await.unwrap();
@@ -51,7 +51,7 @@ async fn fill(link: &Link, channel: &Channel, messages_max: usize) -> usize {
     for messages in 0..messages_max {
         channel.publish(&publish(&[7; BODY_BYTES])).unwrap();
         let mut pause = 0;
-        while !link.shared.outbox().is_empty() {
+        while !link.channels.shared().outbox().is_empty() {
             if pause == 20 {
                 return messages;
             }

@@ -1,0 +1,73 @@
+//! The options of a client.
+
+use std::time::Duration;
+
+/// How a client makes its calls. Made by [`default`](Self::default), changed by its setters:
+///
+/// ```
+/// # use std::time::Duration;
+/// use rpc_core::{ClientOptions, WhenFull};
+///
+/// let options = ClientOptions::default().timeout(Duration::from_secs(2)).when_full(WhenFull::Refuse);
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ClientOptions {
+    pub(crate) timeout: Duration,
+    pub(crate) max_in_flight: usize,
+    pub(crate) when_full: WhenFull,
+    pub(crate) max_body_bytes: usize,
+}
+
+/// What happens to a call while `max_in_flight` others wait for their answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum WhenFull {
+    /// It waits for a place, within its budget. The default.
+    #[default]
+    Wait,
+    /// It ends at once with [`CallError::Overloaded`](crate::CallError::Overloaded).
+    Refuse,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(10),
+            max_in_flight: 1_024,
+            when_full: WhenFull::default(),
+            max_body_bytes: 16 << 20,
+        }
+    }
+}
+
+impl ClientOptions {
+    /// The budget of a call whose method and caller set none. The default is 10 s. A call made inside a handler never
+    /// outlives the call that handler serves.
+    #[must_use]
+    pub const fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// The number of calls in flight at once. The default is 1 024; 0 counts as 1.
+    #[must_use]
+    pub const fn max_in_flight(mut self, max_in_flight: usize) -> Self {
+        self.max_in_flight = max_in_flight;
+        self
+    }
+
+    /// What happens to a call beyond [`max_in_flight`](Self::max_in_flight). The default is to wait.
+    #[must_use]
+    pub const fn when_full(mut self, when_full: WhenFull) -> Self {
+        self.when_full = when_full;
+        self
+    }
+
+    /// The largest encoded request. The default is 16 MiB; RabbitMQ 3.10 and the bundled broker accept 128 MiB.
+    #[must_use]
+    pub const fn max_body_bytes(mut self, max_body_bytes: usize) -> Self {
+        self.max_body_bytes = max_body_bytes;
+        self
+    }
+}

@@ -1,0 +1,129 @@
+//! The options of a connection.
+
+use std::time::Duration;
+
+#[cfg(feature = "tls")]
+use super::tls::ClientTlsOptions;
+
+/// How a connection is opened, and reopened. Made by [`default`](Self::default), changed by its setters:
+///
+/// ```
+/// # use std::time::Duration;
+/// use rpc_core::ConnectionOptions;
+///
+/// let options = ConnectionOptions::default().name("billing").reconnect_delay_max(Duration::from_secs(5));
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ConnectionOptions {
+    pub(crate) name: String,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) reconnect_delay_initial: Duration,
+    pub(crate) reconnect_delay_max: Duration,
+    pub(crate) reconnect_attempts: Option<u32>,
+    pub(crate) transport: Transport,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: ClientTlsOptions,
+}
+
+impl Default for ConnectionOptions {
+    fn default() -> Self {
+        Self {
+            name: process_name(),
+            connect_timeout: Duration::from_secs(10),
+            reconnect_delay_initial: Duration::from_millis(100),
+            reconnect_delay_max: Duration::from_secs(30),
+            reconnect_attempts: None,
+            transport: Transport::default(),
+            #[cfg(feature = "tls")]
+            tls: ClientTlsOptions::default(),
+        }
+    }
+}
+
+impl ConnectionOptions {
+    /// The name that the broker's tools show for the connection. The default is the program's name and process id.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// How long one attempt to open may take, from name resolution to `connection.open-ok`. The default is 10 s.
+    #[must_use]
+    pub const fn connect_timeout(mut self, connect_timeout: Duration) -> Self {
+        self.connect_timeout = connect_timeout;
+        self
+    }
+
+    /// Upper bound of the first reconnect delay, which is random. The bound doubles after each failure, up to
+    /// [`reconnect_delay_max`](Self::reconnect_delay_max). The default is 100 ms.
+    #[must_use]
+    pub const fn reconnect_delay_initial(mut self, reconnect_delay_initial: Duration) -> Self {
+        self.reconnect_delay_initial = reconnect_delay_initial;
+        self
+    }
+
+    /// Upper bound of every reconnect delay. The default is 30 s.
+    #[must_use]
+    pub const fn reconnect_delay_max(mut self, reconnect_delay_max: Duration) -> Self {
+        self.reconnect_delay_max = reconnect_delay_max;
+        self
+    }
+
+    /// How many attempts to reopen may fail before the connection counts as closed. The default, `None`, is no limit;
+    /// with 0 a lost connection is closed at once.
+    #[must_use]
+    pub const fn reconnect_attempts(mut self, reconnect_attempts: Option<u32>) -> Self {
+        self.reconnect_attempts = reconnect_attempts;
+        self
+    }
+
+    /// The AMQP client under the connection. The default is [`Transport::Native`]; the parameter `transport=native` or
+    /// `transport=lapin` of a URI overrides it.
+    #[must_use]
+    pub const fn transport(mut self, transport: Transport) -> Self {
+        self.transport = transport;
+        self
+    }
+
+    /// The certificates an `amqps` connection trusts, and the one it presents. The default is the system's CAs, and none.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: ClientTlsOptions) -> Self {
+        self.tls = tls;
+        self
+    }
+}
+
+/// The AMQP client under a connection. Nothing else differs: both are tested with the same suite.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), rpc_core::Error> {
+/// use rpc_core::{Connection, ConnectionOptions, Transport};
+///
+/// let connection = Connection::open("amqp://localhost?transport=lapin").await?;
+/// // The same:
+/// let options = ConnectionOptions::default().transport(Transport::Lapin);
+/// let connection = Connection::open_with("amqp://localhost", options).await?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Transport {
+    /// The client of this crate, the default: one task for each connection, in the runtime that opened it.
+    ///
+    /// On a single-threaded runtime a handler that computes for long keeps the task from answering heartbeats: mark such
+    /// methods `#[rpc(blocking)]`.
+    #[default]
+    Native,
+    /// The crate lapin, with a thread of its own for each connection, at a fraction of the speed. Needs the feature
+    /// `lapin`, which is on by default.
+    Lapin,
+}
+
+fn process_name() -> String {
+    let program = std::env::current_exe().ok();
+    let name = program.as_deref().and_then(|path| path.file_stem()).map(|name| name.to_string_lossy());
+    format!("{} [{}]", name.as_deref().unwrap_or("rpc-core"), std::process::id())
+}
