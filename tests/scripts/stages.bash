@@ -2,11 +2,14 @@
 #
 #   stage NAME COMMAND...    runs the command, says how it went, returns its status
 #   skip NAME REASON         notes what was not run
+#   in_time LIMIT_S COMMAND  stops a program at its limit; its stage then says `timed out after LIMIT_S s`
 #   counted COMMAND...       a `cargo test`, whose counts go into the summary
 #   summary                  prints the table; returns 0 only when no stage failed
 
 stage_rows=()
 stage_failures=0
+# Seconds of the limit that a program of the current stage has reached.
+timed_out_after=
 tests_passed=0
 tests_failed=0
 tests_skipped=0
@@ -15,12 +18,16 @@ tests_counted=false
 stage() {
     local name=$1 begin=$EPOCHREALTIME status seconds verdict
     shift
+    timed_out_after=
     printf '\n== %s\n' "$name"
     "$@"
     status=$?
     seconds=$(seconds_since "$begin")
     if ((status == 0)); then
         verdict=ok
+    elif [[ -n $timed_out_after ]]; then
+        verdict="FAILED: timed out after $timed_out_after s"
+        stage_failures=$((stage_failures + 1))
     else
         verdict="FAILED ($status)"
         stage_failures=$((stage_failures + 1))
@@ -42,19 +49,28 @@ seconds_since() {
     echo "$((tenths / 10)).$((tenths % 10))"
 }
 
-# cargo_in_time LIMIT_S ARGUMENT...
-cargo_in_time() {
-    local limit_s=$1
+# in_time LIMIT_S COMMAND...: a program, no function; it has ten seconds to end by itself.
+in_time() {
+    local limit_s=$1 status
     shift
-    timeout -k 10 "$limit_s" cargo "$@"
+    timeout -k 10 "$limit_s" "$@"
+    status=$?
+    # 124: ended by TERM; 137: by KILL.
+    if ((status == 124 || status == 137)); then
+        timed_out_after=$limit_s
+        echo "timed out after $limit_s s: $*" >&2
+    fi
+    return "$status"
 }
 
 # Passes everything through, and adds up the lines `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
 counted() {
     local log status passed failed ignored absent
     log=$(mktemp /tmp/rpc-tests-log.XXXXXX) || return 1
-    "$@" 2>&1 | tee "$log"
-    status=${PIPESTATUS[0]}
+    # No pipe: in a subshell `in_time` could not say that the time was up.
+    "$@" > >(tee "$log") 2>&1
+    status=$?
+    wait "$!"
     read -r passed failed ignored < <(
         awk '/^test result: / {
                 for (i = 1; i < NF; i++) {
