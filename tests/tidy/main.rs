@@ -30,32 +30,13 @@ const LONG_FILES: &[(&str, &str)] =
     &[("rpc-core/src/connection/lapin.rs", "the one place that names lapin: splitting it would make two")];
 
 /// Functions above the limit, as file and name. The list only shrinks.
-const LONG_FUNCTIONS: &[(&str, &str)] = &[("rpc-core/src/broker/core/publish.rs", "publish")];
+const LONG_FUNCTIONS: &[(&str, &str)] = &[];
 
 /// Files that import each other. The list only shrinks.
 const FILES_IN_CIRCLES: &[&str] = &[
     "rpc-core/src/broker/accounts.rs",
     "rpc-core/src/broker/config.rs",
     "rpc-core/src/broker/connection.rs",
-    "rpc-core/src/broker/core/access.rs",
-    "rpc-core/src/broker/core/channel.rs",
-    "rpc-core/src/broker/core/channels.rs",
-    "rpc-core/src/broker/core/confirms.rs",
-    "rpc-core/src/broker/core/dead_letter.rs",
-    "rpc-core/src/broker/core/fault.rs",
-    "rpc-core/src/broker/core/injected.rs",
-    "rpc-core/src/broker/core/memory.rs",
-    "rpc-core/src/broker/core/message.rs",
-    "rpc-core/src/broker/core/overdue.rs",
-    "rpc-core/src/broker/core/publish.rs",
-    "rpc-core/src/broker/core/queue.rs",
-    "rpc-core/src/broker/core/queue/comeback.rs",
-    "rpc-core/src/broker/core/queue_arguments.rs",
-    "rpc-core/src/broker/core/reply_address.rs",
-    "rpc-core/src/broker/core/session.rs",
-    "rpc-core/src/broker/core/stream.rs",
-    "rpc-core/src/broker/core/unacked.rs",
-    "rpc-core/src/broker/core/vhost.rs",
     "rpc-core/src/broker/limits.rs",
     "rpc-core/src/broker/listener.rs",
     "rpc-core/src/broker/tls.rs",

@@ -1,38 +1,119 @@
-//! From frames to methods: which part of the core a frame is for, and what happens when it is for none.
+//! From frames to methods: which class a frame is for, or which fault it is.
 
-use amq_protocol::protocol::{AMQPClass, access, channel as channel_class, connection as connection_class};
+use std::sync::Arc;
 
-use super::{
-    ConnectionId, Core, Fault, Flow, Limits, Now,
-    channel::{Channel, Incoming, Settle},
-    connection::REFUSED_PAUSE,
-    session::{Stage, short},
+use amq_protocol::protocol::{AMQPClass, access, channel::AMQPMethod};
+
+use crate::{
+    broker::core::{
+        classes::{
+            basic, channel, confirm,
+            connection::{self, Step},
+            content, exchange, publish, queue, settle, tx,
+        },
+        context::Context,
+        fault::Fault,
+        globals::Globals,
+        interface::{ConnectionId, Flow, Now, Peer, Traffic},
+        rules::{Limits, Rules, WORK_MAX},
+        session::{
+            REFUSED_PAUSE, Session, Stage,
+            channel::{Incoming, Settle},
+            sessions::PendingCloseOk,
+        },
+        state::Core,
+        vhost::Vhost,
+    },
+    wire::{Batch, FrameError, FrameKind, Frames, Method, MethodError, RawFrame, method_ids, read_method},
 };
-use crate::wire::{FrameError, FrameKind, Method, MethodError, RawFrame, method_ids, read_method};
 
 impl Core {
-    /// Handles one frame of a connection.
-    pub(super) fn frame(&mut self, id: ConnectionId, frame: &RawFrame<'_>, now: Now) -> Flow {
-        let Some(stage) = self.sessions.get(id).map(|session| session.stage) else {
-            return Flow::Close;
-        };
-        if matches!(stage, Stage::Closing | Stage::Closed) {
-            return self.closing_frame(id, stage, frame);
+    /// Registers a connection whose protocol header was valid, and sends `connection.start`. `None` if there are too many
+    /// connections.
+    pub(crate) fn open(&mut self, peer: Peer, traffic: Arc<Traffic>, version_0_8: bool) -> Option<ConnectionId> {
+        let rules = &self.globals.rules;
+        if self.sessions.len() >= rules.connections_max {
+            return None;
         }
-        if stage == Stage::Open && frame.channel != 0 {
-            return match self.channel_frame(id, frame, now) {
-                Ok(()) => Flow::Continue,
-                Err(fault) => self.fail(id, frame.channel, &fault, now),
+        let start = connection::start(&peer, version_0_8);
+        let id = self.sessions.add(peer, traffic, self.globals.random.nonce(), rules.frame_max);
+        self.sessions.send(id, 0, &start);
+        Some(id)
+    }
+
+    /// Handles a batch of a connection's frames, and the error that followed them.
+    pub(crate) fn batch(&mut self, id: ConnectionId, batch: &Batch, error: Option<&FrameError>, now: Now) -> Flow {
+        self.sessions.work = 0;
+        let mut frames = batch.frames();
+        while let Some(frame) = frames.next() {
+            let flow = match self.whole_publish(id, &frame, &mut frames, now) {
+                Some(flow) => flow,
+                None => self.frame(id, &frame, now),
             };
+            if flow != Flow::Continue {
+                return flow;
+            }
+            if self.sessions.work > WORK_MAX {
+                self.sessions.flush_confirms(id, now);
+                return Flow::Paused(frames.bytes_left());
+            }
         }
-        match self.connection_frame(id, frame, now) {
-            Ok(flow) => flow,
-            Err(fault) => self.fail(id, 0, &fault.hardened(), now),
+        self.sessions.flush_confirms(id, now);
+        match error {
+            Some(error) => self.bad_frame(id, error, now),
+            None => Flow::Continue,
         }
     }
 
-    /// Bytes that are no frame.
-    pub(super) fn bad_frame(&mut self, id: ConnectionId, error: &FrameError, now: Now) -> Flow {
+    /// Publishes the message that `frame` begins, if its frames are complete and valid. Otherwise nothing has happened,
+    /// and `frame` is for [`Core::frame`].
+    #[inline]
+    fn whole_publish<'a>(
+        &mut self,
+        id: ConnectionId,
+        frame: &RawFrame<'a>,
+        frames: &mut Frames<'a>,
+        now: Now,
+    ) -> Option<Flow> {
+        if frame.kind != FrameKind::Method {
+            return None;
+        }
+        let mut ahead = frames.clone();
+        let (publish, content) = content::read_whole(frame, &mut ahead, &self.globals)?;
+        let mut context = self.context(id, frame.channel, now)?;
+        if context.globals.alarm.is_on() || context.channel().incoming.is_some() {
+            return None;
+        }
+        context.session_mut().has_published = true;
+        *frames = ahead;
+        if let Err(fault) = publish::publish(&mut context, &publish, &content) {
+            self.fail(id, frame.channel, &fault.at(content::PUBLISH), now);
+        }
+        Some(Flow::Continue)
+    }
+
+    /// Handles one frame of a connection.
+    fn frame(&mut self, id: ConnectionId, frame: &RawFrame<'_>, now: Now) -> Flow {
+        let Some(session) = self.sessions.get_mut(id) else {
+            return Flow::Close;
+        };
+        let is_of_channel = frame.channel != 0;
+        let failed = match session.stage {
+            stage @ (Stage::Closing | Stage::Closed) => return self.closing_frame(id, stage, frame),
+            Stage::Open if is_of_channel => self.channel_frame(id, frame, now).map_err(|fault| (frame.channel, fault)),
+            _ => match connection_frame(session, &self.globals.rules, &self.vhosts, frame) {
+                Ok(step) => return self.step(id, step, now),
+                Err(fault) => Err((0, fault.hardened())),
+            },
+        };
+        if let Err((number, fault)) = failed {
+            self.fail(id, number, &fault, now);
+        }
+        Flow::Continue
+    }
+
+    /// Handles bytes that are not a frame.
+    fn bad_frame(&mut self, id: ConnectionId, error: &FrameError, now: Now) -> Flow {
         match self.sessions.get(id).map(|session| session.stage) {
             Some(Stage::Closing | Stage::Closed) => Flow::Continue,
             Some(Stage::Open) => {
@@ -43,205 +124,155 @@ impl Core {
                     }
                     FrameError::BadEnd { kind, payload, end } => Fault::bad_frame_end(*kind, payload, *end),
                 };
-                self.fail(id, 0, &fault, now)
+                self.fail(id, 0, &fault, now);
+                Flow::Continue
             }
-            // Those who have not introduced themselves get no explanation.
+            // As in RabbitMQ, a client that has not logged in gets no explanation.
             Some(Stage::AwaitStartOk | Stage::AwaitTuneOk | Stage::AwaitOpen) => Flow::ClosePaused(REFUSED_PAUSE),
             None => Flow::Close,
         }
     }
 
-    /// Closes a channel or the connection over a fault.
-    pub(super) fn fail(&mut self, id: ConnectionId, number: u16, fault: &Fault, now: Now) -> Flow {
-        tracing::debug!(connection = id.0, channel = number, text = fault.reply_text(), "fault");
-        self.end_batch(id, now);
-        let (reply_code, reply_text) = (fault.code.number(), short(&fault.reply_text()));
-        let Fault { class_id, method_id, .. } = *fault;
-        let freed = if fault.is_hard {
-            let close = connection_class::Close { reply_code, reply_text, class_id, method_id };
-            self.sessions.send(id, 0, &AMQPClass::Connection(connection_class::AMQPMethod::Close(close)));
-            if let Some(session) = self.sessions.get_mut(id) {
-                session.stage = Stage::Closing;
-            }
-            self.end_channels(id, now)
-        } else {
-            let freed = self.end_channel(id, number, now);
-            if let Some(channel) = self.sessions.channel_mut(id, number) {
-                *channel = Channel::closing();
-            }
-            let close = channel_class::Close { reply_code, reply_text, class_id, method_id };
-            self.sessions.send(id, number, &AMQPClass::Channel(channel_class::AMQPMethod::Close(close)));
-            freed
-        };
-        self.deliver_all(id, freed, now);
-        Flow::Continue
-    }
-
-    /// After our `connection.close` only its answer, and the client's own close, mean anything. After the client's, only
-    /// another one does: threads that close a connection together all wait for an answer, so the client ends it.
+    /// Handles a frame of a connection that is closing. After our `connection.close` only its answer and the client's own
+    /// close matter. After the client's close only another one does: threads that close a connection together all wait
+    /// for an answer, so the client is the one to hang up.
     fn closing_frame(&mut self, id: ConnectionId, stage: Stage, frame: &RawFrame<'_>) -> Flow {
         if frame.kind != FrameKind::Method || frame.channel != 0 {
             return Flow::Continue;
         }
         match method_ids(frame.payload) {
-            Some(CLOSE_OK) if stage == Stage::Closing => Flow::Close,
-            Some(CLOSE) => {
-                self.send_close_ok(id);
+            Some(connection::CLOSE_OK) if stage == Stage::Closing => Flow::Close,
+            Some(connection::CLOSE) => {
+                self.sessions.send(id, 0, &connection::close_ok());
                 if stage == Stage::Closed { Flow::Continue } else { Flow::Close }
             }
             _ => Flow::Continue,
         }
     }
 
-    /// A frame on channel 0, or one before the connection is open.
-    fn connection_frame(&mut self, id: ConnectionId, frame: &RawFrame<'_>, now: Now) -> Result<Flow, Fault> {
-        match frame.kind {
-            FrameKind::Heartbeat if frame.channel == 0 => return Ok(Flow::Continue),
-            FrameKind::Method => {}
-            kind => return Err(Fault::unexpected_kind(kind.octet(), frame.payload)),
+    /// Does what a method of the connection class calls for.
+    fn step(&mut self, id: ConnectionId, step: Step, now: Now) -> Flow {
+        match step {
+            Step::Ignore => {}
+            Step::Send(method) => self.sessions.send(id, 0, &AMQPClass::Connection(method)),
+            Step::Refuse => return Flow::ClosePaused(REFUSED_PAUSE),
+            Step::Close => {
+                self.sessions.flush_confirms(id, now);
+                self.release(id, now);
+                if let Some(session) = self.sessions.get_mut(id) {
+                    session.stage = Stage::Closed;
+                    let (due, nonce) = (now.instant + connection::CLOSE_OK_PAUSE, session.nonce);
+                    self.sessions.pending_close_oks.push_back(PendingCloseOk { due, connection: id, nonce });
+                }
+            }
         }
-        let ids = method_ids(frame.payload).unwrap_or_default();
-        match read(frame, &self.rules.limits)? {
-            Method::Other(class) if frame.channel == 0 => match *class {
-                AMQPClass::Connection(method) => self.connection_method(id, method, now),
-                _ => self.unexpected_method(id),
-            },
-            _ => self.unexpected_method(id),
-        }
-        .map_err(|fault| fault.at_unless_set(ids))
+        Flow::Continue
     }
 
     fn channel_frame(&mut self, id: ConnectionId, frame: &RawFrame<'_>, now: Now) -> Result<(), Fault> {
-        let number = frame.channel;
         if frame.kind == FrameKind::Heartbeat {
             return Err(Fault::unexpected_kind(frame.kind.octet(), frame.payload));
         }
-        let Some(channel) = self.sessions.channel_mut(id, number) else {
-            return self.unopened_channel(id, frame);
+        if let Some(mut context) = self.context(id, frame.channel, now) {
+            return match frame.kind {
+                FrameKind::Header => content::header(&mut context, frame),
+                FrameKind::Body => content::body(&mut context, frame),
+                FrameKind::Method | FrameKind::Heartbeat => channel_method(&mut context, frame),
+            };
+        }
+        let Some(session) = self.sessions.get_mut(id) else { return Ok(()) };
+        let answer = match session.channels.get(frame.channel) {
+            None => Some(open_channel(session, &self.globals, frame)?),
+            Some(_) => channel::frame_of_closing(session, frame)?,
         };
-        if channel.is_closing {
-            return self.closing_channel_frame(id, frame);
-        }
-        match frame.kind {
-            FrameKind::Header => self.content_header(id, number, frame, now),
-            FrameKind::Body => self.content_body(id, number, frame, now),
-            FrameKind::Heartbeat => Ok(()),
-            FrameKind::Method => {
-                match channel.incoming {
-                    None => {}
-                    Some(Incoming { has_header: false, .. }) => {
-                        return Err(Fault::expected_header("non content header frame").at(PUBLISH));
-                    }
-                    Some(Incoming { has_header: true, .. }) => return Err(Fault::expected_body().at(PUBLISH)),
-                }
-                let ids = method_ids(frame.payload).unwrap_or_default();
-                self.channel_method(id, number, frame, now).map_err(|fault| fault.at_unless_set(ids))
-            }
-        }
-    }
-
-    fn channel_method(&mut self, id: ConnectionId, number: u16, frame: &RawFrame<'_>, now: Now) -> Result<(), Fault> {
-        match read(frame, &self.rules.limits)? {
-            Method::Publish(publish) => self.begin_publish(id, number, &publish),
-            Method::Ack(ack) => self.settle(id, number, ack.delivery_tag, ack.multiple, Settle::Ack, now),
-            Method::Other(class) => match *class {
-                AMQPClass::Channel(method) => self.channel_class(id, number, method, now),
-                AMQPClass::Exchange(method) => {
-                    let result = self.exchange_method(id, number, method);
-                    self.count_topology(id);
-                    result
-                }
-                AMQPClass::Queue(method) => {
-                    let result = self.queue_method(id, number, method, now);
-                    self.count_topology(id);
-                    result
-                }
-                AMQPClass::Basic(method) => self.basic_method(id, number, method, frame.payload, now),
-                AMQPClass::Confirm(method) => self.confirm_method(id, number, &method),
-                AMQPClass::Tx(method) => self.tx_method(id, number, &method, now),
-                AMQPClass::Connection(_) => Err(Fault::unimplemented_method()),
-                AMQPClass::Access(access::AMQPMethod::Request(_)) => {
-                    // Of AMQP 0-8: there is nothing to ask for any more.
-                    let ok = access::AMQPMethod::RequestOk(access::RequestOk {});
-                    self.sessions.send(id, number, &AMQPClass::Access(ok));
-                    Ok(())
-                }
-                AMQPClass::Access(access::AMQPMethod::RequestOk(_)) => Err(Fault::unimplemented_method()),
-            },
-        }
-    }
-
-    fn unopened_channel(&mut self, id: ConnectionId, frame: &RawFrame<'_>) -> Result<(), Fault> {
-        if frame.kind != FrameKind::Method {
-            return Err(Fault::expected_method());
-        }
-        let ids = method_ids(frame.payload).unwrap_or_default();
-        if ids != CHANNEL_OPEN {
-            return Err(Fault::channel_error("expected 'channel.open'").at(ids));
-        }
-        read(frame, &self.rules.limits)?;
-        let channel = Channel::open(&self.memory);
-        let session = self.session_mut(id)?;
-        let (open, max) = (session.channels.len(), session.channel_max);
-        if open >= usize::from(max) {
-            return Err(Fault::too_many_channels(open, max));
-        }
-        session.channels.insert(frame.channel, channel);
-        let open_ok = channel_class::AMQPMethod::OpenOk(channel_class::OpenOk {});
-        self.sessions.send(id, frame.channel, &AMQPClass::Channel(open_ok));
-        Ok(())
-    }
-
-    /// After our `channel.close` everything is ignored until its answer; the client's own close, which crossed ours, is
-    /// answered all the same.
-    fn closing_channel_frame(&mut self, id: ConnectionId, frame: &RawFrame<'_>) -> Result<(), Fault> {
-        if frame.kind != FrameKind::Method {
-            return Ok(());
-        }
-        match method_ids(frame.payload) {
-            Some(CHANNEL_CLOSE) => {
-                let close_ok = channel_class::AMQPMethod::CloseOk(channel_class::CloseOk {});
-                self.sessions.send(id, frame.channel, &AMQPClass::Channel(close_ok));
-            }
-            Some(CHANNEL_CLOSE_OK) => drop(self.session_mut(id)?.channels.remove(frame.channel)),
-            Some(CHANNEL_OPEN) => return Err(Fault::second_channel_open().at(CHANNEL_OPEN)),
-            _ => {}
+        if let Some(answer) = answer {
+            self.sessions.send(id, frame.channel, &AMQPClass::Channel(answer));
         }
         Ok(())
     }
 
-    fn channel_class(
-        &mut self,
-        id: ConnectionId,
-        number: u16,
-        method: channel_class::AMQPMethod,
-        now: Now,
-    ) -> Result<(), Fault> {
-        use channel_class::{AMQPMethod, CloseOk, FlowOk};
-        match method {
-            AMQPMethod::Open(_) => Err(Fault::second_channel_open()),
-            AMQPMethod::Flow(flow) if !flow.active => Err(Fault::not_implemented("active=false")),
-            AMQPMethod::Flow(_) => {
-                let ok = AMQPMethod::FlowOk(FlowOk { active: true });
-                self.sessions.send(id, number, &AMQPClass::Channel(ok));
-                Ok(())
-            }
-            AMQPMethod::Close(_) => {
-                self.end_batch(id, now);
-                let freed = self.end_channel(id, number, now);
-                self.sessions.send(id, number, &AMQPClass::Channel(AMQPMethod::CloseOk(CloseOk {})));
-                self.session_mut(id)?.channels.remove(number);
-                self.deliver_all(id, freed, now);
-                Ok(())
-            }
-            AMQPMethod::CloseOk(_) | AMQPMethod::OpenOk(_) | AMQPMethod::FlowOk(_) => {
-                Err(Fault::unimplemented_method())
-            }
-        }
+    /// The context of a frame; `None` unless its connection and its channel are open.
+    #[inline]
+    fn context(&mut self, id: ConnectionId, number: u16, now: Now) -> Option<Context<'_>> {
+        let session = self.sessions.get(id).filter(|session| session.stage == Stage::Open)?;
+        session.channels.get(number).filter(|channel| !channel.is_closing)?;
+        let vhost = self.vhosts.get_mut(session.vhost?)?;
+        Some(Context { id, number, now, vhost, sessions: &mut self.sessions, globals: &mut self.globals })
     }
 }
 
-/// A method frame's method, or the fault its bytes are.
+/// A frame on channel 0, or one before the connection is open.
+fn connection_frame(
+    session: &mut Session,
+    rules: &Rules,
+    vhosts: &[Vhost],
+    frame: &RawFrame<'_>,
+) -> Result<Step, Fault> {
+    match frame.kind {
+        FrameKind::Heartbeat if frame.channel == 0 => return Ok(Step::Ignore),
+        FrameKind::Method => {}
+        kind => return Err(Fault::unexpected_kind(kind.octet(), frame.payload)),
+    }
+    let ids = method_ids(frame.payload).unwrap_or_default();
+    match read(frame, &rules.limits)? {
+        Method::Other(class) if frame.channel == 0 => match *class {
+            AMQPClass::Connection(method) => connection::method(session, rules, vhosts, method),
+            _ => connection::unexpected_method(session),
+        },
+        _ => connection::unexpected_method(session),
+    }
+    .map_err(|fault| fault.at_unless_set(ids))
+}
+
+fn channel_method(context: &mut Context<'_>, frame: &RawFrame<'_>) -> Result<(), Fault> {
+    match context.channel().incoming {
+        None => {}
+        Some(Incoming { has_header: false, .. }) => {
+            return Err(Fault::expected_header("non content header frame").at(content::PUBLISH));
+        }
+        Some(Incoming { has_header: true, .. }) => return Err(Fault::expected_body().at(content::PUBLISH)),
+    }
+    let ids = method_ids(frame.payload).unwrap_or_default();
+    call_method(context, frame).map_err(|fault| fault.at_unless_set(ids))
+}
+
+fn call_method(context: &mut Context<'_>, frame: &RawFrame<'_>) -> Result<(), Fault> {
+    match read(frame, &context.globals.rules.limits)? {
+        Method::Publish(publish) => content::begin(context, &publish),
+        Method::Ack(ack) => settle::settle(context, ack.delivery_tag, ack.multiple, Settle::Ack),
+        Method::Other(class) => match *class {
+            AMQPClass::Channel(method) => channel::method(context, method),
+            AMQPClass::Exchange(method) => exchange::method(context, method),
+            AMQPClass::Queue(method) => queue::method(context, method),
+            AMQPClass::Basic(method) => basic::method(context, method, frame.payload),
+            AMQPClass::Confirm(method) => confirm::method(context, &method),
+            AMQPClass::Tx(method) => tx::method(context, &method),
+            AMQPClass::Connection(_) => Err(Fault::unimplemented_method()),
+            AMQPClass::Access(access::AMQPMethod::Request(_)) => {
+                // AMQP 0-9-1 keeps this method of 0-8 only so that clients may still send it.
+                let ok = access::AMQPMethod::RequestOk(access::RequestOk {});
+                context.send(&AMQPClass::Access(ok));
+                Ok(())
+            }
+            AMQPClass::Access(access::AMQPMethod::RequestOk(_)) => Err(Fault::unimplemented_method()),
+        },
+    }
+}
+
+/// A frame on a channel that is not open: only `channel.open` is valid.
+fn open_channel(session: &mut Session, globals: &Globals, frame: &RawFrame<'_>) -> Result<AMQPMethod, Fault> {
+    if frame.kind != FrameKind::Method {
+        return Err(Fault::expected_method());
+    }
+    let ids = method_ids(frame.payload).unwrap_or_default();
+    if ids != channel::OPEN {
+        return Err(Fault::channel_error("expected 'channel.open'").at(ids));
+    }
+    read(frame, &globals.rules.limits)?;
+    channel::open(session, frame.channel, &globals.memory)
+}
+
+/// The method of a method frame, or the fault of its bytes.
 fn read<'a>(frame: &RawFrame<'a>, limits: &Limits) -> Result<Method<'a>, Fault> {
     read_method(frame.payload, limits.table_depth_max).map_err(|error| match error {
         MethodError::Truncated => Fault::unknown_frame(frame.kind.octet(), frame.payload),
@@ -253,10 +284,3 @@ fn read<'a>(frame: &RawFrame<'a>, limits: &Limits) -> Result<Method<'a>, Fault> 
         }
     })
 }
-
-const CLOSE: (u16, u16) = (10, 50);
-const CLOSE_OK: (u16, u16) = (10, 51);
-const CHANNEL_OPEN: (u16, u16) = (20, 10);
-const CHANNEL_CLOSE: (u16, u16) = (20, 40);
-const CHANNEL_CLOSE_OK: (u16, u16) = (20, 41);
-const PUBLISH: (u16, u16) = (60, 40);

@@ -3,9 +3,8 @@
 //! A soft fault closes the channel, a hard one the connection. There is one constructor for each text; a text that
 //! stands here is RabbitMQ 3.10.8's own.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
-use super::access::Resource;
 use crate::wire::ReplyCode;
 
 /// A refused operation.
@@ -30,18 +29,18 @@ impl Fault {
     }
 
     /// Names the refused method.
-    pub(super) fn at(mut self, (class_id, method_id): (u16, u16)) -> Self {
+    pub(crate) fn at(mut self, (class_id, method_id): (u16, u16)) -> Self {
         (self.class_id, self.method_id) = (class_id, method_id);
         self
     }
 
     /// Names the refused method, unless that was done closer to it.
-    pub(super) fn at_unless_set(self, ids: (u16, u16)) -> Self {
+    pub(crate) fn at_unless_set(self, ids: (u16, u16)) -> Self {
         if (self.class_id, self.method_id) == (0, 0) && !self.is_of_frame { self.at(ids) } else { self }
     }
 
     /// Closes the connection: there is no channel it could close.
-    pub(super) const fn hardened(mut self) -> Self {
+    pub(crate) const fn hardened(mut self) -> Self {
         self.is_hard = true;
         self
     }
@@ -53,7 +52,7 @@ impl Fault {
     }
 
     /// `reply_text` as sent: cut to what a short string holds.
-    pub(super) fn reply_text(&self) -> String {
+    pub(crate) fn reply_text(&self) -> String {
         let mut text = format!("{} - {}", self.code.name(), self.text);
         if text.len() > SHORT_STRING_MAX {
             let end = (0..=SHORT_STRING_MAX - 3).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
@@ -63,19 +62,19 @@ impl Fault {
         text
     }
 
-    pub(super) fn no_queue(name: &str, vhost: &str) -> Self {
+    pub(crate) fn no_queue(name: &str, vhost: &str) -> Self {
         Self::soft(ReplyCode::NotFound, format!("no queue '{name}' in vhost '{vhost}'"))
     }
 
-    pub(super) fn no_exchange(name: &str, vhost: &str) -> Self {
+    pub(crate) fn no_exchange(name: &str, vhost: &str) -> Self {
         Self::soft(ReplyCode::NotFound, format!("no exchange '{name}' in vhost '{vhost}'"))
     }
 
-    pub(super) fn no_previous_queue() -> Self {
+    pub(crate) fn no_previous_queue() -> Self {
         Self::soft(ReplyCode::NotFound, "no previously declared queue")
     }
 
-    pub(super) fn locked(name: &str, vhost: &str) -> Self {
+    pub(crate) fn locked(name: &str, vhost: &str) -> Self {
         Self::soft(
             ReplyCode::ResourceLocked,
             format!(
@@ -86,7 +85,7 @@ impl Fault {
         )
     }
 
-    pub(super) fn no_get_beside_single_active(queue: &str, vhost: &str) -> Self {
+    pub(crate) fn no_get_beside_single_active(queue: &str, vhost: &str) -> Self {
         Self::soft(
             ReplyCode::ResourceLocked,
             format!(
@@ -96,7 +95,7 @@ impl Fault {
         )
     }
 
-    pub(super) fn quorum_delete(flag: &str, name: &str, vhost: &str) -> Self {
+    pub(crate) fn quorum_delete(flag: &str, name: &str, vhost: &str) -> Self {
         Self::not_implemented(format!(
             "cannot delete queue '{name}' in vhost '{vhost}'. queue.delete operations with {flag} flag set are not \
              supported by quorum queues"
@@ -104,18 +103,18 @@ impl Fault {
     }
 
     /// RabbitMQ's words for `max-queues` of a vhost.
-    pub(super) fn limit_reached(what: &str, name: &str, vhost: &str, max: usize) -> Self {
+    pub(crate) fn limit_reached(what: &str, name: &str, vhost: &str, max: usize) -> Self {
         Self::precondition(format!(
             "cannot declare {what} '{name}': {what} limit in vhost '{vhost}' ({max}) is reached"
         ))
     }
 
     /// RabbitMQ's words for `consumer_max_per_channel`.
-    pub(super) fn too_many_consumers(max: usize) -> Self {
+    pub(crate) fn too_many_consumers(max: usize) -> Self {
         Self::not_allowed(format!("reached maximum ({max}) of consumers per channel"))
     }
 
-    pub(super) fn overdue(channel: u16, limit: Duration) -> Self {
+    pub(crate) fn overdue(channel: u16, limit: Duration) -> Self {
         Self::precondition(format!(
             "delivery acknowledgement on channel {channel} timed out. Timeout value used: {} ms. This timeout value \
              can be configured, see consumers doc guide to learn more",
@@ -123,11 +122,11 @@ impl Fault {
         ))
     }
 
-    pub(super) fn precondition(text: impl Into<String>) -> Self {
+    pub(crate) fn precondition(text: impl Into<String>) -> Self {
         Self::soft(ReplyCode::PreconditionFailed, text)
     }
 
-    pub(super) fn inequivalent(
+    pub(crate) fn inequivalent(
         what: &str,
         name: &str,
         vhost: &str,
@@ -141,92 +140,92 @@ impl Fault {
         ))
     }
 
-    pub(super) fn invalid_argument(argument: &str, queue: &str, vhost: &str, why: &str) -> Self {
+    pub(crate) fn invalid_argument(argument: &str, queue: &str, vhost: &str, why: &str) -> Self {
         Self::precondition(format!("invalid arg '{argument}' for queue '{queue}' in vhost '{vhost}': {why}"))
     }
 
     /// An argument that exists, but not for this type of queue.
-    pub(super) fn argument_of_other_type(argument: &str, queue: &str, vhost: &str, module: &str) -> Self {
+    pub(crate) fn argument_of_other_type(argument: &str, queue: &str, vhost: &str, module: &str) -> Self {
         Self::precondition(format!(
             "invalid arg '{argument}' for queue '{queue}' in vhost '{vhost}' of queue type {module}"
         ))
     }
 
-    pub(super) fn invalid_argument_type(kind: &str, argument: &str, what: &str, name: &str, vhost: &str) -> Self {
+    pub(crate) fn invalid_argument_type(kind: &str, argument: &str, what: &str, name: &str, vhost: &str) -> Self {
         Self::precondition(format!("invalid type '{kind}' for arg '{argument}' in {what} '{name}' in vhost '{vhost}'"))
     }
 
-    pub(super) fn invalid_property(property: &str, queue: &str, vhost: &str) -> Self {
+    pub(crate) fn invalid_property(property: &str, queue: &str, vhost: &str) -> Self {
         Self::precondition(format!("invalid property '{property}' for queue '{queue}' in vhost '{vhost}'"))
     }
 
-    pub(super) fn invalid_expiration(expiration: &str, why: &str) -> Self {
+    pub(crate) fn invalid_expiration(expiration: &str, why: &str) -> Self {
         Self::precondition(format!("invalid expiration '{expiration}': {why}"))
     }
 
-    pub(super) fn unacceptable_header(header: &str, kind: &str) -> Self {
+    pub(crate) fn unacceptable_header(header: &str, kind: &str) -> Self {
         Self::precondition(format!("invalid message: {{unacceptable_type_in_header,\"{header}\",{kind}}}"))
     }
 
-    pub(super) fn unknown_delivery_mode(mode: u8) -> Self {
+    pub(crate) fn unknown_delivery_mode(mode: u8) -> Self {
         Self::precondition(format!("invalid message: {{delivery_mode_unknown,{mode}}}"))
     }
 
-    pub(super) fn wrong_user_id(user_id: &str, user: &str) -> Self {
+    pub(crate) fn wrong_user_id(user_id: &str, user: &str) -> Self {
         Self::precondition(format!("user_id property set to '{user_id}' but authenticated user was '{user}'"))
     }
 
-    pub(super) fn in_use(what: &str, name: &str, vhost: &str) -> Self {
+    pub(crate) fn in_use(what: &str, name: &str, vhost: &str) -> Self {
         Self::precondition(format!("{what} '{name}' in vhost '{vhost}' in use"))
     }
 
-    pub(super) fn not_empty(queue: &str, vhost: &str) -> Self {
+    pub(crate) fn not_empty(queue: &str, vhost: &str) -> Self {
         Self::precondition(format!("queue '{queue}' in vhost '{vhost}' not empty"))
     }
 
-    pub(super) fn unknown_delivery_tag(delivery_tag: u64) -> Self {
+    pub(crate) fn unknown_delivery_tag(delivery_tag: u64) -> Self {
         Self::precondition(format!("unknown delivery tag {delivery_tag}"))
     }
 
-    pub(super) fn access_refused(resource: &Resource<'_>, user: &str, vhost: &str) -> Self {
+    pub(crate) fn access_refused(resource: &impl fmt::Display, user: &str, vhost: &str) -> Self {
         Self::soft(
             ReplyCode::AccessRefused,
             format!("access to {resource} in vhost '{vhost}' refused for user '{user}'"),
         )
     }
 
-    pub(super) fn vhost_refused(vhost: &str, user: &str) -> Self {
+    pub(crate) fn vhost_refused(vhost: &str, user: &str) -> Self {
         Self::not_allowed(format!("access to vhost '{vhost}' refused for user '{user}'"))
     }
 
-    pub(super) fn reserved_name(what: &str, name: &str) -> Self {
+    pub(crate) fn reserved_name(what: &str, name: &str) -> Self {
         Self::soft(ReplyCode::AccessRefused, format!("{what} name '{name}' contains reserved prefix 'amq.*'"))
     }
 
-    pub(super) fn default_exchange() -> Self {
+    pub(crate) fn default_exchange() -> Self {
         Self::soft(ReplyCode::AccessRefused, "operation not permitted on the default exchange")
     }
 
-    pub(super) fn system_exchange(name: &str, vhost: &str) -> Self {
+    pub(crate) fn system_exchange(name: &str, vhost: &str) -> Self {
         Self::soft(
             ReplyCode::AccessRefused,
             format!("deletion of system exchange '{name}' in vhost '{vhost}' not allowed"),
         )
     }
 
-    pub(super) fn internal_exchange(name: &str, vhost: &str) -> Self {
+    pub(crate) fn internal_exchange(name: &str, vhost: &str) -> Self {
         Self::soft(ReplyCode::AccessRefused, format!("cannot publish to internal exchange '{name}' in vhost '{vhost}'"))
     }
 
-    pub(super) fn exclusive_use(queue: &str, vhost: &str) -> Self {
+    pub(crate) fn exclusive_use(queue: &str, vhost: &str) -> Self {
         Self::soft(ReplyCode::AccessRefused, format!("queue '{queue}' in vhost '{vhost}' in exclusive use"))
     }
 
-    pub(super) fn message_too_large(body_size: u64, limit: u64) -> Self {
+    pub(crate) fn message_too_large(body_size: u64, limit: u64) -> Self {
         Self::precondition(format!("message size {body_size} is larger than configured max size {limit}"))
     }
 
-    pub(super) fn authentication_refused(mechanism: &str) -> Self {
+    pub(crate) fn authentication_refused(mechanism: &str) -> Self {
         Self::hard(
             ReplyCode::AccessRefused,
             format!(
@@ -236,104 +235,104 @@ impl Fault {
         .of_frame()
     }
 
-    pub(super) fn not_allowed(text: impl Into<String>) -> Self {
+    pub(crate) fn not_allowed(text: impl Into<String>) -> Self {
         Self::hard(ReplyCode::NotAllowed, text)
     }
 
-    pub(super) fn not_implemented(text: impl Into<String>) -> Self {
+    pub(crate) fn not_implemented(text: impl Into<String>) -> Self {
         Self::hard(ReplyCode::NotImplemented, text)
     }
 
-    pub(super) fn no_stream_method(method: &str, queue: &str, vhost: &str) -> Self {
+    pub(crate) fn no_stream_method(method: &str, queue: &str, vhost: &str) -> Self {
         Self::not_implemented(format!("{method} not supported by stream queues queue '{queue}' in vhost '{vhost}'"))
     }
 
-    pub(super) fn no_prefetch(queue: &str, vhost: &str) -> Self {
+    pub(crate) fn no_prefetch(queue: &str, vhost: &str) -> Self {
         Self::precondition(format!("consumer prefetch count is not set for 'queue '{queue}' in vhost '{vhost}''"))
     }
 
-    pub(super) fn no_global_qos(queue: &str, vhost: &str) -> Self {
+    pub(crate) fn no_global_qos(queue: &str, vhost: &str) -> Self {
         Self::not_implemented(format!("queue '{queue}' in vhost '{vhost}' does not support global qos"))
     }
 
-    pub(super) fn too_many_channels(open: usize, max: u16) -> Self {
+    pub(crate) fn too_many_channels(open: usize, max: u16) -> Self {
         let text = format!("number of channels opened ({open}) has reached the negotiated channel_max ({max})");
         Self::not_allowed(text).of_frame()
     }
 
-    pub(super) fn unknown_exchange_type(kind: &str) -> Self {
+    pub(crate) fn unknown_exchange_type(kind: &str) -> Self {
         // RabbitMQ calls invalid what it knows as a word, and unknown what it does not.
         let adjective = if kind.is_empty() { "invalid" } else { "unknown" };
         Self::hard(ReplyCode::CommandInvalid, format!("{adjective} exchange type '{kind}'"))
     }
 
     /// A method that is the server's to send, or belongs on another channel.
-    pub(super) fn unimplemented_method() -> Self {
+    pub(crate) fn unimplemented_method() -> Self {
         Self::hard(ReplyCode::CommandInvalid, "unimplemented method")
     }
 
     /// A method that does not belong on channel 0, or not now.
-    pub(super) fn unexpected_when_running() -> Self {
+    pub(crate) fn unexpected_when_running() -> Self {
         Self::channel_error("unexpected method in connection state running")
     }
 
-    pub(super) fn second_channel_open() -> Self {
+    pub(crate) fn second_channel_open() -> Self {
         Self::channel_error("second 'channel.open' seen")
     }
 
-    pub(super) fn channel_error(text: impl Into<String>) -> Self {
+    pub(crate) fn channel_error(text: impl Into<String>) -> Self {
         Self::hard(ReplyCode::ChannelError, text)
     }
 
-    pub(super) fn expected_method() -> Self {
+    pub(crate) fn expected_method() -> Self {
         let text = "expected method frame, got non method frame instead";
         Self::hard(ReplyCode::UnexpectedFrame, text).of_frame()
     }
 
-    pub(super) fn expected_header(instead: &str) -> Self {
+    pub(crate) fn expected_header(instead: &str) -> Self {
         let text = format!("expected content header for class 60, got {instead} instead");
         Self::hard(ReplyCode::UnexpectedFrame, text)
     }
 
-    pub(super) fn expected_body() -> Self {
+    pub(crate) fn expected_body() -> Self {
         let text = "expected content body, got non content body frame instead";
         Self::hard(ReplyCode::UnexpectedFrame, text)
     }
 
-    pub(super) fn unexpected_kind(kind: u8, payload: &[u8]) -> Self {
+    pub(crate) fn unexpected_kind(kind: u8, payload: &[u8]) -> Self {
         Self::hard(ReplyCode::UnexpectedFrame, frame_text(kind, payload)).of_frame()
     }
 
-    pub(super) fn unknown_frame(kind: u8, payload: &[u8]) -> Self {
+    pub(crate) fn unknown_frame(kind: u8, payload: &[u8]) -> Self {
         Self::frame_error(format!("{}: unknown_frame", frame_text(kind, payload)))
     }
 
-    pub(super) fn frame_too_large(kind: u8, payload_bytes: u32, limit_bytes: u32) -> Self {
+    pub(crate) fn frame_too_large(kind: u8, payload_bytes: u32, limit_bytes: u32) -> Self {
         let text = frame_text(kind, &[]);
         Self::frame_error(format!("{text}: {{frame_too_large,{payload_bytes},{limit_bytes}}}"))
     }
 
-    pub(super) fn bad_frame_end(kind: u8, payload: &[u8], end: u8) -> Self {
+    pub(crate) fn bad_frame_end(kind: u8, payload: &[u8], end: u8) -> Self {
         let text = frame_text(kind, payload);
         let why = erlang_pair(text.len() + 2, "invalid_frame_end_marker", &end.to_string());
         Self::frame_error(format!("{text}: {why}"))
     }
 
-    pub(super) fn body_too_long(more: u64) -> Self {
+    pub(crate) fn body_too_long(more: u64) -> Self {
         Self::frame_error(format!("{more} bytes of body more than the content header announced"))
     }
 
     /// Arguments of a known method that are not what they should be.
-    pub(super) fn undecodable(arguments: &[u8]) -> Self {
+    pub(crate) fn undecodable(arguments: &[u8]) -> Self {
         // RabbitMQ writes these, and only these, as numbers even where they are text.
         Self::hard(ReplyCode::FrameError, format!("cannot decode <<{}>>", erlang_numbers(arguments)))
     }
 
-    pub(super) fn syntax_error(text: impl Into<String>) -> Self {
+    pub(crate) fn syntax_error(text: impl Into<String>) -> Self {
         Self::hard(ReplyCode::SyntaxError, text)
     }
 
-    pub(super) fn connection_forced(text: impl Into<String>) -> Self {
+    pub(crate) fn connection_forced(text: impl Into<String>) -> Self {
         Self::hard(ReplyCode::ConnectionForced, text).of_frame()
     }
 
@@ -368,7 +367,7 @@ fn erlang_numbers(bytes: &[u8]) -> String {
 }
 
 /// `{name,value}` as Erlang prints it behind `column` other characters: on two lines where one would be too long.
-pub(super) fn erlang_pair(column: usize, name: &str, value: &str) -> String {
+pub(crate) fn erlang_pair(column: usize, name: &str, value: &str) -> String {
     if column + name.len() + value.len() + 3 < ERLANG_COLUMNS {
         return format!("{{{name},{value}}}");
     }

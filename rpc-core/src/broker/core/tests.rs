@@ -8,7 +8,11 @@ mod limits;
 mod memory;
 mod overdue;
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use amq_protocol::{
     frame::WriteContext,
@@ -19,7 +23,7 @@ use bytes::BytesMut;
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::{Decoder, FrameKind, Method, RawFrame, read_method, table::DEPTH_MAX};
+use crate::wire::{Batch, Decoder, FrameError, FrameKind, Method, RawFrame, read_method, table::DEPTH_MAX};
 
 /// A broker, its clock, and what each client has been sent and not looked at yet.
 struct Bench {

@@ -5,7 +5,8 @@ use amq_protocol::{
     types::AMQPValue,
 };
 
-use super::{super::access::Right, *};
+use super::*;
+use crate::broker::core::session::access::Right;
 use Right::{Configure, Read, Write};
 
 /// A method, and all the rights it needs: `(right, name)`, queues and exchanges alike.

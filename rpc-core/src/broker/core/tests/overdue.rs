@@ -1,7 +1,5 @@
 //! Deliveries that nobody acknowledges in time.
 
-use std::time::Duration;
-
 use amq_protocol::protocol::tx;
 
 use super::*;

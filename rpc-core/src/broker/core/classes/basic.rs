@@ -1,0 +1,132 @@
+//! The basic class, except for the methods with a file of their own: consume and cancel, publish, and the settling ones.
+
+use amq_protocol::protocol::{
+    AMQPClass,
+    basic::{AMQPMethod, Get, GetEmpty, Qos, QosOk, RecoverOk},
+};
+
+use crate::{
+    broker::core::{
+        classes::{
+            consume::{cancel, consume},
+            settle::{recover, settle},
+        },
+        context::Context,
+        fault::Fault,
+        session::{
+            access::{Resource, Right},
+            channel::Settle,
+            output::{Extra, Got},
+            unacked::Delivered,
+        },
+        vhost::message::Entry,
+    },
+    routing::QueueId,
+};
+
+/// Handles a method of this class; `payload` is its frame's.
+pub(crate) fn method(context: &mut Context<'_>, method: AMQPMethod, payload: &[u8]) -> Result<(), Fault> {
+    let nacked = |requeue: bool| if requeue { Settle::Requeue } else { Settle::Reject };
+    match method {
+        AMQPMethod::Qos(qos) => self::qos(context, &qos, payload),
+        AMQPMethod::Consume(consume) => self::consume(context, &consume),
+        AMQPMethod::Cancel(cancel) => {
+            self::cancel(context, cancel);
+            Ok(())
+        }
+        AMQPMethod::Get(get) => self::get(context, &get),
+        AMQPMethod::Nack(nack) => settle(context, nack.delivery_tag, nack.multiple, nacked(nack.requeue)),
+        AMQPMethod::Reject(reject) => settle(context, reject.delivery_tag, false, nacked(reject.requeue)),
+        AMQPMethod::Recover(recover) => {
+            let freed = self::recover(context, recover.requeue)?;
+            context.send(&AMQPClass::Basic(AMQPMethod::RecoverOk(RecoverOk {})));
+            context.deliver_all(freed);
+            Ok(())
+        }
+        AMQPMethod::RecoverAsync(recover) => {
+            let freed = self::recover(context, recover.requeue)?;
+            context.deliver_all(freed);
+            Ok(())
+        }
+        _ => Err(Fault::unimplemented_method()),
+    }
+}
+
+fn qos(context: &mut Context<'_>, qos: &Qos, payload: &[u8]) -> Result<(), Fault> {
+    // amq-protocol drops prefetch_size, which follows the ids.
+    let size = payload.get(4..).and_then(<[u8]>::first_chunk).map_or(0, |size| u32::from_be_bytes(*size));
+    if size != 0 {
+        return Err(Fault::not_implemented(format!("prefetch_size!=0 ({size})")));
+    }
+    let channel = context.channel_mut();
+    if qos.global {
+        channel.global_prefetch_count = qos.prefetch_count;
+    } else {
+        channel.prefetch_count = qos.prefetch_count;
+    }
+    // A wider window of the channel takes effect at once.
+    let keys = if qos.global { channel.consumed_queues() } else { Vec::new() };
+    context.send(&AMQPClass::Basic(AMQPMethod::QosOk(QosOk {})));
+    context.deliver_all(keys);
+    Ok(())
+}
+
+fn get(context: &mut Context<'_>, get: &Get) -> Result<(), Fault> {
+    let name = context.queue_name(get.queue.as_str())?;
+    context.authorize(Right::Read, Resource::Queue(&name))?;
+    let vhost = &*context.vhost;
+    let key = vhost.accessible(&name, context.id)?;
+    if let Some(queue) = vhost.queues.get(&key) {
+        if queue.stream.is_some() {
+            return Err(Fault::no_stream_method("basic.get", &name, &vhost.name));
+        }
+        if queue.arguments.is_quorum && queue.arguments.single_active_consumer {
+            return Err(Fault::no_get_beside_single_active(&name, &vhost.name));
+        }
+    }
+    match take_ready(context, key) {
+        Some(entry) => {
+            send_got(context, key, entry, get.no_ack);
+            note_taken(context, key);
+        }
+        None => {
+            note_taken(context, key);
+            context.send(&AMQPClass::Basic(AMQPMethod::GetEmpty(GetEmpty {})));
+        }
+    }
+    Ok(())
+}
+
+/// Takes the next message out of a queue, and drops expired ones around it.
+fn take_ready(context: &mut Context<'_>, key: QueueId) -> Option<Entry> {
+    let Context { now, vhost, .. } = context;
+    vhost.drop_expired(key, *now);
+    let queue = vhost.queues.get_mut(&key)?;
+    queue.last_used = now.instant;
+    let entry = queue.pop()?;
+    // The next message may have expired, and must not be counted in `basic.get-ok`.
+    vhost.drop_expired(key, *now);
+    Some(entry)
+}
+
+fn send_got(context: &mut Context<'_>, key: QueueId, entry: Entry, no_ack: bool) {
+    let (vhost, channel) = context.vhost_and_channel();
+    let Some(queue) = vhost.queues.get_mut(&key) else { return };
+    let kept = entry.clone();
+    let delivery_tag = if no_ack {
+        channel.tag_settled()
+    } else {
+        queue.unacked += 1;
+        channel.tag_unacked(Delivered { queue: key, entry, slot: None, delivery_tag: 0 })
+    };
+    let message_count = u32::try_from(queue.ready_count()).unwrap_or(u32::MAX);
+    let extra = if queue.arguments.is_quorum { Extra::DeliveryCount } else { Extra::Nothing };
+    let got = Got { entry: &kept, delivery_tag, message_count, extra };
+    context.sessions.send_got(context.id, context.number, &got);
+}
+
+/// Resets the timer of a queue that messages were taken out of, and routes the expired ones.
+fn note_taken(context: &mut Context<'_>, key: QueueId) {
+    context.vhost.set_timer(key);
+    context.vhost.route_dead(context.now, context.sessions);
+}

@@ -1,0 +1,246 @@
+//! The connection class: start, tune, open, close.
+//!
+//! ```text
+//!  start ─► start-ok: login ─► tune ─► tune-ok ─► open: vhost ─► open-ok … close ─► close-ok
+//! ```
+
+use std::time::Duration;
+
+use amq_protocol::{
+    protocol::{
+        AMQPClass,
+        connection::{AMQPMethod, CloseOk, Open, OpenOk, Start, StartOk, Tune, TuneOk, UpdateSecretOk},
+    },
+    types::{AMQPValue, FieldTable, parsing},
+};
+
+use crate::{
+    broker::core::{
+        fault::Fault,
+        interface::Peer,
+        rules::Rules,
+        session::{Capabilities, Session, Stage, access::User},
+        vhost::Vhost,
+    },
+    wire::FRAME_MIN_SIZE,
+};
+
+/// The reaction to a method of this class.
+#[derive(Debug)]
+pub(crate) enum Step {
+    Ignore,
+    Send(AMQPMethod),
+    /// Close the socket after a pause, without an explanation.
+    Refuse,
+    /// Release everything the connection holds, and answer its `connection.close`.
+    Close,
+}
+
+/// The first method that a client is sent.
+pub(crate) fn start(peer: &Peer, version_0_8: bool) -> AMQPClass {
+    let (version_major, version_minor) = if version_0_8 { (8, 0) } else { (0, 9) };
+    let mut mechanisms = "AMQPLAIN PLAIN".to_owned();
+    if peer.certificate_name.is_some() {
+        mechanisms.push(' ');
+        mechanisms.push_str(EXTERNAL);
+    }
+    AMQPClass::Connection(AMQPMethod::Start(Start {
+        version_major,
+        version_minor,
+        server_properties: server_properties(version_0_8),
+        mechanisms: mechanisms.into(),
+        locales: "en_US".into(),
+    }))
+}
+
+/// Handles a method of this class.
+pub(crate) fn method(
+    session: &mut Session,
+    rules: &Rules,
+    vhosts: &[Vhost],
+    method: AMQPMethod,
+) -> Result<Step, Fault> {
+    match (session.stage, method) {
+        (Stage::AwaitStartOk, AMQPMethod::StartOk(start_ok)) => self::start_ok(session, rules, &start_ok),
+        (Stage::AwaitTuneOk, AMQPMethod::TuneOk(tune_ok)) => Ok(self::tune_ok(session, rules, &tune_ok)),
+        (Stage::AwaitOpen, AMQPMethod::Open(open)) => self::open(session, rules, vhosts, &open),
+        (_, AMQPMethod::Close(_)) => Ok(Step::Close),
+        (Stage::Open, AMQPMethod::UpdateSecret(_)) => Ok(Step::Send(AMQPMethod::UpdateSecretOk(UpdateSecretOk {}))),
+        _ => unexpected_method(session),
+    }
+}
+
+/// A method that does not fit the stage. RabbitMQ tells a logged-in client the reason, and disconnects any other after a
+/// pause.
+pub(crate) fn unexpected_method(session: &Session) -> Result<Step, Fault> {
+    match session.stage {
+        Stage::Open => Err(Fault::unexpected_when_running()),
+        _ => Ok(Step::Refuse),
+    }
+}
+
+/// The answer to `connection.close`.
+pub(crate) const fn close_ok() -> AMQPClass {
+    AMQPClass::Connection(AMQPMethod::CloseOk(CloseOk {}))
+}
+
+fn start_ok(session: &mut Session, rules: &Rules, start_ok: &StartOk) -> Result<Step, Fault> {
+    let mechanism = start_ok.mechanism.as_str();
+    let capabilities = Capabilities::read(&start_ok.client_properties);
+    let Some(claim) = claim(mechanism, start_ok.response.as_bytes(), &session.peer) else {
+        return Ok(Step::Refuse);
+    };
+    let Some((name, user)) = log_in(rules, mechanism, claim, &session.peer) else {
+        if capabilities.authentication_failure_close {
+            return Err(Fault::authentication_refused(mechanism));
+        }
+        return Ok(Step::Refuse);
+    };
+    session.capabilities = capabilities;
+    session.client_name = client_name(&start_ok.client_properties);
+    session.user = name;
+    session.is_impersonator = user.tags.contains("impersonator");
+    session.stage = Stage::AwaitTuneOk;
+    Ok(Step::Send(AMQPMethod::Tune(Tune {
+        channel_max: rules.channel_max,
+        frame_max: rules.frame_max,
+        heartbeat: rules.heartbeat_s,
+    })))
+}
+
+/// The user of a claim, if the claim is true. Otherwise only the log says what is wrong with it.
+fn log_in<'a>(rules: &'a Rules, mechanism: &str, claim: Option<Claim>, peer: &Peer) -> Option<(String, &'a User)> {
+    let Some((name, password)) = claim else {
+        tracing::warn!(mechanism, "login refused: neither the response nor the certificate names a user");
+        return None;
+    };
+    let user = rules.users.get(&name).filter(|user| password.is_none_or(|password| user.proves(&password)));
+    let Some(user) = user else {
+        tracing::warn!(mechanism, user = name, "login refused: wrong user or password");
+        return None;
+    };
+    if user.is_loopback_only && !peer.is_loopback {
+        tracing::warn!(mechanism, user = name, "login refused: the user can only connect via localhost");
+        return None;
+    }
+    Some((name, user))
+}
+
+fn tune_ok(session: &mut Session, rules: &Rules, tune_ok: &TuneOk) -> Step {
+    let TuneOk { channel_max, frame_max, heartbeat } = *tune_ok;
+    let is_agreed =
+        (1..=rules.channel_max).contains(&channel_max) && (FRAME_MIN_SIZE..=rules.frame_max).contains(&frame_max);
+    if !is_agreed {
+        tracing::warn!(channel_max, frame_max, "tune-ok asks for more than tune offered");
+        return Step::Refuse;
+    }
+    session.channel_max = channel_max;
+    session.frame_max = frame_max;
+    session.heartbeat_s = heartbeat;
+    session.stage = Stage::AwaitOpen;
+    Step::Ignore
+}
+
+fn open(session: &mut Session, rules: &Rules, vhosts: &[Vhost], open: &Open) -> Result<Step, Fault> {
+    let name = open.virtual_host.as_str();
+    let Some(vhost) = vhosts.iter().position(|vhost| &*vhost.name == name) else {
+        return Err(Fault::not_allowed(format!("vhost {name} not found")).at(OPEN));
+    };
+    let Some(access) = rules.users.get(&session.user).and_then(|user| user.access(name)) else {
+        return Err(Fault::vhost_refused(name, &session.user).at(OPEN));
+    };
+    session.access = access;
+    session.vhost = Some(vhost);
+    session.stage = Stage::Open;
+    Ok(Step::Send(AMQPMethod::OpenOk(OpenOk {})))
+}
+
+/// The user that a client claims to be, and its password, unless a certificate has already proved the claim.
+type Claim = (String, Option<String>);
+
+/// Reads the response of a mechanism. `None` for an unknown mechanism, `Some(None)` if the response names no user.
+#[allow(clippy::option_option)]
+fn claim(mechanism: &str, response: &[u8], peer: &Peer) -> Option<Option<Claim>> {
+    let with_password = |(user, password)| (user, Some(password));
+    match mechanism {
+        "PLAIN" => Some(plain(response).map(with_password)),
+        "AMQPLAIN" => Some(amqplain(response).map(with_password)),
+        EXTERNAL => Some(peer.certificate_name.clone().map(|user| (user, None))),
+        _ => None,
+    }
+}
+
+/// The client's name for the connection.
+fn client_name(properties: &FieldTable) -> String {
+    match properties.inner().get("connection_name") {
+        Some(AMQPValue::LongString(name)) => String::from_utf8_lossy(name.as_bytes()).into_owned(),
+        _ => String::new(),
+    }
+}
+
+fn plain(response: &[u8]) -> Option<(String, String)> {
+    let mut parts = response.splitn(3, |byte| *byte == 0).skip(1).map(|part| String::from_utf8(part.to_vec()));
+    match (parts.next(), parts.next()) {
+        (Some(Ok(user)), Some(Ok(password))) => Some((user, password)),
+        _ => None,
+    }
+}
+
+fn amqplain(response: &[u8]) -> Option<(String, String)> {
+    // A field table without its length.
+    let mut table = u32::try_from(response.len()).unwrap_or(u32::MAX).to_be_bytes().to_vec();
+    table.extend_from_slice(response);
+    let (_, table) = parsing::parse_field_table(&table[..]).ok()?;
+    let text = |name: &str| match table.inner().get(name) {
+        Some(AMQPValue::LongString(text)) => String::from_utf8(text.as_bytes().to_vec()).ok(),
+        _ => None,
+    };
+    text("LOGIN").zip(text("PASSWORD"))
+}
+
+/// Clients enable features by these capabilities, so only working ones are listed. Some test suites require the product
+/// to be `RabbitMQ`.
+fn server_properties(version_0_8: bool) -> FieldTable {
+    let mut capabilities = FieldTable::default();
+    if !version_0_8 {
+        for capability in CAPABILITIES {
+            capabilities.insert(capability.into(), AMQPValue::Boolean(true));
+        }
+    }
+    let mut properties = FieldTable::default();
+    let text = |text: &str| AMQPValue::LongString(text.into());
+    properties.insert("capabilities".into(), AMQPValue::FieldTable(capabilities));
+    properties.insert("cluster_name".into(), text("rpc-core@localhost"));
+    properties.insert("copyright".into(), text("the rpc-core developers"));
+    properties.insert("information".into(), text("rpc-core's bundled broker"));
+    properties.insert("platform".into(), text("Rust"));
+    properties.insert("product".into(), text("RabbitMQ"));
+    properties.insert("version".into(), text(COMPATIBLE_VERSION));
+    properties
+}
+
+const CAPABILITIES: [&str; 9] = [
+    "publisher_confirms",
+    "exchange_exchange_bindings",
+    "basic.nack",
+    "consumer_cancel_notify",
+    "connection.blocked",
+    "consumer_priorities",
+    "authentication_failure_close",
+    "per_consumer_qos",
+    "direct_reply_to",
+];
+
+/// Offered only to clients whose certificate was verified.
+const EXTERNAL: &str = "EXTERNAL";
+
+/// The RabbitMQ version whose behaviour this broker reproduces.
+const COMPATIBLE_VERSION: &str = "3.10.8";
+
+const OPEN: (u16, u16) = (10, 40);
+pub(crate) const CLOSE: (u16, u16) = (10, 50);
+pub(crate) const CLOSE_OK: (u16, u16) = (10, 51);
+
+/// RabbitMQ ends a connection's channels before it answers `connection.close`, which takes it 3 to 40 ms. Some clients
+/// fail if the answer arrives before their own clean-up (aiormq 7.2).
+pub(crate) const CLOSE_OK_PAUSE: Duration = Duration::from_millis(2);

@@ -1,0 +1,172 @@
+//! `basic.consume` and `basic.cancel`.
+
+use amq_protocol::protocol::{
+    AMQPClass,
+    basic::{AMQPMethod, Cancel, CancelOk, Consume, ConsumeOk},
+};
+use bytes::Bytes;
+
+use crate::broker::core::{
+    context::Context,
+    fault::Fault,
+    interface::Now,
+    names::short,
+    session::{
+        access::{Resource, Right},
+        channel::{Channel, ChannelConsumer},
+        reply_address::DIRECT_REPLY_TO,
+    },
+    vhost::{
+        field_values::{integer_of, type_name},
+        queue::{Consumer, Queue},
+        stream::{Start, Stream},
+    },
+};
+
+/// Handles `basic.consume`.
+pub(crate) fn consume(context: &mut Context<'_>, consume: &Consume) -> Result<(), Fault> {
+    let tag = match consume.consumer_tag.as_str() {
+        "" => context.globals.random.name("amq.ctag-"),
+        tag => tag.to_owned(),
+    };
+    if consume.queue.as_str() == DIRECT_REPLY_TO {
+        consume_direct_replies(context.channel_mut(), consume, &tag)?;
+        send_consume_ok(context, consume, &tag);
+        return Ok(());
+    }
+    let name = context.queue_name(consume.queue.as_str())?;
+    check_channel(context, &tag)?;
+    context.authorize(Right::Read, Resource::Queue(&name))?;
+    let ((connection, number), now) = (context.place(), context.now);
+    let key = context.vhost.accessible(&name, connection)?;
+    let (vhost, channel) = context.vhost_and_channel();
+    let Some(queue) = vhost.queues.get_mut(&key) else {
+        return Err(Fault::no_queue(&name, &vhost.name));
+    };
+    let Terms { priority, exclusive, offset } = check_queue(queue, channel, consume, &vhost.name, now)?;
+    let tag_bytes = Bytes::copy_from_slice(tag.as_bytes());
+    let prefetch_count = channel.prefetch_count;
+    let slot = channel.add_consumer(ChannelConsumer::new(tag_bytes.clone(), key, consume.no_ack, prefetch_count));
+    queue.add_consumer(Consumer {
+        connection,
+        channel: number,
+        tag: tag_bytes,
+        slot,
+        priority,
+        exclusive,
+        offset,
+        is_blocked: false,
+    });
+    queue.last_used = now.instant;
+    send_consume_ok(context, consume, &tag);
+    context.deliver_all(vec![key]);
+    Ok(())
+}
+
+/// Handles `basic.cancel`.
+pub(crate) fn cancel(context: &mut Context<'_>, cancel: Cancel) {
+    let channel = context.channel_mut();
+    let tag = cancel.consumer_tag.as_str().as_bytes();
+    if channel.direct_replies.as_deref() == Some(tag) {
+        channel.direct_replies = None;
+    }
+    let removed = channel.consumer_slot(tag).and_then(|slot| channel.remove_consumer(slot));
+    if !cancel.nowait {
+        let ok = AMQPMethod::CancelOk(CancelOk { consumer_tag: cancel.consumer_tag });
+        context.send(&AMQPClass::Basic(ok));
+    }
+    if let Some(consumer) = removed {
+        let Context { id, number, now, vhost, sessions, .. } = context;
+        vhost.remove_consumer(consumer.queue, (*id, *number, &consumer.tag), *now, sessions);
+        // With a single active consumer, the next in line takes over.
+        context.deliver_all(vec![consumer.queue]);
+    }
+}
+
+/// Makes the channel receive the direct replies to its messages.
+fn consume_direct_replies(channel: &mut Channel, consume: &Consume, tag: &str) -> Result<(), Fault> {
+    if !consume.no_ack {
+        return Err(Fault::precondition("reply consumer cannot acknowledge"));
+    }
+    if channel.direct_replies.is_some() {
+        return Err(Fault::precondition("reply consumer already set"));
+    }
+    channel.direct_replies = Some(Bytes::copy_from_slice(tag.as_bytes()));
+    Ok(())
+}
+
+fn send_consume_ok(context: &mut Context<'_>, consume: &Consume, tag: &str) {
+    if !consume.nowait {
+        let ok = AMQPMethod::ConsumeOk(ConsumeOk { consumer_tag: short(tag) });
+        context.send(&AMQPClass::Basic(ok));
+    }
+}
+
+/// Refuses a consumer tag that is taken, and one consumer too many on the channel.
+fn check_channel(context: &Context<'_>, tag: &str) -> Result<(), Fault> {
+    let channel = context.channel();
+    if channel.consumer_slot(tag.as_bytes()).is_some() {
+        return Err(Fault::not_allowed(format!("attempt to reuse consumer tag '{tag}'")));
+    }
+    let consumers_max = context.globals.rules.limits.consumers_per_channel_max;
+    if channel.consumers().count() >= consumers_max {
+        return Err(Fault::too_many_consumers(consumers_max));
+    }
+    Ok(())
+}
+
+/// How a consumer reads from its queue.
+struct Terms {
+    priority: i64,
+    exclusive: bool,
+    /// The first offset to read, in a stream.
+    offset: u64,
+}
+
+/// Refuses a consumer that its queue cannot serve.
+fn check_queue(queue: &Queue, channel: &Channel, consume: &Consume, vhost: &str, now: Now) -> Result<Terms, Fault> {
+    // RabbitMQ's quorum queues and streams ignore the flag.
+    let exclusive = consume.exclusive && !queue.arguments.is_quorum && queue.stream.is_none();
+    let is_taken = queue.consumers().iter().any(|consumer| consumer.exclusive);
+    // RabbitMQ regards an exclusive consumer and a single active one as a contradiction.
+    let is_shared = !queue.consumers().is_empty() || queue.arguments.single_active_consumer;
+    if is_taken || (exclusive && is_shared) {
+        return Err(Fault::exclusive_use(&queue.name, vhost));
+    }
+    let priority = priority(consume, queue, vhost)?;
+    if queue.arguments.is_quorum && channel.global_prefetch_count != 0 {
+        return Err(Fault::no_global_qos(&queue.name, vhost));
+    }
+    let offset = match &queue.stream {
+        None => 0,
+        Some(_) if channel.prefetch_count == 0 => return Err(Fault::no_prefetch(&queue.name, vhost)),
+        Some(_) if consume.no_ack => {
+            return Err(Fault::no_stream_method("automatic acknowledgement", &queue.name, vhost));
+        }
+        Some(stream) => offset(consume, stream, now)
+            .ok_or_else(|| Fault::invalid_argument(STREAM_OFFSET, &queue.name, vhost, "invalid_offset"))?,
+    };
+    Ok(Terms { priority, exclusive, offset })
+}
+
+/// A consumer's priority, 0 by default.
+fn priority(consume: &Consume, queue: &Queue, vhost: &str) -> Result<i64, Fault> {
+    if consume.arguments.contains_key(STREAM_OFFSET) && queue.stream.is_none() {
+        return Err(Fault::argument_of_other_type(STREAM_OFFSET, &queue.name, vhost, queue.arguments.module()));
+    }
+    match consume.arguments.inner().get("x-priority") {
+        None => Ok(0),
+        Some(value) => integer_of(value).ok_or_else(|| {
+            let why = format!("\"expected integer, got {}\"", type_name(value));
+            Fault::invalid_argument("x-priority", &queue.name, vhost, &why)
+        }),
+    }
+}
+
+/// The offset that a consumer of a stream starts at; `None` for a malformed `x-stream-offset`.
+fn offset(consume: &Consume, stream: &Stream, now: Now) -> Option<u64> {
+    Some(stream.offset_of(Start::read(consume.arguments.inner().get(STREAM_OFFSET), now)?))
+}
+
+/// Where a consumer of a stream starts.
+const STREAM_OFFSET: &str = "x-stream-offset";

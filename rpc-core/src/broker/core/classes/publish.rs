@@ -1,0 +1,221 @@
+//! `basic.publish`: a whole message is checked, routed and queued.
+
+use std::{borrow::Cow, sync::Arc};
+
+use crate::{
+    broker::core::{
+        classes::publish_properties::Requests,
+        context::Context,
+        fault::Fault,
+        limits::memory::Held,
+        names::text_of,
+        probes::injected::PublishFault,
+        session::{
+            Session,
+            access::{Access, Resource, Right},
+            channel::{Mode, Routable, Transaction},
+            reply_address::{DIRECT_REPLY_TO, ReplyAddress, reply_token_of},
+        },
+        vhost::{MessageHeaders, Vhost, message::Message},
+    },
+    routing::{ExchangeKind, QueueId},
+    wire::{Content, PropertyReader, PropertyWriter, Publish},
+};
+
+/// Checks a whole message, routes it, and puts it into its queues or into the channel's transaction.
+pub(crate) fn publish(context: &mut Context<'_>, publish: &Publish<'_>, content: &Content<'_>) -> Result<(), Fault> {
+    if publish.immediate {
+        return Err(Fault::not_implemented("immediate=true"));
+    }
+    let session = context.session();
+    let exchange = if publish.exchange.is_empty() { Cow::Borrowed("") } else { text_of(publish.exchange) };
+    authorize(context.vhost, session, &exchange, publish.routing_key)?;
+    let reader = PropertyReader::new(content.properties);
+    let requests = if reader.concerns_broker() { Requests::read(reader, session)? } else { Requests::default() };
+    let reply_to = reply_address(context, reader)?;
+    let mode = &context.channel().mode;
+    let (is_confirmed, is_transaction) = (matches!(mode, Mode::Confirm), matches!(mode, Mode::Transaction(_)));
+    let message = Arc::new(message(context, publish, content, &requests, reply_to.as_deref()));
+    let is_taken = match injected_fault(context, publish.mandatory, is_confirmed) {
+        Some(PublishFault::Return) => {
+            context.sessions.send_return(context.id, context.number, &message, context.now);
+            true
+        }
+        Some(PublishFault::Nack) => false,
+        None => {
+            let targets = route(context, publish, &exchange, requests.copy_keys(), &message)?;
+            hand_in(context, targets, message, publish.mandatory, is_transaction)?
+        }
+    };
+    if is_confirmed {
+        context.sessions.confirm(context.id, context.number, is_taken, context.now);
+    }
+    Ok(())
+}
+
+/// Returns a mandatory message without queues, and puts any other into its queues. Returns false if a queue refuses it.
+pub(crate) fn queue_up(context: &mut Context<'_>, routable: &Routable) -> bool {
+    let Context { id, number, now, vhost, sessions, .. } = context;
+    let Routable { message, queues, mandatory } = routable;
+    // Queues may have been deleted while the transaction was open.
+    if *mandatory && !queues.iter().any(|key| vhost.queues.contains_key(key)) {
+        sessions.send_return(*id, *number, message, *now);
+    }
+    let mut is_taken = true;
+    for key in queues {
+        is_taken &= vhost.enqueue(*key, message, *now, sessions);
+    }
+    vhost.route_dead(*now, sessions);
+    is_taken
+}
+
+/// The queues of a message.
+enum Targets {
+    One(QueueId),
+    Several(Vec<QueueId>),
+    /// The message was a direct reply, and is on its way.
+    DirectReply,
+}
+
+/// Finds the queues of a message. A direct reply is delivered, because no queue holds it.
+#[inline]
+fn route(
+    context: &mut Context<'_>,
+    publish: &Publish<'_>,
+    exchange: &str,
+    copy_keys: &[String],
+    message: &Message,
+) -> Result<Targets, Fault> {
+    // The usual case, a queue by its name, needs no more than one look-up.
+    if let (b"", []) = (publish.exchange, copy_keys)
+        && let Some(key) = context.vhost.names.get(publish.routing_key)
+    {
+        return Ok(Targets::One(*key));
+    }
+    let Context { id, number, now, vhost, sessions, .. } = context;
+    let routing_key = text_of(publish.routing_key);
+    if exchange.is_empty()
+        && let Some(token) = reply_token_of(&routing_key)
+    {
+        let is_delivered = ReplyAddress::parse(token).is_some_and(|to| sessions.deliver_reply(&to, message));
+        if publish.mandatory && !is_delivered {
+            sessions.send_return(*id, *number, message, *now);
+        }
+        return Ok(Targets::DirectReply);
+    }
+    let headers = MessageHeaders(message.properties());
+    let routed = if copy_keys.is_empty() {
+        vhost.route(exchange, &[&routing_key], &headers, &mut sessions.work)
+    } else {
+        let keys: Vec<_> = std::iter::once(&*routing_key).chain(copy_keys.iter().map(|key| &**key)).collect();
+        vhost.route(exchange, &keys, &headers, &mut sessions.work)
+    };
+    match routed {
+        None => Err(Fault::no_exchange(exchange, &vhost.name)),
+        Some([key]) => Ok(Targets::One(*key)),
+        Some(several) => Ok(Targets::Several(several.to_vec())),
+    }
+}
+
+/// Puts a message into its queues, or into the channel's transaction. Returns false if a queue refuses it.
+#[inline]
+fn hand_in(
+    context: &mut Context<'_>,
+    targets: Targets,
+    message: Arc<Message>,
+    mandatory: bool,
+    is_transaction: bool,
+) -> Result<bool, Fault> {
+    let queues = match targets {
+        Targets::DirectReply => return Ok(true),
+        Targets::One(key) if !is_transaction => {
+            let Context { now, vhost, sessions, .. } = context;
+            let is_taken = vhost.enqueue(key, &message, *now, sessions);
+            vhost.route_dead(*now, sessions);
+            return Ok(is_taken);
+        }
+        Targets::One(key) => vec![key],
+        Targets::Several(queues) => queues,
+    };
+    let routable = Routable { message, queues, mandatory };
+    let copies_max = context.globals.rules.limits.transaction_max;
+    match &mut context.channel_mut().mode {
+        Mode::Transaction(transaction) => hold(transaction, routable, copies_max).map(|()| true),
+        Mode::Plain | Mode::Confirm => Ok(queue_up(context, &routable)),
+    }
+}
+
+/// Keeps a message until its transaction is committed.
+fn hold(transaction: &mut Transaction, routable: Routable, copies_max: usize) -> Result<(), Fault> {
+    transaction.copies += routable.queues.len().max(1);
+    if transaction.copies > copies_max {
+        let text = format!("the limit of {copies_max} messages in a transaction is reached");
+        return Err(Fault::precondition(text));
+    }
+    transaction.publishes.push(routable);
+    Ok(())
+}
+
+/// Refuses an exchange that does not exist, or that the connection may not publish to.
+#[inline]
+fn authorize(vhost: &Vhost, session: &Session, exchange: &str, routing_key: &[u8]) -> Result<(), Fault> {
+    let may_write = |resource| session.authorize(Right::Write, resource, &vhost.name);
+    may_write(Resource::Exchange(exchange))?;
+    // The default exchange always exists, and is no topic exchange.
+    if exchange.is_empty() {
+        return Ok(());
+    }
+    match vhost.router.exchange(exchange) {
+        None => Err(Fault::no_exchange(exchange, &vhost.name)),
+        Some(options) if options.internal => Err(Fault::internal_exchange(exchange, &vhost.name)),
+        // For a user with all rights the routing key need not be decoded.
+        Some(options) if matches!(session.access, Access::Limited(_)) && options.kind == ExchangeKind::Topic => {
+            may_write(Resource::Topic { exchange, routing_key: &text_of(routing_key) })
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// The address that replaces `amq.rabbitmq.reply-to` in `reply_to`; `None` if the message keeps its own.
+#[inline]
+fn reply_address(context: &Context<'_>, reader: PropertyReader<'_>) -> Result<Option<String>, Fault> {
+    if reader.reply_to() != Some(DIRECT_REPLY_TO.as_bytes()) {
+        return Ok(None);
+    }
+    if context.channel().direct_replies.is_none() {
+        return Err(Fault::precondition("fast reply consumer does not exist"));
+    }
+    let (connection, channel) = context.place();
+    Ok(Some(ReplyAddress { connection, nonce: context.session().nonce, channel }.name()))
+}
+
+#[inline]
+fn message(
+    context: &Context<'_>,
+    publish: &Publish<'_>,
+    content: &Content<'_>,
+    requests: &Requests,
+    reply_to: Option<&str>,
+) -> Message {
+    let names = (publish.exchange, publish.routing_key);
+    let held = Held::nothing_of(&context.globals.memory);
+    let headers = requests.headers_without_bcc();
+    if headers.is_none() && reply_to.is_none() {
+        return Message::new(names, content, requests.priority, requests.expiration_ms, held);
+    }
+    let mut writer = PropertyWriter::new(content.properties);
+    if let Some(headers) = headers {
+        writer = writer.headers(headers);
+    }
+    if let Some(reply_to) = reply_to {
+        writer = writer.reply_to(reply_to);
+    }
+    let properties = writer.write();
+    let content = Content { properties: &properties, ..*content };
+    Message::new(names, &content, requests.priority, requests.expiration_ms, held)
+}
+
+#[inline]
+fn injected_fault(context: &mut Context<'_>, is_mandatory: bool, is_confirmed: bool) -> Option<PublishFault> {
+    context.sessions.injected.as_deref_mut()?.publish_fault(is_mandatory, is_confirmed)
+}

@@ -1,0 +1,183 @@
+//! The queue class; `queue.declare` has a file of its own.
+
+use amq_protocol::protocol::{
+    AMQPClass,
+    queue::{AMQPMethod, Bind, BindOk, Delete, DeleteOk, Purge, PurgeOk, Unbind, UnbindOk},
+};
+
+use crate::{
+    broker::core::{
+        classes::{exchange::routing_fault, queue_declare::declare},
+        context::Context,
+        fault::Fault,
+        names::drop_line_breaks,
+        session::access::{Resource, Right},
+        vhost::queue::Queue,
+    },
+    routing::Destination,
+};
+
+/// Handles a method of this class.
+pub(crate) fn method(context: &mut Context<'_>, mut method: AMQPMethod) -> Result<(), Fault> {
+    clean_names(&mut method);
+    let answer = call(context, method);
+    context.vhost.count_topology();
+    if let Some(answer) = answer? {
+        context.send(&AMQPClass::Queue(answer));
+    }
+    Ok(())
+}
+
+fn clean_names(method: &mut AMQPMethod) {
+    match method {
+        AMQPMethod::Declare(declare) => drop_line_breaks(&mut declare.queue),
+        AMQPMethod::Bind(bind) => {
+            drop_line_breaks(&mut bind.queue);
+            drop_line_breaks(&mut bind.exchange);
+        }
+        AMQPMethod::Unbind(unbind) => {
+            drop_line_breaks(&mut unbind.queue);
+            drop_line_breaks(&mut unbind.exchange);
+        }
+        AMQPMethod::Delete(delete) => drop_line_breaks(&mut delete.queue),
+        _ => {}
+    }
+}
+
+/// Executes a method. Returns its answer, unless the client wants none or has been sent it.
+fn call(context: &mut Context<'_>, method: AMQPMethod) -> Result<Option<AMQPMethod>, Fault> {
+    let (nowait, ok) = match method {
+        AMQPMethod::Declare(declare) => {
+            let ok = self::declare(context, &declare)?;
+            (declare.nowait, AMQPMethod::DeclareOk(ok))
+        }
+        AMQPMethod::Bind(bind) => {
+            self::bind(context, &bind)?;
+            (bind.nowait, AMQPMethod::BindOk(BindOk {}))
+        }
+        AMQPMethod::Unbind(unbind) => {
+            self::unbind(context, &unbind)?;
+            (false, AMQPMethod::UnbindOk(UnbindOk {}))
+        }
+        AMQPMethod::Purge(purge) => {
+            let message_count = self::purge(context, &purge)?;
+            (purge.nowait, AMQPMethod::PurgeOk(PurgeOk { message_count }))
+        }
+        AMQPMethod::Delete(delete) => {
+            self::delete(context, &delete)?;
+            return Ok(None);
+        }
+        _ => return Err(Fault::unimplemented_method()),
+    };
+    Ok((!nowait).then_some(ok))
+}
+
+fn bind(context: &mut Context<'_>, bind: &Bind) -> Result<(), Fault> {
+    let exchange = bind.exchange.as_str();
+    context.globals.memory.refuse_if_exhausted(&format_args!("bind to exchange '{exchange}'"))?;
+    let name = context.queue_name(bind.queue.as_str())?;
+    let routing_key = binding_key(&name, bind.queue.as_str(), bind.routing_key.as_str());
+    context.authorize_binding(Resource::Queue(&name), exchange, routing_key)?;
+    let vhost = &mut *context.vhost;
+    if vhost.router.exchange(exchange).is_none() {
+        return Err(Fault::no_exchange(exchange, &vhost.name));
+    }
+    let key = vhost.accessible(&name, context.id)?;
+    vhost
+        .router
+        .bind(exchange, Destination::Queue(key), routing_key, &bind.arguments)
+        .map_err(|error| routing_fault(&error, &vhost.name))
+}
+
+fn unbind(context: &mut Context<'_>, unbind: &Unbind) -> Result<(), Fault> {
+    let exchange = unbind.exchange.as_str();
+    let name = context.queue_name(unbind.queue.as_str())?;
+    let routing_key = binding_key(&name, unbind.queue.as_str(), unbind.routing_key.as_str());
+    context.authorize_binding(Resource::Queue(&name), exchange, routing_key)?;
+    let vhost = &mut *context.vhost;
+    let Some(key) = vhost.names.get(name.as_bytes()).copied() else {
+        return Ok(());
+    };
+    // RabbitMQ looks for the binding first: removing a missing one succeeds even on a locked queue.
+    if let Err(locked) = vhost.accessible(&name, context.id) {
+        let is_bound = vhost
+            .router
+            .bindings()
+            .any(|(source, to, ..)| source == exchange && matches!(to, Destination::Queue(to) if to == key));
+        return if is_bound { Err(locked) } else { Ok(()) };
+    }
+    vhost
+        .router
+        .unbind(exchange, Destination::Queue(key), routing_key, &unbind.arguments)
+        .map(drop)
+        .map_err(|error| routing_fault(&error, &vhost.name))
+}
+
+fn purge(context: &mut Context<'_>, purge: &Purge) -> Result<u32, Fault> {
+    let name = context.queue_name(purge.queue.as_str())?;
+    context.authorize(Right::Read, Resource::Queue(&name))?;
+    let vhost = &mut *context.vhost;
+    let key = vhost.accessible(&name, context.id)?;
+    let Some(queue) = vhost.queues.get_mut(&key) else { return Ok(0) };
+    if queue.stream.is_some() {
+        return Err(Fault::no_stream_method("queue.purge", &name, &vhost.name));
+    }
+    let (purged, entries) = queue.purge();
+    context.sessions.garbage.extend(entries);
+    Ok(count(purged))
+}
+
+fn delete(context: &mut Context<'_>, delete: &Delete) -> Result<(), Fault> {
+    let name = context.queue_name(delete.queue.as_str())?;
+    context.authorize(Right::Configure, Resource::Queue(&name))?;
+    let vhost = &*context.vhost;
+    let key = match vhost.names.contains_key(name.as_bytes()) {
+        true => Some(vhost.accessible(&name, context.id)?),
+        false => None,
+    };
+    let queue = key.and_then(|key| vhost.queues.get(&key));
+    if let Some(queue) = queue {
+        check_delete(queue, delete, &vhost.name)?;
+    }
+    // The client waits for the answer, and may not expect a `basic.cancel` for its consumers before it.
+    if !delete.nowait {
+        let message_count = count(queue.map_or(0, Queue::ready_count));
+        context.send(&AMQPClass::Queue(AMQPMethod::DeleteOk(DeleteOk { message_count })));
+    }
+    if let Some(key) = key {
+        context.vhost.delete_queue(key, context.sessions);
+    }
+    Ok(())
+}
+
+/// Refuses to delete a queue against `if-unused` or `if-empty`. RabbitMQ's streams ignore both.
+fn check_delete(queue: &Queue, delete: &Delete, vhost: &str) -> Result<(), Fault> {
+    if queue.stream.is_some() {
+        return Ok(());
+    }
+    let flags = [(delete.if_unused, "if-unused"), (delete.if_empty, "if-empty")];
+    if queue.arguments.is_quorum
+        && let Some((_, flag)) = flags.into_iter().find(|(is_set, _)| *is_set)
+    {
+        return Err(Fault::quorum_delete(flag, &queue.name, vhost));
+    }
+    if delete.if_unused && !queue.consumers().is_empty() {
+        return Err(Fault::in_use("queue", &queue.name, vhost));
+    }
+    if delete.if_empty && queue.ready_count() > 0 {
+        return Err(Fault::not_empty(&queue.name, vhost));
+    }
+    Ok(())
+}
+
+/// The routing key of a binding. As in RabbitMQ it is the queue's name if the method names neither queue nor key.
+fn binding_key<'a>(name: &'a str, queue: &str, routing_key: &'a str) -> &'a str {
+    match (queue, routing_key) {
+        ("", "") => name,
+        (_, routing_key) => routing_key,
+    }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

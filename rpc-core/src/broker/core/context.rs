@@ -1,0 +1,108 @@
+//! The context of a frame: everything that a method of an open channel works on, resolved once.
+
+use amq_protocol::protocol::AMQPClass;
+
+use crate::{
+    broker::core::{
+        fault::Fault,
+        globals::Globals,
+        interface::{ConnectionId, Now},
+        session::{
+            Session,
+            access::{Resource, Right},
+            channel::Channel,
+            sessions::Sessions,
+        },
+        vhost::Vhost,
+    },
+    routing::{ExchangeKind, QueueId},
+};
+
+/// An open channel of an open connection, and the state around it.
+///
+/// It exists only while the connection and the channel do: `dispatch` has found both, and `channel.close` removes the
+/// channel only after the last use of the context.
+#[derive(Debug)]
+pub(crate) struct Context<'a> {
+    pub(crate) id: ConnectionId,
+    pub(crate) number: u16,
+    pub(crate) now: Now,
+    pub(crate) vhost: &'a mut Vhost,
+    pub(crate) sessions: &'a mut Sessions,
+    pub(crate) globals: &'a mut Globals,
+}
+
+impl Context<'_> {
+    /// Connection and channel, as consumers name them.
+    pub(crate) const fn place(&self) -> (ConnectionId, u16) {
+        (self.id, self.number)
+    }
+
+    pub(crate) fn session(&self) -> &Session {
+        // A context exists only while its connection does.
+        self.sessions.get(self.id).expect("the connection of a context")
+    }
+
+    pub(crate) fn session_mut(&mut self) -> &mut Session {
+        // A context exists only while its connection does.
+        self.sessions.get_mut(self.id).expect("the connection of a context")
+    }
+
+    pub(crate) fn channel(&self) -> &Channel {
+        // A context exists only while its channel does.
+        self.session().channels.get(self.number).expect("the channel of a context")
+    }
+
+    pub(crate) fn channel_mut(&mut self) -> &mut Channel {
+        self.vhost_and_channel().1
+    }
+
+    /// The vhost and the channel, for methods that change both.
+    pub(crate) fn vhost_and_channel(&mut self) -> (&mut Vhost, &mut Channel) {
+        // A context exists only while its channel does.
+        let channel = self.sessions.channel_mut(self.id, self.number).expect("the channel of a context");
+        (self.vhost, channel)
+    }
+
+    /// Sends a method on the channel.
+    pub(crate) fn send(&mut self, class: &AMQPClass) {
+        self.sessions.send(self.id, self.number, class);
+    }
+
+    /// Delivers ready messages of several queues, and routes dead letters.
+    pub(crate) fn deliver_all(&mut self, keys: Vec<QueueId>) {
+        self.vhost.deliver_all(keys, self.now, self.sessions);
+    }
+
+    /// The queue that a method names. An empty name stands for the last queue declared on the channel.
+    pub(crate) fn queue_name(&self, name: &str) -> Result<String, Fault> {
+        match name {
+            "" => self.channel().last_queue.clone().ok_or_else(Fault::no_previous_queue),
+            name => Ok(name.to_owned()),
+        }
+    }
+
+    /// Refuses a right that the connection's user does not have.
+    pub(crate) fn authorize(&self, right: Right, resource: Resource<'_>) -> Result<(), Fault> {
+        self.session().authorize(right, resource, &self.vhost.name)
+    }
+
+    /// Refuses a binding, or its removal, in RabbitMQ's order: it writes to the destination and reads from the source,
+    /// and the default exchange may be neither.
+    pub(crate) fn authorize_binding(
+        &self,
+        destination: Resource<'_>,
+        source: &str,
+        routing_key: &str,
+    ) -> Result<(), Fault> {
+        self.authorize(Right::Write, destination)?;
+        if source.is_empty() || destination == Resource::Exchange("") {
+            return Err(Fault::default_exchange());
+        }
+        self.authorize(Right::Read, Resource::Exchange(source))?;
+        if self.vhost.router.exchange(source).is_some_and(|options| options.kind == ExchangeKind::Topic) {
+            self.authorize(Right::Read, Resource::Topic { exchange: source, routing_key })?;
+        }
+        Ok(())
+    }
+}

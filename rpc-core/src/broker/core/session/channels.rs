@@ -1,0 +1,108 @@
+//! The channels of a connection, by number.
+
+use std::collections::BTreeMap;
+
+use crate::broker::core::session::channel::Channel;
+
+/// Clients count from 1, and nearly all have few: low numbers are places in a list, which every frame is looked up in.
+/// The list is no longer than what is worth its memory when a client counts otherwise.
+#[derive(Debug, Default)]
+pub(crate) struct Channels {
+    low: Vec<Option<Box<Channel>>>,
+    high: BTreeMap<u16, Box<Channel>>,
+    count: usize,
+}
+
+impl Channels {
+    #[inline]
+    pub(crate) fn get(&self, number: u16) -> Option<&Channel> {
+        match self.low.get(usize::from(number)) {
+            Some(channel) => channel.as_deref(),
+            None => self.high.get(&number).map(|channel| &**channel),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, number: u16) -> Option<&mut Channel> {
+        match self.low.get_mut(usize::from(number)) {
+            Some(channel) => channel.as_deref_mut(),
+            None => self.high.get_mut(&number).map(|channel| &mut **channel),
+        }
+    }
+
+    pub(crate) fn insert(&mut self, number: u16, channel: Channel) {
+        let at = usize::from(number);
+        let before = if at < LOW_MAX {
+            if self.low.len() <= at {
+                self.low.resize_with(at + 1, || None);
+            }
+            self.low[at].replace(Box::new(channel))
+        } else {
+            self.high.insert(number, Box::new(channel))
+        };
+        self.count += usize::from(before.is_none());
+    }
+
+    pub(crate) fn remove(&mut self, number: u16) -> Option<Channel> {
+        let channel = match self.low.get_mut(usize::from(number)) {
+            Some(channel) => channel.take(),
+            None => self.high.remove(&number),
+        }?;
+        self.count -= 1;
+        Some(*channel)
+    }
+
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.count
+    }
+
+    /// In the order of their numbers.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u16, &Channel)> {
+        let low = self.low.iter().zip(0..).filter_map(|(channel, number)| Some((number, channel.as_deref()?)));
+        low.chain(self.high.iter().map(|(number, channel)| (*number, &**channel)))
+    }
+
+    /// In the order of their numbers.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (u16, &mut Channel)> {
+        let low = self.low.iter_mut().zip(0..).filter_map(|(channel, number)| Some((number, channel.as_deref_mut()?)));
+        low.chain(self.high.iter_mut().map(|(number, channel)| (*number, &mut **channel)))
+    }
+
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut Channel> {
+        self.iter_mut().map(|(_, channel)| channel)
+    }
+}
+
+/// Numbers below this one are places in the list.
+const LOW_MAX: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_are_found_by_any_number_and_counted_once() {
+        let mut channels = Channels::default();
+        let numbers = [1, 255, 256, 7, u16::MAX];
+        for number in numbers.into_iter().chain([7, 256]) {
+            let mut channel = Channel::default();
+            channel.prefetch_count = number;
+            channels.insert(number, channel);
+        }
+        assert_eq!(channels.len(), numbers.len());
+        assert!(numbers.into_iter().all(|number| channels.get(number).unwrap().prefetch_count == number));
+        assert!(channels.get(2).is_none() && channels.get(300).is_none());
+        assert_eq!(channels.iter().map(|(number, _)| number).collect::<Vec<_>>(), [1, 7, 255, 256, u16::MAX]);
+        assert_eq!(channels.values_mut().count(), numbers.len());
+        assert_eq!(channels.remove(256).unwrap().prefetch_count, 256);
+        assert!(channels.remove(256).is_none() && channels.get_mut(256).is_none());
+        assert!(channels.remove(7).is_some() && channels.remove(7).is_none());
+        assert_eq!(channels.len(), 3);
+        channels.clear();
+        assert_eq!((channels.len(), channels.iter().count()), (0, 0));
+    }
+}

@@ -1,0 +1,241 @@
+//! What sessions are sent: methods, deliveries, returns and confirms.
+
+use std::{borrow::Cow, sync::Arc};
+
+use amq_protocol::protocol::{AMQPClass, basic};
+
+use crate::{
+    broker::core::{
+        interface::{ConnectionId, Now},
+        names::{short, text_of},
+        session::{
+            Stage, channel::Mode, confirms::Confirm, reply_address::ReplyAddress, sessions::Sessions,
+            unacked::Delivered,
+        },
+        vhost::{
+            message::{Entry, Message},
+            queue::Consumer,
+        },
+    },
+    routing::QueueId,
+    wire::{
+        Delivery, OutBuffer, PropertyReader, PropertyWriter, ReplyCode,
+        table::{self, TableWriter},
+    },
+};
+
+/// The message that answers a `basic.get`.
+#[derive(Debug)]
+pub(crate) struct Got<'a> {
+    pub(crate) entry: &'a Entry,
+    pub(crate) delivery_tag: u64,
+    pub(crate) message_count: u32,
+    pub(crate) extra: Extra,
+}
+
+/// A header that the broker adds to a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extra {
+    Nothing,
+    /// `x-delivery-count`, from a quorum queue: how often the message was delivered before.
+    DeliveryCount,
+    /// `x-stream-offset`: the message's place in its stream.
+    StreamOffset,
+}
+
+impl Sessions {
+    /// The output of a connection.
+    pub(crate) fn out(&mut self, id: ConnectionId) -> Option<&mut OutBuffer> {
+        Some(&mut self.touch(id)?.out)
+    }
+
+    /// Sends a method.
+    pub(crate) fn send(&mut self, id: ConnectionId, channel: u16, class: &AMQPClass) {
+        if let Some(out) = self.out(id) {
+            out.method(channel, class);
+        }
+    }
+
+    /// Sends `basic.get-ok` and its message.
+    pub(crate) fn send_got(&mut self, id: ConnectionId, channel: u16, got: &Got<'_>) {
+        if let Some(session) = self.touch(id) {
+            let message = &*got.entry.message;
+            let delivery = delivery(message, got.delivery_tag, got.entry.is_redelivered());
+            let properties = properties_of(got.entry, got.extra);
+            let content = message.content(&properties);
+            session.out.get_ok(channel, got.message_count, &delivery, &content, session.frame_max);
+        }
+    }
+
+    /// Sends `basic.return`, behind the confirms of earlier publishes.
+    pub(crate) fn send_return(&mut self, id: ConnectionId, channel: u16, message: &Message, now: Now) {
+        self.send_confirms(id, channel, now);
+        if let Some(session) = self.touch(id) {
+            let names = (message.exchange(), message.routing_key());
+            let content = message.content(message.properties());
+            session.out.returned(channel, ReplyCode::NoRoute, names, &content, session.frame_max);
+        }
+    }
+
+    /// Whether a consumer may be sent another delivery.
+    #[inline]
+    pub(crate) fn has_credit(&self, consumer: &Consumer) -> bool {
+        let Some(session) = self.get(consumer.connection) else {
+            return false;
+        };
+        session.stage == Stage::Open
+            // A client that does not read gets no more deliveries.
+            && session.backlog_bytes() < self.outbox_max_bytes
+            && session
+                .channels
+                .get(consumer.channel)
+                .is_some_and(|channel| !channel.is_closing && channel.has_credit(consumer.slot))
+    }
+
+    /// Sends an entry to a consumer. Returns whether it is unacknowledged now.
+    pub(crate) fn deliver(&mut self, consumer: &Consumer, queue: QueueId, entry: Entry, extra: Extra) -> bool {
+        let Some(session) = self.touch(consumer.connection) else {
+            return false;
+        };
+        let Some(channel) = session.channels.get_mut(consumer.channel) else {
+            return false;
+        };
+        let no_ack = channel.consumer(consumer.slot).is_some_and(|consumer| consumer.no_ack);
+        let message = Arc::clone(&entry.message);
+        let redelivered = entry.is_redelivered();
+        let own = (extra != Extra::Nothing).then(|| properties_of(&entry, extra).into_owned());
+        let delivery_tag = if no_ack {
+            channel.tag_settled()
+        } else {
+            channel.tag_unacked(Delivered { queue, entry, slot: Some(consumer.slot), delivery_tag: 0 })
+        };
+        let delivery = delivery(&message, delivery_tag, redelivered);
+        let properties = own.as_deref().unwrap_or_else(|| message.properties());
+        let content = message.content(properties);
+        session.out.deliver(consumer.channel, &consumer.tag, &delivery, &content, session.frame_max);
+        !no_ack
+    }
+
+    /// Sends a direct reply to the consumer of `amq.rabbitmq.reply-to` on a channel. Returns false if that consumer is
+    /// gone, or does not read its deliveries.
+    pub(crate) fn deliver_reply(&mut self, to: &ReplyAddress, message: &Message) -> bool {
+        let backlog_max_bytes = self.outbox_max_bytes.saturating_mul(REPLY_OUTBOXES_MAX);
+        let Some(session) = self.get_mut(to.connection).filter(|session| session.nonce == to.nonce) else {
+            return false;
+        };
+        let has_room = session.backlog_bytes() < backlog_max_bytes;
+        let Some(channel) = session.channels.get_mut(to.channel) else {
+            return false;
+        };
+        let Some(tag) = channel.direct_replies.clone().filter(|_| has_room) else {
+            return false;
+        };
+        // RabbitMQ does not count direct replies: their tag is given out again.
+        let delivery_tag = channel.next_tag();
+        let frame_max = session.frame_max;
+        if let Some(out) = self.out(to.connection) {
+            let delivery = delivery(message, delivery_tag, false);
+            out.deliver(to.channel, &tag, &delivery, &message.content(message.properties()), frame_max);
+        }
+        true
+    }
+
+    /// Whether a channel has a consumer of direct replies.
+    pub(crate) fn has_reply_consumer(&self, to: &ReplyAddress) -> bool {
+        self.get(to.connection).filter(|session| session.nonce == to.nonce).is_some_and(|session| {
+            session.channels.get(to.channel).is_some_and(|channel| channel.direct_replies.is_some())
+        })
+    }
+
+    /// Sends `basic.cancel` for a consumer that the broker cancelled, if the client supports it.
+    pub(crate) fn cancel_notify(&mut self, consumer: &Consumer) {
+        let wants = self.get(consumer.connection).is_some_and(|session| session.capabilities.consumer_cancel_notify);
+        if wants {
+            let consumer_tag = short(&text_of(&consumer.tag));
+            let cancel = basic::Cancel { consumer_tag, nowait: true };
+            let class = AMQPClass::Basic(basic::AMQPMethod::Cancel(cancel));
+            self.send(consumer.connection, consumer.channel, &class);
+        }
+    }
+
+    /// Confirms a publish, if the channel is in confirm mode: at the end of the batch, merged with its neighbours.
+    pub(crate) fn confirm(&mut self, id: ConnectionId, number: u16, is_ack: bool, now: Now) {
+        let Some(session) = self.get_mut(id) else { return };
+        let Some(channel) = session.channels.get_mut(number) else { return };
+        if !matches!(channel.mode, Mode::Confirm) {
+            return;
+        }
+        if !channel.confirms.is_pending() {
+            session.confirming.push(number);
+        }
+        for confirm in channel.confirms.add(is_ack) {
+            self.send_confirm(id, number, confirm, now);
+        }
+    }
+
+    /// Sends the merged confirms of all channels of a connection.
+    pub(crate) fn flush_confirms(&mut self, id: ConnectionId, now: Now) {
+        let Some(session) = self.get_mut(id).filter(|session| !session.confirming.is_empty()) else { return };
+        for number in std::mem::take(&mut session.confirming) {
+            self.send_confirms(id, number, now);
+        }
+    }
+
+    fn send_confirms(&mut self, id: ConnectionId, number: u16, now: Now) {
+        let due = self.channel_mut(id, number).map(|channel| channel.confirms.flush());
+        for confirm in due.into_iter().flatten() {
+            self.send_confirm(id, number, confirm, now);
+        }
+    }
+
+    fn send_confirm(&mut self, id: ConnectionId, number: u16, confirm: Confirm, now: Now) {
+        if let Some(injected) = self.injected.as_deref_mut()
+            && injected.hold(id, number, confirm, now)
+        {
+            return;
+        }
+        self.write_confirm(id, number, confirm);
+    }
+
+    /// Sends the confirms that an injected fault has held back long enough.
+    pub(crate) fn send_held_confirms(&mut self, now: Now) {
+        while let Some(held) = self.injected.as_deref_mut().and_then(|injected| injected.pop_due(now)) {
+            self.write_confirm(held.connection, held.channel, held.confirm);
+        }
+    }
+
+    fn write_confirm(&mut self, id: ConnectionId, number: u16, confirm: Confirm) {
+        let Confirm { delivery_tag, multiple, is_ack } = confirm;
+        if let Some(out) = self.out(id) {
+            match is_ack {
+                true => out.ack(number, delivery_tag, multiple),
+                false => out.nack(number, delivery_tag, multiple),
+            }
+        }
+    }
+}
+
+fn delivery(message: &Message, delivery_tag: u64, redelivered: bool) -> Delivery<'_> {
+    Delivery { delivery_tag, redelivered, exchange: message.exchange(), routing_key: message.routing_key() }
+}
+
+/// A message's properties, with the header that the delivery adds.
+fn properties_of(entry: &Entry, extra: Extra) -> Cow<'_, [u8]> {
+    let properties = entry.message.properties();
+    let (name, value) = match extra {
+        Extra::Nothing => return Cow::Borrowed(properties),
+        Extra::DeliveryCount => ("x-delivery-count", entry.delivery_count.into()),
+        Extra::StreamOffset => ("x-stream-offset", i64::try_from(entry.place).unwrap_or(i64::MAX)),
+    };
+    let mut headers = TableWriter::new();
+    let old = PropertyReader::new(properties).raw_headers().unwrap_or_default();
+    for field in table::fields(old).filter(|field| field.key != name.as_bytes()) {
+        headers.raw(field);
+    }
+    headers.integer(name, value);
+    Cow::Owned(PropertyWriter::new(properties).headers(&headers.finish()).write())
+}
+
+/// Direct replies wait in no queue: one is dropped once the client's backlog is this many times the limit that stops
+/// deliveries.
+const REPLY_OUTBOXES_MAX: usize = 16;

@@ -1,0 +1,126 @@
+//! All connections of the broker.
+
+use std::{collections::VecDeque, sync::Arc, time::Instant};
+
+use crate::{
+    broker::core::{
+        interface::{ConnectionId, Peer, Traffic},
+        probes::injected::Injected,
+        session::{Session, channel::Channel},
+        vhost::message::Entry,
+    },
+    wire::OutBuffer,
+};
+
+/// Every connection of the broker.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    /// A client with this many unwritten bytes gets no more deliveries.
+    pub(crate) outbox_max_bytes: usize,
+    /// Messages moved so far by the current batch. Set beyond the bound to stop the batch early.
+    pub(crate) work: usize,
+    /// Entries of purged and deleted queues, to be dropped without the lock.
+    pub(crate) garbage: Vec<VecDeque<Entry>>,
+    pub(crate) pending_close_oks: VecDeque<PendingCloseOk>,
+    /// Faults that tests asked for.
+    pub(crate) injected: Option<Box<Injected>>,
+    slots: Vec<Option<Session>>,
+    free: Vec<usize>,
+    /// Sessions with new output.
+    touched: Vec<ConnectionId>,
+}
+
+/// A `connection.close-ok` that is sent after a pause.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PendingCloseOk {
+    pub(crate) due: Instant,
+    pub(crate) connection: ConnectionId,
+    pub(crate) nonce: u128,
+}
+
+impl Sessions {
+    pub(crate) fn new(outbox_max_bytes: usize) -> Self {
+        Self {
+            outbox_max_bytes,
+            work: 0,
+            garbage: Vec::new(),
+            pending_close_oks: VecDeque::new(),
+            injected: None,
+            slots: Vec::new(),
+            free: Vec::new(),
+            touched: Vec::new(),
+        }
+    }
+
+    pub(crate) fn add(&mut self, peer: Peer, traffic: Arc<Traffic>, nonce: u128, frame_max: u32) -> ConnectionId {
+        let session = Session::new(peer, traffic, nonce, frame_max);
+        match self.free.pop() {
+            Some(slot) => {
+                self.slots[slot] = Some(session);
+                ConnectionId(slot)
+            }
+            None => {
+                self.slots.push(Some(session));
+                ConnectionId(self.slots.len() - 1)
+            }
+        }
+    }
+
+    pub(crate) fn remove(&mut self, id: ConnectionId) {
+        if self.slots.get_mut(id.0).and_then(Option::take).is_some() {
+            self.free.push(id.0);
+            self.touched.retain(|touched| *touched != id);
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn all(&self) -> impl Iterator<Item = (ConnectionId, &Session)> {
+        let slots = self.slots.iter().enumerate();
+        slots.filter_map(|(slot, session)| Some((ConnectionId(slot), session.as_ref()?)))
+    }
+
+    pub(crate) fn all_mut(&mut self) -> impl Iterator<Item = (ConnectionId, &mut Session)> {
+        let slots = self.slots.iter_mut().enumerate();
+        slots.filter_map(|(slot, session)| Some((ConnectionId(slot), session.as_mut()?)))
+    }
+
+    pub(crate) fn ids(&self) -> impl Iterator<Item = ConnectionId> {
+        self.slots.iter().enumerate().filter(|(_, slot)| slot.is_some()).map(|(at, _)| ConnectionId(at))
+    }
+
+    pub(crate) fn get(&self, id: ConnectionId) -> Option<&Session> {
+        self.slots.get(id.0)?.as_ref()
+    }
+
+    pub(crate) fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Session> {
+        self.slots.get_mut(id.0)?.as_mut()
+    }
+
+    pub(crate) fn channel_mut(&mut self, id: ConnectionId, channel: u16) -> Option<&mut Channel> {
+        self.get_mut(id)?.channels.get_mut(channel)
+    }
+
+    /// A session to write to, listed as having new output.
+    pub(crate) fn touch(&mut self, id: ConnectionId) -> Option<&mut Session> {
+        let session = self.slots.get_mut(id.0)?.as_mut()?;
+        if !session.is_touched {
+            session.is_touched = true;
+            self.touched.push(id);
+        }
+        Some(session)
+    }
+
+    /// Hands new output to `write`, which takes it.
+    pub(crate) fn take_output(&mut self, mut write: impl FnMut(ConnectionId, &mut OutBuffer)) {
+        for id in std::mem::take(&mut self.touched) {
+            if let Some(session) = self.slots.get_mut(id.0).and_then(Option::as_mut) {
+                session.is_touched = false;
+                write(id, &mut session.out);
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The state of the broker, and access to it that concerns no single class.
+
+use std::{collections::VecDeque, sync::Arc, time::Instant};
+
+use crate::{
+    broker::core::{
+        globals::Globals,
+        interface::{ConnectionId, Negotiated, Now},
+        limits::{alarm::Alarm, memory::Memory, overdue::OverdueScans},
+        probes::injected::Injected,
+        random::Random,
+        rules::Rules,
+        session::sessions::Sessions,
+        vhost::{Vhost, message::Entry},
+    },
+    wire::OutBuffer,
+};
+
+/// The broker's state.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) vhosts: Vec<Vhost>,
+    pub(crate) sessions: Sessions,
+    pub(crate) globals: Globals,
+    pub(crate) overdue_scans: OverdueScans,
+}
+
+/// Messages that are in no queue any more, and only have to be dropped.
+#[derive(Debug)]
+pub(crate) struct Garbage(Vec<VecDeque<Entry>>);
+
+impl Garbage {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Core {
+    /// An empty broker. `seed`, which is not 0, determines generated names.
+    pub(crate) fn new(rules: Rules, seed: u64) -> Self {
+        let memory = Arc::new(Memory::new(rules.limits.memory_high_watermark));
+        let vhosts = rules.vhosts.iter().map(|name| Vhost::new(name, rules.limits, &memory)).collect();
+        let sessions = Sessions::new(rules.limits.outbox_max_bytes);
+        let globals = Globals { rules, memory, alarm: Alarm::default(), random: Random::new(seed) };
+        Self { vhosts, sessions, globals, overdue_scans: OverdueScans::default() }
+    }
+
+    /// A user's password; `None` if there is no such user or vhost.
+    pub(crate) fn login(&self, vhost: &str, user: &str) -> Option<&str> {
+        let is_known = self.vhosts.iter().any(|known| &*known.name == vhost);
+        self.globals.rules.users.get(user).filter(|_| is_known).map(|user| user.password.as_str())
+    }
+
+    pub(crate) fn negotiated(&self, id: ConnectionId) -> Option<Negotiated> {
+        Some(self.sessions.get(id)?.negotiated())
+    }
+
+    pub(crate) fn heartbeat(&mut self, id: ConnectionId) {
+        if let Some(out) = self.sessions.out(id) {
+            out.heartbeat();
+        }
+    }
+
+    /// Delivers from the queues of a client that reads again.
+    pub(crate) fn resume(&mut self, id: ConnectionId, now: Now) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let mut keys: Vec<_> = session.channels.values_mut().flat_map(|channel| channel.consumed_queues()).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        if let Some(vhost) = session.vhost.and_then(|at| self.vhosts.get_mut(at)) {
+            vhost.deliver_all(keys, now, &mut self.sessions);
+        }
+    }
+
+    /// The next timed event, which may be earlier than [`Core::tick`] said.
+    pub(crate) fn next_timer(&self) -> Option<Instant> {
+        let held = self.sessions.injected.as_deref().and_then(Injected::next_timer);
+        let close_ok = self.sessions.pending_close_oks.front().map(|pending| pending.due);
+        self.vhosts.iter().filter_map(Vhost::next_timer).chain(held).chain(close_ok).min()
+    }
+
+    /// Takes the messages that are in no queue any more. Dropping them takes time, but no lock.
+    pub(crate) fn take_garbage(&mut self) -> Garbage {
+        Garbage(std::mem::take(&mut self.sessions.garbage))
+    }
+
+    /// Hands every connection's output to `write`, which takes it.
+    pub(crate) fn take_output(&mut self, write: impl FnMut(ConnectionId, &mut OutBuffer)) {
+        self.sessions.take_output(write);
+    }
+
+    /// The account of the broker's memory.
+    pub(crate) fn memory(&self) -> &Arc<Memory> {
+        &self.globals.memory
+    }
+
+    /// Blocks publishers when memory is high, and unblocks them when it is low. Returns whether they may be read again.
+    pub(crate) fn watch_memory(&mut self) -> bool {
+        self.globals.alarm.watch(&self.globals.memory, &mut self.sessions)
+    }
+
+    /// Blocks publishers: connections that have published at once, and others when they publish.
+    pub(crate) fn block(&mut self, reason: &str) {
+        self.globals.alarm.request(reason, &mut self.sessions);
+    }
+
+    /// Unblocks publishers, unless memory is high.
+    pub(crate) fn unblock(&mut self) {
+        self.globals.alarm.withdraw(&mut self.sessions);
+    }
+}

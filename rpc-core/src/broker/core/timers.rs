@@ -1,0 +1,45 @@
+//! Timed events of the whole broker.
+
+use std::time::Instant;
+
+use crate::broker::core::{classes::connection, fault::Fault, interface::Now, session::Stage, state::Core};
+
+impl Core {
+    /// Handles all due events. Returns the time of the next one, as far as it is known yet.
+    pub(crate) fn tick(&mut self, now: Now) -> Option<Instant> {
+        for vhost in &mut self.vhosts {
+            vhost.tick(now, &mut self.sessions);
+        }
+        self.sessions.send_held_confirms(now);
+        self.send_close_oks(now);
+        let next_scan = self.close_overdue(now);
+        self.next_timer().into_iter().chain(next_scan).min()
+    }
+
+    /// Sends due `connection.close-ok`s.
+    fn send_close_oks(&mut self, now: Now) {
+        while let Some(&pending) = self.sessions.pending_close_oks.front()
+            && pending.due <= now.instant
+        {
+            self.sessions.pending_close_oks.pop_front();
+            let id = pending.connection;
+            let is_waiting = self
+                .sessions
+                .get(id)
+                .is_some_and(|session| session.nonce == pending.nonce && session.stage == Stage::Closed);
+            if is_waiting {
+                self.sessions.send(id, 0, &connection::close_ok());
+            }
+        }
+    }
+
+    /// Closes channels that have not acknowledged a delivery in time. Returns the time of the next scan.
+    fn close_overdue(&mut self, now: Now) -> Option<Instant> {
+        let limit = self.globals.rules.limits.consumer_timeout?;
+        for (id, number) in self.overdue_scans.run(limit, &mut self.sessions, now) {
+            tracing::warn!(connection = id.0, channel = number, ?limit, "a delivery was not acknowledged in time");
+            self.fail(id, number, &Fault::overdue(number, limit), now);
+        }
+        self.overdue_scans.next()
+    }
+}

@@ -1,0 +1,331 @@
+//! Queue arguments: `x-message-ttl` and its kin, checked and compared as RabbitMQ does.
+
+use std::time::Duration;
+
+use amq_protocol::types::{AMQPValue, FieldTable};
+
+use crate::broker::core::{
+    fault::Fault,
+    vhost::{
+        field_values::{integer_of, shown, type_name},
+        stream::{self, Retention, SEGMENT_MAX_BYTES},
+    },
+};
+
+/// What to do with a publish to a full queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Overflow {
+    /// Make room at the head.
+    #[default]
+    DropHead,
+    /// Refuse the new message.
+    RejectPublish,
+    /// Refuse it, and dead-letter it.
+    RejectPublishDeadLetter,
+}
+
+/// The arguments the broker acts on.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct QueueArguments {
+    pub(crate) message_ttl: Option<Duration>,
+    pub(crate) expires: Option<Duration>,
+    pub(crate) max_length: Option<u64>,
+    pub(crate) max_length_bytes: Option<u64>,
+    pub(crate) overflow: Overflow,
+    pub(crate) dead_letter_exchange: Option<String>,
+    pub(crate) dead_letter_routing_key: Option<String>,
+    pub(crate) max_priority: Option<u8>,
+    pub(crate) single_active_consumer: bool,
+    /// Deliveries are counted, and told.
+    pub(crate) is_quorum: bool,
+    /// What a stream keeps, for one that is.
+    pub(crate) stream: Option<Box<Retention>>,
+    /// How often a message may come back before it is a dead letter.
+    pub(crate) delivery_limit: Option<i64>,
+    /// Somebody has thought of that, whatever was meant.
+    pub(crate) has_delivery_limit: bool,
+}
+
+/// What RabbitMQ calls the types of queues in its faults.
+const CLASSIC: &str = "rabbit_classic_queue";
+const QUORUM: &str = "rabbit_quorum_queue";
+const STREAM: &str = "rabbit_stream_queue";
+
+/// The arguments RabbitMQ 3.10 knows, and which type of queue takes them. They must be equal when a queue is declared
+/// again, and are compared in this order.
+const ARGUMENTS: [(&str, [bool; 3]); 23] = [
+    // name, classic, quorum, stream
+    ("x-expires", [true, true, false]),
+    ("x-message-ttl", [true, true, false]),
+    ("x-dead-letter-exchange", [true, true, false]),
+    ("x-dead-letter-routing-key", [true, true, false]),
+    ("x-dead-letter-strategy", [false, true, false]),
+    ("x-max-length", [true, true, false]),
+    ("x-max-length-bytes", [true, true, true]),
+    ("x-max-in-memory-length", [false, true, false]),
+    ("x-max-in-memory-bytes", [false, true, false]),
+    ("x-single-active-consumer", [true, true, false]),
+    ("x-max-priority", [true, false, false]),
+    ("x-overflow", [true, true, false]),
+    ("x-queue-mode", [true, false, false]),
+    ("x-queue-version", [true, false, false]),
+    ("x-queue-type", [true, true, true]),
+    ("x-queue-master-locator", [true, false, false]),
+    ("x-queue-leader-locator", [false, true, true]),
+    ("x-quorum-initial-group-size", [false, true, false]),
+    ("x-delivery-limit", [false, true, false]),
+    ("x-max-age", [false, false, true]),
+    ("x-stream-max-segment-size-bytes", [false, false, true]),
+    ("x-initial-cluster-size", [false, false, true]),
+    ("x-stream-filter-size-bytes", [true, true, true]),
+];
+
+impl QueueArguments {
+    /// Reads and checks a declaration's arguments; arguments nobody knows are ignored.
+    pub(crate) fn read(table: &FieldTable, queue: &str, vhost: &str) -> Result<Self, Fault> {
+        let read = Reader { table, queue, vhost };
+        let module = read.module()?;
+        for (argument, [classic, quorum, stream]) in ARGUMENTS {
+            let is_taken = match module {
+                QUORUM => quorum,
+                STREAM => stream,
+                _ => classic,
+            };
+            if !is_taken && table.contains_key(argument) {
+                return Err(Fault::argument_of_other_type(argument, queue, vhost, module));
+            }
+        }
+        // In RabbitMQ's order: of several wrong ones the first is named.
+        let mut arguments = Self {
+            is_quorum: module == QUORUM,
+            stream: None,
+            expires: read.milliseconds("x-expires", 1)?,
+            message_ttl: read.milliseconds("x-message-ttl", 0)?,
+            dead_letter_exchange: read.dead_letter_exchange()?,
+            dead_letter_routing_key: read.name("x-dead-letter-routing-key")?,
+            max_length: read.integer("x-max-length", 0)?,
+            max_length_bytes: read.integer("x-max-length-bytes", 0)?,
+            single_active_consumer: read.boolean("x-single-active-consumer")?,
+            // RabbitMQ takes anything, and means it when it is a number.
+            delivery_limit: table.inner().get("x-delivery-limit").and_then(integer_of),
+            has_delivery_limit: table.contains_key("x-delivery-limit"),
+            overflow: Overflow::DropHead,
+            max_priority: None,
+        };
+        if arguments.dead_letter_routing_key.is_some() && arguments.dead_letter_exchange.is_none() {
+            return Err(read.invalid("x-dead-letter-routing-key", "routing_key_but_no_dlx_defined"));
+        }
+        if let Some(max_priority) = read.integer("x-max-priority", 0)? {
+            let too_high = |_| read.invalid("x-max-priority", &format!("{{max_value_exceeded,{max_priority}}}"));
+            arguments.max_priority = Some(u8::try_from(max_priority).map_err(too_high)?);
+        }
+        arguments.overflow = match read.text("x-overflow")? {
+            None | Some("drop-head") => Overflow::DropHead,
+            Some("reject-publish") => Overflow::RejectPublish,
+            Some("reject-publish-dlx") => Overflow::RejectPublishDeadLetter,
+            Some(_) => return Err(read.invalid("x-overflow", "invalid_overflow")),
+        };
+        read.check_ignored()?;
+        if module == STREAM {
+            arguments.stream = Some(Box::new(read.retention(arguments.max_length_bytes.take())?));
+        }
+        Ok(arguments)
+    }
+}
+
+impl QueueArguments {
+    /// What RabbitMQ calls the type of queue they are for.
+    pub(crate) const fn module(&self) -> &'static str {
+        match self {
+            Self { is_quorum: true, .. } => QUORUM,
+            Self { stream: Some(_), .. } => STREAM,
+            _ => CLASSIC,
+        }
+    }
+
+    /// Applies a limit of the whole broker, which nobody who declares a queue can lift. Where it is the limit, publishes
+    /// are refused: those who declared the queue have not agreed to lose messages.
+    pub(crate) fn limit_length(&mut self, max_length: u64, has_overflow: bool) {
+        if self.max_length.is_none_or(|own| own > max_length) {
+            self.max_length = Some(max_length);
+            if !has_overflow {
+                self.overflow = Overflow::RejectPublish;
+            }
+        }
+    }
+}
+
+/// The type of queue a declaration asks for, when it is one that needs a name.
+pub(crate) fn type_with_name(table: &FieldTable) -> Option<&'static str> {
+    match table.inner().get("x-queue-type")? {
+        AMQPValue::LongString(kind) if kind.as_bytes() == b"quorum" => Some(QUORUM),
+        AMQPValue::LongString(kind) if kind.as_bytes() == b"stream" => Some(STREAM),
+        _ => None,
+    }
+}
+
+/// Compares a declaration's arguments with those of the queue that exists.
+pub(crate) fn check_equivalent(
+    received: &FieldTable,
+    current: &FieldTable,
+    queue: &str,
+    vhost: &str,
+) -> Result<(), Fault> {
+    for (argument, ..) in ARGUMENTS {
+        let (new, old) = (received.inner().get(argument), current.inner().get(argument));
+        let is_same = match (new, old) {
+            (None, None) => true,
+            (Some(new), Some(old)) => same_value(new, old),
+            // A classic queue is what one gets without asking.
+            (None, Some(AMQPValue::LongString(kind))) | (Some(AMQPValue::LongString(kind)), None)
+                if argument == "x-queue-type" && kind.as_bytes() == b"classic" =>
+            {
+                true
+            }
+            _ => false,
+        };
+        if !is_same {
+            let (new, old) = (describe(new, old.is_none()), describe(old, new.is_none()));
+            return Err(Fault::inequivalent("queue", queue, vhost, argument, &new, &old));
+        }
+    }
+    Ok(())
+}
+
+/// Numbers are compared by value, everything else as it is.
+fn same_value(left: &AMQPValue, right: &AMQPValue) -> bool {
+    match (integer_of(left), integer_of(right)) {
+        (Some(left), Some(right)) => left == right,
+        _ => left == right,
+    }
+}
+
+/// RabbitMQ names the type only where the other side is missing.
+fn describe(value: Option<&AMQPValue>, is_other_missing: bool) -> String {
+    match value {
+        None => "none".to_owned(),
+        Some(value) if is_other_missing => format!("the value '{}' of type '{}'", shown(value), type_name(value)),
+        Some(value) => format!("'{}'", shown(value)),
+    }
+}
+
+struct Reader<'a> {
+    table: &'a FieldTable,
+    queue: &'a str,
+    vhost: &'a str,
+}
+
+impl<'a> Reader<'a> {
+    fn integer(&self, argument: &str, least: i64) -> Result<Option<u64>, Fault> {
+        let Some(value) = self.table.inner().get(argument) else {
+            return Ok(None);
+        };
+        let Some(integer) = integer_of(value) else {
+            let why = format!("\"expected integer, got {}\"", type_name(value));
+            return Err(self.invalid(argument, &why));
+        };
+        match u64::try_from(integer) {
+            Ok(0) if least > 0 => Err(self.invalid(argument, "{value_zero,0}")),
+            Ok(integer) => Ok(Some(integer)),
+            Err(_) => Err(self.invalid(argument, &format!("{{value_negative,{integer}}}"))),
+        }
+    }
+
+    fn milliseconds(&self, argument: &str, least: i64) -> Result<Option<Duration>, Fault> {
+        match self.integer(argument, least)? {
+            Some(value) if value > TTL_MAX_MS => Err(self.invalid(argument, &format!("{{value_too_large,{value}}}"))),
+            value => Ok(value.map(Duration::from_millis)),
+        }
+    }
+
+    fn text(&self, argument: &str) -> Result<Option<&'a str>, Fault> {
+        match self.table.inner().get(argument) {
+            None => Ok(None),
+            Some(AMQPValue::LongString(text)) => Ok(std::str::from_utf8(text.as_bytes()).ok()),
+            Some(AMQPValue::ShortString(text)) => Ok(Some(text.as_str())),
+            Some(value) => Err(self.unacceptable(argument, value)),
+        }
+    }
+
+    /// A name that messages will carry: it has to fit a short string.
+    fn name(&self, argument: &str) -> Result<Option<String>, Fault> {
+        match self.text(argument)? {
+            Some(text) if text.len() > 255 => Err(self.invalid(argument, "longer than 255 bytes")),
+            text => Ok(text.map(str::to_owned)),
+        }
+    }
+
+    fn boolean(&self, argument: &str) -> Result<bool, Fault> {
+        match self.table.inner().get(argument) {
+            None => Ok(false),
+            Some(AMQPValue::Boolean(value)) => Ok(*value),
+            Some(value) => Err(self.unacceptable(argument, value)),
+        }
+    }
+
+    fn module(&self) -> Result<&'static str, Fault> {
+        match self.text("x-queue-type")? {
+            None | Some("classic") => Ok(CLASSIC),
+            Some("quorum") => Ok(QUORUM),
+            Some("stream") => Ok(STREAM),
+            Some(other) => Err(self.invalid("x-queue-type", &format!("\"unsupported queue type '{other}'\""))),
+        }
+    }
+
+    fn retention(&self, max_bytes: Option<u64>) -> Result<Retention, Fault> {
+        let no_age = || self.invalid("x-max-age", "invalid_max_age");
+        let max_age = self.text("x-max-age")?.map(|text| stream::age(text).ok_or_else(no_age)).transpose()?;
+        let segment_max_bytes = self.integer("x-stream-max-segment-size-bytes", 0)?.unwrap_or(SEGMENT_MAX_BYTES);
+        self.integer("x-initial-cluster-size", 1)?;
+        Ok(Retention { max_bytes, max_age, segment_max_bytes })
+    }
+
+    fn dead_letter_exchange(&self) -> Result<Option<String>, Fault> {
+        let argument = "x-dead-letter-exchange";
+        match self.table.inner().get(argument) {
+            Some(AMQPValue::LongString(_) | AMQPValue::ShortString(_)) | None => self.name(argument),
+            Some(value) => {
+                Err(Fault::invalid_argument_type(type_name(value), argument, "queue", self.queue, self.vhost))
+            }
+        }
+    }
+
+    /// Arguments that make no difference here, but are checked all the same.
+    fn check_ignored(&self) -> Result<(), Fault> {
+        for argument in ["x-max-in-memory-length", "x-max-in-memory-bytes"] {
+            self.integer(argument, 0)?;
+        }
+        self.integer("x-quorum-initial-group-size", 1)?;
+        match self.text("x-dead-letter-strategy")? {
+            None | Some("at-most-once" | "at-least-once") => {}
+            Some(_) => return Err(self.invalid("x-dead-letter-strategy", "invalid_dlx_strategy")),
+        }
+        match self.text("x-queue-leader-locator")? {
+            None | Some("client-local" | "balanced" | "random" | "least-leaders") => {}
+            Some(_) => return Err(self.invalid("x-queue-leader-locator", "invalid_queue_locator_arg")),
+        }
+        match self.text("x-queue-mode")? {
+            None | Some("default" | "lazy") => {}
+            Some(mode) => {
+                return Err(self.invalid("x-queue-mode", &format!("\"unsupported queue mode '{mode}'\"")));
+            }
+        }
+        match self.integer("x-queue-version", 0)? {
+            None | Some(1 | 2) => Ok(()),
+            Some(version) => {
+                Err(self.invalid("x-queue-version", &format!("\"unsupported queue version '{version}'\"")))
+            }
+        }
+    }
+
+    fn unacceptable(&self, argument: &str, value: &AMQPValue) -> Fault {
+        self.invalid(argument, &format!("{{unacceptable_type,{}}}", type_name(value)))
+    }
+
+    fn invalid(&self, argument: &str, why: &str) -> Fault {
+        Fault::invalid_argument(argument, self.queue, self.vhost, why)
+    }
+}
+
+/// RabbitMQ's limit of all times to live: ten years.
+pub(crate) const TTL_MAX_MS: u64 = 315_360_000_000;

@@ -1,0 +1,358 @@
+//! One queue: ready messages in order, and the consumers in line for them.
+//!
+//! It holds what waits; what was delivered and not acknowledged lies with the channel it was delivered on, and comes
+//! back through [`Queue::requeue`] at its original place.
+//!
+//! ```text
+//!  push ──► ready[priority]: place 1, 2, 3, … ──pop──► channel's unacked
+//!                    ▲                                      │
+//!                    └────────── requeue (by place) ◄───────┘
+//! ```
+
+mod requeue;
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use amq_protocol::types::FieldTable;
+use bytes::Bytes;
+
+use crate::broker::core::{
+    interface::ConnectionId,
+    vhost::{
+        arguments::QueueArguments,
+        message::{Entry, Message},
+        stream::Stream,
+    },
+};
+
+pub(crate) use self::requeue::RequeueReason;
+
+/// A queue.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    pub(crate) name: Arc<str>,
+    pub(crate) durable: bool,
+    pub(crate) auto_delete: bool,
+    pub(crate) exclusive_to: Option<ConnectionId>,
+    pub(crate) table: FieldTable,
+    pub(crate) arguments: QueueArguments,
+    /// What a stream holds.
+    pub(crate) stream: Option<Box<Stream>>,
+    /// By priority, the highest last; one line for a queue without priorities. A quorum queue has two: what came back to
+    /// its head stands in the last.
+    ready: Vec<VecDeque<Entry>>,
+    ready_count: usize,
+    ready_bytes: u64,
+    next_place: u64,
+    /// Delivered and neither acknowledged nor requeued.
+    pub(crate) unacked: usize,
+    /// Highest priority first; the one served last stands last among its equals.
+    consumers: Vec<Consumer>,
+    /// How many of them are not blocked.
+    unblocked: usize,
+    /// The only one served, on a queue with `x-single-active-consumer`.
+    active: Option<(ConnectionId, u16, Bytes)>,
+    /// When it was last declared, consumed or got from: `x-expires` counts from here.
+    pub(crate) last_used: Instant,
+    /// The earliest timer set for it.
+    pub(crate) timer: Option<Instant>,
+}
+
+/// A consumer in line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Consumer {
+    pub(crate) connection: ConnectionId,
+    pub(crate) channel: u16,
+    pub(crate) tag: Bytes,
+    /// Its place among the channel's consumers.
+    pub(crate) slot: usize,
+    pub(crate) priority: i64,
+    pub(crate) exclusive: bool,
+    /// Where in a stream it reads next.
+    pub(crate) offset: u64,
+    /// It had no credit when its turn came, and is passed over until it has.
+    pub(crate) is_blocked: bool,
+}
+
+impl Consumer {
+    fn is(&self, connection: ConnectionId, channel: u16, tag: &[u8]) -> bool {
+        self.connection == connection && self.channel == channel && self.tag == tag
+    }
+}
+
+impl Queue {
+    pub(crate) fn new(name: Arc<str>, table: FieldTable, arguments: QueueArguments, now: Instant) -> Self {
+        let lines = match arguments.max_priority {
+            _ if arguments.is_quorum => RETURNED + 1,
+            max_priority => max_priority.map_or(1, |max| usize::from(max) + 1),
+        };
+        Self {
+            name,
+            durable: false,
+            auto_delete: false,
+            exclusive_to: None,
+            table,
+            stream: arguments.stream.as_deref().copied().map(Stream::new).map(Box::new),
+            arguments,
+            ready: std::iter::repeat_with(VecDeque::new).take(lines).collect(),
+            ready_count: 0,
+            ready_bytes: 0,
+            next_place: 1,
+            unacked: 0,
+            consumers: Vec::new(),
+            unblocked: 0,
+            active: None,
+            last_used: now,
+            timer: None,
+        }
+    }
+
+    pub(crate) fn ready_count(&self) -> usize {
+        self.ready_count
+    }
+
+    /// Whether another message, of so many bytes, would be over `x-max-length` or `x-max-length-bytes`.
+    pub(crate) fn is_full(&self, bytes: u64) -> bool {
+        let QueueArguments { max_length, max_length_bytes, is_quorum, .. } = self.arguments;
+        // RabbitMQ's quorum queues notice only afterwards.
+        if is_quorum {
+            return self.is_over_full();
+        }
+        max_length.is_some_and(|max| self.ready_count as u64 >= max)
+            || max_length_bytes.is_some_and(|max| self.ready_bytes + bytes > max)
+    }
+
+    /// Whether it holds more than it may.
+    pub(crate) fn is_over_full(&self) -> bool {
+        let QueueArguments { max_length, max_length_bytes, .. } = self.arguments;
+        max_length.is_some_and(|max| self.ready_count as u64 > max)
+            || max_length_bytes.is_some_and(|max| self.ready_bytes > max)
+    }
+
+    /// Gives a new message its place, without putting it there.
+    pub(crate) fn admit(&mut self, message: &Arc<Message>, now: Instant) -> Entry {
+        let place = self.next_place;
+        self.next_place += 1;
+        let own = message.expiration_ms.map(Duration::from_millis);
+        let ttl = match (own, self.arguments.message_ttl) {
+            (Some(own), Some(queue)) => Some(own.min(queue)),
+            (own, queue) => own.or(queue),
+        };
+        let expires_at = ttl.and_then(|ttl| now.checked_add(ttl));
+        Entry { place, message: Arc::clone(message), delivery_count: 0, expires_at }
+    }
+
+    /// Puts an entry at its place: a new one behind all others, a requeued one where it was.
+    pub(crate) fn insert(&mut self, entry: Entry) {
+        self.ready_count += 1;
+        self.ready_bytes += entry.message.body_bytes() as u64;
+        let line = self.line_of(&entry.message);
+        let line = &mut self.ready[line];
+        match line.back() {
+            Some(last) if last.place > entry.place => {
+                if line.front().is_some_and(|first| first.place > entry.place) {
+                    line.push_front(entry);
+                } else {
+                    let at = line.partition_point(|other| other.place < entry.place);
+                    line.insert(at, entry);
+                }
+            }
+            _ => line.push_back(entry),
+        }
+    }
+
+    /// The entry to deliver next.
+    pub(crate) fn pop(&mut self) -> Option<Entry> {
+        let line = self.ready.iter().rposition(|line| !line.is_empty())?;
+        self.take(line)
+    }
+
+    /// Takes out an entry that stands at a head and is due.
+    pub(crate) fn pop_expired(&mut self, now: Instant) -> Option<Entry> {
+        self.pop_head(|expires_at| expires_at <= now)
+    }
+
+    /// Takes out an entry that stands at a head and was due before. One that is due this very moment may be delivered:
+    /// a message with a time to live of 0 reaches those who wait for it.
+    pub(crate) fn pop_overdue(&mut self, now: Instant) -> Option<Entry> {
+        self.pop_head(|expires_at| expires_at < now)
+    }
+
+    fn pop_head(&mut self, is_expired: impl Fn(Instant) -> bool) -> Option<Entry> {
+        let is_expired = |line: &VecDeque<Entry>| line.front()?.expires_at.map(&is_expired);
+        let line = self.ready.iter().position(|line| is_expired(line) == Some(true))?;
+        self.take(line)
+    }
+
+    /// When the first head expires.
+    pub(crate) fn next_expiry(&self) -> Option<Instant> {
+        self.ready.iter().filter_map(|line| line.front()?.expires_at).min()
+    }
+
+    /// Drops what is ready and not to be kept.
+    pub(crate) fn retain(&mut self, mut is_kept: impl FnMut(&Message) -> bool) {
+        for line in &mut self.ready {
+            line.retain(|entry| is_kept(&entry.message));
+        }
+        let kept = || self.ready.iter().flatten();
+        self.ready_count = kept().count();
+        self.ready_bytes = kept().map(|entry| entry.message.body_bytes() as u64).sum();
+    }
+
+    /// Empties it of what is ready, which is to be dropped where nobody waits for it.
+    pub(crate) fn purge(&mut self) -> (usize, impl Iterator<Item = VecDeque<Entry>>) {
+        self.ready_bytes = 0;
+        (std::mem::take(&mut self.ready_count), self.ready.iter_mut().map(std::mem::take))
+    }
+
+    pub(crate) fn consumers(&self) -> &[Consumer] {
+        &self.consumers
+    }
+
+    /// Puts a consumer in line behind its equals.
+    pub(crate) fn add_consumer(&mut self, consumer: Consumer) {
+        if self.arguments.single_active_consumer && self.active.is_none() {
+            self.active = Some((consumer.connection, consumer.channel, consumer.tag.clone()));
+        }
+        self.unblocked += usize::from(!consumer.is_blocked);
+        let at = self.consumers.partition_point(|other| other.priority >= consumer.priority);
+        self.consumers.insert(at, consumer);
+    }
+
+    /// Takes a consumer out of the line. The next in line becomes the single active one, if there is to be one.
+    pub(crate) fn remove_consumer(&mut self, connection: ConnectionId, channel: u16, tag: &[u8]) -> Option<Consumer> {
+        let at = self.consumers.iter().position(|consumer| consumer.is(connection, channel, tag))?;
+        let removed = self.remove_at(at);
+        if self.active.as_ref().is_some_and(|(c, n, t)| removed.is(*c, *n, t)) {
+            self.active = self.consumers.first().map(|next| (next.connection, next.channel, next.tag.clone()));
+        }
+        Some(removed)
+    }
+
+    /// Takes all consumers of a channel out of the line, in one pass however many they are; false when there are none.
+    pub(crate) fn remove_consumers_of(&mut self, connection: ConnectionId, channel: u16) -> bool {
+        let before = self.consumers.len();
+        self.consumers.retain(|consumer| (consumer.connection, consumer.channel) != (connection, channel));
+        if self.consumers.len() == before {
+            return false;
+        }
+        self.unblocked = self.consumers.iter().filter(|consumer| !consumer.is_blocked).count();
+        if self.active.as_ref().is_some_and(|(c, n, _)| (*c, *n) == (connection, channel)) {
+            self.active = self.consumers.first().map(|next| (next.connection, next.channel, next.tag.clone()));
+        }
+        true
+    }
+
+    fn remove_at(&mut self, at: usize) -> Consumer {
+        let removed = self.consumers.remove(at);
+        self.unblocked -= usize::from(!removed.is_blocked);
+        removed
+    }
+
+    /// Whoever was blocked and has credit again goes to the end of its equals.
+    pub(crate) fn unblock(&mut self, has_credit: impl Fn(&Consumer) -> bool) {
+        if self.unblocked == self.consumers.len() {
+            return;
+        }
+        let mut at = 0;
+        let mut left = self.consumers.len();
+        while left > 0 {
+            left -= 1;
+            if self.consumers[at].is_blocked && has_credit(&self.consumers[at]) {
+                let consumer = self.remove_at(at);
+                self.add_consumer(Consumer { is_blocked: false, ..consumer });
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    /// The index of the next consumer that `has_credit`, round robin among the highest priority that has any. Those
+    /// found without are blocked.
+    pub(crate) fn next_consumer(&mut self, mut has_credit: impl FnMut(&Consumer) -> bool) -> Option<usize> {
+        if let Some((connection, channel, tag)) = &self.active {
+            let active = self.consumers.iter().position(|consumer| consumer.is(*connection, *channel, tag))?;
+            return has_credit(&self.consumers[active]).then_some(active);
+        }
+        if self.unblocked == 0 {
+            return None;
+        }
+        for (at, consumer) in self.consumers.iter_mut().enumerate().filter(|(_, consumer)| !consumer.is_blocked) {
+            if has_credit(consumer) {
+                return Some(at);
+            }
+            consumer.is_blocked = true;
+            self.unblocked -= 1;
+        }
+        None
+    }
+
+    /// Reads the next entry of a stream for the consumer at an index.
+    pub(crate) fn read_next(&mut self, at: usize) -> Option<Entry> {
+        self.stream.as_ref()?.read_next(&mut self.consumers.get_mut(at)?.offset)
+    }
+
+    /// Sends a consumer that was just served to the end of its equals.
+    pub(crate) fn rotate(&mut self, at: usize) {
+        if self.consumers.len() == 1 {
+            return;
+        }
+        let priority = self.consumers[at].priority;
+        let end = self.consumers.partition_point(|other| other.priority >= priority);
+        self.consumers[at..end].rotate_left(1);
+    }
+
+    fn take(&mut self, line: usize) -> Option<Entry> {
+        let entry = self.ready[line].pop_front()?;
+        self.ready_count -= 1;
+        self.ready_bytes -= entry.message.body_bytes() as u64;
+        Some(entry)
+    }
+
+    /// Panics unless what it counts is what it holds, in order.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn check(&self) {
+        let entries = || self.ready.iter().flatten();
+        assert_eq!(self.ready_count, entries().count(), "ready messages of '{}'", self.name);
+        let bytes: usize = entries().map(|entry| entry.message.body_bytes()).sum();
+        assert_eq!(self.ready_bytes, bytes as u64, "ready bytes of '{}'", self.name);
+        let is_in_order = |line: &VecDeque<Entry>| line.iter().is_sorted_by(|a, b| a.place < b.place);
+        assert!(self.ready.iter().all(is_in_order), "'{}' is out of order", self.name);
+        let unblocked = self.consumers.iter().filter(|consumer| !consumer.is_blocked).count();
+        assert_eq!(self.unblocked, unblocked, "consumers of '{}' that are not blocked", self.name);
+        assert!(self.consumers.is_sorted_by(|a, b| a.priority >= b.priority), "priorities of '{}'", self.name);
+        let is_active = |consumer: &Consumer| self.active.as_ref().is_some_and(|(c, n, t)| consumer.is(*c, *n, t));
+        let active = self.consumers.iter().filter(|consumer| is_active(consumer)).count();
+        let expected = usize::from(self.arguments.single_active_consumer && !self.consumers.is_empty());
+        assert_eq!(active, expected, "active consumers of '{}'", self.name);
+    }
+
+    /// What is ready.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn messages(&self) -> impl Iterator<Item = &Arc<Message>> {
+        self.ready.iter().flatten().map(|entry| &entry.message)
+    }
+
+    /// The places of what is ready.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn ready_places(&self) -> impl Iterator<Item = u64> {
+        self.ready.iter().flatten().map(|entry| entry.place)
+    }
+
+    fn line_of(&self, message: &Message) -> usize {
+        if self.arguments.is_quorum {
+            return 0;
+        }
+        usize::from(message.priority).min(self.ready.len() - 1)
+    }
+}
+
+/// The line of what came back to the head of a quorum queue.
+pub(crate) const RETURNED: usize = 1;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+//! How unacknowledged entries come back to their queue.
+
+use super::{Queue, RETURNED};
+use crate::broker::core::vhost::message::Entry;
+
+/// Why unacknowledged entries come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RequeueReason {
+    /// A client requested it: `basic.nack`, `basic.reject` or `basic.recover`.
+    Requested,
+    /// Their channel, or its connection, is closed.
+    ChannelClosed,
+}
+
+impl Queue {
+    /// Takes unacknowledged entries back: to their places, or in a quorum queue to its head or its end.
+    pub(crate) fn requeue(&mut self, mut entries: Vec<Entry>, reason: RequeueReason) {
+        self.unacked = self.unacked.saturating_sub(entries.len());
+        for entry in &mut entries {
+            entry.delivery_count = entry.delivery_count.saturating_add(1);
+        }
+        if self.arguments.is_quorum {
+            // As in RabbitMQ: what nobody limits might come back for ever, and lets the others pass.
+            let is_at_head = reason == RequeueReason::ChannelClosed || self.arguments.has_delivery_limit;
+            self.append(if is_at_head { RETURNED } else { 0 }, entries);
+        } else if entries.len() <= FEW {
+            entries.into_iter().for_each(|entry| self.insert(entry));
+        } else if self.ready.len() == 1 {
+            self.insert_all(0, entries);
+        } else {
+            let mut lines: Vec<Vec<Entry>> = self.ready.iter().map(|_| Vec::new()).collect();
+            for entry in entries {
+                lines[self.line_of(&entry.message)].push(entry);
+            }
+            for (line, entries) in lines.into_iter().enumerate() {
+                self.insert_all(line, entries);
+            }
+        }
+    }
+
+    /// Puts entries behind all others of a line, as if they were new.
+    fn append(&mut self, line: usize, entries: Vec<Entry>) {
+        self.count(&entries);
+        for entry in entries {
+            let place = self.next_place;
+            self.next_place += 1;
+            self.ready[line].push_back(Entry { place, ..entry });
+        }
+    }
+
+    /// Puts entries at their places in a line, in one pass: one by one, each would push aside those before it.
+    fn insert_all(&mut self, line: usize, mut entries: Vec<Entry>) {
+        self.count(&entries);
+        // They are sorted already, but for what came back before and was delivered again.
+        entries.sort_by_key(|entry| entry.place);
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return };
+        let line = &mut self.ready[line];
+        if line.is_empty() {
+            *line = entries.into();
+            return;
+        }
+        if line.back().is_none_or(|behind| behind.place < first.place) {
+            line.extend(entries);
+            return;
+        }
+        let behind = line.partition_point(|other| other.place < last.place);
+        let mut others: Vec<Entry> = line.drain(..behind).collect();
+        line.reserve(others.len() + entries.len());
+        while let Some(entry) = entries.pop() {
+            while let Some(other) = others.pop_if(|other| other.place > entry.place) {
+                line.push_front(other);
+            }
+            line.push_front(entry);
+        }
+        while let Some(other) = others.pop() {
+            line.push_front(other);
+        }
+    }
+
+    fn count(&mut self, entries: &[Entry]) {
+        self.ready_count += entries.len();
+        self.ready_bytes += entries.iter().map(|entry| entry.message.body_bytes() as u64).sum::<u64>();
+    }
+}
+
+/// So many entries are put in their places one by one.
+const FEW: usize = 4;
