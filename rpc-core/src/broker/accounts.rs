@@ -8,8 +8,8 @@ use std::{
 };
 
 use super::{
-    BrokerError,
     core::{Grants, Pattern, Permissions, TopicPermissions, User},
+    error::BrokerError,
 };
 
 /// What [`BrokerBuilder`](super::BrokerBuilder) was told of users and vhosts, in the order it was told.

@@ -11,28 +11,12 @@ use super::{
     accounts::{self, Accounts, PermissionSetting, TopicPermissionSetting},
     connection::Transport,
     core::{Limits, Rules},
-    limits::{MEMORY_HIGH_WATERMARK_PERCENT, percent_of_memory},
+    error::BrokerError,
     listener::{self, Door},
+    machine::{MEMORY_HIGH_WATERMARK_PERCENT, percent_of_memory},
     shared::Shared,
 };
 use crate::wire::{FRAME_MIN_SIZE, table::DEPTH_MAX};
-
-/// Why a broker did not start.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BrokerError {
-    /// The address cannot be listened on.
-    #[error("cannot listen on {address}")]
-    Bind {
-        /// The address asked for.
-        address: SocketAddr,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
-    /// A setting makes no sense.
-    #[error("{0}")]
-    Configuration(String),
-}
 
 /// Settings of a broker that is not started yet.
 #[derive(Debug, Clone)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{BrokerBuilder, machine};
+use super::{config::BrokerBuilder, machine::percent_of_memory};
 use crate::wire::FRAME_MIN_SIZE;
 
 /// # Limits
@@ -156,10 +156,3 @@ impl BrokerBuilder {
         self
     }
 }
-
-pub(super) fn percent_of_memory(percent: u8) -> u64 {
-    machine::memory_bytes() / 100 * u64::from(percent)
-}
-
-/// RabbitMQ's `vm_memory_high_watermark`.
-pub(super) const MEMORY_HIGH_WATERMARK_PERCENT: u8 = 40;

@@ -2,8 +2,13 @@
 
 use std::fs;
 
-/// The memory of the machine, or what its control group leaves us of it; what RabbitMQ assumes where nobody tells.
-pub(super) fn memory_bytes() -> u64 {
+/// A part of the memory there is, in bytes.
+pub(super) fn percent_of_memory(percent: u8) -> u64 {
+    memory_bytes() / 100 * u64::from(percent)
+}
+
+/// The memory of the machine, or the smaller limit of its control group. Where neither is known, RabbitMQ's assumption.
+fn memory_bytes() -> u64 {
     let read = |path: &str| fs::read_to_string(path).ok();
     let total = read("/proc/meminfo").as_deref().and_then(mem_total);
     // A control group without a limit says "max", or more than there is.
@@ -17,6 +22,8 @@ fn mem_total(meminfo: &str) -> Option<u64> {
     kib.checked_mul(1_024)
 }
 
+/// RabbitMQ's `vm_memory_high_watermark`.
+pub(super) const MEMORY_HIGH_WATERMARK_PERCENT: u8 = 40;
 /// Version 2 and version 1, as they look from inside a container.
 const CONTROL_GROUP_LIMITS: [&str; 2] = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
 const UNKNOWN_BYTES: u64 = 1 << 30;

@@ -17,6 +17,7 @@ mod common_name;
 mod config;
 mod connection;
 mod core;
+mod error;
 mod faults;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
@@ -36,7 +37,8 @@ use self::shared::Shared;
 #[cfg(feature = "tls")]
 pub use self::tls::TlsOptions;
 pub use self::{
-    config::{BrokerBuilder, BrokerError},
+    config::BrokerBuilder,
+    error::BrokerError,
     faults::{Faults, Restart},
     inspect::{BindingInfo, ConnectionInfo, ExchangeInfo, QueueInfo, VhostView},
 };

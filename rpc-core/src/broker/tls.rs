@@ -12,7 +12,7 @@ use tokio_rustls::{
     },
 };
 
-use super::{BrokerError, common_name::common_name};
+use super::{common_name::common_name, error::BrokerError};
 
 /// A broker's certificate, and whose certificates it believes; all in PEM.
 ///
