@@ -33,11 +33,7 @@ const LONG_FILES: &[(&str, &str)] =
 const LONG_FUNCTIONS: &[(&str, &str)] = &[];
 
 /// Files that import each other. The list only shrinks.
-const FILES_IN_CIRCLES: &[&str] = &[
-    "tests/src/wire/codec.rs",
-    "tests/src/wire/text.rs",
-    "tests/src/wire/value.rs",
-];
+const FILES_IN_CIRCLES: &[&str] = &["tests/src/wire/codec.rs", "tests/src/wire/text.rs", "tests/src/wire/value.rs"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are a member of the workspace")

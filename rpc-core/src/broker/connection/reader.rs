@@ -1,0 +1,130 @@
+//! Reads frames, and hands them to the core in batches.
+
+use std::{pin::pin, sync::atomic::Ordering, time::Duration};
+
+use tokio::{
+    io::AsyncRead,
+    task::yield_now,
+    time::{Instant, sleep_until},
+};
+
+use super::{input::Input, waiting::Waiting};
+use crate::{
+    broker::{
+        core::{ConnectionId, Flow},
+        shared::{Outbox, Shared},
+    },
+    wire::{Decoder, FRAME_MIN_SIZE},
+};
+
+pub(super) struct Reader<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) id: ConnectionId,
+    pub(super) outbox: &'a Outbox,
+    pub(super) handshake_deadline: Instant,
+}
+
+impl Reader<'_> {
+    /// Reads, decodes and handles until the connection ends.
+    pub(super) async fn run<R: AsyncRead + Unpin>(&self, reading: &mut R, mut input: Input) -> Flow {
+        let mut decoder = Decoder::new(HANDSHAKE_FRAME_MAX);
+        let mut waiting = Waiting::Handshake { deadline: self.handshake_deadline };
+        let mut timed = waiting;
+        let mut last_read = Instant::now();
+        let mut timer = pin!(sleep_until(self.handshake_deadline));
+        let mut stopping = self.shared.stopping();
+        let mut stopped = pin!(stopping.wait());
+        let mut is_stopping = false;
+        loop {
+            // A blocked publisher is not read, except for its answer to our `connection.close`.
+            let is_held = || self.outbox.traffic.is_held.load(Ordering::Relaxed) && !is_stopping;
+            if !is_held() {
+                match self.handle(&mut decoder, &mut input, &mut waiting) {
+                    Flow::Continue => {}
+                    // Other connections need the lock, too.
+                    Flow::Paused(_) if !is_held() => {
+                        yield_now().await;
+                        continue;
+                    }
+                    Flow::Paused(_) => {}
+                    flow => return flow,
+                }
+            }
+            if waiting != timed {
+                timer.as_mut().reset(waiting.deadline(last_read));
+                timed = waiting;
+            }
+            // More input would only cause more output, which this client does not read.
+            let is_choked = self.outbox.traffic.backlog.load(Ordering::Relaxed) > self.shared.outbox.choke_bytes;
+            let is_held = is_held();
+            tokio::select! {
+                biased;
+                () = &mut stopped, if !is_stopping => {
+                    is_stopping = true;
+                    self.shared.with(|core, now| core.shut_down_one(self.id, now));
+                    waiting = Waiting::Close { deadline: Instant::now() + STOPPING_TIMEOUT };
+                }
+                read = input.read(reading), if !is_choked && !is_held => match read {
+                    Ok(0) => return Flow::Close,
+                    Ok(_) => last_read = Instant::now(),
+                    Err(error) => {
+                        tracing::debug!(%error, "cannot read from the client");
+                        return Flow::Close;
+                    }
+                },
+                () = self.outbox.drained.notified(), if is_choked || is_held => {}
+                // Reset only when it fires: resetting a timer costs much more than a read.
+                () = &mut timer => {
+                    // As in RabbitMQ, a blocked client may be silent.
+                    if is_held {
+                        last_read = Instant::now();
+                    }
+                    let deadline = waiting.deadline(last_read);
+                    if deadline <= Instant::now() {
+                        tracing::info!("connection closed: the client was silent for too long");
+                        return Flow::Close;
+                    }
+                    timer.as_mut().reset(deadline);
+                }
+            }
+            if let Waiting::Close { deadline } = waiting
+                && deadline <= Instant::now()
+            {
+                return Flow::Close;
+            }
+        }
+    }
+
+    /// Hands over all whole frames, in batches that take the lock once each.
+    fn handle(&self, decoder: &mut Decoder, input: &mut Input, waiting: &mut Waiting) -> Flow {
+        loop {
+            // `tune-ok` changes how the next frame is decoded, so the handshake is handled frame by frame.
+            let frames_max = if matches!(waiting, Waiting::Handshake { .. }) { 1 } else { BATCH_FRAMES };
+            let (batch, error) = input.unhandled.take().unwrap_or_else(|| decoder.cut(&mut input.buffer, frames_max));
+            if batch.is_empty() && error.is_none() {
+                return Flow::Continue;
+            }
+            let (flow, negotiated) = self.shared.with(|core, now| {
+                let flow = core.batch(self.id, &batch, error.as_ref(), now);
+                (flow, core.negotiated(self.id))
+            });
+            if let Flow::Paused(bytes) = flow {
+                input.unhandled = Some((batch.end(bytes), error));
+            }
+            if flow != Flow::Continue {
+                return flow;
+            }
+            if let Some(negotiated) = negotiated {
+                decoder.set_frame_max(negotiated.frame_max);
+                waiting.follow(&negotiated);
+            }
+        }
+    }
+}
+
+/// No frame of the handshake is larger. It bounds the memory that unauthenticated clients can take.
+const HANDSHAKE_FRAME_MAX: u32 = FRAME_MIN_SIZE;
+/// Bounds the frames handled under one lock, so that no other connection waits long for it.
+const BATCH_FRAMES: usize = 512;
+/// How long a client has to answer our `connection.close` when the broker stops; `shutdown` waits for it.
+const STOPPING_TIMEOUT: Duration = Duration::from_millis(800);
