@@ -10,10 +10,10 @@ use super::{
     Broker,
     accounts::{self, Accounts, PermissionSetting, TopicPermissionSetting},
     connection::Transport,
-    core::{Limits, Rules},
+    core::{Limits, Rules, defaults},
     error::BrokerError,
     listener::{self, Door},
-    machine::{MEMORY_HIGH_WATERMARK_PERCENT, percent_of_memory},
+    machine::percent_of_memory,
     shared::Shared,
 };
 use crate::wire::{FRAME_MIN_SIZE, table::DEPTH_MAX};
@@ -44,12 +44,12 @@ impl Default for BrokerBuilder {
         Self {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             accounts: Accounts::default(),
-            channel_max: 2_047,
-            frame_max: 131_072,
-            heartbeat: Duration::from_secs(60),
-            handshake_timeout: Duration::from_secs(10),
-            message_max_bytes: 128 << 20,
-            connections_max: 65_536,
+            channel_max: defaults::CHANNEL_MAX,
+            frame_max: defaults::FRAME_MAX,
+            heartbeat: Duration::from_secs(defaults::HEARTBEAT_S.into()),
+            handshake_timeout: Duration::from_secs(defaults::HANDSHAKE_TIMEOUT_S.into()),
+            message_max_bytes: defaults::MESSAGE_MAX_BYTES,
+            connections_max: defaults::CONNECTIONS_MAX,
             memory_high_watermark: None,
             limits: Limits::default(),
             #[cfg(feature = "tls")]
@@ -206,7 +206,7 @@ impl BrokerBuilder {
             None => (doors, None),
         };
         let uri = accounts::uri("amqp", self.accounts.first_user(), address, "/");
-        let default_watermark = || percent_of_memory(MEMORY_HIGH_WATERMARK_PERCENT);
+        let default_watermark = || percent_of_memory(defaults::MEMORY_HIGH_WATERMARK_PERCENT);
         let memory_high_watermark = self.memory_high_watermark.unwrap_or_else(default_watermark);
         let rules = Rules {
             users,

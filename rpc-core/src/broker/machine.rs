@@ -22,8 +22,6 @@ fn mem_total(meminfo: &str) -> Option<u64> {
     kib.checked_mul(1_024)
 }
 
-/// RabbitMQ's `vm_memory_high_watermark`.
-pub(super) const MEMORY_HIGH_WATERMARK_PERCENT: u8 = 40;
 /// Version 2 and version 1, as they look from inside a container.
 const CONTROL_GROUP_LIMITS: [&str; 2] = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
 const UNKNOWN_BYTES: u64 = 1 << 30;

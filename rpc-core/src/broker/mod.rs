@@ -33,6 +33,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::task::JoinHandle;
 
+#[cfg(feature = "cli")]
+pub(crate) use self::core::defaults;
 use self::shared::Shared;
 #[cfg(feature = "tls")]
 pub use self::tls::TlsOptions;

@@ -1,60 +1,60 @@
 //! The limits of `rpc broker`.
 
-use std::{str::FromStr, time::Duration};
+use std::{fmt, str::FromStr, time::Duration};
 
-use crate::broker::BrokerBuilder;
+use crate::broker::{BrokerBuilder, defaults};
 
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Limits")]
 pub(super) struct LimitArguments {
     /// The heartbeat offered to clients, in seconds; 0 is none. Who is silent for two of them is cut off.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(long, value_name = "SECONDS", default_value_t = defaults::HEARTBEAT_S)]
     heartbeat: u16,
     /// How long a client may take until its connection is open, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    #[arg(long, value_name = "SECONDS", default_value_t = defaults::HANDSHAKE_TIMEOUT_S)]
     handshake_timeout: u16,
     /// How long a delivery may wait for its acknowledgement before its channel is closed, in seconds; 0 is for ever.
-    #[arg(long, value_name = "SECONDS", default_value_t = 1_800)]
+    #[arg(long, value_name = "SECONDS", default_value_t = defaults::CONSUMER_TIMEOUT_S)]
     consumer_timeout: u32,
     /// The largest frame, in bytes.
-    #[arg(long, value_name = "BYTES", default_value_t = 131_072)]
+    #[arg(long, value_name = "BYTES", default_value_t = defaults::FRAME_MAX)]
     frame_max: u32,
     /// Channels a connection may open.
-    #[arg(long, value_name = "CHANNELS", default_value_t = 2_047)]
+    #[arg(long, value_name = "CHANNELS", default_value_t = defaults::CHANNEL_MAX)]
     channel_max: u16,
     /// The largest message.
-    #[arg(long, value_name = "SIZE", default_value = "128MiB")]
+    #[arg(long, value_name = "SIZE", default_value_t = Size(defaults::MESSAGE_MAX_BYTES))]
     message_max: Size,
     /// Connections at once, from the moment they are accepted.
-    #[arg(long, value_name = "CONNECTIONS", default_value_t = 65_536)]
+    #[arg(long, value_name = "CONNECTIONS", default_value_t = defaults::CONNECTIONS_MAX)]
     connections_max: usize,
     /// What messages may take before publishers are blocked: a size, as 512MiB, or a part of the machine's memory, as
     /// 40%.
-    #[arg(long, value_name = "SIZE", default_value = "40%")]
+    #[arg(long, value_name = "SIZE", default_value_t = Share::Percent(defaults::MEMORY_HIGH_WATERMARK_PERCENT))]
     memory_high_watermark: Share,
     /// What may wait for a client that does not read, before it gets no more.
-    #[arg(long, value_name = "SIZE", default_value = "4MiB")]
+    #[arg(long, value_name = "SIZE", default_value_t = Size(defaults::OUTBOX_MAX_BYTES as u64))]
     outbox_max: Size,
     /// Messages ready in any queue; further publishes are refused. There is no such limit by default.
     #[arg(long, value_name = "MESSAGES")]
     queue_max_length: Option<u64>,
     /// Queues of a vhost.
-    #[arg(long, value_name = "QUEUES", default_value_t = 1_000_000)]
+    #[arg(long, value_name = "QUEUES", default_value_t = defaults::QUEUES_MAX)]
     queues_max: usize,
     /// Exchanges of a vhost.
-    #[arg(long, value_name = "EXCHANGES", default_value_t = 100_000)]
+    #[arg(long, value_name = "EXCHANGES", default_value_t = defaults::EXCHANGES_MAX)]
     exchanges_max: usize,
     /// Bindings from one exchange.
-    #[arg(long, value_name = "BINDINGS", default_value_t = 1_000_000)]
+    #[arg(long, value_name = "BINDINGS", default_value_t = defaults::BINDINGS_PER_EXCHANGE_MAX)]
     bindings_per_exchange_max: usize,
     /// Consumers of a channel.
-    #[arg(long, value_name = "CONSUMERS", default_value_t = 10_000)]
+    #[arg(long, value_name = "CONSUMERS", default_value_t = defaults::CONSUMERS_PER_CHANNEL_MAX)]
     consumers_per_channel_max: usize,
     /// Messages that a transaction publishes, counted for every queue they go to.
-    #[arg(long, value_name = "MESSAGES", default_value_t = 1_000_000)]
+    #[arg(long, value_name = "MESSAGES", default_value_t = defaults::TRANSACTION_MAX)]
     transaction_max: usize,
     /// Tables and arrays inside one another, in methods and in messages; from 1 to 128.
-    #[arg(long, value_name = "LEVELS", default_value_t = 128)]
+    #[arg(long, value_name = "LEVELS", default_value_t = defaults::TABLE_DEPTH_MAX)]
     table_depth_max: usize,
 }
 
@@ -102,6 +102,15 @@ impl FromStr for Size {
     }
 }
 
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            bytes if bytes > 0 && bytes % (1 << 20) == 0 => write!(f, "{}MiB", bytes >> 20),
+            bytes => write!(f, "{bytes}"),
+        }
+    }
+}
+
 const UNITS: [(&str, u64); 8] = [
     ("", 1),
     ("B", 1),
@@ -130,6 +139,15 @@ impl FromStr for Share {
                 Ok(percent @ 0..=100) => Ok(Self::Percent(percent)),
                 _ => Err(format!("'{text}' is not between 0% and 100%")),
             },
+        }
+    }
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes(size) => size.fmt(f),
+            Self::Percent(percent) => write!(f, "{percent}%"),
         }
     }
 }

@@ -34,7 +34,7 @@ mod vhost;
 pub use self::probes::inspect::{BindingInfo, ConnectionInfo, ExchangeInfo, QueueInfo};
 pub(crate) use self::{
     interface::{ConnectionId, Flow, Negotiated, Now, Peer, Traffic},
-    limits::memory::Memory,
+    limits::{defaults, memory::Memory},
     probes::injected::ConfirmTiming,
     rules::{Limits, Rules},
     session::access::{Grants, Pattern, Permissions, TopicPermissions, User},

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use crate::{broker::core::session::access::User, wire::table::DEPTH_MAX};
+use crate::broker::core::{limits::defaults, session::access::User};
 
 /// The configuration that the core enforces.
 #[derive(Debug, Clone)]
@@ -42,15 +42,15 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             memory_high_watermark: u64::MAX,
-            outbox_max_bytes: 4 << 20,
+            outbox_max_bytes: defaults::OUTBOX_MAX_BYTES,
             queue_max_length: None,
-            queues_max: 1_000_000,
-            exchanges_max: 100_000,
-            bindings_per_exchange_max: 1_000_000,
-            consumers_per_channel_max: 10_000,
-            transaction_max: 1_000_000,
-            table_depth_max: DEPTH_MAX,
-            consumer_timeout: Some(Duration::from_secs(30 * 60)),
+            queues_max: defaults::QUEUES_MAX,
+            exchanges_max: defaults::EXCHANGES_MAX,
+            bindings_per_exchange_max: defaults::BINDINGS_PER_EXCHANGE_MAX,
+            consumers_per_channel_max: defaults::CONSUMERS_PER_CHANNEL_MAX,
+            transaction_max: defaults::TRANSACTION_MAX,
+            table_depth_max: defaults::TABLE_DEPTH_MAX,
+            consumer_timeout: Some(Duration::from_secs(defaults::CONSUMER_TIMEOUT_S.into())),
         }
     }
 }

@@ -1,5 +1,6 @@
-//! Limits that act while the broker runs: memory, the alarm that blocks publishers, and overdue deliveries.
+//! Limits: their defaults, and those that act over time: memory, the alarm that blocks publishers, overdue deliveries.
 
 pub(crate) mod alarm;
+pub(crate) mod defaults;
 pub(crate) mod memory;
 pub(crate) mod overdue;
