@@ -8,7 +8,7 @@
 //!  Source ──module::read──► modules (items, imports, names) ──Crate::resolve──► edges ──Graph::circles──► complaints
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::{
     module::{self, Import, Module, Name},
@@ -18,20 +18,16 @@ use crate::{
 /// The crates whose files are looked at. Programs below `src/bin` are crates of their own.
 const CRATES: [&str; 4] = ["rpc-core/src/", "rpc-macros/src/", "rpc-examples/src/", "tests/src/"];
 
-/// Complains about every file in a circle that is not in `allowed`, and about every entry that is not needed.
-pub(crate) fn circles(sources: &[Source], allowed: &[&str]) -> Vec<String> {
+/// Complains about every file in a circle.
+pub(crate) fn circles(sources: &[Source]) -> Vec<String> {
     let mut complaints = Vec::new();
-    let mut allowed: BTreeSet<&str> = allowed.iter().copied().collect();
     for folder in CRATES {
         let is_own = |source: &&Source| source.path.strip_prefix(folder).is_some_and(|path| !path.starts_with("bin/"));
         let graph = Crate::new(sources.iter().filter(is_own)).graph();
         for file in graph.in_circles() {
-            if !allowed.remove(file) {
-                complaints.push(format!("{file}: in a circle of imports: {}", graph.shortest_circle(file)));
-            }
+            complaints.push(format!("{file}: in a circle of imports: {}", graph.shortest_circle(file)));
         }
     }
-    complaints.extend(allowed.iter().map(|file| format!("{file}: no longer in a circle: take it off the list")));
     complaints
 }
 
@@ -206,7 +202,7 @@ mod tests {
         let sources: Vec<_> =
             files.iter().map(|(path, text)| Source::new(format!("rpc-core/src/{path}"), text)).collect();
         let found = Crate::new(sources.iter()).graph().in_circles().into_iter().map(str::to_owned).collect::<Vec<_>>();
-        assert_eq!(circles(&sources, &[]).len(), found.len());
+        assert_eq!(circles(&sources).len(), found.len());
         found.into_iter().map(|path| path.trim_start_matches("rpc-core/src/").to_owned()).collect()
     }
 
@@ -238,7 +234,7 @@ mod tests {
         ];
         assert_eq!(in_circles(&files), ["a.rs", "b.rs", "c.rs"]);
         let sources = files.map(|(path, text)| Source::new(format!("rpc-core/src/{path}"), text));
-        let complaint = &circles(&sources, &[])[0];
+        let complaint = &circles(&sources)[0];
         assert!(complaint.contains("rpc-core/src/c.rs → rpc-core/src/a.rs (line 2 names crate::a::A)"), "{complaint}");
     }
 
@@ -301,16 +297,6 @@ mod tests {
             Source::new("rpc-core/src/lib.rs", "pub struct A; fn f(b: crate::bin::p::B) {}"),
             Source::new("rpc-core/src/bin/p.rs", "pub struct B; fn f(a: crate::A) {}"),
         ];
-        assert_eq!(circles(&sources, &[]), [""; 0]);
-    }
-
-    #[test]
-    fn the_list_allows_a_circle_and_shrinks_with_it() {
-        let source = |path, text| Source::new(format!("rpc-core/src/{path}"), text);
-        let circle = [source(A.0, A.1), source("b.rs", "pub struct B(crate::a::A);")];
-        let list = ["rpc-core/src/a.rs", "rpc-core/src/b.rs"];
-        assert_eq!(circles(&circle, &list), [""; 0]);
-        assert_eq!(circles(&circle, &list[..1]).len(), 1);
-        assert_eq!(circles(&circle[..1], &list).len(), 2);
+        assert_eq!(circles(&sources), [""; 0]);
     }
 }

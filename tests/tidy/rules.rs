@@ -159,25 +159,17 @@ pub(crate) fn long_files(sources: &[Source], allowed: &[(&str, &str)]) -> Vec<St
 const LINES_MAX: usize = 500;
 
 /// A function of the libraries that does not fit on a screen, from the line of its `fn` to its closing brace.
-pub(crate) fn long_functions(sources: &[Source], allowed: &[(&str, &str)]) -> Vec<String> {
+pub(crate) fn long_functions(sources: &[Source]) -> Vec<String> {
     let mut complaints = Vec::new();
-    let mut unneeded: Vec<_> = allowed.to_vec();
     for source in sources.iter().filter(|source| is_library(source)) {
         for (name, first, last) in functions(source) {
             let lines = last - first + 1;
-            if lines <= FUNCTION_LINES_MAX {
-                continue;
-            }
-            let entry = (source.path.as_str(), name);
-            if allowed.contains(&entry) {
-                unneeded.retain(|other| *other != entry);
-            } else {
+            if lines > FUNCTION_LINES_MAX {
                 let words = format!("{name} has {lines} lines, more than {FUNCTION_LINES_MAX}: split it");
                 complaints.push(source.complaint(first, &words));
             }
         }
     }
-    complaints.extend(unneeded.iter().map(|(path, name)| format!("{path}: {name} is not long: take it off the list")));
     complaints
 }
 
@@ -362,16 +354,13 @@ mod tests {
         let source = |path: &str, lines| [Source::new(path, &function(lines))];
         let (long, short) =
             (source("rpc-core/src/a.rs", FUNCTION_LINES_MAX + 1), source("rpc-core/src/a.rs", FUNCTION_LINES_MAX));
-        assert_eq!(long_functions(&long, &[]).len(), 1);
-        assert_eq!(long_functions(&short, &[]), Vec::<String>::new());
-        let list = [("rpc-core/src/a.rs", "b")];
-        assert_eq!(long_functions(&long, &list), Vec::<String>::new());
-        assert_eq!(long_functions(&short, &list).len(), 1);
+        assert_eq!(long_functions(&long).len(), 1);
+        assert_eq!(long_functions(&short), Vec::<String>::new());
         for path in ["rpc-macros/src/golden/a.rs", "tests/src/a.rs"] {
-            assert_eq!(long_functions(&source(path, FUNCTION_LINES_MAX + 1), &[]), Vec::<String>::new());
+            assert_eq!(long_functions(&source(path, FUNCTION_LINES_MAX + 1)), Vec::<String>::new());
         }
         let declared = format!("trait A {{ fn b();{} fn c(d: fn(u8)) {{}} }}", "\n".repeat(FUNCTION_LINES_MAX + 1));
-        assert_eq!(long_functions(&[Source::new("rpc-core/src/a.rs", &declared)], &[]), Vec::<String>::new());
+        assert_eq!(long_functions(&[Source::new("rpc-core/src/a.rs", &declared)]), Vec::<String>::new());
     }
 
     #[test]

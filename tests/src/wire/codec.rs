@@ -4,7 +4,9 @@ use std::fmt::Write;
 
 use super::{
     methods::Method,
-    text::{Cursor, parse, quote},
+    quote::quote,
+    reader::Reader,
+    text::{Cursor, parse},
     value::{decode_table, encode_table, show_table},
 };
 
@@ -210,10 +212,10 @@ fn show_method(payload: &[u8]) -> Option<String> {
             write!(shown, " {name}={}", octet >> at & 1 == 1).ok()?;
         } else {
             bits = None;
-            write!(shown, " {name}={}", reader.show(kind)?).ok()?;
+            write!(shown, " {name}={}", show_value(&mut reader, kind)?).ok()?;
         }
     }
-    Some(if reader.is_at_end() { shown } else { format!("{shown} and {} bytes more", reader.0.len()) })
+    Some(if reader.is_at_end() { shown } else { format!("{shown} and {} bytes more", reader.len()) })
 }
 
 fn show_header(payload: &[u8]) -> Option<String> {
@@ -226,13 +228,27 @@ fn show_header(payload: &[u8]) -> Option<String> {
     }
     for (at, (kind, name)) in PROPERTIES.into_iter().enumerate() {
         if flags >> (15 - at) & 1 == 1 {
-            write!(shown, " {name}={}", reader.show(kind)?).ok()?;
+            write!(shown, " {name}={}", show_value(&mut reader, kind)?).ok()?;
         }
     }
     if flags & 0b11 != 0 || !reader.is_at_end() {
-        write!(shown, " flags={flags:#x} and {} bytes more", reader.0.len()).ok()?;
+        write!(shown, " flags={flags:#x} and {} bytes more", reader.len()).ok()?;
     }
     Some(shown)
+}
+
+/// Takes a value of a kind in `methods.rs`, and shows it; `None` when the payload ends too early.
+fn show_value(reader: &mut Reader<'_>, kind: &str) -> Option<String> {
+    Some(match kind {
+        "octet" => reader.octet()?.to_string(),
+        "short" => reader.short()?.to_string(),
+        "long" => reader.long()?.to_string(),
+        "longlong" => reader.long_long()?.to_string(),
+        "shortstr" => quote(reader.short_string()?),
+        "longstr" => quote(reader.long_string()?),
+        "table" => show_table(&decode_table(reader)?),
+        _ => return None,
+    })
 }
 
 const PROPERTIES: [(&str, &str); 14] = [
@@ -251,68 +267,3 @@ const PROPERTIES: [(&str, &str); 14] = [
     ("shortstr", "app_id"),
     ("shortstr", "cluster_id"),
 ];
-
-/// Takes values off the front of a payload; `None` when it ends too early.
-#[derive(Debug)]
-pub(super) struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self(bytes)
-    }
-
-    pub(super) fn is_at_end(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (array, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*array)
-    }
-
-    pub(super) fn octet(&mut self) -> Option<u8> {
-        self.array().map(u8::from_be_bytes)
-    }
-
-    pub(super) fn short(&mut self) -> Option<u16> {
-        self.array().map(u16::from_be_bytes)
-    }
-
-    pub(super) fn long(&mut self) -> Option<u32> {
-        self.array().map(u32::from_be_bytes)
-    }
-
-    pub(super) fn long_long(&mut self) -> Option<u64> {
-        self.array().map(u64::from_be_bytes)
-    }
-
-    pub(super) fn short_string(&mut self) -> Option<&'a [u8]> {
-        let length = self.octet()?;
-        self.take(usize::from(length))
-    }
-
-    pub(super) fn long_string(&mut self) -> Option<&'a [u8]> {
-        let length = self.long()?;
-        self.take(usize::try_from(length).ok()?)
-    }
-
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn show(&mut self, kind: &str) -> Option<String> {
-        Some(match kind {
-            "octet" => self.octet()?.to_string(),
-            "short" => self.short()?.to_string(),
-            "long" => self.long()?.to_string(),
-            "longlong" => self.long_long()?.to_string(),
-            "shortstr" => quote(self.short_string()?),
-            "longstr" => quote(self.long_string()?),
-            "table" => show_table(&decode_table(self)?),
-            _ => return None,
-        })
-    }
-}

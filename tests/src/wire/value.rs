@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{codec::Reader, text::quote};
+use super::{quote::quote, reader::Reader};
 
 /// A field table, in the order of the wire.
 pub type Table = Vec<(Vec<u8>, Value)>;
