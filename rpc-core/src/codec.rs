@@ -1,13 +1,13 @@
 //! Bodies: values <-> bytes, and the content type that names the encoding.
 //!
-//! Pure. It chooses nothing: the service says which codec it speaks, and a request's `content_type` says how that
-//! request was written. A reply is written the way its request was.
+//! Pure. It chooses no codec: a service declares its own, and the `content_type` of a request names that request's. A reply
+//! has the codec of its request.
 
 use std::borrow::Cow;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-/// How arguments and results are written.
+/// How arguments and results are encoded.
 ///
 /// The default is MessagePack with named fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -18,11 +18,11 @@ pub enum Codec {
     MessagePack,
     /// `application/json`; needs the feature `json`.
     Json,
-    /// `text/plain`: one scalar as its text (`30`, `true`, `hello`), what the RabbitMQ tutorials speak.
+    /// `text/plain`: one scalar as its text (`30`, `true`, `hello`), as in the RabbitMQ tutorials.
     Text,
 }
 
-/// A value that could not be written, or bytes that could not be read.
+/// A value that could not be encoded, or bytes that could not be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{content_type}: {reason}")]
 pub struct CodecError {
@@ -40,9 +40,9 @@ impl Codec {
         }
     }
 
-    /// The codec a `content_type` names, parameters such as `; charset=utf-8` ignored.
+    /// The codec that a `content_type` names; parameters such as `; charset=utf-8` are ignored.
     pub fn from_content_type(content_type: &str) -> Option<Self> {
-        // As we write it ourselves, above all.
+        // Our own spelling first: it is by far the most frequent.
         if content_type == Self::MessagePack.content_type() {
             return Some(Self::MessagePack);
         }
@@ -57,11 +57,11 @@ impl Codec {
             })
     }
 
-    /// Writes `value`.
+    /// Encodes `value`.
     ///
     /// # Errors
-    /// When the value has no form in this encoding (a struct as text, a map with non-string keys as JSON), or its
-    /// own `Serialize` fails.
+    /// A [`CodecError`] when the value has no form in this encoding (a struct as text, a map with non-string keys as
+    /// JSON), its own `Serialize` fails, or the codec's feature is off.
     pub fn encode<T: Serialize + ?Sized>(self, value: &T) -> Result<Vec<u8>, CodecError> {
         match self {
             Self::MessagePack => {
@@ -82,17 +82,18 @@ impl Codec {
         }
     }
 
-    /// Reads a value.
+    /// Decodes a value.
     ///
     /// # Errors
-    /// When the bytes are not this encoding, are not the type asked for, or go on after the value.
+    /// A [`CodecError`] when the bytes are not in this encoding, do not hold a `T`, or continue after the value, or when
+    /// the codec's feature is off.
     pub fn decode<T: DeserializeOwned>(self, body: &[u8]) -> Result<T, CodecError> {
         match self {
             Self::MessagePack => {
                 let mut deserializer = rmp_serde::Deserializer::from_read_ref(body);
                 let value = T::deserialize(&mut deserializer).map_err(|error| self.error(error.to_string()))?;
-                // It does not say how far it has read: at the end, and only there, it finds no next marker. `()` is
-                // read without descending into whatever may be there.
+                // The deserializer does not tell its position: only at the end does it find no next marker. `()` is
+                // decoded without descending into the value that follows.
                 match <() as serde::Deserialize>::deserialize(&mut deserializer) {
                     Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(value),
                     Ok(()) | Err(_) => Err(self.error("more bytes follow the value")),
@@ -114,7 +115,7 @@ impl Codec {
         }
     }
 
-    /// `()` as this codec writes it.
+    /// `()` in this encoding.
     pub(crate) fn nothing(self) -> &'static [u8] {
         match self {
             Self::MessagePack => &[0xc0],
@@ -123,9 +124,9 @@ impl Codec {
         }
     }
 
-    /// A service error where the method has none.
+    /// The error of a service error in the reply to a method that returns no `Result`.
     pub(crate) fn unexpected_service_error() -> CodecError {
-        Self::default().error("the service returned an error, but the method's result has none")
+        Self::default().error("the service returned an error, but the method returns no Result; update the caller")
     }
 
     fn error(self, reason: impl Into<Cow<'static, str>>) -> CodecError {
@@ -139,7 +140,7 @@ type UnitDeserializer = serde::de::value::UnitDeserializer<serde::de::value::Err
 const BODY_BYTES_EXPECTED: usize = 64;
 
 #[cfg(not(feature = "json"))]
-const JSON_IS_OFF: &str = "the feature `json` of rpc-core is not enabled";
+const JSON_IS_OFF: &str = "the feature `json` of rpc-core is off; enable it";
 
 #[cfg(test)]
 mod tests {

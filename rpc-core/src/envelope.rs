@@ -4,34 +4,35 @@
 //!
 //! ```text
 //!  request  (content_type), correlation_id, reply_to, (type = rpc.call) | rpc.oneway, expiration
-//!           headers only when they say something: rpc-attempt (> 1), rpc-version (≠ 1), the caller's own
+//!           headers: rpc-attempt when above 1, rpc-version when not 1, the caller's own
 //!  reply    (content_type), correlation_id (copied), (type = rpc.ok) | rpc.error
-//!           rpc.error adds the headers rpc-code, rpc-message, rpc-retryable
+//!           rpc.error adds the headers rpc-code, rpc-message, rpc-retryable; of a code that this version does not
+//!           know it may have rpc-executed, too
 //! ```
 //!
 //! Service and method are the routing key's words. A foreign request needs only a body, `reply_to` and
 //! `correlation_id`; a foreign reply without `type` is an `rpc.ok`.
 //!
-//! What stands in brackets goes without saying, and between two ends of ours it is not said: each property costs both
-//! ends an allocation and RabbitMQ a little, together a tenth of a small call. Foreign programs are told everything.
+//! Properties in parentheses are defaults; our own client and worker omit them, because each costs both ends an allocation
+//! and RabbitMQ a little, together a tenth of a small call. Foreign programs receive all of them.
 
 use std::{borrow::Cow, time::Duration};
 
 use crate::{
+    call_error::{CallError, OtherError, TimeoutStage},
     codec::Codec,
     connection::amqp::{HeaderValue, PERSISTENT, Properties},
-    error::CallError,
     service::{MethodDescriptor, ServiceDescriptor},
     topology,
 };
 
-/// `type` of a request whose caller waits.
+/// `type` of a request whose caller waits for a reply.
 pub(crate) const CALL: &str = "rpc.call";
-/// `type` of a request whose caller does not.
+/// `type` of a request without a reply.
 pub(crate) const ONEWAY: &str = "rpc.oneway";
-/// `type` of a message that gives calls up; its body is their correlation_ids, one a line.
+/// `type` of a message that cancels calls; its body holds their correlation_ids, one a line.
 pub(crate) const CANCEL: &str = "rpc.cancel";
-/// How many calls one such message names at most; a reader ignores the rest.
+/// The most calls that one cancel message names; a worker ignores further lines.
 pub(crate) const CANCELS_PER_MESSAGE_MAX: usize = 512;
 /// `type` of a reply that carries the result.
 pub(crate) const OK: &str = "rpc.ok";
@@ -40,18 +41,20 @@ pub(crate) const ERROR: &str = "rpc.error";
 
 /// The version of this contract; absent on the wire means 1.
 pub(crate) const WIRE_VERSION_HEADER: &str = "rpc-v";
-/// The service's version the caller was built with; absent means 1.
+/// The version of the service that the caller was built with; absent means 1.
 pub(crate) const SERVICE_VERSION_HEADER: &str = "rpc-version";
 /// Counts sends of the same logical call; absent means 1.
 pub(crate) const ATTEMPT_HEADER: &str = "rpc-attempt";
 /// The error's [`Code`].
 pub(crate) const CODE_HEADER: &str = "rpc-code";
-/// Words for a person.
+/// The error's text, for people.
 pub(crate) const MESSAGE_HEADER: &str = "rpc-message";
 /// Whether trying again can help.
 pub(crate) const RETRYABLE_HEADER: &str = "rpc-retryable";
+/// False says that the handler did not run. Only read here, and only beside a code that is none of [`Code`].
+pub(crate) const EXECUTED_HEADER: &str = "rpc-executed";
 
-/// What a caller may set on one call.
+/// The options of one call that travel.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct CallHeaders {
     pub(crate) priority: Option<u8>,
@@ -85,7 +88,7 @@ pub(crate) fn call_properties<'a>(
     }
 }
 
-/// The properties of a persistent request nobody waits for.
+/// The properties of a one-way request, which is persistent.
 pub(crate) fn oneway_properties(
     service: &ServiceDescriptor,
     method: &MethodDescriptor,
@@ -101,7 +104,7 @@ pub(crate) fn oneway_properties(
     }
 }
 
-/// The properties of a message that gives up calls whose replies were to go to `reply_to`.
+/// The properties of a message that cancels calls whose `reply_to` is this one.
 pub(crate) fn cancel_properties(reply_to: &str) -> Properties<'_> {
     Properties {
         content_type: Some(Codec::Text.content_type()),
@@ -124,12 +127,12 @@ fn request_properties<'a>(service: &ServiceDescriptor, method: &MethodDescriptor
     }
 }
 
-/// Rounded up, at least 1: `expiration` "0" means "now or never".
+/// Rounded up, at least 1: a message with `expiration` "0" expires unless a consumer takes it at once.
 fn whole_milliseconds(budget: Duration) -> u64 {
     u64::try_from(budget.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX).max(1)
 }
 
-/// Why a server answers without a result.
+/// Why a worker answers without a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Code {
     /// The handler returned `Err`; the body is its error.
@@ -140,7 +143,7 @@ pub(crate) enum Code {
     Overloaded,
     Timeout,
     Internal,
-    /// An earlier worker may have executed it, and it is not executed again.
+    /// An earlier worker may have executed the request, and no worker executes it again.
     Abandoned,
 }
 
@@ -178,16 +181,17 @@ impl Code {
     }
 }
 
-/// How much a reply says of itself.
+/// Whether a reply omits the properties that have their default value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Manner {
-    /// To a client of ours that asked without a `content_type`.
+    /// Omits them: the request is one of our own client, without a `content_type`.
     Terse,
+    /// Has them all: the caller may be a foreign program.
     Explicit,
 }
 
 impl Manner {
-    /// The manner in which such a request is answered.
+    /// The manner of the reply to a request with these properties.
     pub(crate) fn towards(content_type: Option<&str>, reply_to: &str) -> Self {
         if content_type.is_none() && topology::is_reply_queue(reply_to) { Self::Terse } else { Self::Explicit }
     }
@@ -222,58 +226,76 @@ pub(crate) fn error_properties<'a>(
     Properties { kind: Some(ERROR), headers, ..ok_properties(manner, codec, correlation_id) }
 }
 
-/// So many bytes at most, and no half character.
+/// The first `bytes_max` bytes of `text`, without a character cut in half.
 fn beginning(text: &str, bytes_max: usize) -> &str {
     let end = (0..=bytes_max.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
     &text[..end.unwrap_or_default()]
 }
 
-/// Of an error: it travels in the content header, which must fit one frame, and the smallest has 4,096 bytes.
+/// The most bytes of an error's text: it travels in the content header, which must fit one frame of at least 4,096 bytes.
 const MESSAGE_MAX_BYTES: usize = 2_048;
 
-/// What a reply's properties say about its body.
+/// How a call ended, by the properties of its reply.
 #[derive(Debug)]
 pub(crate) enum ReplyStatus {
     /// The body is the result.
     Ok,
     /// The body is the service's error.
     Service,
-    /// The body says nothing.
+    /// The body is empty.
     Failed(CallError),
 }
 
-/// Reads a reply's status; `header` looks a header up, `budget` is the call's whole one.
+/// The status of a reply to a call of `method`; `header` looks a header up, `budget` is the call's whole one.
 pub(crate) fn reply_status(
+    service: &ServiceDescriptor,
+    method: &MethodDescriptor,
     kind: Option<&str>,
     header: impl Fn(&str) -> Option<HeaderValue>,
     budget: Duration,
 ) -> ReplyStatus {
     match kind {
-        None | Some(OK) => return ReplyStatus::Ok,
-        Some(ERROR) => {}
+        None | Some(OK) => ReplyStatus::Ok,
+        Some(ERROR) => error_status(service.name, method.name, header, budget),
         Some(other) => {
             let message = format!("its type is '{other}', neither '{OK}' nor '{ERROR}'");
-            return ReplyStatus::Failed(CallError::BadReply { message });
+            ReplyStatus::Failed(CallError::bad_reply(service.name, method.name, message))
         }
     }
-    let name = header(CODE_HEADER);
-    let name = name.as_ref().and_then(HeaderValue::as_str).unwrap_or_default();
+}
+
+/// The status of an `rpc.error`.
+#[cold]
+fn error_status(
+    service: &'static str,
+    method: &'static str,
+    header: impl Fn(&str) -> Option<HeaderValue>,
+    budget: Duration,
+) -> ReplyStatus {
+    let Some(HeaderValue::Text(code)) = header(CODE_HEADER) else {
+        let message = format!("its type is '{ERROR}', and it has no text in the header {CODE_HEADER}");
+        return ReplyStatus::Failed(CallError::bad_reply(service, method, message));
+    };
     let message = match header(MESSAGE_HEADER) {
         Some(HeaderValue::Text(message)) => message,
         _ => String::new(),
     };
-    ReplyStatus::Failed(match Code::from_name(name) {
+    ReplyStatus::Failed(match Code::from_name(&code) {
         Some(Code::Service) => return ReplyStatus::Service,
-        Some(Code::NoSuchMethod) => CallError::NoSuchMethod { message },
-        Some(Code::BadRequest) => CallError::BadRequest { message },
-        Some(Code::BadVersion) => CallError::BadVersion { message },
-        Some(Code::Overloaded) => CallError::Overloaded { message },
-        Some(Code::Timeout) => {
-            CallError::Timeout { method: "", stage: crate::error::TimeoutStage::Running, after: budget }
+        Some(Code::NoSuchMethod) => CallError::no_such_method(service, method, message),
+        Some(Code::BadRequest) => CallError::bad_request(service, method, message),
+        Some(Code::BadVersion) => CallError::bad_version(service, method, message),
+        Some(Code::Overloaded) => CallError::overloaded(service, method, message),
+        Some(Code::Timeout) => CallError::timeout(service, method, TimeoutStage::Running, budget),
+        Some(Code::Internal) => CallError::internal(service, method, message),
+        Some(Code::Abandoned) => CallError::abandoned(service, method, message),
+        None => {
+            let flag = |name| header(name).and_then(|value| value.as_bool());
+            let error = OtherError::new(code, message)
+                .maybe_executed(flag(EXECUTED_HEADER).unwrap_or(true))
+                .retryable(flag(RETRYABLE_HEADER).unwrap_or(false));
+            CallError::other(service, method, error)
         }
-        Some(Code::Internal) => CallError::Internal { message },
-        Some(Code::Abandoned) => CallError::Abandoned { message },
-        None => CallError::BadReply { message: format!("unknown {CODE_HEADER} '{name}': {message}") },
     })
 }
 
@@ -293,6 +315,8 @@ mod tests {
 
     fn status_of(properties: &Properties<'_>) -> ReplyStatus {
         reply_status(
+            &SERVICE,
+            &METHOD,
             properties.kind,
             |name| properties.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone()),
             Duration::from_secs(1),
@@ -300,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_request_says_nothing_that_goes_without_saying() {
+    fn a_plain_request_omits_properties_that_have_their_default() {
         let budget = Some(Duration::from_micros(1_500));
         let properties = call_properties(&SERVICE, &METHOD, 7, "rpc.reply.x.1", budget, CallHeaders::default());
         let expected = Properties {
@@ -312,7 +336,11 @@ mod tests {
         assert_eq!(properties, expected);
         let bare = ServiceDescriptor { queue: Some("rpc_queue"), codec: Codec::Text, ..SERVICE };
         let properties = call_properties(&bare, &METHOD, 7, "rpc.reply.x.1", budget, CallHeaders::default());
-        assert_eq!((properties.content_type, properties.kind), (Some("text/plain"), Some(CALL)), "for strangers");
+        assert_eq!(
+            (properties.content_type, properties.kind),
+            (Some("text/plain"), Some(CALL)),
+            "a foreign server receives them"
+        );
     }
 
     #[test]
@@ -365,8 +393,8 @@ mod tests {
     fn a_long_message_is_cut_between_characters() {
         let long = format!("{}ö", "x".repeat(MESSAGE_MAX_BYTES - 1));
         let properties = error_properties(Manner::Terse, Codec::Json, None, Code::Internal, &long);
-        let ReplyStatus::Failed(CallError::Internal { message }) = status_of(&properties) else { panic!() };
-        assert_eq!(message, long[..MESSAGE_MAX_BYTES - 1]);
+        let ReplyStatus::Failed(CallError::Internal { message, .. }) = status_of(&properties) else { panic!() };
+        assert_eq!(*message, long[..MESSAGE_MAX_BYTES - 1]);
         assert_eq!(beginning("", 5), "");
     }
 
@@ -377,5 +405,31 @@ mod tests {
         assert!(matches!(status_of(&strange), ReplyStatus::Failed(CallError::BadReply { .. })));
         let codeless = Properties { kind: Some(ERROR), ..Properties::default() };
         assert!(matches!(status_of(&codeless), ReplyStatus::Failed(CallError::BadReply { .. })));
+    }
+    #[test]
+    fn a_code_of_another_version_arrives_with_its_message_and_verdicts() {
+        let status = |headers: &[(&'static str, HeaderValue)]| {
+            let headers = headers.iter().map(|(name, value)| (Cow::Borrowed(*name), value.clone())).collect();
+            match status_of(&Properties { kind: Some(ERROR), headers, ..Properties::default() }) {
+                ReplyStatus::Failed(error) => error,
+                other => panic!("{other:?}"),
+            }
+        };
+        let code = (CODE_HEADER, HeaderValue::from("quota_exceeded"));
+        let bare = status(std::slice::from_ref(&code));
+        assert_eq!((bare.code(), bare.maybe_executed(), bare.is_retryable()), ("quota_exceeded", true, false));
+        let full = status(&[
+            code.clone(),
+            (MESSAGE_HEADER, "100 a day".into()),
+            (EXECUTED_HEADER, false.into()),
+            (RETRYABLE_HEADER, true.into()),
+        ]);
+        assert_eq!((full.code(), full.maybe_executed(), full.is_retryable()), ("quota_exceeded", false, true));
+        assert_eq!(full.to_string(), "fibonacci.fib: quota_exceeded: 100 a day");
+        let executed = status(&[code, (EXECUTED_HEADER, true.into())]);
+        assert!(executed.maybe_executed());
+        // A code of ours keeps its own verdict.
+        let ours = status(&[(CODE_HEADER, "internal".into()), (EXECUTED_HEADER, false.into())]);
+        assert!(ours.maybe_executed());
     }
 }

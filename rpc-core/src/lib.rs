@@ -100,6 +100,7 @@
 #[cfg(feature = "broker")]
 pub mod broker;
 mod budget;
+mod call_error;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
@@ -132,13 +133,14 @@ pub mod __fuzz;
 
 // The public interface is:
 pub use budget::spawn;
+pub use call_error::{CallError, OtherError, TimeoutStage};
 pub use client::{Call, CallFuture, Client, ClientOptions, WhenFull};
 pub use codec::{Codec, CodecError};
 #[cfg(feature = "tls")]
 pub use connection::ClientTlsOptions;
 pub use connection::{Connection, ConnectionOptions, ConnectionState, ConnectionStates, HeaderValue, Transport};
 pub use context::{Context, TestContext};
-pub use error::{CallError, Error, TimeoutStage};
+pub use error::Error;
 /// Makes the methods of a trait callable from another process.
 ///
 /// ```
@@ -174,7 +176,7 @@ pub use error::{CallError, Error, TimeoutStage};
 /// async fn order(stock: &StockClient) -> String {
 ///     match stock.take("nut".to_owned(), 12).await {
 ///         Ok(left) => format!("taken, {left} left"),
-///         Err(CallError::Service(StockError::TooFew { left })) => format!("only {left} left"),
+///         Err(CallError::Service { error: StockError::TooFew { left }, .. }) => format!("only {left} left"),
 ///         Err(error) if error.maybe_executed() => format!("they may be taken or not: {error}"),
 ///         Err(error) => format!("nothing was taken: {error}"),
 ///     }
@@ -191,7 +193,6 @@ pub use error::{CallError, Error, TimeoutStage};
 /// # In detail
 #[cfg(feature = "macros")]
 pub use rpc_macros::service;
-pub use topology::EXCHANGE;
 pub use worker::{
     AckPolicy, DedupeOptions, Dispatch, PoolHandle, PoolMonitor, PoolState, PoolStats, QueueKind, RedeliveryPolicy,
     ShutdownError, ShutdownReport, WorkerPool,

@@ -1,4 +1,4 @@
-//! The facts that `#[service]` finds in a trait, as constants that the generated client and server share.
+//! Descriptors of a service and its methods: constants that `#[service]` generates for its client and its server.
 
 use std::time::Duration;
 
@@ -9,14 +9,15 @@ use crate::{codec::Codec, topology};
 pub struct ServiceDescriptor {
     /// The first word of its routing keys.
     pub name: &'static str,
-    /// A server answers requests of its own and earlier versions.
+    /// A server executes requests of its own and of earlier versions.
     pub version: u32,
-    /// Bare profile: requests go to this queue through the default exchange, one method, the argument alone as body.
+    /// The queue of the bare profile: requests are published to it through the default exchange, the service has one
+    /// method, and the body is its argument alone.
     pub queue: Option<&'static str>,
-    /// How the client writes requests, and how the server reads those without a `content_type`.
+    /// The codec of the client's requests, and of requests without a `content_type`.
     pub codec: Codec,
     /// How many requests each of its queues holds before the broker refuses further ones. Callers then publish with
-    /// confirms, which say so.
+    /// confirms, so that a refusal reaches them.
     pub max_length: Option<u32>,
     /// In the order of the trait.
     pub methods: &'static [MethodDescriptor],
@@ -29,9 +30,9 @@ pub struct MethodDescriptor {
     pub name: &'static str,
     /// The routing key of its requests.
     pub routing_key: &'static str,
-    /// Earlier names that servers still answer to.
+    /// Earlier names, which servers still serve.
     pub aliases: &'static [&'static str],
-    /// Overrides the client's default.
+    /// The budget of a call; `None`: the client's default.
     pub timeout: Option<Duration>,
     /// May be executed more than once.
     pub idempotent: bool,
@@ -39,7 +40,7 @@ pub struct MethodDescriptor {
     pub oneway: bool,
     /// Runs on a thread of its own.
     pub blocking: bool,
-    /// Runs to its end even when its caller has given up.
+    /// Not stopped when its caller cancels the call.
     pub no_cancel: bool,
     /// Has a queue of its own, `rpc.<service>.<queue>`.
     pub queue: Option<&'static str>,
@@ -66,22 +67,22 @@ impl MethodDescriptor {
 }
 
 impl ServiceDescriptor {
-    /// The index of the method a routing key asks for.
+    /// The index of the method that a routing key names.
     pub(crate) fn method_of(&self, routing_key: &str) -> Option<usize> {
         let exact = self.methods.iter().position(|method| method.routing_key == routing_key);
         exact.or_else(|| self.method_index(topology::method_of(routing_key)))
     }
 
-    /// The method a request with this routing key asks for.
+    /// The method of a request with this routing key.
     pub(crate) fn method_for(&self, routing_key: &str) -> Option<&'static MethodDescriptor> {
         match self.queue {
-            // The bare profile has one method, whatever the routing key says.
+            // The bare profile has one method, and the routing key is the queue's name.
             Some(_) => self.methods.first(),
             None => self.method_of(routing_key).map(|method| &self.methods[method]),
         }
     }
 
-    /// The index of the method that answers to `name`.
+    /// The index of the method with this name or alias.
     fn method_index(&self, name: &str) -> Option<usize> {
         self.methods
             .iter()
@@ -89,7 +90,7 @@ impl ServiceDescriptor {
             .or_else(|| self.methods.iter().position(|method| method.aliases.contains(&name)))
     }
 
-    /// The queues its requests arrive in: the service's own (`None`), and those of methods with one of their own.
+    /// The queues of the service: its own (`None`), and those of methods that have one.
     pub(crate) fn method_queues(&self) -> Vec<Option<&'static str>> {
         let mut queues = Vec::new();
         for method in self.methods {

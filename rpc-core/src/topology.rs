@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::connection::amqp::{ExchangeDeclaration, ExchangeKind};
 
 /// The direct exchange every request goes through. Durable.
-pub const EXCHANGE: &str = "rpc";
+pub(crate) const EXCHANGE: &str = "rpc";
 
 /// The topic exchange behind it, for requests whose method has no binding of its own.
 pub(crate) const OTHER_EXCHANGE: &str = "rpc.other";

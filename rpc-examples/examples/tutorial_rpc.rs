@@ -12,20 +12,26 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use rpc_core::{Connection, PoolHandle, WorkerPool, service};
 use rpc_examples::{BrokerArgs, Failure, fibonacci};
+use serde::{Deserialize, Serialize};
 
 /// The tutorial's server: one queue, one method, the argument alone as the body.
 #[service(queue = "rpc_queue")]
 trait Tutorial {
     /// The n-th Fibonacci number.
-    async fn fib(&self, n: u32) -> Result<u64, String>;
+    async fn fib(&self, n: u32) -> Result<u64, TooLarge>;
 }
+
+/// The service's own error: its text is the number alone.
+#[derive(Debug, thiserror::Error, Serialize, Deserialize)]
+#[error("fib({0}) is too large")]
+struct TooLarge(u32);
 
 struct Server;
 
 impl Tutorial for Server {
-    async fn fib(&self, n: u32) -> Result<u64, String> {
+    async fn fib(&self, n: u32) -> Result<u64, TooLarge> {
         println!(" [.] fib({n})");
-        if n <= fibonacci::MAX_N { Ok(fibonacci::iterative(n)) } else { Err(format!("fib({n}) is too large")) }
+        if n <= fibonacci::MAX_N { Ok(fibonacci::iterative(n)) } else { Err(TooLarge(n)) }
     }
 }
 

@@ -38,8 +38,8 @@ async fn a_call_without_an_answer_ends_at_its_deadline(stage: &Stage) {
     // How late at most: `punctual`.
     assert!(took >= budget, "{took:?}");
     match error {
-        CallError::Timeout { method, stage, after } => {
-            assert_eq!((method, after), ("deadlines-fires.ask", budget));
+        CallError::Timeout { service, method, stage, after, .. } => {
+            assert_eq!((service, method, after), ("deadlines-fires", "ask", budget));
             // The worker stops the handler in the same millisecond, and may be the first to say so.
             assert!(matches!(stage, TimeoutStage::Unknown | TimeoutStage::Running), "{stage:?}");
         }

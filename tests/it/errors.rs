@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, FieldTable},
+};
 use rpc_core::CallError;
 use rpc_tests::{Answers, Stage, on_both_brokers, probe, within};
 use serde::{Deserialize, Serialize, Serializer};
@@ -16,6 +20,7 @@ on_both_brokers!(
     a_method_the_server_lacks_is_no_such_method,
     a_newer_client_is_told_the_servers_version,
     service_errors_of_a_oneway_method_do_not_loop,
+    a_code_this_version_does_not_know_arrives_with_its_message,
 );
 
 async fn a_handlers_error_arrives_as_its_own_type(stage: &Stage) {
@@ -55,7 +60,7 @@ async fn a_handlers_error_arrives_as_its_own_type(stage: &Stage) {
         assert!(error.maybe_executed());
         assert_eq!(error.code(), "service");
         match error {
-            CallError::Service(error) => assert_eq!(error, expected),
+            CallError::Service { error, .. } => assert_eq!(error, expected),
             other => panic!("{other:?}"),
         }
     }
@@ -73,7 +78,7 @@ async fn a_panic_is_answered_and_the_worker_goes_on(stage: &Stage) {
     let client = ProbeClient::new(&stage.connect().await);
     for _ in 0..3 {
         let error = client.ask("boom".to_owned()).await.unwrap_err();
-        assert!(matches!(&error, CallError::Internal { message } if message.contains("the handler's own words")));
+        assert!(matches!(&error, CallError::Internal { message, .. } if message.contains("the handler's own words")));
         assert!(error.maybe_executed() && !error.is_retryable());
     }
     assert_eq!(client.ask("fine".to_owned()).await.unwrap(), "fine");
@@ -127,7 +132,7 @@ async fn a_result_that_cannot_be_written_is_an_internal_error(stage: &Stage) {
     }
     let _pool = stage.pool(RefusingServer::new(Refuser)).await.start().await.unwrap();
     let error = RefusingClient::new(&stage.connect().await).refuse().await.unwrap_err();
-    assert!(matches!(&error, CallError::Internal { message } if message.contains("not today")), "{error:?}");
+    assert!(matches!(&error, CallError::Internal { message, .. } if message.contains("not today")), "{error:?}");
 }
 
 /// The same service as a newer client sees it.
@@ -248,4 +253,42 @@ async fn service_errors_of_a_oneway_method_do_not_loop(stage: &Stage) {
         assert_eq!(count, 1);
     }
     assert_eq!(pool.stats().received, 3);
+}
+
+async fn a_code_this_version_does_not_know_arrives_with_its_message(stage: &Stage) {
+    #[rpc_core::service(name = "errors-quota", queue = "errors-unknown-code")]
+    trait Quota {
+        async fn spend(&self, calls: u32) -> u32;
+    }
+    stage.fresh("errors-unknown-code").await;
+    let server = stage.raw().await;
+    server.durable_queue("errors-unknown-code").await;
+    let mut requests = server.consume("errors-unknown-code", 1).await;
+    let text = |text: &str| AMQPValue::LongString(text.into());
+    let refusal = |flags: &[(&str, bool)]| {
+        let mut headers = FieldTable::default();
+        headers.insert("rpc-code".into(), text("quota_exceeded"));
+        headers.insert("rpc-message".into(), text("100 calls a day"));
+        for (name, value) in flags {
+            headers.insert((*name).into(), AMQPValue::Boolean(*value));
+        }
+        BasicProperties::default().with_type("rpc.error".into()).with_headers(headers)
+    };
+    let client = QuotaClient::new(&stage.connect().await);
+    for (reply, maybe_executed, is_retryable) in [
+        (refusal(&[]), true, false),
+        (refusal(&[("rpc-executed", true)]), true, false),
+        (refusal(&[("rpc-executed", false), ("rpc-retryable", true)]), false, true),
+    ] {
+        let (error, ()) = tokio::join!(client.spend(1).into_future(), async {
+            let request = requests.next().await;
+            server.answer_with(&request, reply, b"").await;
+        });
+        let error = error.unwrap_err();
+        let verdict = (error.code(), error.maybe_executed(), error.is_retryable());
+        assert_eq!(verdict, ("quota_exceeded", maybe_executed, is_retryable), "{error:?}");
+        assert_eq!(error.to_string(), "errors-quota.spend: quota_exceeded: 100 calls a day");
+        assert!(matches!(&error, CallError::Other { error, .. } if error.message == "100 calls a day"), "{error:?}");
+    }
+    server.close().await;
 }

@@ -26,8 +26,9 @@ async fn a_service_that_was_never_served_is_reported_at_once(stage: &Stage) {
         assert!(begin.elapsed() < AT_ONCE, "{:?}", begin.elapsed());
         assert!(!error.maybe_executed() && error.is_retryable());
         match error {
-            CallError::NoSuchService { routing_key, reply_text } => {
-                assert_eq!((routing_key.as_str(), reply_text.as_str()), ("unroutable-nobody.ask", "NO_ROUTE"));
+            CallError::NoSuchService { service, method, message, .. } => {
+                assert_eq!((service, method), ("unroutable-nobody", "ask"));
+                assert_eq!(&*message, "no queue is bound with routing key 'unroutable-nobody.ask' (NO_ROUTE)");
             }
             other => panic!("{other:?}"),
         }

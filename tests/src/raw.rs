@@ -110,15 +110,24 @@ impl Peer {
 
     /// Answers a request as the tutorials do: to its `reply_to`, with its `correlation_id`.
     pub async fn answer(&self, request: &Delivery, body: &[u8]) {
-        self.answer_unacked(request, body).await;
+        self.answer_with(request, BasicProperties::default(), body).await;
+    }
+
+    /// Answers a request with further properties.
+    pub async fn answer_with(&self, request: &Delivery, properties: BasicProperties, body: &[u8]) {
+        self.reply(request, properties, body).await;
         request.ack(BasicAckOptions::default()).await.expect("acked");
     }
 
     /// Answers a request and leaves it unacknowledged.
     pub async fn answer_unacked(&self, request: &Delivery, body: &[u8]) {
+        self.reply(request, BasicProperties::default(), body).await;
+    }
+
+    async fn reply(&self, request: &Delivery, properties: BasicProperties, body: &[u8]) {
         let reply_to = request.properties.reply_to().as_ref().expect("a reply_to").as_str();
         let correlation_id = request.properties.correlation_id().clone().expect("a correlation_id");
-        self.publish("", reply_to, BasicProperties::default().with_correlation_id(correlation_id), body).await;
+        self.publish("", reply_to, properties.with_correlation_id(correlation_id), body).await;
     }
 
     /// How many messages wait in `queue` and how many consumers it has; `None` when there is no such queue, or it

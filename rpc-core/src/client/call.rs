@@ -1,4 +1,4 @@
-//! One call: built, then awaited.
+//! [`Call`]: options of one call, and [`CallFuture`], which sends it and waits.
 
 use std::{
     borrow::Cow,
@@ -18,14 +18,16 @@ use super::{
     request::{Obstacle, Reply, Request},
 };
 use crate::{
+    call_error::CallError,
     codec::{Codec, CodecError},
-    connection::amqp::HeaderValue,
-    error::CallError,
+    connection::{Delivery, amqp::HeaderValue},
     method::{FallibleMethod, Method, Outcome},
     service::ServiceDescriptor,
 };
 
 /// A call that is not sent yet: set its options, then `.await` it.
+///
+/// Each method takes the call and returns it with that option set.
 ///
 /// ```no_run
 /// # use std::time::Duration;
@@ -36,11 +38,15 @@ use crate::{
 ///
 /// A call of a one-way method resolves when the broker has confirmed the request.
 ///
+/// # Errors
+/// A [`CallError`] for every call without a value: the service's own error, or the reason why there is none. Every call
+/// ends within its [`timeout`](Self::timeout).
+///
 /// # Cancel safety
-/// Dropping the future before it resolves cancels the call: the service's workers are told, a handler that runs is
-/// stopped at its next `.await` (unless its method is `#[rpc(no_cancel)]`, or on a thread already), a request that is
-/// queued is skipped. That message may be lost or come too late, so what was sent may have been executed; a reply that
-/// comes later is dropped. So it is with a call whose deadline has passed.
+/// Dropping a `Call` sends nothing. Dropping its future before it resolves cancels the call, as its deadline does: the
+/// client notifies the service's workers, which skip the queued request, or stop its handler at the next `.await`. A
+/// method with `#[rpc(no_cancel)]` is not stopped, nor is a `#[rpc(blocking)]` one that has begun. The notification may
+/// be lost or arrive too late, so a request that was sent may have been executed. A later reply is dropped.
 #[must_use = "a call is sent when it is awaited"]
 pub struct Call<T, E = Infallible> {
     request: Request,
@@ -73,7 +79,7 @@ impl Client {
     }
 }
 
-/// How a service error is read.
+/// How a service error is decoded.
 pub(super) type DecodeError<E> = fn(Codec, &[u8]) -> Result<E, CodecError>;
 
 /// For methods whose handler cannot fail.
@@ -98,36 +104,42 @@ impl<T, E> Call<T, E> {
         Self { request, decode_error, result: std::marker::PhantomData }
     }
 
-    /// The budget of the whole call, waiting for a connection included.
+    /// The budget of the whole call, including the wait for a connection. The default is the method's
+    /// `#[rpc(timeout = "…")]`, otherwise [`ClientOptions::timeout`](crate::ClientOptions) (10 s).
     ///
-    /// Inside a handler it is cut to what the caller of that handler still waits.
-    ///
-    /// The default is the method's (`#[rpc(timeout = "…")]`), else [`ClientOptions::timeout`](crate::ClientOptions).
+    /// Inside a handler the budget is cut to the rest of the handler's own, so that no call outlives its caller.
     pub const fn timeout(mut self, budget: Duration) -> Self {
         self.request.timeout = Some(budget);
         self
     }
 
-    /// Waits for ever. The call still ends when the connection is lost.
+    /// Waits for ever, unless the call is made inside a handler that has a deadline. A call whose method is not
+    /// idempotent still ends when the connection is lost.
     pub const fn without_timeout(self) -> Self {
         self.timeout(Duration::MAX)
     }
 
-    /// The AMQP priority; it matters when the service queue was declared with `x-max-priority`.
+    /// The AMQP priority, 0 to 255. The default is the method's `#[rpc(priority = n)]`, otherwise none, which counts as
+    /// 0. It takes effect when the pool declares its queues with
+    /// [`max_priority`](crate::WorkerPool::max_priority).
     pub const fn priority(mut self, priority: u8) -> Self {
         self.request.headers.priority = Some(priority);
         self
     }
 
-    /// Adds a header, which the handler reads through its `&Context`.
+    /// Adds a header, which the handler reads with [`Context::header`](crate::Context::header). The default is none.
     ///
-    /// Names that start with `rpc-` are the framework's, and RabbitMQ 4 drops those that start with `x-`.
+    /// Names that start with `rpc-` belong to the framework, and RabbitMQ 4 drops headers whose names start with `x-`. A
+    /// name longer than 255 bytes, or more headers than one frame holds, ends the call with
+    /// [`BadRequest`](CallError::BadRequest).
     pub fn header(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<HeaderValue>) -> Self {
         self.request.headers.headers.push((name.into(), value.into()));
         self
     }
 
-    /// Sends this `message_id`, by which the handler recognises the same logical call.
+    /// Sends `key` as the `message_id`, by which the handler ([`Context::message_id`](crate::Context::message_id)) and
+    /// [`WorkerPool::dedupe`](crate::WorkerPool::dedupe) recognise the same logical call. The default is a unique one for
+    /// idempotent and one-way methods, none for others.
     pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
         self.request.headers.message_id = Some(key.into());
         self
@@ -158,7 +170,10 @@ where
     }
 }
 
-/// A call under way; resolves with its result.
+/// A call under way: it resolves with the method's value or a [`CallError`]. Nothing is sent before the first poll.
+///
+/// # Cancel safety
+/// Dropping it cancels the call, see [`Call`].
 #[must_use = "a call is sent when it is awaited"]
 pub struct CallFuture<T, E = Infallible> {
     request: Request,
@@ -167,12 +182,12 @@ pub struct CallFuture<T, E = Infallible> {
     decode_error: DecodeError<E>,
 }
 
-/// By hand, and not an `async fn` in a box: this is the path of every call.
+/// Written by hand, because an `async fn` would box the future of every call.
 enum Stage {
     Unsent,
-    /// Sent once: nearly every call ends here.
+    /// Sent once. Nearly every call ends here.
     Waiting(Waiter),
-    /// Whatever takes longer: opening a session, waiting for a place, sending again, a confirm.
+    /// Opens a session, waits for a free place, sends again, or awaits a confirm.
     Detour(Pin<Box<dyn Future<Output = Result<Reply, CallError>> + Send>>),
 }
 
@@ -217,35 +232,39 @@ impl<T, E> CallFuture<T, E> {
         let error = match outcome {
             Ok(Reply::Nothing) => match (self.decode)(codec, codec.nothing()) {
                 Ok(value) => return Ok(value),
-                Err(error) => CallError::BadReply { message: error.to_string() },
+                Err(error) => self.bad_reply(&error),
             },
-            Ok(Reply::Result(delivery)) => match codec_of(delivery.content_type(), codec) {
+            Ok(Reply::Result(delivery)) => match codec_of(&delivery, codec) {
                 Ok(codec) => match (self.decode)(codec, delivery.body()) {
                     Ok(value) => return Ok(value),
-                    Err(error) => CallError::BadReply { message: error.to_string() },
+                    Err(error) => self.bad_reply(&error),
                 },
-                Err(error) => error,
+                Err(unknown) => self.bad_reply(&unknown),
             },
-            Ok(Reply::ServiceError(delivery)) => match codec_of(delivery.content_type(), codec) {
+            Ok(Reply::ServiceError(delivery)) => match codec_of(&delivery, codec) {
                 Ok(codec) => match (self.decode_error)(codec, delivery.body()) {
-                    Ok(error) => return Err(CallError::Service(error)),
-                    Err(error) => CallError::BadReply { message: error.to_string() },
+                    Ok(error) => {
+                        return Err(CallError::service(self.request.service_name(), self.request.method_name(), error));
+                    }
+                    Err(error) => self.bad_reply(&error),
                 },
-                Err(error) => error,
+                Err(unknown) => self.bad_reply(&unknown),
             },
             Err(error) => error,
         };
-        // Here alone, for all the places that leave it empty.
-        let error = error.in_method(self.request.routing_key());
         tracing::debug!(code = error.code(), %error, "call failed");
         Err(error.map_service(|never| match never {}))
     }
+
+    fn bad_reply(&self, reason: &dyn fmt::Display) -> CallError {
+        CallError::bad_reply(self.request.service_name(), self.request.method_name(), reason.to_string())
+    }
 }
 
-fn codec_of(content_type: Option<&str>, default: Codec) -> Result<Codec, CallError> {
-    let Some(content_type) = content_type else { return Ok(default) };
-    Codec::from_content_type(content_type)
-        .ok_or_else(|| CallError::BadReply { message: format!("unknown content_type '{content_type}'") })
+/// The codec of a reply's body; an error says that its content_type is unknown.
+fn codec_of(reply: &Delivery, default: Codec) -> Result<Codec, String> {
+    let Some(content_type) = reply.content_type() else { return Ok(default) };
+    Codec::from_content_type(content_type).ok_or_else(|| format!("its content_type '{content_type}' is unknown"))
 }
 
 impl<T, E> fmt::Debug for CallFuture<T, E> {

@@ -1,6 +1,6 @@
-//! What a call sends, and how: at once when it can, else over detours.
+//! Sends a call: at once when the session is ready, otherwise by a boxed future that waits and sends again.
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::{fmt, future::Future, pin::Pin, time::Duration};
 
 use tokio::{
     sync::oneshot,
@@ -15,15 +15,16 @@ use super::{
 };
 use crate::{
     budget::inherited_deadline,
+    call_error::{CallError, TimeoutStage},
     codec::{Codec, CodecError},
     connection::{Backoff, Delivery, Verdict, amqp::Publish},
     envelope::{self, CallHeaders, ReplyStatus},
-    error::{CallError, Error, TimeoutStage},
+    error::Error,
     service::{MethodDescriptor, ServiceDescriptor},
     topology,
 };
 
-/// A request and what is known of its sending.
+/// A request, and the limits it is sent within.
 pub(super) struct Request {
     client: Client,
     service: &'static ServiceDescriptor,
@@ -38,42 +39,35 @@ pub(super) struct Request {
 /// How long a call may take.
 #[derive(Clone, Copy)]
 struct Limits {
-    /// All of it.
     budget: Duration,
-    /// When it ends.
+    /// The end of the budget, counted from the first poll.
     deadline: Instant,
 }
 
-impl Limits {
-    fn timed_out(self, stage: TimeoutStage) -> CallError {
-        CallError::Timeout { method: "", stage, after: self.budget }
-    }
-}
-
-/// A reply worth reading.
+/// A reply whose body is to be decoded.
 pub(super) enum Reply {
     Result(Delivery),
     ServiceError(Delivery),
-    /// To a one-way request.
+    /// The broker confirmed a one-way request.
     Nothing,
 }
 
-/// Why a call did not just go out and come back.
+/// Why the fast path of a call ended.
 pub(super) enum Obstacle {
-    /// It ends so.
+    /// The call ends with this error.
     Final(CallError),
-    /// It is one-way: nobody replies.
+    /// The method is one-way: the broker's confirm is awaited instead of a reply.
     OneWay,
-    /// There is no session, or no place in it.
+    /// No session is open, the session is full, or the broker has blocked the connection.
     NotYet,
-    /// It was sent, or tried to be.
+    /// The first attempt failed.
     Failed(Failure),
 }
 
 type Detour = Pin<Box<dyn Future<Output = Result<Reply, CallError>> + Send>>;
 
 impl Obstacle {
-    /// The way around it; the error is the call's when there is none.
+    /// The future that continues the call, or the error that ends it.
     pub(super) fn over(self, request: &mut Request) -> Result<Detour, CallError> {
         Ok(match self {
             Self::Final(error) | Self::Failed(Failure::Final(error)) => return Err(error),
@@ -98,11 +92,19 @@ impl Request {
         self.service.codec
     }
 
+    pub(super) fn service_name(&self) -> &'static str {
+        self.service.name
+    }
+
+    pub(super) fn method_name(&self) -> &'static str {
+        self.method.name
+    }
+
     pub(super) fn routing_key(&self) -> &'static str {
         self.method.routing_key
     }
 
-    /// All of it, for a future of its own.
+    /// Moves the request out, into a future of its own.
     fn take(&mut self) -> Self {
         Self {
             client: self.client.clone(),
@@ -142,18 +144,18 @@ impl Request {
             self.headers.message_id = Some(self.client.next_message_id());
         }
         if limits.budget.is_zero() {
-            return Err(Obstacle::Final(limits.timed_out(TimeoutStage::Connecting)));
+            return Err(Obstacle::Final(self.timed_out(TimeoutStage::Connecting)));
         }
         if self.client.is_blocked() {
             return Err(Obstacle::NotYet);
         }
         if self.service.max_length.is_some() {
-            // The broker's word takes longer.
+            // The queue may refuse the request, so it needs a publisher confirm.
             return Err(Obstacle::NotYet);
         }
         let session = self.client.current_session().ok_or(Obstacle::NotYet)?;
         let mut waiter = session.begin(limits.deadline).map_err(|_| Obstacle::NotYet)?;
-        // Nothing of the budget is spent yet.
+        // The budget starts with this poll, so all of it is left.
         self.publish(&session, &mut waiter, limits.budget, 1).map_err(Obstacle::Failed)?;
         Ok(waiter)
     }
@@ -161,17 +163,16 @@ impl Request {
     /// Whether the call can be sent at all.
     fn check(&self) -> Result<(), CallError> {
         if self.client.is_shut_down() {
-            return Err(CallError::Shutdown { method: "", maybe_executed: false });
+            return Err(CallError::shutdown(self.service.name, self.method.name, false));
         }
-        match &self.body {
-            Err(error) => Err(CallError::BadRequest { message: error.to_string() }),
-            Ok(body) => {
-                let limit_bytes = self.client.options().max_body_bytes;
-                match body.len() > limit_bytes {
-                    true => Err(CallError::PayloadTooLarge { method: "", body_bytes: body.len(), limit_bytes }),
-                    false => Ok(()),
-                }
-            }
+        let body_bytes = match &self.body {
+            Ok(body) => body.len(),
+            Err(error) => return Err(self.bad_request(error)),
+        };
+        let limit_bytes = self.client.options().max_body_bytes;
+        match body_bytes > limit_bytes {
+            true => Err(CallError::payload_too_large(self.service.name, self.method.name, body_bytes, limit_bytes)),
+            false => Ok(()),
         }
     }
 
@@ -182,10 +183,10 @@ impl Request {
 
     fn publish(&self, session: &Session, waiter: &mut Waiter, remaining: Duration, number: u32) -> Result<(), Failure> {
         let publish = self.message(session, waiter.id(), remaining, number);
-        waiter.publish(publish, self.cancellable()).map_err(not_sent)
+        waiter.publish(publish, self.cancellable()).map_err(|reason| self.not_sent(reason))
     }
 
-    /// Publishes where the broker says what becomes of it.
+    /// Publishes on the channel in confirm mode.
     async fn publish_confirmed(
         &self,
         session: &Session,
@@ -195,10 +196,11 @@ impl Request {
     ) -> Result<(), Failure> {
         let publish = self.message(session, waiter.id(), remaining, number);
         let connection = &self.client.inner.connection;
-        session.publish_confirmed(connection, waiter, publish, self.cancellable()).await.map_err(not_sent)
+        let published = session.publish_confirmed(connection, waiter, publish, self.cancellable()).await;
+        published.map_err(|reason| self.not_sent(reason))
     }
 
-    /// The service whose workers are told when the call is given up.
+    /// The service to notify when the call is cancelled; `None` for `#[rpc(no_cancel)]`.
     fn cancellable(&self) -> Option<&'static str> {
         (!self.method.no_cancel).then_some(self.service.name)
     }
@@ -229,29 +231,29 @@ impl Request {
         }
     }
 
-    /// What the end of an attempt means for the call.
+    /// Turns the end of an attempt into a reply, or into the reason for its failure.
     pub(super) fn conclude(&self, outcome: Outcome) -> Result<Reply, Failure> {
-        let budget = self.limits.map_or(Duration::ZERO, |limits| limits.budget);
-        match outcome {
+        let (service, method) = (self.service, self.method);
+        let error = match outcome {
             Outcome::Reply(delivery) => {
-                match envelope::reply_status(delivery.kind(), |name| delivery.header(name), budget) {
-                    ReplyStatus::Ok => Ok(Reply::Result(delivery)),
-                    ReplyStatus::Service => Ok(Reply::ServiceError(delivery)),
-                    ReplyStatus::Failed(error) => Err(Failure::Final(error)),
+                let header = |name: &str| delivery.header(name);
+                match envelope::reply_status(service, method, delivery.kind(), header, self.budget()) {
+                    ReplyStatus::Ok => return Ok(Reply::Result(delivery)),
+                    ReplyStatus::Service => return Ok(Reply::ServiceError(delivery)),
+                    ReplyStatus::Failed(error) => error,
                 }
             }
-            Outcome::Returned { reply_text } => Err(Failure::Final(self.no_such_service(reply_text))),
-            Outcome::Refused => Err(Failure::Final(CallError::Overloaded { message: "the queue is full".to_owned() })),
-            Outcome::Expired => {
-                Err(Failure::Final(CallError::Timeout { method: "", stage: TimeoutStage::Unknown, after: budget }))
-            }
-            Outcome::Disconnected => Err(Failure::Lost { maybe_executed: true }),
-            Outcome::Shutdown => Err(Failure::Final(CallError::Shutdown { method: "", maybe_executed: true })),
-        }
+            Outcome::Disconnected => return Err(Failure::Lost { maybe_executed: true }),
+            Outcome::Returned { reply_text } => self.no_such_service(&reply_text),
+            Outcome::Refused => CallError::overloaded(service.name, method.name, "the queue is full"),
+            Outcome::Expired => self.timed_out(TimeoutStage::Unknown),
+            Outcome::Shutdown => CallError::shutdown(service.name, method.name, true),
+        };
+        Err(Failure::Final(error))
     }
 
-    /// Sends until there is an answer, or the deadline has come, or a request that may have been executed must not
-    /// be sent again. `failure` is what became of a first attempt.
+    /// Sends until a reply arrives, the deadline passes, or a request that may have been executed must not be sent
+    /// again. `failure` is that of a first attempt.
     async fn send(mut self, failure: Option<Failure>) -> Result<Reply, CallError> {
         let limits = self.limits();
         let mut sent = 0;
@@ -264,11 +266,11 @@ impl Request {
         loop {
             let maybe_executed = match outcome {
                 Ok(reply) => return Ok(reply),
-                // A broker that came back without the service's queue gets it when a worker is back.
+                // A broker that restarted without the service's queue: a worker will declare it again.
                 Err(Failure::Final(CallError::NoSuchService { .. })) if sent > 0 && self.method.idempotent => false,
-                // What an earlier send may have done outweighs that this one was not even taken.
+                // An earlier attempt may have been executed, so report that, not that this attempt was rejected.
                 Err(Failure::Final(error)) if sent > 0 && !error.maybe_executed() => {
-                    return Err(CallError::Disconnected { method: "", maybe_executed: true });
+                    return Err(self.disconnected(true));
                 }
                 Err(Failure::Final(error)) => return Err(error),
                 Err(Failure::Lost { maybe_executed }) => maybe_executed,
@@ -276,14 +278,14 @@ impl Request {
             sent += u32::from(maybe_executed);
             let is_resendable = self.method.idempotent || !maybe_executed;
             if !is_resendable || self.client.is_shut_down() {
-                return Err(CallError::Disconnected { method: "", maybe_executed });
+                return Err(self.disconnected(maybe_executed));
             }
             let pause = backoff.as_mut().map_or(Duration::ZERO, Backoff::pause);
             backoff.get_or_insert_with(|| Backoff::new(RESEND_DELAY_INITIAL, RESEND_DELAY_MAX));
             if Instant::now() >= limits.deadline || timeout_at(limits.deadline, wait(pause)).await.is_err() {
                 return Err(match sent {
-                    0 => limits.timed_out(TimeoutStage::Connecting),
-                    _ => CallError::Disconnected { method: "", maybe_executed: true },
+                    0 => self.timed_out(TimeoutStage::Connecting),
+                    _ => self.disconnected(true),
                 });
             }
             tracing::debug!(routing_key = self.method.routing_key, sent, "sending again");
@@ -291,15 +293,15 @@ impl Request {
         }
     }
 
-    /// Sends once and waits for what becomes of it.
+    /// Sends once and waits for the end of that attempt.
     async fn attempt(&self, limits: Limits, number: u32) -> Result<Reply, Failure> {
-        let timed_out = |stage| Failure::Final(limits.timed_out(stage));
+        let timed_out = |stage| Failure::Final(self.timed_out(stage));
         if timeout_at(limits.deadline, self.client.unblocked()).await.is_err() {
             return Err(timed_out(if number > 1 { TimeoutStage::Unknown } else { TimeoutStage::Blocked }));
         }
         let session = match timeout_at(limits.deadline, self.client.session()).await {
-            Ok(session) => session.map_err(not_connected)?,
-            // What an earlier attempt may have done outweighs where this one stood.
+            Ok(session) => session.map_err(|error| self.not_connected(error))?,
+            // An earlier attempt may have been executed, so report that, not that this one is still connecting.
             Err(_) if number > 1 => return Err(timed_out(TimeoutStage::Unknown)),
             Err(_) => return Err(timed_out(TimeoutStage::Connecting)),
         };
@@ -308,14 +310,15 @@ impl Request {
                 Ok(waiter) => break waiter,
                 Err(NotSent::Full) if self.client.options().when_full == WhenFull::Refuse => {
                     let message = format!("{} calls are in flight", self.client.options().max_in_flight);
-                    return Err(Failure::Final(CallError::Overloaded { message }));
+                    let error = CallError::overloaded(self.service.name, self.method.name, message);
+                    return Err(Failure::Final(error));
                 }
                 Err(NotSent::Full) => {
                     if timeout_at(limits.deadline, session.freed()).await.is_err() {
                         return Err(timed_out(TimeoutStage::InFlightLimit));
                     }
                 }
-                Err(error) => return Err(not_sent(error)),
+                Err(reason) => return Err(self.not_sent(reason)),
             }
         };
         let remaining = match limits.budget < FOREVER {
@@ -338,11 +341,11 @@ impl Request {
         let limits = self.limits();
         let body = std::mem::replace(&mut self.body, Ok(Vec::new())).unwrap_or_default();
         if timeout_at(limits.deadline, self.client.unblocked()).await.is_err() {
-            return Err(limits.timed_out(TimeoutStage::Blocked));
+            return Err(self.timed_out(TimeoutStage::Blocked));
         }
         let channel = match timeout_at(limits.deadline, self.client.confirm_channel()).await {
-            Ok(channel) => channel.map_err(|error| not_connected(error).into_call_error())?,
-            Err(_) => return Err(limits.timed_out(TimeoutStage::Connecting)),
+            Ok(channel) => channel.map_err(|error| self.last_failure(self.not_connected(error)))?,
+            Err(_) => return Err(self.timed_out(TimeoutStage::Connecting)),
         };
         let call = std::mem::take(&mut self.headers);
         let message_id = self.client.next_message_id();
@@ -356,61 +359,79 @@ impl Request {
         };
         match timeout_at(limits.deadline, channel.send(request)).await {
             Ok(Ok(())) => {}
-            Ok(Err(_)) => return Err(CallError::Disconnected { method: "", maybe_executed: false }),
-            Err(_) => return Err(limits.timed_out(TimeoutStage::InFlightLimit)),
+            Ok(Err(_)) => return Err(self.disconnected(false)),
+            Err(_) => return Err(self.timed_out(TimeoutStage::InFlightLimit)),
         }
         match timeout_at(limits.deadline, outcome).await {
             Ok(Ok(Settled::Sent(Verdict::Confirmed))) => Ok(Reply::Nothing),
-            Ok(Ok(Settled::Sent(Verdict::Returned { reply_text }))) => Err(self.no_such_service(reply_text)),
+            Ok(Ok(Settled::Sent(Verdict::Returned { reply_text }))) => Err(self.no_such_service(&reply_text)),
             Ok(Ok(Settled::Sent(Verdict::Refused))) => {
-                Err(CallError::Overloaded { message: "the broker refused the request (basic.nack)".to_owned() })
+                let message = "the broker refused the request (basic.nack)";
+                Err(CallError::overloaded(self.service.name, self.method.name, message))
             }
-            Ok(Ok(Settled::Sent(Verdict::Lost))) => Err(CallError::Disconnected { method: "", maybe_executed: true }),
-            Ok(Ok(Settled::NotSent)) => Err(CallError::Disconnected { method: "", maybe_executed: false }),
-            Ok(Ok(Settled::Refused(error))) => Err(not_sent(NotSent::Refused(error)).into_call_error()),
-            // The channel's task is gone: shut down, or the last client with it.
-            Ok(Err(_)) if self.client.is_shut_down() => Err(CallError::Shutdown { method: "", maybe_executed: true }),
-            Ok(Err(_)) => Err(CallError::Disconnected { method: "", maybe_executed: true }),
-            Err(_) => Err(limits.timed_out(TimeoutStage::Unconfirmed)),
+            Ok(Ok(Settled::Sent(Verdict::Lost))) => Err(self.disconnected(true)),
+            Ok(Ok(Settled::NotSent)) => Err(self.disconnected(false)),
+            Ok(Ok(Settled::Refused(error))) => Err(self.bad_request(&error)),
+            // The channel's task has ended: the client was shut down, or its last clone was dropped.
+            Ok(Err(_)) if self.client.is_shut_down() => {
+                Err(CallError::shutdown(self.service.name, self.method.name, true))
+            }
+            Ok(Err(_)) => Err(self.disconnected(true)),
+            Err(_) => Err(self.timed_out(TimeoutStage::Unconfirmed)),
         }
     }
 
-    fn no_such_service(&self, reply_text: String) -> CallError {
-        CallError::NoSuchService { routing_key: self.method.routing_key.to_owned(), reply_text }
+    fn budget(&self) -> Duration {
+        self.limits.map_or(Duration::ZERO, |limits| limits.budget)
+    }
+
+    fn timed_out(&self, stage: TimeoutStage) -> CallError {
+        CallError::timeout(self.service.name, self.method.name, stage, self.budget())
+    }
+
+    fn disconnected(&self, maybe_executed: bool) -> CallError {
+        CallError::disconnected(self.service.name, self.method.name, maybe_executed)
+    }
+
+    fn bad_request(&self, reason: &dyn fmt::Display) -> CallError {
+        CallError::bad_request(self.service.name, self.method.name, reason.to_string())
+    }
+
+    fn no_such_service(&self, reply_text: &str) -> CallError {
+        let message = format!("no queue is bound with routing key '{}' ({reply_text})", self.method.routing_key);
+        CallError::no_such_service(self.service.name, self.method.name, message)
+    }
+
+    fn not_connected(&self, error: Error) -> Failure {
+        match error {
+            Error::Disconnected { .. } => Failure::Lost { maybe_executed: false },
+            Error::Closed { .. } => Failure::Final(self.disconnected(false)),
+            error => Failure::Final(CallError::topology(self.service.name, self.method.name, error)),
+        }
+    }
+
+    fn not_sent(&self, reason: NotSent) -> Failure {
+        match reason {
+            NotSent::Refused(error) => Failure::Final(self.bad_request(&error)),
+            NotSent::Ended | NotSent::Full => Failure::Lost { maybe_executed: false },
+        }
+    }
+
+    /// The error of a call that is not sent again.
+    fn last_failure(&self, failure: Failure) -> CallError {
+        match failure {
+            Failure::Final(error) => error,
+            Failure::Lost { maybe_executed } => self.disconnected(maybe_executed),
+        }
     }
 }
 
-/// Why an attempt gave no answer.
+/// Why an attempt failed.
 pub(super) enum Failure {
-    /// The call ends so.
+    /// The call ends with this error.
     Final(CallError),
-    /// The session was lost: another attempt may be made.
+    /// The session was lost: the request may be sent again.
     Lost { maybe_executed: bool },
-}
-
-impl Failure {
-    /// For those who make no other attempt.
-    fn into_call_error(self) -> CallError {
-        match self {
-            Self::Final(error) => error,
-            Self::Lost { maybe_executed } => CallError::Disconnected { method: "", maybe_executed },
-        }
-    }
-}
-
-fn not_connected(error: Error) -> Failure {
-    match error {
-        Error::Disconnected { .. } => Failure::Lost { maybe_executed: false },
-        Error::Closed { .. } => Failure::Final(CallError::Disconnected { method: "", maybe_executed: false }),
-        error => Failure::Final(CallError::Topology(error)),
-    }
-}
-
-fn not_sent(reason: NotSent) -> Failure {
-    match reason {
-        NotSent::Refused(error) => Failure::Final(CallError::BadRequest { message: error.to_string() }),
-        NotSent::Ended | NotSent::Full => Failure::Lost { maybe_executed: false },
-    }
 }
 
 /// Sleeps, unless there is nothing to wait for: a timer costs at least a millisecond.

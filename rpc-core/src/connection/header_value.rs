@@ -4,8 +4,17 @@ use amq_protocol::types::AMQPValue;
 
 /// A value in a message's headers.
 ///
-/// AMQP's other field types (tables, arrays, decimals) are not offered: headers are for small facts about a call,
-/// data belongs in the body.
+/// It is made `From` a bool, an integer of at most 64 bits that fits an `i64`, a float, text or bytes. AMQP's other field
+/// types (tables, arrays, decimals) are not offered: headers are for small facts about a call, data belongs in the body.
+///
+/// ```
+/// use rpc_core::HeaderValue;
+///
+/// assert_eq!(HeaderValue::from(7_u16).as_i64(), Some(7));
+/// assert_eq!(HeaderValue::from("blue").as_str(), Some("blue"));
+/// assert_eq!(HeaderValue::from(&[1, 2][..]).as_bytes(), Some(&[1, 2][..]));
+/// assert_eq!(HeaderValue::from(0.5_f32).as_f64(), Some(0.5));
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum HeaderValue {
@@ -38,6 +47,22 @@ impl HeaderValue {
         }
     }
 
+    /// The number with a fraction, if it is one.
+    pub const fn as_f64(&self) -> Option<f64> {
+        match self {
+            Self::Float(value) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// The bytes, if it holds some that are not text.
+    pub fn as_bytes(&self) -> Option<&[u8]> {
+        match self {
+            Self::Bytes(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+
     /// The truth value, if it is one.
     pub const fn as_bool(&self) -> Option<bool> {
         match self {
@@ -53,21 +78,21 @@ impl From<bool> for HeaderValue {
     }
 }
 
-impl From<i64> for HeaderValue {
-    fn from(value: i64) -> Self {
-        Self::Integer(value)
-    }
+/// Every integer that fits the one of AMQP.
+macro_rules! from_integer {
+    ($($integer:ty),*) => {
+        $(impl From<$integer> for HeaderValue {
+            fn from(value: $integer) -> Self {
+                Self::Integer(value.into())
+            }
+        })*
+    };
 }
+from_integer!(i8, i16, i32, i64, u8, u16, u32);
 
-impl From<u32> for HeaderValue {
-    fn from(value: u32) -> Self {
-        Self::Integer(value.into())
-    }
-}
-
-impl From<i32> for HeaderValue {
-    fn from(value: i32) -> Self {
-        Self::Integer(value.into())
+impl From<f32> for HeaderValue {
+    fn from(value: f32) -> Self {
+        Self::Float(value.into())
     }
 }
 
@@ -86,6 +111,12 @@ impl From<&str> for HeaderValue {
 impl From<String> for HeaderValue {
     fn from(value: String) -> Self {
         Self::Text(value)
+    }
+}
+
+impl From<&[u8]> for HeaderValue {
+    fn from(value: &[u8]) -> Self {
+        Self::Bytes(value.to_vec())
     }
 }
 

@@ -196,7 +196,7 @@ impl Case {
                 Ending::Answered
             }
             Err(CallError::Disconnected { maybe_executed: true, .. }) => Ending::MayHaveRun,
-            Err(error) => Ending::Other(error.code(), error.maybe_executed()),
+            Err(error) => Ending::Other(error.code().to_owned().leak(), error.maybe_executed()),
         };
         // All that was promised, and then, behind it in the queue, one more: nothing is executed after that.
         let deadline = tokio::time::Instant::now() + Duration::from_secs(10);

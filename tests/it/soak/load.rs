@@ -109,7 +109,7 @@ impl Ledger {
 /// How the calls ended, by kind and code.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    endings: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
+    endings: Mutex<BTreeMap<(&'static str, String), u64>>,
     hung: AtomicU64,
     wrong: Mutex<Vec<String>>,
     /// Endings that faults have caused.
@@ -117,8 +117,8 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    fn count(&self, kind: &'static str, ending: &'static str) {
-        *self.endings.lock().unwrap().entry((kind, ending)).or_default() += 1;
+    fn count(&self, kind: &'static str, ending: &str) {
+        *self.endings.lock().unwrap().entry((kind, ending.to_owned())).or_default() += 1;
     }
 
     fn complain(&self, complaint: String) {
@@ -196,8 +196,8 @@ pub(super) async fn call_until(
                 expect(&tally, answer, &milliseconds);
             }
             70..80 => match ended(&tally, "failing", limit, soak.fail(n).timeout(limit).into_future()).await {
-                Some(Err(CallError::Service(refusal))) if refusal == Refusal(n) => {}
-                Some(Err(CallError::Service(_)) | Ok(())) => tally.complain(format!("fail({n}) did not fail so")),
+                Some(Err(CallError::Service { error, .. })) if error == Refusal(n) => {}
+                Some(Err(CallError::Service { .. }) | Ok(())) => tally.complain(format!("fail({n}) did not fail so")),
                 Some(Err(_)) | None => {}
             },
             80..90 => {

@@ -14,7 +14,6 @@ use lapin::{
     },
     types::{AMQPValue, FieldTable, ShortString},
 };
-use rpc_core::EXCHANGE;
 
 use super::{
     BODY, PREFETCH, REPLY, connect,
@@ -25,6 +24,9 @@ use crate::{
     Result,
     load::{self, Load, histogram},
 };
+
+/// The exchange of the wire contract.
+const EXCHANGE: &str = "rpc";
 
 pub(crate) async fn client(url: &str, in_flight: usize, load: &Arc<Load>) -> Result<()> {
     let connection = connect(url).await?;

@@ -1,0 +1,89 @@
+//! Constructors of [`CallError`]: for the client, for tests, and for stand-ins of a client.
+
+use std::time::Duration;
+
+use super::{CallError, other::OtherError, stage::TimeoutStage};
+use crate::error::Error;
+
+/// One constructor for each variant, named after its code.
+impl<E> CallError<E> {
+    /// A [`Service`](Self::Service) error: the handler returned `error`.
+    pub const fn service(service: &'static str, method: &'static str, error: E) -> Self {
+        Self::Service { service, method, error }
+    }
+
+    /// A [`NoSuchService`](Self::NoSuchService) error.
+    pub fn no_such_service(service: &'static str, method: &'static str, message: impl Into<Box<str>>) -> Self {
+        Self::NoSuchService { service, method, message: message.into() }
+    }
+
+    /// A [`NoSuchMethod`](Self::NoSuchMethod) error.
+    pub fn no_such_method(service: &'static str, method: &'static str, message: impl Into<Box<str>>) -> Self {
+        Self::NoSuchMethod { service, method, message: message.into() }
+    }
+
+    /// A [`BadRequest`](Self::BadRequest) error.
+    pub fn bad_request(service: &'static str, method: &'static str, message: impl Into<Box<str>>) -> Self {
+        Self::BadRequest { service, method, message: message.into() }
+    }
+
+    /// A [`BadVersion`](Self::BadVersion) error.
+    pub fn bad_version(service: &'static str, method: &'static str, message: impl Into<Box<str>>) -> Self {
+        Self::BadVersion { service, method, message: message.into() }
+    }
+
+    /// An [`Overloaded`](Self::Overloaded) error.
+    pub fn overloaded(service: &'static str, method: &'static str, message: impl Into<Box<str>>) -> Self {
+        Self::Overloaded { service, method, message: message.into() }
+    }
+
+    /// A [`Timeout`](Self::Timeout) error: a call with the budget `after` had got as far as `stage`.
+    pub const fn timeout(service: &'static str, method: &'static str, stage: TimeoutStage, after: Duration) -> Self {
+        Self::Timeout { service, method, stage, after }
+    }
+
+    /// A [`Disconnected`](Self::Disconnected) error; `maybe_executed` is false when the request was certainly not sent.
+    pub const fn disconnected(service: &'static str, method: &'static str, maybe_executed: bool) -> Self {
+        Self::Disconnected { service, method, maybe_executed }
+    }
+
+    /// An [`Internal`](Self::Internal) error.
+    pub fn internal(service: &'static str, method: &'static str, message: impl Into<Box<str>>) -> Self {
+        Self::Internal { service, method, message: message.into() }
+    }
+
+    /// An [`Abandoned`](Self::Abandoned) error.
+    pub fn abandoned(service: &'static str, method: &'static str, message: impl Into<Box<str>>) -> Self {
+        Self::Abandoned { service, method, message: message.into() }
+    }
+
+    /// A [`BadReply`](Self::BadReply) error.
+    pub fn bad_reply(service: &'static str, method: &'static str, message: impl Into<Box<str>>) -> Self {
+        Self::BadReply { service, method, message: message.into() }
+    }
+
+    /// A [`PayloadTooLarge`](Self::PayloadTooLarge) error.
+    pub const fn payload_too_large(
+        service: &'static str,
+        method: &'static str,
+        body_bytes: usize,
+        limit_bytes: usize,
+    ) -> Self {
+        Self::PayloadTooLarge { service, method, body_bytes, limit_bytes }
+    }
+
+    /// A [`Shutdown`](Self::Shutdown) error; `maybe_executed` is false when the request was certainly not sent.
+    pub const fn shutdown(service: &'static str, method: &'static str, maybe_executed: bool) -> Self {
+        Self::Shutdown { service, method, maybe_executed }
+    }
+
+    /// A [`Topology`](Self::Topology) error.
+    pub fn topology(service: &'static str, method: &'static str, source: Error) -> Self {
+        Self::Topology { service, method, source: Box::new(source) }
+    }
+
+    /// An [`Other`](Self::Other) error: a code that is none of the above.
+    pub fn other(service: &'static str, method: &'static str, error: OtherError) -> Self {
+        Self::Other { service, method, error: Box::new(error) }
+    }
+}

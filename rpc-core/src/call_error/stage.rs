@@ -1,0 +1,41 @@
+//! [`TimeoutStage`]: how far a call had got when its deadline passed.
+
+use std::fmt;
+
+/// How far a call had got when its deadline passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TimeoutStage {
+    /// The connection or the reply queue was not ready: nothing was sent.
+    Connecting,
+    /// The broker had blocked the connection (`connection.blocked`): nothing was sent.
+    Blocked,
+    /// The client had `max_in_flight` calls waiting already: nothing was sent.
+    InFlightLimit,
+    /// The request was sent, and the broker had not confirmed it yet.
+    Unconfirmed,
+    /// A worker had begun, and said so.
+    Running,
+    /// The request was sent, and no reply arrived: it may be queued, running, or done.
+    Unknown,
+}
+
+impl TimeoutStage {
+    /// Whether the request had been sent.
+    pub(super) const fn is_sent(self) -> bool {
+        !matches!(self, Self::Connecting | Self::Blocked | Self::InFlightLimit)
+    }
+}
+
+impl fmt::Display for TimeoutStage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connecting => "waiting for the connection; nothing was sent",
+            Self::Blocked => "the broker had blocked the connection; nothing was sent",
+            Self::InFlightLimit => "waiting for a free place among the calls in flight; nothing was sent",
+            Self::Unconfirmed => "sent, waiting for the publisher confirm",
+            Self::Running => "a worker was executing it",
+            Self::Unknown => "sent, no answer",
+        })
+    }
+}

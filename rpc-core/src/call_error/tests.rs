@@ -1,0 +1,148 @@
+use std::{collections::HashSet, error::Error as _, mem::discriminant};
+
+use super::*;
+
+#[derive(Debug, PartialEq, thiserror::Error)]
+enum StoreError {
+    #[error("the store is full")]
+    Full,
+    #[error("remote: {0}")]
+    Remote(String),
+}
+
+impl From<CallError> for StoreError {
+    fn from(error: CallError) -> Self {
+        Self::Remote(error.code().to_owned())
+    }
+}
+
+const SERVICE: &str = "store";
+const METHOD: &str = "put";
+
+fn timeout(stage: TimeoutStage) -> CallError<StoreError> {
+    CallError::timeout(SERVICE, METHOD, stage, Duration::from_secs(1))
+}
+
+fn every_error() -> Vec<CallError<StoreError>> {
+    let other = |error| CallError::other(SERVICE, METHOD, error);
+    let refused = Error::Refused {
+        operation: "declare queue 'rpc.reply.1'".to_owned(),
+        reply_code: 403,
+        reply_text: "ACCESS_REFUSED".to_owned(),
+    };
+    vec![
+        CallError::service(SERVICE, METHOD, StoreError::Full),
+        CallError::no_such_service(SERVICE, METHOD, "no queue is bound with routing key 'store.put' (NO_ROUTE)"),
+        CallError::no_such_method(SERVICE, METHOD, "'store.put' names no method of this service"),
+        CallError::bad_request(SERVICE, METHOD, "arguments: application/msgpack: missing field `n`"),
+        CallError::bad_version(SERVICE, METHOD, "version 3 of 'store', this worker serves 2"),
+        CallError::overloaded(SERVICE, METHOD, "the queue is full"),
+        timeout(TimeoutStage::Connecting),
+        timeout(TimeoutStage::Blocked),
+        timeout(TimeoutStage::InFlightLimit),
+        timeout(TimeoutStage::Unconfirmed),
+        timeout(TimeoutStage::Running),
+        timeout(TimeoutStage::Unknown),
+        CallError::disconnected(SERVICE, METHOD, false),
+        CallError::disconnected(SERVICE, METHOD, true),
+        CallError::internal(SERVICE, METHOD, "the handler panicked: boom"),
+        CallError::abandoned(SERVICE, METHOD, "delivered 21 times"),
+        CallError::bad_reply(SERVICE, METHOD, "application/msgpack: more bytes follow the value"),
+        CallError::payload_too_large(SERVICE, METHOD, 20, 10),
+        CallError::shutdown(SERVICE, METHOD, false),
+        CallError::shutdown(SERVICE, METHOD, true),
+        CallError::topology(SERVICE, METHOD, refused),
+        other(OtherError::new("quota_exceeded", "100 calls a day").maybe_executed(false).retryable(true)),
+        other(OtherError::new("quota_exceeded", "")),
+    ]
+}
+
+/// Every text as a reader sees it. `x` stands for "may have been executed", `r` for "retryable".
+const TEXTS: &str = "\
+x- service              store.put: the service returned an error: the store is full
+-r no_such_service      store.put: no such service: no queue is bound with routing key 'store.put' (NO_ROUTE); start a worker pool that serves it on this vhost
+-- no_such_method       store.put: no such method: 'store.put' names no method of this service; update the workers, or correct the name
+-- bad_request          store.put: bad request: arguments: application/msgpack: missing field `n`
+-- bad_version          store.put: bad version: version 3 of 'store', this worker serves 2; update the workers first
+-r overloaded           store.put: overloaded: the queue is full; try again later
+-r timeout              store.put: timed out after 1s (waiting for the connection; nothing was sent)
+-r timeout              store.put: timed out after 1s (the broker had blocked the connection; nothing was sent)
+-r timeout              store.put: timed out after 1s (waiting for a free place among the calls in flight; nothing was sent)
+xr timeout              store.put: timed out after 1s (sent, waiting for the publisher confirm)
+xr timeout              store.put: timed out after 1s (a worker was executing it)
+xr timeout              store.put: timed out after 1s (sent, no answer)
+-r disconnected         store.put: the connection was lost before the request was sent
+xr disconnected         store.put: the connection was lost; the request may have been executed
+x- internal             store.put: internal error of the worker: the handler panicked: boom
+x- abandoned            store.put: abandoned: delivered 21 times; a lost worker may have executed the request
+x- bad_reply            store.put: bad reply: application/msgpack: more bytes follow the value
+-- payload_too_large    store.put: payload too large: 20 bytes, the limit is 10; send less, or raise ClientOptions::max_body_bytes
+-- shutdown             store.put: the client was shut down before the request was sent
+x- shutdown             store.put: the client was shut down; the request may have been executed
+-- topology             store.put: cannot set up the client's exchanges and queues: declare queue 'rpc.reply.1' failed: 403 ACCESS_REFUSED
+-r quota_exceeded       store.put: quota_exceeded: 100 calls a day
+x- quota_exceeded       store.put: quota_exceeded
+";
+
+#[test]
+fn every_text_code_and_verdict() {
+    let mark = |mark, is_set| if is_set { mark } else { '-' };
+    let texts: String = every_error()
+        .iter()
+        .map(|error| {
+            let (executed, retryable) = (mark('x', error.maybe_executed()), mark('r', error.is_retryable()));
+            format!("{executed}{retryable} {:<20} {error:#}\n", error.code())
+        })
+        .collect();
+    assert_eq!(texts, TEXTS, "\n{texts}");
+    let variants: HashSet<_> = every_error().iter().map(discriminant).collect();
+    assert_eq!(variants.len(), 15, "each variant is in the table");
+}
+
+#[test]
+fn every_error_names_its_method_once_and_repeats_no_source() {
+    for error in every_error() {
+        assert_eq!((error.service_name(), error.method_name()), (SERVICE, METHOD));
+        let text = error.to_string();
+        assert!(text.starts_with("store.put: "), "{text}");
+        if let Some(source) = error.source() {
+            let source = source.to_string();
+            assert!(!text.contains(&source), "{text}");
+            assert_eq!(format!("{error:#}"), format!("{text}: {source}"));
+        } else {
+            assert_eq!(format!("{error:#}"), text);
+        }
+    }
+}
+
+#[test]
+fn the_service_error_and_the_topology_error_are_sources() {
+    let error = CallError::service(SERVICE, METHOD, StoreError::Full);
+    assert_eq!(error.source().and_then(|source| source.downcast_ref()), Some(&StoreError::Full));
+    let error: CallError = CallError::topology(SERVICE, METHOD, Error::ForeignConnection);
+    assert!(matches!(error.source().and_then(|source| source.downcast_ref()), Some(Error::ForeignConnection)));
+}
+
+#[test]
+fn map_service_converts_the_service_error_and_keeps_all_others() {
+    for error in every_error() {
+        let before = (error.code().to_owned(), error.maybe_executed(), error.is_retryable(), format!("{error:#}"));
+        let mapped = error.map_service(|error| format!("{error}"));
+        let after = (mapped.code().to_owned(), mapped.maybe_executed(), mapped.is_retryable(), format!("{mapped:#}"));
+        assert_eq!(before, after);
+    }
+}
+
+#[test]
+fn into_service_unwraps_the_service_error_and_converts_the_others() {
+    assert_eq!(CallError::service(SERVICE, METHOD, StoreError::Full).into_service(), StoreError::Full);
+    let shutdown: CallError<StoreError> = CallError::shutdown(SERVICE, METHOD, false);
+    assert_eq!(shutdown.into_service(), StoreError::Remote("shutdown".to_owned()));
+}
+
+#[test]
+fn a_call_error_is_seven_words_large_and_a_service_error_adds_only_what_it_needs() {
+    assert_eq!(size_of::<CallError>(), 56);
+    assert_eq!(size_of::<CallError<u64>>(), 56);
+    assert_eq!(size_of::<CallError<String>>(), 64);
+}
