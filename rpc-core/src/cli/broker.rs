@@ -9,26 +9,27 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Where to listen; port 0 lets the system choose.
+    /// The address to listen on; port 0 lets the system choose.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:5672")]
     listen: SocketAddr,
-    /// Adds a user; may be repeated. guest:guest is there from the start.
+    /// Adds a user; may be repeated. guest:guest is predefined.
     #[arg(long, value_name = "NAME:PASSWORD")]
     user: Vec<String>,
-    /// Adds a vhost; may be repeated. '/' is there from the start.
+    /// Adds a vhost; may be repeated. '/' is predefined.
     #[arg(long, value_name = "NAME")]
     vhost: Vec<String>,
-    /// What a user may do on a vhost, as regular expressions; may be repeated. Users for whom it is not given may do
-    /// everything everywhere.
+    /// Sets a user's permissions on a vhost, as regular expressions; may be repeated. A user without any may do everything
+    /// on every vhost.
     #[arg(long, num_args = 5, value_names = ["USER", "VHOST", "CONFIGURE", "WRITE", "READ"], allow_hyphen_values = true)]
     permissions: Vec<String>,
-    /// The routing keys a user may publish (WRITE) and bind (READ) with on a topic exchange; may be repeated.
+    /// Limits the routing keys with which a user may publish to (WRITE) and bind from (READ) a topic exchange; may be
+    /// repeated.
     #[arg(long, num_args = 5, value_names = ["USER", "VHOST", "EXCHANGE", "WRITE", "READ"], allow_hyphen_values = true)]
     topic_permissions: Vec<String>,
-    /// Sets a user's tags, as 'impersonator'; several are separated by commas. May be repeated.
+    /// Sets a user's tags, separated by commas; may be repeated. Only 'impersonator' has an effect.
     #[arg(long, num_args = 2, value_names = ["USER", "TAGS"])]
     user_tags: Vec<String>,
-    /// Lets guest connect from other machines, too.
+    /// Lets the user guest connect from other machines, too.
     #[arg(long)]
     allow_remote_guest: bool,
     #[command(flatten)]
@@ -38,14 +39,14 @@ pub(super) struct Arguments {
     tls: super::tls::TlsArguments,
 }
 
-/// Runs a broker until it is told to stop.
+/// Runs a broker until SIGTERM or SIGINT.
 pub(super) async fn run(arguments: Arguments) -> Result<(), BrokerError> {
-    // Before anybody can know that we run: a signal that comes early must not kill us rudely.
+    // Before the first output, so that a signal that follows it at once shuts the broker down instead of killing it.
     let mut stop = StopSignals::listen()
         .map_err(|error| BrokerError::Configuration(format!("cannot listen for signals: {error}")))?;
     let broker = builder(&arguments)?.start().await?;
     let mut stdout = std::io::stdout();
-    // Whoever started us may have closed our stdout: we serve all the same.
+    // The broker runs even if its stdout is closed.
     drop(writeln!(stdout, "listening on amqp://{}", broker.address()).and_then(|()| stdout.flush()));
     #[cfg(feature = "tls")]
     if let Some(address) = broker.tls_address() {
@@ -60,7 +61,7 @@ fn builder(arguments: &Arguments) -> Result<BrokerBuilder, BrokerError> {
     let mut builder = arguments.limits.apply(Broker::builder().address(arguments.listen));
     for user in &arguments.user {
         let Some((name, password)) = user.split_once(':') else {
-            return Err(BrokerError::Configuration(format!("--user '{user}' is not NAME:PASSWORD")));
+            return Err(BrokerError::Configuration(format!("--user '{user}': write NAME:PASSWORD")));
         };
         builder = builder.user(name, password);
     }
@@ -113,7 +114,7 @@ mod tests {
         let start_of = "permissions of user 'guest' on vhost '/': write: '(' is no regular expression: ";
         assert!(error.starts_with(start_of), "{error}");
         assert!(start("--permissions guest / .*").await.unwrap_err().contains("5 values required"));
-        assert!(start("--user ann").await.unwrap_err().contains("is not NAME:PASSWORD"));
+        assert!(start("--user ann").await.unwrap_err().contains("write NAME:PASSWORD"));
     }
 
     #[cfg(feature = "tls")]

@@ -1,4 +1,4 @@
-//! The limits of `rpc broker`.
+//! The options of `rpc broker` for limits.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -7,53 +7,55 @@ use crate::broker::{BrokerBuilder, defaults};
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Limits")]
 pub(super) struct LimitArguments {
-    /// The heartbeat offered to clients, in seconds; 0 is none. Who is silent for two of them is cut off.
+    /// The heartbeat offered to clients, in seconds; 0 turns heartbeats off. Connections of clients that are silent for
+    /// two heartbeats are closed.
     #[arg(long, value_name = "SECONDS", default_value_t = defaults::HEARTBEAT_S)]
     heartbeat: u16,
-    /// How long a client may take until its connection is open, in seconds.
+    /// The longest time until a connection is open, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = defaults::HANDSHAKE_TIMEOUT_S)]
     handshake_timeout: u16,
-    /// How long a delivery may wait for its acknowledgement before its channel is closed, in seconds; 0 is for ever.
+    /// The longest time until a client acknowledges a delivery before its channel is closed, in seconds; 0 turns the limit
+    /// off.
     #[arg(long, value_name = "SECONDS", default_value_t = defaults::CONSUMER_TIMEOUT_S)]
     consumer_timeout: u32,
     /// The largest frame, in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = defaults::FRAME_MAX)]
     frame_max: u32,
-    /// Channels a connection may open.
+    /// The most channels of a connection.
     #[arg(long, value_name = "CHANNELS", default_value_t = defaults::CHANNEL_MAX)]
     channel_max: u16,
     /// The largest message.
     #[arg(long, value_name = "SIZE", default_value_t = Size(defaults::MESSAGE_MAX_BYTES))]
     message_max: Size,
-    /// Connections at once, from the moment they are accepted.
+    /// The most connections at once, from the moment they are accepted.
     #[arg(long, value_name = "CONNECTIONS", default_value_t = defaults::CONNECTIONS_MAX)]
     connections_max: usize,
-    /// What messages may take before publishers are blocked: a size, as 512MiB, or a part of the machine's memory, as
-    /// 40%.
+    /// The memory that messages may take before publishers are blocked: a size such as 512MiB, or a part of the machine's
+    /// memory such as 25%.
     #[arg(long, value_name = "SIZE", default_value_t = Share::Percent(defaults::MEMORY_HIGH_WATERMARK_PERCENT))]
     memory_high_watermark: Share,
-    /// What may wait for a client that does not read, before it gets no more.
+    /// The output that may wait for a client that does not read, before it gets no more deliveries.
     #[arg(long, value_name = "SIZE", default_value_t = Size(defaults::OUTBOX_MAX_BYTES as u64))]
     outbox_max: Size,
-    /// Messages ready in any queue; further publishes are refused. There is no such limit by default.
+    /// The most ready messages in any queue; further publishes are refused. By default there is no such limit.
     #[arg(long, value_name = "MESSAGES")]
     queue_max_length: Option<u64>,
-    /// Queues of a vhost.
+    /// The most queues of a vhost.
     #[arg(long, value_name = "QUEUES", default_value_t = defaults::QUEUES_MAX)]
     queues_max: usize,
-    /// Exchanges of a vhost.
+    /// The most exchanges of a vhost.
     #[arg(long, value_name = "EXCHANGES", default_value_t = defaults::EXCHANGES_MAX)]
     exchanges_max: usize,
-    /// Bindings from one exchange.
+    /// The most bindings from one exchange.
     #[arg(long, value_name = "BINDINGS", default_value_t = defaults::BINDINGS_PER_EXCHANGE_MAX)]
     bindings_per_exchange_max: usize,
-    /// Consumers of a channel.
+    /// The most consumers of a channel.
     #[arg(long, value_name = "CONSUMERS", default_value_t = defaults::CONSUMERS_PER_CHANNEL_MAX)]
     consumers_per_channel_max: usize,
-    /// Messages that a transaction publishes, counted for every queue they go to.
+    /// The most messages that a transaction publishes, counted once for every queue they are routed to.
     #[arg(long, value_name = "MESSAGES", default_value_t = defaults::TRANSACTION_MAX)]
     transaction_max: usize,
-    /// Tables and arrays inside one another, in methods and in messages; from 1 to 128.
+    /// How deep tables and arrays may nest, in methods and in messages; from 1 to 128.
     #[arg(long, value_name = "LEVELS", default_value_t = defaults::TABLE_DEPTH_MAX)]
     table_depth_max: usize,
 }
@@ -86,7 +88,7 @@ impl LimitArguments {
     }
 }
 
-/// Bytes, as a person writes them: `4096`, `64kB`, `512MiB`, `2GB`.
+/// A number of bytes, written as `4096`, `64kB`, `512MiB` or `2GB`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Size(u64);
 
@@ -98,16 +100,15 @@ impl FromStr for Size {
         let (number, unit) = text.split_at(digits);
         let unit_bytes = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit.trim())).map(|(_, bytes)| *bytes);
         let bytes = number.parse::<u64>().ok().zip(unit_bytes).and_then(|(number, unit)| number.checked_mul(unit));
-        bytes.map(Self).ok_or_else(|| format!("'{text}' is no size: a number, and B, kB, KiB, MB, MiB, GB or GiB"))
+        bytes.map(Self).ok_or_else(|| format!("'{text}' is no size: write a number and B, kB, KiB, MB, MiB, GB or GiB"))
     }
 }
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            bytes if bytes > 0 && bytes % (1 << 20) == 0 => write!(f, "{}MiB", bytes >> 20),
-            bytes => write!(f, "{bytes}"),
-        }
+        let divides = |(_, bytes): &&(&str, u64)| self.0 > 0 && self.0.is_multiple_of(*bytes);
+        let (unit, bytes) = UNITS.iter().filter(divides).max_by_key(|(_, bytes)| *bytes).unwrap_or(&("", 1));
+        write!(f, "{}{unit}", self.0 / bytes)
     }
 }
 
@@ -122,7 +123,7 @@ const UNITS: [(&str, u64); 8] = [
     ("GiB", 1 << 30),
 ];
 
-/// Bytes, or hundredths of the memory there is.
+/// A number of bytes, or a percentage of the machine's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Share {
     Bytes(Size),
@@ -172,7 +173,7 @@ mod tests {
 
     #[test]
     fn flags_that_are_not_given_change_nothing() {
-        let default = Broker::builder().memory_high_watermark_percent(40);
+        let default = Broker::builder().memory_high_watermark_percent(defaults::MEMORY_HIGH_WATERMARK_PERCENT);
         assert_eq!(format!("{:?}", builder("").unwrap()), format!("{default:?}"));
     }
 
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_written_as_people_do() {
+    fn sizes_have_units() {
         let sizes = ["0", "17", "2KiB", "3 mb", "1GiB"].map(|text| text.parse::<Size>().unwrap().0);
         assert_eq!(sizes, [0, 17, 2_048, 3_000_000, 1 << 30]);
         for text in ["", "MiB", "1.5GB", "-1", "7 apples", "99999999999GiB"] {
@@ -213,5 +214,50 @@ mod tests {
         }
         assert_eq!(("25%".parse(), "1kB".parse()), (Ok(Share::Percent(25)), Ok(Share::Bytes(Size(1_000)))));
         assert!("101%".parse::<Share>().is_err());
+        for text in ["0", "1001B", "64kB", "128MiB", "1GiB"] {
+            assert_eq!(text.parse::<Size>().unwrap().to_string(), text);
+        }
+    }
+
+    /// As the documentation writes numbers: groups of three digits, with spaces between them.
+    fn grouped(number: usize) -> String {
+        let digits = number.to_string();
+        let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
+        groups.join(" ")
+    }
+
+    #[test]
+    fn the_documentation_of_every_limit_names_its_default() {
+        let guide = include_str!("../../docs/broker.md");
+        let builder = include_str!("../broker/limits.rs").replace("\n    ///", "");
+        let size = |bytes: u64| Size(bytes).to_string().replace("MiB", " MiB");
+        let limits = [
+            ("connections_max", grouped(defaults::CONNECTIONS_MAX)),
+            ("channel_max", grouped(defaults::CHANNEL_MAX.into())),
+            ("frame_max", grouped(defaults::FRAME_MAX as usize)),
+            ("message_max_bytes", size(defaults::MESSAGE_MAX_BYTES)),
+            ("handshake_timeout", format!("{} s", defaults::HANDSHAKE_TIMEOUT_S)),
+            ("heartbeat", format!("{} s", defaults::HEARTBEAT_S)),
+            ("consumer_timeout", format!("{} min", defaults::CONSUMER_TIMEOUT_S / 60)),
+            ("memory_high_watermark", format!("{} % of the memory", defaults::MEMORY_HIGH_WATERMARK_PERCENT)),
+            ("outbox_max_bytes", size(defaults::OUTBOX_MAX_BYTES as u64)),
+            ("queue_max_length", "none".to_owned()),
+            ("queues_max", grouped(defaults::QUEUES_MAX)),
+            ("exchanges_max", grouped(defaults::EXCHANGES_MAX)),
+            ("bindings_per_exchange_max", grouped(defaults::BINDINGS_PER_EXCHANGE_MAX)),
+            ("consumers_per_channel_max", grouped(defaults::CONSUMERS_PER_CHANNEL_MAX)),
+            ("transaction_max", grouped(defaults::TRANSACTION_MAX)),
+            ("table_depth_max", grouped(defaults::TABLE_DEPTH_MAX)),
+        ];
+        let rows = guide.lines().filter(|line| line.contains("` | `--")).count();
+        assert_eq!(rows, limits.len(), "a row of the guide for each limit");
+        for (method, default) in limits {
+            let flag = method.trim_end_matches("_bytes").replace('_', "-");
+            let row = format!("| {default} | `{method}` | `--{flag}` |");
+            assert!(guide.contains(&row), "the guide lacks {row}");
+            let (before, _) = builder.split_once(&format!("    pub fn {method}(")).unwrap();
+            let (_, doc) = before.rsplit_once("    }\n\n").unwrap_or(("", before));
+            assert!(doc.contains(&format!("default is {default}")), "{method} says another default: {doc}");
+        }
     }
 }

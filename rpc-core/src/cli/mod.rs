@@ -1,4 +1,4 @@
-//! The `rpc` program: its arguments, and what they start.
+//! The arguments of the `rpc` program, and its commands.
 
 mod broker;
 mod limits;
@@ -7,10 +7,12 @@ mod tls;
 
 use clap::{Parser, Subcommand};
 
-/// Runs the program; returns its exit status.
+/// Runs the program, and returns its exit status.
 ///
-/// # Panics
-/// Never; errors are printed to stderr and end in status 1 (2 for wrong arguments).
+/// Prints errors to stderr. They end in status 1, and wrong arguments end the process with status 2.
+///
+/// # Cancel safety
+/// Dropping the future early stops the command as dropping a [`Broker`](crate::broker::Broker) does.
 pub async fn run() -> std::process::ExitCode {
     let Arguments { command, log } = Arguments::parse();
     let filter = tracing_subscriber::EnvFilter::try_new(&log).unwrap_or_else(|error| {
@@ -42,7 +44,7 @@ fn with_sources(error: &dyn std::error::Error) -> String {
 struct Arguments {
     #[command(subcommand)]
     command: Command,
-    /// What to log to stderr: off, error, warn, info, debug, trace, or a filter such as rpc_core=debug.
+    /// The log level on stderr: off, error, warn, info, debug, trace, or a filter such as rpc_core=debug.
     #[arg(long, global = true, default_value = "warn", env = "RPC_LOG")]
     log: String,
 }

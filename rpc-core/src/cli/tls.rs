@@ -11,16 +11,17 @@ use crate::broker::{BrokerBuilder, BrokerError, TlsOptions};
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "TLS")]
 pub(super) struct TlsArguments {
-    /// Where to listen for TLS, as well; port 0 lets the system choose.
+    /// The address to listen on for TLS, in addition; port 0 lets the system choose.
     #[arg(long, value_name = "HOST:PORT", requires = "tls_cert", requires = "tls_key")]
     tls_listen: Option<SocketAddr>,
-    /// The broker's certificate and those between it and a CA, in PEM.
+    /// The broker's certificate, followed by the intermediate ones, in PEM.
     #[arg(long, value_name = "FILE", requires = "tls_listen")]
     tls_cert: Option<PathBuf>,
     /// The certificate's private key, in PEM.
     #[arg(long, value_name = "FILE", requires = "tls_listen")]
     tls_key: Option<PathBuf>,
-    /// The CAs of client certificates, in PEM. Who has one may log in with EXTERNAL, as the user of its common name.
+    /// The CAs of client certificates, in PEM. A client with such a certificate may log in with EXTERNAL, as the user whose
+    /// name is its common name.
     #[arg(long, value_name = "FILE", requires = "tls_listen")]
     tls_ca: Option<PathBuf>,
     /// Refuses clients without a certificate.
@@ -29,7 +30,7 @@ pub(super) struct TlsArguments {
 }
 
 impl TlsArguments {
-    /// Adds what they say to a builder.
+    /// Sets these options on a builder.
     pub(super) fn apply(&self, builder: BrokerBuilder) -> Result<BrokerBuilder, BrokerError> {
         let (Some(address), Some(cert), Some(key)) = (self.tls_listen, &self.tls_cert, &self.tls_key) else {
             return Ok(builder);
