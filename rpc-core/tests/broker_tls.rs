@@ -142,13 +142,13 @@ async fn what_is_no_certificate_is_refused_at_the_start() {
     let with = |tls| Broker::builder().tls(tls);
     let start = async |builder: BrokerBuilder| builder.start().await.map(drop).map_err(|error| error.to_string());
     for (tls, start_of) in [
-        (TlsOptions::new("", key.as_str()), "TLS: certificate: there is none"),
+        (TlsOptions::new("", key.as_str()), "TLS: certificate: the PEM contains no certificate"),
         (TlsOptions::new(cert.as_str(), ""), "TLS: key: "),
         (TlsOptions::new(cert.as_str(), foreign_key), "TLS: certificate and key: "),
-        (TlsOptions::new(cert.as_str(), key.as_str()).client_ca("?"), "TLS: ca: there is none"),
+        (TlsOptions::new(cert.as_str(), key.as_str()).client_ca("?"), "TLS: ca: the PEM contains no certificate"),
         (
             TlsOptions::new(cert.as_str(), key.as_str()).require_client_certificate(true),
-            "TLS: client certificates are required: there is no ca",
+            "TLS: client certificates are required: set the ca",
         ),
     ] {
         let error = start(with(tls)).await.unwrap_err();

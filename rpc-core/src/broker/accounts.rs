@@ -1,4 +1,4 @@
-//! Users, vhosts and permissions as a builder collects them, and the URIs that name them.
+//! Users, vhosts and permissions as a builder collects them, and URIs for them.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -7,12 +7,14 @@ use std::{
     sync::Arc,
 };
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
+
 use super::{
     core::{Grants, Pattern, Permissions, TopicPermissions, User},
     error::BrokerError,
 };
 
-/// What [`BrokerBuilder`](super::BrokerBuilder) was told of users and vhosts, in the order it was told.
+/// The users, vhosts and permissions of a [`BrokerBuilder`](super::BrokerBuilder), in the order of its calls.
 #[derive(Clone)]
 pub(super) struct Accounts {
     passwords: BTreeMap<String, String>,
@@ -89,14 +91,14 @@ impl Accounts {
         self.loopback_users = users;
     }
 
-    /// Whom [`Broker::uri`](super::Broker::uri) names: guest, or the first there is.
+    /// The user and password in [`Broker::uri`](super::Broker::uri): those of `guest`, or of the first user by name.
     pub(super) fn first_user(&self) -> (&str, &str) {
         let guest = self.passwords.get_key_value("guest");
         let (user, password) = guest.or_else(|| self.passwords.first_key_value()).unzip();
         (user.map_or("guest", String::as_str), password.map_or("guest", String::as_str))
     }
 
-    /// The users with their rights; refuses patterns that cannot be read and names nobody has heard of.
+    /// The users with their permissions. Refuses invalid patterns, and names of unknown users and vhosts.
     pub(super) fn users(&self) -> Result<HashMap<String, User>, BrokerError> {
         let mut users: HashMap<_, _> =
             self.passwords.iter().map(|(name, password)| self.user(name, password)).collect();
@@ -122,7 +124,7 @@ impl Accounts {
             let what = format!("topic permissions of user '{user}' on exchange '{exchange}' in vhost '{vhost}'");
             find_user(&mut users, user, "topic permissions")?;
             self.find_vhost(vhost, &what)?;
-            // Both are known by now, and RabbitMQ puts them in as they are, too.
+            // RabbitMQ does not escape the names either.
             let expand = |pattern: &str| pattern.replace("{username}", user).replace("{vhost}", vhost);
             let permissions = TopicPermissions {
                 write: read_pattern(&what, "write", &expand(&setting.write))?,
@@ -130,7 +132,7 @@ impl Accounts {
             };
             let vhosts = grants.entry(user).or_insert_with(|| everything_on(&self.vhosts));
             let Some(on_vhost) = vhosts.get_mut(vhost) else {
-                return Err(BrokerError::Configuration(format!("{what}: the user has no permissions there")));
+                return Err(BrokerError::Configuration(format!("{what}: the user has no permissions on that vhost")));
             };
             on_vhost.limit_topic(exchange.clone(), permissions);
         }
@@ -153,19 +155,19 @@ impl Accounts {
     fn find_vhost(&self, vhost: &str, what: &str) -> Result<(), BrokerError> {
         match self.vhosts.iter().any(|known| known == vhost) {
             true => Ok(()),
-            false => Err(BrokerError::Configuration(format!("{what}: there is no such vhost"))),
+            false => Err(BrokerError::Configuration(format!("{what}: the broker has no such vhost"))),
         }
     }
 }
 
-/// Topic permissions take nothing away elsewhere.
+/// Topic permissions alone leave a user all other rights.
 fn everything_on(vhosts: &[String]) -> HashMap<String, Permissions> {
     let all = || Permissions::new(Pattern::Anything, Pattern::Anything, Pattern::Anything);
     vhosts.iter().map(|vhost| (vhost.clone(), all())).collect()
 }
 
 fn find_user<'a>(users: &'a mut HashMap<String, User>, name: &str, what: &str) -> Result<&'a mut User, BrokerError> {
-    let missing = || BrokerError::Configuration(format!("{what} of user '{name}': there is no such user"));
+    let missing = || BrokerError::Configuration(format!("{what} of user '{name}': the broker has no such user"));
     users.get_mut(name).ok_or_else(missing)
 }
 
@@ -173,7 +175,7 @@ fn read_pattern(what: &str, right: &str, pattern: &str) -> Result<Pattern, Broke
     Pattern::new(pattern).map_err(|error| BrokerError::Configuration(format!("{what}: {right}: {error}")))
 }
 
-/// `scheme://user:password@address/vhost`, as short as it can be: guest, and the vhost `/`, need not be named.
+/// `scheme://user:password@address/vhost`, without the parts that are defaults: `guest:guest` and the vhost `/`.
 pub(super) fn uri(scheme: &str, (user, password): (&str, &str), address: SocketAddr, vhost: &str) -> String {
     let login = match (user, password) {
         ("guest", "guest") => String::new(),
@@ -187,17 +189,12 @@ pub(super) fn uri(scheme: &str, (user, password): (&str, &str), address: SocketA
     format!("{scheme}://{login}{address}{vhost}")
 }
 
-/// Everything but what RFC 3986 leaves alone anywhere.
-fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(byte)),
-            byte => encoded.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    encoded
+fn percent_encoded(text: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(text, ENCODED)
 }
+
+/// Everything except RFC 3986's unreserved characters, which need no encoding in any part of a URI.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 #[cfg(test)]
 mod tests {
@@ -218,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused() {
+    fn permissions_of_unknown_users_and_vhosts_and_invalid_patterns_are_refused() {
         let permissions = |user: &str, vhost: &str, configure: &str| {
             let mut accounts = Accounts::default();
             let text = str::to_owned;
@@ -228,8 +225,11 @@ mod tests {
             accounts.users().map(drop).map_err(|error| error.to_string())
         };
         assert_eq!(permissions("guest", "/", "^a"), Ok(()));
-        assert_eq!(permissions("ann", "/", ""), Err("permissions of user 'ann': there is no such user".to_owned()));
-        let error = "permissions of user 'guest' on vhost 'a': there is no such vhost";
+        assert_eq!(
+            permissions("ann", "/", ""),
+            Err("permissions of user 'ann': the broker has no such user".to_owned())
+        );
+        let error = "permissions of user 'guest' on vhost 'a': the broker has no such vhost";
         assert_eq!(permissions("guest", "a", ""), Err(error.to_owned()));
         let error = permissions("guest", "/", "a(").unwrap_err();
         let start = "permissions of user 'guest' on vhost '/': configure: 'a(' is no regular expression: ";

@@ -1,12 +1,12 @@
-//! The common name in a certificate: as much DER as that takes, and no more.
+//! The common name in a certificate: a reader of the part of DER that it needs.
 //!
 //! ```text
 //!  Certificate ─► tbsCertificate ─► [version], serialNumber, signature, issuer, validity, subject ─► set ─► (oid, text)
 //! ```
 //!
-//! The certificate was verified before; bytes that are none all the same yield no name.
+//! rustls has verified the certificate before. Malformed bytes yield no name.
 
-/// The common name of a certificate's subject, several joined by commas as RabbitMQ does; `None` when it has none.
+/// The common name of a certificate's subject; `None` when it has none. Several are joined by commas, as in RabbitMQ.
 pub(super) fn common_name(certificate: &[u8]) -> Option<String> {
     let mut certificate = Der(Der(certificate).take(SEQUENCE)?);
     let mut fields = Der(certificate.take(SEQUENCE)?);
@@ -35,7 +35,7 @@ pub(super) fn common_name(certificate: &[u8]) -> Option<String> {
 fn text(tag: u8, value: &[u8]) -> Option<String> {
     match tag {
         UTF8_STRING | PRINTABLE_STRING | IA5_STRING => String::from_utf8(value.to_vec()).ok(),
-        // Latin 1, in practice.
+        // T.61 by the standard, Latin 1 in practice.
         TELETEX_STRING => Some(value.iter().copied().map(char::from).collect()),
         BMP_STRING => {
             let units: Vec<_> =
@@ -46,11 +46,11 @@ fn text(tag: u8, value: &[u8]) -> Option<String> {
     }
 }
 
-/// What is left of a run of values.
+/// The unread rest of a sequence of values.
 struct Der<'a>(&'a [u8]);
 
 impl<'a> Der<'a> {
-    /// The next value, if it has this tag; otherwise it stays.
+    /// Takes the next value if it has this tag.
     fn take(&mut self, tag: u8) -> Option<&'a [u8]> {
         if self.0.first() != Some(&tag) {
             return None;
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn the_common_name_is_found_whatever_stands_around_it() {
+    fn the_common_name_is_found_among_other_attributes() {
         let utf8 = |text: &str| DnValue::Utf8String(text.to_owned());
         let organization = || (DnType::OrganizationName, utf8("Works"));
         let named =
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_certificate_has_no_name() {
+    fn malformed_certificates_have_no_name() {
         let whole = certificate(&[(DnType::CommonName, DnValue::Utf8String("ann".to_owned()))]);
         for end in 0..whole.len() {
             assert_eq!(common_name(&whole[..end]), None);

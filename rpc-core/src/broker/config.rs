@@ -1,6 +1,6 @@
-//! How a broker is set up.
+//! The settings of a broker, and its start.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::net::TcpListener;
 
@@ -10,15 +10,18 @@ use super::{
     Broker,
     accounts::{self, Accounts, PermissionSetting, TopicPermissionSetting},
     connection::Transport,
-    core::{Limits, Rules, defaults},
+    core::{Limits, Rules, User, defaults},
     error::BrokerError,
     listener::{self, Door},
     machine::percent_of_memory,
     shared::Shared,
 };
-use crate::wire::{FRAME_MIN_SIZE, table::DEPTH_MAX};
+use crate::{
+    task::AbortOnDrop,
+    wire::{FRAME_MIN_SIZE, table::DEPTH_MAX},
+};
 
-/// Settings of a broker that is not started yet.
+/// The settings of a broker that is not started yet.
 #[derive(Debug, Clone)]
 #[must_use = "a broker starts with `start`"]
 pub struct BrokerBuilder {
@@ -30,7 +33,7 @@ pub struct BrokerBuilder {
     pub(super) handshake_timeout: Duration,
     pub(super) message_max_bytes: u64,
     pub(super) connections_max: usize,
-    /// The default depends on the machine.
+    /// `None` is a share of the memory of the machine.
     pub(super) memory_high_watermark: Option<u64>,
     pub(super) limits: Limits,
     #[cfg(feature = "tls")]
@@ -61,7 +64,7 @@ impl Default for BrokerBuilder {
 }
 
 impl BrokerBuilder {
-    /// Where to listen. The default is 127.0.0.1 with a port the system chooses.
+    /// The address to listen on. The default is 127.0.0.1 with a port that the system chooses.
     pub fn address(mut self, address: SocketAddr) -> Self {
         self.address = address;
         self
@@ -73,31 +76,36 @@ impl BrokerBuilder {
         self
     }
 
-    /// Adds a user, or changes its password. `guest` with password `guest` is there from the start.
+    /// Adds a user, or changes its password. The user `guest` with the password `guest` is predefined.
     ///
-    /// A user may do everything on every vhost until [`permissions`](Self::permissions) says otherwise. One with an
-    /// empty password cannot log in with it, only with a client certificate.
+    /// A user may do everything on every vhost until [`permissions`](Self::permissions) are set. A user with an empty
+    /// password can log in with a client certificate only.
     pub fn user(mut self, name: impl Into<String>, password: impl Into<String>) -> Self {
         self.accounts.add_user(name.into(), password.into());
         self
     }
 
-    /// Sets a user's tags. Only RabbitMQ's `impersonator` means something here: such a user may send messages with
-    /// somebody else's `user_id`.
+    /// Sets a user's tags. By default a user has none.
+    ///
+    /// RabbitMQ's `impersonator` is the only tag with an effect: such a user may publish messages with the `user_id` of
+    /// another user.
     pub fn user_tags<T: Into<String>>(mut self, user: impl Into<String>, tags: impl IntoIterator<Item = T>) -> Self {
         self.accounts.set_tags(user.into(), tags.into_iter().map(Into::into).collect());
         self
     }
 
-    /// Adds a vhost. `/` is there from the start.
+    /// Adds a vhost. The vhost `/` is predefined.
     pub fn vhost(mut self, name: impl Into<String>) -> Self {
         self.accounts.add_vhost(name.into());
         self
     }
 
-    /// Says what a user may do on a vhost, as `rabbitmqctl set_permissions` does: each right is a regular expression
-    /// that is searched for in the names of exchanges and queues (`amq.default` for the default exchange), and an empty
-    /// one allows nothing. From then on the user may use those vhosts only for which this was called.
+    /// Sets a user's permissions on a vhost, as `rabbitmqctl set_permissions` does. By default a user may do everything
+    /// on every vhost.
+    ///
+    /// Each right is a regular expression that is searched for in the names of exchanges and queues (`amq.default` for
+    /// the default exchange). An empty one allows nothing. A user with permissions can use only the vhosts that they
+    /// name.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -131,9 +139,10 @@ impl BrokerBuilder {
         self
     }
 
-    /// Limits the routing keys a user may publish with to a topic exchange (`write`) and bind from it with (`read`), as
-    /// `rabbitmqctl set_topic_permissions` does. `{username}` and `{vhost}` in the patterns stand for the user's and the
-    /// vhost's name.
+    /// Limits the routing keys with which a user may publish to a topic exchange (`write`) and bind from it (`read`), as
+    /// `rabbitmqctl set_topic_permissions` does. By default all routing keys are allowed.
+    ///
+    /// `{username}` and `{vhost}` in the patterns stand for the names of the user and the vhost.
     pub fn topic_permissions(
         mut self,
         user: impl Into<String>,
@@ -152,63 +161,88 @@ impl BrokerBuilder {
         self
     }
 
-    /// The users who may connect from this machine only. The default is guest alone, as in RabbitMQ.
+    /// The users that may connect from this machine only. The default is `guest` alone, as in RabbitMQ.
     pub fn loopback_users<T: Into<String>>(mut self, users: impl IntoIterator<Item = T>) -> Self {
         self.accounts.set_loopback_users(users.into_iter().map(Into::into).collect());
         self
     }
 
-    /// Listens for TLS as well, on an address of its own. The default is not to.
+    /// Listens for TLS as well, on an address of its own. By default the broker does not.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, options: TlsOptions) -> Self {
         self.tls = Some(options);
         self
     }
 
-    /// Where to listen for TLS. The default is 127.0.0.1 with a port the system chooses.
+    /// The address to listen on for TLS. The default is 127.0.0.1 with a port that the system chooses.
     #[cfg(feature = "tls")]
     pub fn tls_address(mut self, address: SocketAddr) -> Self {
         self.tls_address = address;
         self
     }
 
-    /// Starts listening.
+    /// Starts a broker with these settings. It listens when this returns.
     ///
     /// # Errors
-    /// [`BrokerError::Bind`] when the address is taken or not to be had, [`BrokerError::Configuration`] when a limit
-    /// is out of range, a permission is no regular expression, or it names a user or a vhost that is not there, or
-    /// a certificate or key cannot be read.
+    /// [`BrokerError::Bind`] when the broker cannot listen on an address. [`BrokerError::Configuration`] when a limit is
+    /// out of range, when permissions contain an invalid regular expression or name an unknown user or vhost, or when a
+    /// certificate or key cannot be read.
+    ///
+    /// # Cancel safety
+    /// A future that is dropped before it is ready starts nothing: it closes the sockets that it has opened.
     pub async fn start(self) -> Result<Broker, BrokerError> {
-        if self.frame_max < FRAME_MIN_SIZE {
-            let message = format!("frame_max {} is below AMQP's minimum of {FRAME_MIN_SIZE}", self.frame_max);
-            return Err(BrokerError::Configuration(message));
-        }
-        if self.channel_max == 0 {
-            return Err(BrokerError::Configuration("channel_max 0 leaves no channel to work on".to_owned()));
-        }
-        if !(1..=DEPTH_MAX).contains(&self.limits.table_depth_max) {
-            let message = format!("table_depth_max {} is not between 1 and {DEPTH_MAX}", self.limits.table_depth_max);
-            return Err(BrokerError::Configuration(message));
-        }
+        self.check_limits()?;
         let users = self.accounts.users()?;
+        let Listening { doors, address, tls_address } = self.listen().await?;
+        let user = self.accounts.first_user();
+        let uri = accounts::uri("amqp", user, address, "/");
+        let tls_uri = tls_address.map(|address| accounts::uri("amqps", user, address, "/"));
+        let shared = Arc::new(Shared::new(self.rules(users), self.handshake_timeout));
+        // No `.await` from here on: a task of a future that is dropped would have no owner.
+        let listener = Some(AbortOnDrop::spawn(listener::run(doors, Arc::clone(&shared))));
+        tracing::info!(%address, "broker listening");
+        if let Some(address) = tls_address {
+            tracing::info!(%address, "broker listening for TLS");
+        }
+        Ok(Broker { uri, address, tls_address, tls_uri, shared, listener })
+    }
+
+    fn check_limits(&self) -> Result<(), BrokerError> {
+        let Self { frame_max, channel_max, limits: Limits { table_depth_max, .. }, .. } = *self;
+        let refuse = |message: String| Err(BrokerError::Configuration(message));
+        if frame_max < FRAME_MIN_SIZE {
+            return refuse(format!("frame_max {frame_max} is below AMQP's minimum of {FRAME_MIN_SIZE}"));
+        }
+        if channel_max == 0 {
+            return refuse("channel_max 0 leaves no channel to work on".to_owned());
+        }
+        if !(1..=DEPTH_MAX).contains(&table_depth_max) {
+            return refuse(format!("table_depth_max {table_depth_max} is not between 1 and {DEPTH_MAX}"));
+        }
+        Ok(())
+    }
+
+    async fn listen(&self) -> Result<Listening, BrokerError> {
         #[cfg(feature = "tls")]
-        let tls = self.tls.as_ref().map(TlsOptions::acceptor).transpose()?;
+        let acceptor = self.tls.as_ref().map(TlsOptions::acceptor).transpose()?;
         let (socket, address) = bind(self.address).await?;
-        let doors = vec![Door { socket, transport: Transport::Plain }];
+        let listening =
+            Listening { doors: vec![Door { socket, transport: Transport::Plain }], address, tls_address: None };
         #[cfg(feature = "tls")]
-        let (doors, tls_address) = match tls {
-            Some(acceptor) => {
-                let (socket, address) = bind(self.tls_address).await?;
-                tracing::info!(%address, "broker listening for TLS");
-                let secure = Door { socket, transport: Transport::Tls(acceptor) };
-                (doors.into_iter().chain([secure]).collect(), Some(address))
-            }
-            None => (doors, None),
-        };
-        let uri = accounts::uri("amqp", self.accounts.first_user(), address, "/");
+        if let Some(acceptor) = acceptor {
+            let (socket, address) = bind(self.tls_address).await?;
+            let mut listening = listening;
+            listening.doors.push(Door { socket, transport: Transport::Tls(acceptor) });
+            listening.tls_address = Some(address);
+            return Ok(listening);
+        }
+        Ok(listening)
+    }
+
+    fn rules(&self, users: HashMap<String, User>) -> Rules {
         let default_watermark = || percent_of_memory(defaults::MEMORY_HIGH_WATERMARK_PERCENT);
         let memory_high_watermark = self.memory_high_watermark.unwrap_or_else(default_watermark);
-        let rules = Rules {
+        Rules {
             users,
             vhosts: self.accounts.vhosts.clone(),
             channel_max: self.channel_max,
@@ -217,21 +251,15 @@ impl BrokerBuilder {
             message_max_bytes: self.message_max_bytes,
             connections_max: self.connections_max,
             limits: Limits { memory_high_watermark, ..self.limits },
-        };
-        let shared = Arc::new(Shared::new(rules, self.handshake_timeout));
-        let listener = tokio::spawn(listener::run(doors, Arc::clone(&shared)));
-        tracing::info!(%address, "broker listening");
-        Ok(Broker {
-            uri,
-            address,
-            #[cfg(feature = "tls")]
-            tls_address,
-            #[cfg(feature = "tls")]
-            tls_uri: tls_address.map(|address| accounts::uri("amqps", self.accounts.first_user(), address, "/")),
-            shared,
-            listener: Some(listener),
-        })
+        }
     }
+}
+
+/// The open sockets of a broker.
+struct Listening {
+    doors: Vec<Door>,
+    address: SocketAddr,
+    tls_address: Option<SocketAddr>,
 }
 
 async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), BrokerError> {

@@ -1,25 +1,26 @@
-//! Faults on request, for tests of what programs do when things go wrong.
+//! Faults on request, for tests of how programs react to failures.
 
 use std::{sync::Arc, time::Duration};
 
 use super::{core::ConfirmTiming, shared::Shared};
 
-/// Makes a [`Broker`](super::Broker) misbehave. Clones act on the same broker, and outlive it harmlessly.
+/// Injects faults into a [`Broker`](super::Broker). Clones act on the same broker. They may outlive it, and then have no
+/// effect.
 ///
-/// Every fault takes effect before its method returns. "The next" publish or delivery is whichever comes next on any
-/// connection; asking twice is for the next two.
+/// Every fault takes effect before its method returns. "The next" publish or delivery is the next one on any
+/// connection; two calls are for the next two.
 #[derive(Debug, Clone)]
 pub struct Faults {
     shared: Arc<Shared>,
 }
 
-/// What a broker still has after [`Faults::restart`].
+/// The state that a broker keeps in [`Faults::restart`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Restart {
     /// Durable exchanges and queues, the bindings between them, and the persistent messages in those queues.
     KeepDurable,
-    /// Nothing: it is as new.
+    /// Nothing.
     LoseEverything,
 }
 
@@ -28,10 +29,11 @@ impl Faults {
         Self { shared }
     }
 
-    /// Ends all connections as if their sockets had failed: without a word. Returns how many.
+    /// Ends all connections as if their sockets had failed, without `connection.close`. Returns how many.
     ///
-    /// When this returns, what the clients had not acknowledged is in the queues again, and their exclusive queues are
-    /// gone. They may connect again at once; [`refuse_connections`](Self::refuse_connections) before keeps them out.
+    /// When this returns, the broker has requeued the messages that the clients had not acknowledged, and deleted their
+    /// exclusive queues. The clients may reconnect at once; call [`refuse_connections`](Self::refuse_connections) before
+    /// to prevent that.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -49,7 +51,7 @@ impl Faults {
         self.drop_those(None)
     }
 
-    /// As [`drop_connections`](Self::drop_connections), for those with this name
+    /// As [`drop_connections`](Self::drop_connections), for the connections with this name
     /// ([`ConnectionOptions::name`](crate::ConnectionOptions::name)) or this peer address (`host:port`).
     ///
     /// ```
@@ -75,7 +77,7 @@ impl Faults {
         })
     }
 
-    /// Closes every new connection as it comes, until [`allow_connections`](Self::allow_connections).
+    /// Closes every new connection at once, until [`allow_connections`](Self::allow_connections).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -92,13 +94,13 @@ impl Faults {
         self.shared.refuse(true);
     }
 
-    /// Takes new connections again.
+    /// Accepts new connections again.
     pub fn allow_connections(&self) {
         self.shared.refuse(false);
     }
 
-    /// Leaves messages in their queues, until [`resume_deliveries`](Self::resume_deliveries). `basic.get` and direct
-    /// replies go on.
+    /// Delivers no messages from queues, until [`resume_deliveries`](Self::resume_deliveries). `basic.get` and direct
+    /// replies still work.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -124,12 +126,12 @@ impl Faults {
         self.shared.with(|core, _| core.pause_deliveries());
     }
 
-    /// Delivers again.
+    /// Delivers messages from queues again.
     pub fn resume_deliveries(&self) {
         self.shared.with(|core, now| core.resume_deliveries(now));
     }
 
-    /// Delivers the next message twice: another copy of it stands behind it in its queue, without the `redelivered` flag.
+    /// Delivers the next message twice: a copy of it, without the `redelivered` flag, follows it in its queue.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -137,14 +139,15 @@ impl Faults {
     /// # use rpc_core::{Connection, broker::Broker};
     /// let broker = Broker::start().await?;
     /// broker.faults().duplicate_next_delivery();
-    /// // The next request is executed twice, and its caller gets two replies: one is dropped.
+    /// // A worker executes the next request twice. The caller receives two replies and drops the second one.
     /// # Ok(()) }
     /// ```
     pub fn duplicate_next_delivery(&self) {
         self.shared.with(|core, _| core.duplicate_delivery());
     }
 
-    /// Sends publisher confirms so much later. Messages are queued and delivered as ever.
+    /// Delays publisher confirms, until [`release_confirms`](Self::release_confirms). Messages are queued and delivered
+    /// without a delay.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -168,8 +171,8 @@ impl Faults {
         self.shared.with(|core, now| core.time_confirms(ConfirmTiming::After(delay), now));
     }
 
-    /// Keeps publisher confirms back, until [`release_confirms`](Self::release_confirms). Messages are queued and
-    /// delivered as ever.
+    /// Withholds publisher confirms, until [`release_confirms`](Self::release_confirms). Messages are still queued and
+    /// delivered.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -195,12 +198,12 @@ impl Faults {
         self.shared.with(|core, now| core.time_confirms(ConfirmTiming::Never, now));
     }
 
-    /// Sends the confirms that were kept back, and from now on all of them at once.
+    /// Sends the withheld and delayed confirms, and later ones without a delay.
     pub fn release_confirms(&self) {
         self.shared.with(|core, now| core.time_confirms(ConfirmTiming::AtOnce, now));
     }
 
-    /// Returns the next mandatory publish (312 `NO_ROUTE`) as if nothing were bound there.
+    /// Returns the next mandatory publish (312 `NO_ROUTE`) as if no queue were bound.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -223,7 +226,7 @@ impl Faults {
         self.shared.with(|core, _| core.return_publish());
     }
 
-    /// Refuses the next publish on a channel in confirm mode (`basic.nack`): it goes nowhere.
+    /// Refuses the next publish on a channel in confirm mode (`basic.nack`). The broker drops the message.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -246,8 +249,11 @@ impl Faults {
         self.shared.with(|core, _| core.nack_publish());
     }
 
-    /// Blocks those who publish, as RabbitMQ does when it is short of memory: connections that have published, and others
-    /// as soon as they do, are sent `connection.blocked` if they can be, and nothing more they send is handled.
+    /// Blocks publishers, as RabbitMQ does when it is low on memory, until
+    /// [`unblock_connections`](Self::unblock_connections).
+    ///
+    /// A connection that has published, or publishes later, receives `connection.blocked` if it supports it. The broker
+    /// handles none of its further frames.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -276,14 +282,14 @@ impl Faults {
         self.shared.with(|core, _| core.block(reason));
     }
 
-    /// Handles again what everybody sends, and says so (`connection.unblocked`).
+    /// Handles the frames of blocked connections again, and sends them `connection.unblocked`.
     pub fn unblock_connections(&self) {
         self.shared.with(|core, _| core.unblock());
         self.shared.wake_readers();
     }
 
-    /// Takes the consumers of a queue away, as when the queue's node fails over, and tells their clients
-    /// (`basic.cancel`). Returns how many. The queue stays, unless it is an auto-delete queue.
+    /// Cancels the consumers of a queue, as RabbitMQ does when the queue's node fails, and notifies their clients
+    /// (`basic.cancel`). Returns how many. An auto-delete queue is deleted; other queues remain.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -297,7 +303,7 @@ impl Faults {
     /// let connection = Connection::open(broker.uri()).await?;
     /// let pool = WorkerPool::new(&connection).serve(AdderServer::new(Cpu)).start().await?;
     /// assert_eq!(broker.faults().cancel_consumers("rpc.cancelling"), 1);
-    /// // The pool consumes anew by itself.
+    /// // The pool consumes again by itself.
     /// assert_eq!(AdderClient::new(&connection).add(1, 2).await?, 3);
     /// # Ok(()) }
     /// ```
@@ -305,14 +311,16 @@ impl Faults {
         self.shared.with(|core, now| core.cancel_consumers(|name, _| name == queue, now))
     }
 
-    /// As [`cancel_consumers`](Self::cancel_consumers), for those with this consumer tag.
+    /// As [`cancel_consumers`](Self::cancel_consumers), for the consumers with this tag on any queue.
     pub fn cancel_consumer(&self, consumer_tag: &str) -> usize {
         self.shared.with(|core, now| core.cancel_consumers(|_, tag| tag == consumer_tag.as_bytes(), now))
     }
 
-    /// Does to clients what a restart of the broker does: ends all connections without a word, and loses what is
-    /// transient, or everything. It listens all the while: for a broker that is away for some time,
-    /// [`refuse_connections`](Self::refuse_connections) before. Returns how many connections were ended.
+    /// Simulates a restart of the broker: ends all connections without `connection.close`, and deletes transient queues,
+    /// exchanges and messages, or all of them. Returns how many connections it ended.
+    ///
+    /// The broker listens all the time. To simulate an outage, call
+    /// [`refuse_connections`](Self::refuse_connections) before.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -327,7 +335,7 @@ impl Faults {
     /// let pool = WorkerPool::new(&connection).serve(AdderServer::new(Cpu)).start().await?;
     /// let client = AdderClient::new(&connection);
     /// assert_eq!(broker.faults().restart(Restart::KeepDurable), 1);
-    /// // The request waits in its durable queue for the pool to come back.
+    /// // The request waits in its durable queue until the pool has reconnected.
     /// assert_eq!(client.add(1, 2).await?, 3);
     /// # Ok(()) }
     /// ```

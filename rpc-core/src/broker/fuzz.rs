@@ -1,11 +1,12 @@
 //! Fuzz target of the core: several connections, byte for byte, without sockets.
 //!
 //! ```text
-//!  data ──► step: (what, who, arguments) ──► bytes of a connection ──► Decoder ──► Core ──► output, read as frames
+//!  data ──► step: (kind, client, arguments) ──► bytes of a connection ──► Decoder ──► Core ──► output, read as frames
 //!                    └─ time, a full backlog, a lost connection ─────────────────► Core::check after every step
 //! ```
 //!
-//! Some steps are raw bytes, some frames with a true length, some methods that mean something: only those get deep.
+//! Some steps are raw bytes, some are frames with a correct length, and some are valid methods: only valid methods reach
+//! deep into the core.
 
 mod frames;
 
@@ -21,7 +22,7 @@ use self::frames::{handshake, method, put_frame};
 use super::core::{ConnectionId, Core, Flow, Limits, Now, Peer, Rules, Traffic, User};
 use crate::wire::{Decoder, FrameKind, method_ids, table::TableWriter};
 
-/// Runs the steps that `data` spells, and checks the core after each.
+/// Runs the steps encoded in `data`, and checks the core after each.
 pub fn connections(data: &[u8]) {
     let mut world = World::new();
     let mut input = Input(data);
@@ -34,7 +35,7 @@ pub fn connections(data: &[u8]) {
     world.end();
 }
 
-/// What is left of the data.
+/// The unread rest of the data.
 struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
@@ -44,7 +45,7 @@ impl<'a> Input<'a> {
         Some(*first)
     }
 
-    /// An octet, or 0 behind the end.
+    /// The next octet; 0 at the end.
     fn small(&mut self) -> u8 {
         self.octet().unwrap_or(0)
     }
@@ -57,7 +58,7 @@ impl<'a> Input<'a> {
     }
 }
 
-/// A client, as far as its socket goes.
+/// A client, reduced to its socket.
 struct Client {
     id: ConnectionId,
     decoder: Decoder,
@@ -70,7 +71,7 @@ struct World {
     core: Core,
     now: Now,
     clients: [Option<Client>; CLIENTS],
-    /// By connection: output is whole frames, whoever caused it.
+    /// Methods in the output to any client.
     methods_received: usize,
 }
 
@@ -85,7 +86,7 @@ impl World {
             heartbeat_s: 60,
             message_max_bytes: 10_000,
             connections_max: CLIENTS,
-            // Low enough to be reached.
+            // Low, so that histories of a few hundred steps reach them.
             limits: Limits {
                 memory_high_watermark: 40_000,
                 consumer_timeout: Some(Duration::from_secs(2)),
@@ -136,7 +137,7 @@ impl World {
         }
     }
 
-    /// A client past the handshake, unless it was left where it was by raw bytes.
+    /// A client that has sent its handshake. Raw bytes before may have spoilt it.
     fn client(&mut self, who: usize) -> Option<&mut Client> {
         if self.clients[who].is_none() {
             self.open(who);
@@ -153,7 +154,7 @@ impl World {
         self.collect();
     }
 
-    /// Bytes as they come from a socket, handled as its reader does.
+    /// Feeds bytes to the core as the reader of a socket does.
     fn feed(&mut self, who: usize, bytes: &[u8]) {
         let now = self.now;
         let Some(client) = self.client(who) else { return };
@@ -209,7 +210,7 @@ impl World {
         self.feed(who, &bytes);
     }
 
-    /// A client that does not read, or does again.
+    /// Makes a client stop or resume reading.
     fn choke(&mut self, who: usize, how: u8) {
         let Some(client) = self.client(who) else { return };
         let id = client.id;
@@ -221,7 +222,7 @@ impl World {
         self.collect();
     }
 
-    /// The socket is gone.
+    /// Ends a client as a failed socket does.
     fn lose(&mut self, who: usize) {
         if let Some(client) = self.clients[who].take() {
             self.core.close(client.id, self.now);
@@ -229,7 +230,7 @@ impl World {
         }
     }
 
-    /// Output is whole frames that can be read.
+    /// Checks that the output consists of whole, readable frames.
     fn collect(&mut self) {
         drop(self.core.take_garbage());
         self.core.watch_memory();
@@ -248,22 +249,22 @@ impl World {
         });
     }
 
-    /// Everybody leaves: nothing may be left that belonged to somebody, and no timer may wait for ever.
+    /// Ends all clients. Nothing of theirs may remain, and every timer must be in the future.
     fn end(mut self) {
         for who in 0..CLIENTS {
             self.lose(who);
             self.core.check();
         }
         let (_, unacked) = self.core.message_counts();
-        assert_eq!(unacked, 0, "unacknowledged messages of nobody");
+        assert_eq!(unacked, 0, "unacknowledged messages without a consumer");
         self.now.instant += Duration::from_secs(3_600);
         self.core.tick(self.now);
-        assert!(self.core.next_timer().is_none_or(|at| at > self.now.instant), "what is due is not done");
+        assert!(self.core.next_timer().is_none_or(|at| at > self.now.instant), "a timer is overdue");
         self.core.check();
     }
 }
 
-/// Methods whose arguments make sense.
+/// Methods with valid arguments.
 fn meaningful(what: u8, input: &mut Input<'_>) -> Vec<u8> {
     let bits = input.small();
     let queue = queue_name(bits);
@@ -279,7 +280,7 @@ fn meaningful(what: u8, input: &mut Input<'_>) -> Vec<u8> {
             if bits & 0x40 != 0 {
                 arguments.integer("x-priority", i64::from(input.small()) - 3);
             }
-            // Answers are wanted of some, and some are no_ack.
+            // The bits are no_local, no_ack, exclusive and nowait.
             method((60, 20)).short(0).text(queue).text(tag).octet(bits >> 4 & 0b1111).table(&arguments.finish()).0
         }
         15 => method((60, 10)).long(0).short(u16::from(bits) % 4).octet(bits >> 7).0,
@@ -340,7 +341,7 @@ fn exchange_method(bits: u8, more: u8) -> Vec<u8> {
     }
 }
 
-/// Each bit of `which` sets one.
+/// Bits of `which` choose the arguments.
 fn queue_arguments(which: u8) -> Vec<u8> {
     let mut table = TableWriter::new();
     if which & 1 != 0 {
@@ -373,7 +374,7 @@ fn queue_name(bits: u8) -> &'static str {
     ["q", "r", "s", ""][usize::from(bits & 3)]
 }
 
-/// Histories that reach deep: consumers with windows, dead letters, transactions, raw handshakes.
+/// Histories that reach deep into the core: prefetch limits, dead letters, transactions, raw handshakes.
 pub fn connection_seeds() -> Vec<Vec<u8>> {
     let declare = [12, 0, 0, 0, 0];
     let publish = [8, 0, 0, 0, 0, 1, b'x'];
@@ -398,7 +399,7 @@ pub fn connection_seeds() -> Vec<Vec<u8>> {
 const EXCHANGES: [&str; 6] = ["", "amq.topic", "amq.fanout", "amq.headers", "e", "f"];
 const KEYS: [&str; 8] = ["q", "r", "a.b", "a.*", "#", "", "*.b.#", "x"];
 
-/// Flags and values.
+/// Property flags and values, encoded.
 const PROPERTIES: [&[u8]; 8] = [
     b"\0\0",
     b"\x01\0\x010",
@@ -410,7 +411,7 @@ const PROPERTIES: [&[u8]; 8] = [
     b"\0\x10\x05guest",
 ];
 
-/// Everything a client may send, and some it may not.
+/// All methods that a client may send, and some that only a broker may send.
 const METHODS: [(u16, u16); 40] = [
     (10, 10),
     (10, 11),
@@ -456,5 +457,5 @@ const METHODS: [(u16, u16); 40] = [
 
 const CLIENTS: usize = 3;
 const STEPS_MAX: usize = 200;
-/// As the reader of a socket has it.
+/// The limit that `connection::reader` has.
 const HANDSHAKE_FRAME_MAX: u32 = 8_192;

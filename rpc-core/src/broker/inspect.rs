@@ -1,4 +1,4 @@
-//! Looking into a running broker, for assertions.
+//! The state of a running broker, for assertions in tests.
 
 use std::{
     pin::pin,
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 pub use super::core::{BindingInfo, ConnectionInfo, ExchangeInfo, QueueInfo};
 use super::{Broker, shared::Shared};
 
-/// One vhost of a [`Broker`], to be looked into.
+/// The queues, exchanges and bindings of one vhost of a [`Broker`].
 #[derive(Debug, Clone, Copy)]
 pub struct VhostView<'a> {
     broker: &'a Broker,
@@ -19,7 +19,7 @@ pub struct VhostView<'a> {
 }
 
 impl Broker {
-    /// A queue of the vhost `/`, as it is at this moment; `None` when there is none of that name.
+    /// A queue of the vhost `/` at this moment; `None` when it does not exist.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -42,22 +42,22 @@ impl Broker {
         self.vhost("/").queue(name)
     }
 
-    /// The queues of the vhost `/`, by name.
+    /// The queues of the vhost `/`, sorted by name.
     pub fn queues(&self) -> Vec<QueueInfo> {
         self.vhost("/").queues()
     }
 
-    /// The exchanges of the vhost `/`, by name, those included that are there from the start.
+    /// The exchanges of the vhost `/`, the predeclared ones included, sorted by name.
     pub fn exchanges(&self) -> Vec<ExchangeInfo> {
         self.vhost("/").exchanges()
     }
 
-    /// The bindings of the vhost `/` in the order they were made, without those of the default exchange.
+    /// The bindings of the vhost `/` in the order of their declaration, without those of the default exchange.
     pub fn bindings(&self) -> Vec<BindingInfo> {
         self.vhost("/").bindings()
     }
 
-    /// The connections that are open, on all vhosts.
+    /// The open connections of all vhosts.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -74,15 +74,19 @@ impl Broker {
         self.shared.with(|core, _| core.connections())
     }
 
-    /// Looks into a vhost; one that does not exist is empty.
+    /// A view of one vhost. A vhost that does not exist is empty.
     pub fn vhost<'a>(&'a self, name: &'a str) -> VhostView<'a> {
         VhostView { broker: self, name }
     }
 
-    /// Waits until no queue of any vhost holds a message, ready or unacknowledged, and everything is written that the
-    /// broker has to say. False when that is not so within `limit`.
+    /// Waits until no queue of any vhost has a ready or unacknowledged message, and all output is written to the sockets.
+    /// Returns `false` when that is not so within `limit`.
     ///
-    /// Expiry follows tokio's clock, so that a test need not wait for it:
+    /// # Cancel safety
+    /// Dropping the future early changes nothing.
+    ///
+    /// # Example
+    /// Messages expire by tokio's clock, so a test can advance it instead of waiting:
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -98,7 +102,7 @@ impl Broker {
     /// channel.queue_declare("q".into(), QueueDeclareOptions::default(), FieldTable::default()).await?;
     /// let minute = BasicProperties::default().with_expiration("60000".into());
     /// channel.basic_publish("".into(), "q".into(), BasicPublishOptions::default(), b"late", minute).await?;
-    /// // Comes back after the publish was handled.
+    /// // The broker answers after it has handled the publish.
     /// channel.queue_declare("q".into(), QueueDeclareOptions::default(), FieldTable::default()).await?;
     ///
     /// tokio::time::pause();
@@ -136,7 +140,7 @@ impl VhostView<'_> {
 }
 
 async fn idle(shared: &Shared) {
-    // Counted down even if this is dropped.
+    // Counts down even if the future is dropped.
     struct Watching<'a>(&'a Shared);
     impl Drop for Watching<'_> {
         fn drop(&mut self) {
@@ -147,7 +151,7 @@ async fn idle(shared: &Shared) {
     let _watching = Watching(shared);
     loop {
         let mut changed = pin!(shared.changed.notified());
-        // Before the look, so that no change is missed between the two.
+        // Enabled before the check, so that no change between the check and the await is missed.
         changed.as_mut().enable();
         fence(Ordering::SeqCst);
         if shared.look(|core| core.is_idle()) {

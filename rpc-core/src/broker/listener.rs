@@ -15,33 +15,33 @@ use super::{
     shared::Shared,
 };
 
-/// A socket that clients come to, and how they speak there.
+/// A socket that accepts clients, and the transport that they use there.
 pub(super) struct Door {
     pub(super) socket: TcpListener,
     pub(super) transport: Transport,
 }
 
-/// Runs until the broker stops, and until its connections are closed.
+/// Runs until the broker stops and all its connections are closed.
 pub(super) async fn run(doors: Vec<Door>, shared: Arc<Shared>) {
     let mut tasks = JoinSet::new();
     tasks.spawn(keep_time(Arc::clone(&shared)));
     for door in doors {
-        tasks.spawn(welcome(door, Arc::clone(&shared)));
+        tasks.spawn(accept(door, Arc::clone(&shared)));
     }
     while tasks.join_next().await.is_some() {}
 }
 
-async fn welcome(Door { socket, transport }: Door, shared: Arc<Shared>) {
+async fn accept(Door { socket, transport }: Door, shared: Arc<Shared>) {
     let mut stopping = shared.stopping();
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             () = stopping.wait() => break,
             accepted = socket.accept() => match accepted {
-                Ok(_) if shared.refuses() => tracing::debug!("connection refused, as asked"),
+                Ok(_) if shared.refuses() => tracing::debug!("connection refused: a fault asks for it"),
                 Ok((stream, address)) => {
                     let Some(seat) = shared.admit() else {
-                        tracing::warn!(peer = %address, "too many connections");
+                        tracing::warn!(peer = %address, "connection refused: the broker has connections_max of them");
                         continue;
                     };
                     let span = tracing::info_span!("connection", peer = %address);
@@ -55,7 +55,7 @@ async fn welcome(Door { socket, transport }: Door, shared: Arc<Shared>) {
                     connections.spawn(seated.instrument(span));
                 }
                 Err(error) => {
-                    // Out of file descriptors, most likely: they come back when connections close.
+                    // Most likely the process has no file descriptors left, until connections close.
                     tracing::warn!(%error, "cannot accept a connection");
                     sleep(ACCEPT_PAUSE).await;
                 }
@@ -68,13 +68,13 @@ async fn welcome(Door { socket, transport }: Door, shared: Arc<Shared>) {
     while connections.join_next().await.is_some() {}
 }
 
-/// Does what is due when it is due.
+/// Runs the timers of the core.
 async fn keep_time(shared: Arc<Shared>) {
     let mut stopping = shared.stopping();
     loop {
         let next = shared.tick();
         if next.is_some_and(|at| at <= Instant::now().into_std()) {
-            // There was too much to do at once: others want the lock, too.
+            // The core stopped early, so that other tasks get the lock.
             yield_now().await;
         }
         let due = async {

@@ -1,4 +1,4 @@
-//! How much memory there is.
+//! The memory of the machine.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ pub(super) fn percent_of_memory(percent: u8) -> u64 {
 fn memory_bytes() -> u64 {
     let read = |path: &str| fs::read_to_string(path).ok();
     let total = read("/proc/meminfo").as_deref().and_then(mem_total);
-    // A control group without a limit says "max", or more than there is.
+    // Without a limit, version 2 has "max" here, and version 1 more than the machine has.
     let limits = CONTROL_GROUP_LIMITS.iter().filter_map(|path| read(path)?.trim().parse().ok());
     total.into_iter().chain(limits).min().unwrap_or(UNKNOWN_BYTES)
 }
@@ -22,7 +22,7 @@ fn mem_total(meminfo: &str) -> Option<u64> {
     kib.checked_mul(1_024)
 }
 
-/// Version 2 and version 1, as they look from inside a container.
+/// Of version 2 and version 1, as a container sees them.
 const CONTROL_GROUP_LIMITS: [&str; 2] = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
 const UNKNOWN_BYTES: u64 = 1 << 30;
 

@@ -1,6 +1,6 @@
 //! The bundled broker: an AMQP 0-9-1 server on TCP that clients of any language take for RabbitMQ.
 //!
-//! It starts in milliseconds inside a test, an example or a program of its own, and holds everything in memory.
+//! It starts in milliseconds, in a test, an example or a program of its own. It keeps everything in memory.
 //!
 //! ```text
 //!  listener ──accept──► connection (reader) ──frames──► core (one lock a batch)
@@ -8,8 +8,8 @@
 //!                              └── writer ◄──── outbox ◄───┘ one wake-up, one write
 //! ```
 //!
-//! Sockets live in `listener.rs` and `connection.rs`; `core` is pure. The broker knows nothing of clients and worker
-//! pools: they meet on the socket.
+//! `listener` and `connection` own the sockets; `core` is pure. The broker uses no code of clients and worker pools: they
+//! meet on the socket.
 
 mod accounts;
 #[cfg(feature = "tls")]
@@ -31,7 +31,7 @@ mod tls;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 #[cfg(feature = "cli")]
 pub(crate) use self::core::defaults;
@@ -44,8 +44,11 @@ pub use self::{
     faults::{Faults, Restart},
     inspect::{BindingInfo, ConnectionInfo, ExchangeInfo, QueueInfo, VhostView},
 };
+use crate::task::AbortOnDrop;
 
-/// A running broker. Dropping it stops it.
+/// A running broker.
+///
+/// Dropping it ends all connections at once. [`shutdown`](Self::shutdown) lets clients answer `connection.close` before.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -62,62 +65,69 @@ pub use self::{
 pub struct Broker {
     uri: String,
     address: SocketAddr,
-    #[cfg(feature = "tls")]
+    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "always `None`"))]
     tls_address: Option<SocketAddr>,
-    #[cfg(feature = "tls")]
+    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "always `None`"))]
     tls_uri: Option<String>,
     shared: Arc<Shared>,
-    listener: Option<JoinHandle<()>>,
+    /// `None` while the broker shuts down.
+    listener: Option<AbortOnDrop>,
 }
 
 impl Broker {
-    /// Starts a broker on 127.0.0.1, on a port the system chooses, with the user guest and the vhost `/`.
+    /// Starts a broker with the default settings: on 127.0.0.1 with a port that the system chooses, with the user `guest`
+    /// and the vhost `/`. It listens when this returns.
     ///
     /// # Errors
-    /// [`BrokerError::Bind`] when no port is to be had.
+    /// [`BrokerError::Bind`] when no port is free.
+    ///
+    /// # Cancel safety
+    /// A future that is dropped before it is ready starts nothing.
     pub async fn start() -> Result<Self, BrokerError> {
         Self::builder().start().await
     }
 
-    /// A broker with other settings.
+    /// The default settings, to be changed before [`start`](BrokerBuilder::start).
     pub fn builder() -> BrokerBuilder {
         BrokerBuilder::default()
     }
 
-    /// Where it listens, as a URI with user and password.
+    /// The URI of the vhost `/`, with the user `guest` and its password.
     pub fn uri(&self) -> &str {
         &self.uri
     }
 
-    /// As [`uri`](Self::uri), for another user or vhost; names and password are percent-encoded.
+    /// The URI of a user and a vhost, with names and password percent-encoded.
     ///
     /// # Errors
-    /// [`BrokerError::Configuration`] when there is no such user or vhost.
+    /// [`BrokerError::Configuration`] when the broker has no such user or vhost.
     pub fn uri_for(&self, user: &str, vhost: &str) -> Result<String, BrokerError> {
         let password = self.password(user, vhost)?;
         Ok(accounts::uri("amqp", (user, &password), self.address, vhost))
     }
 
-    /// As [`uri_for`](Self::uri_for), with TLS. A user without a password logs in with its certificate: its URI says
+    /// As [`uri_for`](Self::uri_for), with TLS. A user without a password logs in with a certificate, so its URI contains
     /// `auth_mechanism=external`.
     ///
     /// # Errors
-    /// [`BrokerError::Configuration`] when there is no such user or vhost, or no TLS.
+    /// [`BrokerError::Configuration`] when the broker has no such user or vhost, or does not listen for TLS.
     #[cfg(feature = "tls")]
     pub fn tls_uri_for(&self, user: &str, vhost: &str) -> Result<String, BrokerError> {
-        let address = self.tls_address.ok_or_else(|| BrokerError::Configuration("the broker has no TLS".to_owned()))?;
+        let address = self.tls_address.ok_or_else(|| {
+            BrokerError::Configuration("the broker does not listen for TLS: set `tls` before it starts".to_owned())
+        })?;
         let password = self.password(user, vhost)?;
         let uri = accounts::uri("amqps", (user, &password), address, vhost);
         Ok(if password.is_empty() { uri + "?auth_mechanism=external" } else { uri })
     }
 
-    /// Where it listens for TLS, as [`uri`](Self::uri); `None` when it does not.
+    /// As [`uri`](Self::uri), with TLS; `None` when the broker does not listen for TLS.
     #[cfg(feature = "tls")]
     pub fn tls_uri(&self) -> Option<&str> {
         self.tls_uri.as_deref()
     }
 
-    /// Where it listens for TLS.
+    /// The address on which it listens for TLS; `None` when it does not.
     #[cfg(feature = "tls")]
     pub fn tls_address(&self) -> Option<SocketAddr> {
         self.tls_address
@@ -125,37 +135,39 @@ impl Broker {
 
     fn password(&self, user: &str, vhost: &str) -> Result<String, BrokerError> {
         let password = self.shared.with(|core, _| core.login(vhost, user).map(str::to_owned));
-        password.ok_or_else(|| BrokerError::Configuration(format!("there is no user '{user}' or no vhost '{vhost}'")))
+        password
+            .ok_or_else(|| BrokerError::Configuration(format!("the broker has no user '{user}' or no vhost '{vhost}'")))
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Makes things go wrong, for tests of what clients do about it.
+    /// Injects faults, for tests of how clients react to them.
     pub fn faults(&self) -> Faults {
         Faults::new(Arc::clone(&self.shared))
     }
 
-    /// Closes every connection with `connection.close` 320, and stops. Clients that do not answer are cut off after a
-    /// second.
+    /// Closes every connection with `connection.close` 320, and stops. A connection whose client does not answer within
+    /// 1 s is ended.
+    ///
+    /// # Cancel safety
+    /// Dropping the future early stops the broker as dropping the [`Broker`] does: connections that are not closed yet
+    /// are ended.
     pub async fn shutdown(mut self) {
         self.shared.stop();
         if let Some(listener) = self.listener.take()
-            && tokio::time::timeout(SHUTDOWN_TIMEOUT, listener).await.is_err()
+            && timeout(SHUTDOWN_TIMEOUT, listener.join()).await.is_err()
         {
-            tracing::warn!("some connections did not close in time");
+            tracing::warn!(timeout = ?SHUTDOWN_TIMEOUT, "some clients did not answer connection.close in time");
         }
     }
 }
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        if let Some(listener) = self.listener.take() {
-            self.shared.stop();
-            listener.abort();
-        }
+        self.shared.stop();
     }
 }
 

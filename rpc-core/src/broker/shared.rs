@@ -1,4 +1,4 @@
-//! What the connections of a broker share: the core behind one lock, and each connection's outbox.
+//! The state that the connections of a broker share: the core behind one lock, and the outbox of each connection.
 
 use std::{
     collections::VecDeque,
@@ -15,19 +15,19 @@ use tokio::sync::{Notify, watch};
 use super::core::{ConnectionId, Core, Memory, Now, Peer, Rules, Traffic};
 use crate::wire::OutBuffer;
 
-/// A broker's state, shared by its tasks.
+/// The state of a broker, shared by its tasks.
 #[derive(Debug)]
 pub(super) struct Shared {
     state: Mutex<State>,
-    /// Wakes the timer task: something is due earlier than it thought.
+    /// Wakes the timer task because something is due earlier than its current sleep ends.
     pub(super) timer: Notify,
     stopping: watch::Sender<bool>,
-    /// Those who wait for something to change, and what wakes them.
+    /// Tasks that wait for `changed`.
     pub(super) watchers: AtomicUsize,
     pub(super) changed: Notify,
-    /// New connections are closed as they come.
+    /// Whether new connections are closed at once.
     is_refusing: AtomicBool,
-    /// Accepted and not closed, however far they have got, and how many there may be.
+    /// Connections accepted and not closed, even those before their handshake.
     seats_taken: AtomicUsize,
     seats: usize,
     memory: Arc<Memory>,
@@ -40,35 +40,35 @@ struct State {
     core: Core,
     /// By connection id.
     outboxes: Vec<Option<Arc<Outbox>>>,
-    /// What the timer task sleeps towards.
+    /// The end of the current sleep of the timer task.
     timer_at: Option<Instant>,
 }
 
-/// How much may wait to be written to one socket.
+/// Bounds of the bytes that wait to be written to one socket.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OutboxBounds {
-    /// Below it deliveries, and reading, go on.
+    /// Below it, deliveries and reading resume.
     pub(super) resume_bytes: usize,
-    /// Above it the client is not read: only answers to itself get a backlog this far.
+    /// Above it, the client is not read. Deliveries stop earlier, so only answers to its own requests exceed it.
     pub(super) choke_bytes: usize,
 }
 
 impl OutboxBounds {
-    /// Half and twice of what stops deliveries.
+    /// Half and twice the limit at which deliveries stop.
     fn new(delivery_max_bytes: usize) -> Self {
         Self { resume_bytes: delivery_max_bytes / 2, choke_bytes: delivery_max_bytes.saturating_mul(2) }
     }
 }
 
-/// What waits to be written to one socket.
+/// The frames that wait to be written to one socket.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     waiting: Mutex<OutBuffer>,
     pub(super) filled: Notify,
-    /// The backlog is small again, or the connection not blocked any more.
+    /// Wakes the reader: the backlog is small again, or the connection is unblocked.
     pub(super) drained: Notify,
     pub(super) traffic: Arc<Traffic>,
-    /// The socket is to be closed as it is.
+    /// Ends the connection without another frame.
     pub(super) cut: Notify,
 }
 
@@ -85,7 +85,7 @@ impl Outbox {
         }
     }
 
-    /// Moves everything that waits behind what is in `segments`.
+    /// Moves all waiting frames to the end of `segments`.
     pub(super) fn take_into(&self, segments: &mut VecDeque<Bytes>) {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take_into(segments);
     }
@@ -113,13 +113,13 @@ impl Shared {
         }
     }
 
-    /// A seat for a connection that was accepted; `None` when all are taken.
+    /// A seat for an accepted connection; `None` when all are taken.
     pub(super) fn admit(self: &Arc<Self>) -> Option<Seat> {
         let seat = Seat(Arc::clone(self));
         (self.seats_taken.fetch_add(1, Ordering::AcqRel) < self.seats).then_some(seat)
     }
 
-    /// Registers a connection; `None` when there are too many.
+    /// Registers a connection; `None` when the core has too many.
     pub(super) fn open(&self, peer: Peer, version_0_8: bool) -> Option<(ConnectionId, Arc<Outbox>)> {
         let outbox = Arc::new(Outbox::default());
         let mut state = self.lock();
@@ -132,7 +132,7 @@ impl Shared {
         Some((id, outbox))
     }
 
-    /// Works on the core under one lock, and hands the output that caused to the writers.
+    /// Runs `work` on the core under one lock, and hands its output to the writers.
     pub(super) fn with<T>(&self, work: impl FnOnce(&mut Core, Now) -> T) -> T {
         let mut state = self.lock();
         let result = work(&mut state.core, now());
@@ -140,37 +140,37 @@ impl Shared {
         result
     }
 
-    /// Looks at the core, without telling anybody that it changed.
+    /// Reads the core. Unlike [`with`](Self::with), it wakes no watchers.
     pub(super) fn look<T>(&self, look: impl FnOnce(&Core) -> T) -> T {
         look(&self.lock().core)
     }
 
-    /// Wakes those who wait for a change; there are hardly ever any.
+    /// Wakes the tasks that wait for a change.
     pub(super) fn note_change(&self) {
         if self.watchers.load(Ordering::Acquire) > 0 {
             self.changed.notify_waiters();
         }
     }
 
-    /// Forgets a connection.
+    /// Removes a connection.
     pub(super) fn close(&self, id: ConnectionId) {
         let mut state = self.lock();
         state.core.close(id, now());
         if let Some(outbox) = state.outboxes.get_mut(id.0).and_then(Option::take) {
-            // Nobody writes any more what is counted here.
+            // The rest of the outbox is counted, but will not be written.
             self.memory.note_written(outbox.traffic.backlog.swap(0, Ordering::AcqRel));
         }
         self.finish(state);
     }
 
-    /// So much of an outbox was written.
+    /// Notes that so many bytes of an outbox were written.
     pub(super) fn note_written(&self, bytes: usize) {
         if self.memory.note_written(bytes) {
             self.with(|_, _| ());
         }
     }
 
-    /// Ends connections without a word. When this returns, the broker has forgotten them.
+    /// Ends connections without another frame. When this returns, the core has removed them.
     pub(super) fn cut(&self, work: impl FnOnce(&mut Core, Now) -> Vec<ConnectionId>) -> usize {
         let mut state = self.lock();
         let ids = work(&mut state.core, now());
@@ -181,7 +181,7 @@ impl Shared {
         ids.len()
     }
 
-    /// Reads from all connections again that may be read from.
+    /// Makes the readers of all connections check again whether they may read.
     pub(super) fn wake_readers(&self) {
         for outbox in self.lock().outboxes.iter().flatten() {
             outbox.drained.notify_one();
@@ -204,7 +204,7 @@ impl Shared {
         Stopping(self.stopping.subscribe())
     }
 
-    /// Does what is due, and says when something is next.
+    /// Runs the timers that are due, and returns when the next one is.
     pub(super) fn tick(&self) -> Option<Instant> {
         let mut state = self.lock();
         let next = state.core.tick(now());
@@ -238,7 +238,7 @@ impl Shared {
         self.note_change();
         let garbage = core.take_garbage();
         if !garbage.is_empty() {
-            // A million messages take a while: nobody has to wait for that.
+            // Dropping a million messages takes long, so it happens without the lock.
             drop(state);
             drop(garbage);
             if self.memory.may_end_alarm() {
@@ -248,7 +248,7 @@ impl Shared {
     }
 }
 
-/// A connection's place among those that may be there. It is free again when this is dropped.
+/// One of the connections that the broker accepts at a time. Dropping it frees it.
 #[derive(Debug)]
 pub(super) struct Seat(Arc<Shared>);
 
@@ -258,18 +258,18 @@ impl Drop for Seat {
     }
 }
 
-/// Tells a task that the broker stops.
+/// Notifies a task that the broker stops.
 #[derive(Debug)]
 pub(super) struct Stopping(watch::Receiver<bool>);
 
 impl Stopping {
-    /// Resolves when the broker stops, or is gone.
+    /// Resolves when the broker stops or is dropped.
     pub(super) async fn wait(&mut self) {
         drop(self.0.wait_for(|stopping| *stopping).await);
     }
 }
 
-/// By tokio's clock, so that a paused one pauses expiry too.
+/// By tokio's clock, so that a test that pauses it pauses expiry, too.
 fn now() -> Now {
     let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     Now { instant: tokio::time::Instant::now().into_std(), unix_s }

@@ -1,4 +1,4 @@
-//! TLS: what a builder is told, and what a verified client certificate says.
+//! TLS: its options, and the user that a verified client certificate names.
 
 use std::{fmt, sync::Arc};
 
@@ -14,7 +14,7 @@ use tokio_rustls::{
 
 use super::{common_name::common_name, error::BrokerError};
 
-/// A broker's certificate, and whose certificates it believes; all in PEM.
+/// The certificate of a broker, and the CAs of its clients' certificates. All of them are in PEM.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -34,21 +34,24 @@ pub struct TlsOptions {
 }
 
 impl TlsOptions {
-    /// The broker's certificate, followed by those between it and a CA, and its private key.
+    /// The broker's certificate, followed by the intermediate ones, and its private key.
+    ///
+    /// [`BrokerBuilder::start`](super::BrokerBuilder::start) reads them and reports invalid ones.
     pub fn new(cert: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
         Self { cert: cert.into(), key: key.into(), ca: None, is_client_certificate_required: false }
     }
 
-    /// The CAs whose client certificates are accepted; any other one is refused. Clients that show one may log in with
-    /// the mechanism `EXTERNAL`, as the user whose name is the certificate's common name (RabbitMQ's
-    /// `ssl_cert_login_from = common_name`). By default nobody is asked for a certificate.
+    /// The CAs of client certificates. By default the broker requests no certificate.
+    ///
+    /// A client with a certificate of one of these CAs may log in with the mechanism `EXTERNAL`, as the user whose name is
+    /// the certificate's common name (RabbitMQ's `ssl_cert_login_from = common_name`). Other certificates are refused.
     #[must_use]
     pub fn client_ca(mut self, ca: impl Into<Vec<u8>>) -> Self {
         self.ca = Some(ca.into());
         self
     }
 
-    /// Whether clients without a certificate are refused (RabbitMQ's `fail_if_no_peer_cert`). The default is no.
+    /// Whether clients without a certificate are refused (RabbitMQ's `fail_if_no_peer_cert`). The default is `false`.
     #[must_use]
     pub fn require_client_certificate(mut self, is_required: bool) -> Self {
         self.is_client_certificate_required = is_required;
@@ -60,14 +63,14 @@ impl TlsOptions {
         let certificates = |what: &str, pem: &[u8]| {
             let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
             match certificates {
-                Ok(certificates) if certificates.is_empty() => Err(refuse(what, &"there is none in the PEM")),
+                Ok(certificates) if certificates.is_empty() => Err(refuse(what, &"the PEM contains no certificate")),
                 Ok(certificates) => Ok(certificates),
                 Err(error) => Err(refuse(what, &error)),
             }
         };
         let chain = certificates("certificate", &self.cert)?;
         let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|error| refuse("key", &error))?;
-        // Named, because a program that uses both of rustls' providers has no default one.
+        // A program that links both of rustls' providers has no default one.
         let provider = Arc::new(ring::default_provider());
         let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
@@ -81,7 +84,7 @@ impl TlsOptions {
                 config.with_client_cert_verifier(self.verifier(roots, provider)?)
             }
             None if self.is_client_certificate_required => {
-                return Err(refuse("client certificates are required", &"there is no ca to verify them with"));
+                return Err(refuse("client certificates are required", &"set the ca to verify them with"));
             }
             None => config.with_no_client_auth(),
         };
@@ -113,12 +116,12 @@ impl fmt::Debug for TlsOptions {
     }
 }
 
-/// The user a client's certificate names. rustls shows none that it did not verify.
+/// The user that the client's certificate names. rustls shows only verified certificates.
 pub(super) fn certificate_name<S>(stream: &tokio_rustls::server::TlsStream<S>) -> Option<String> {
     let certificate = stream.get_ref().1.peer_certificates()?.first()?;
     let name = common_name(certificate);
     if name.is_none() {
-        tracing::info!("the client's certificate has no common name");
+        tracing::info!("the client's certificate has no common name: it cannot log in with EXTERNAL");
     }
     name
 }

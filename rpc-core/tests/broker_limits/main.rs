@@ -7,6 +7,7 @@ mod memory;
 mod overdue;
 mod slow;
 mod socket;
+mod stopping;
 mod tables;
 
 use std::time::{Duration, Instant};

@@ -3,7 +3,7 @@
 /// `start-ok`, `tune-ok`, `open`, and two channels.
 pub(super) fn handshake() -> Vec<u8> {
     let mut bytes = Vec::with_capacity(200);
-    // Who can be told of cancelled consumers is.
+    // Announces `consumer_cancel_notify`, so that the broker sends `basic.cancel`.
     let notify = b"\0\0\0\x2a\x0ccapabilitiesF\0\0\0\x18\x16consumer_cancel_notifyt\x01";
     let mut start_ok = method((10, 11));
     let length = (notify.len() - 4) as u32;
@@ -57,7 +57,7 @@ impl Payload {
         self.long(text.len() as u32).table(text)
     }
 
-    /// With its length.
+    /// Appends a table that is encoded with its length.
     pub(super) fn table(mut self, table: &[u8]) -> Self {
         self.0.extend(table);
         self
