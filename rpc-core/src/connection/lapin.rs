@@ -671,7 +671,7 @@ fn opening_error(error: &lapin::Error, endpoint: &Endpoint) -> Error {
         let reply_text = amqp.get_message().as_str().to_owned();
         return match amqp.get_id() {
             ACCESS_REFUSED => Error::AuthenticationRefused { user: endpoint.user.clone(), reply_text },
-            NOT_ALLOWED => Error::VhostRefused { vhost: endpoint.vhost.clone(), reply_text },
+            NOT_ALLOWED => Error::VhostRefused { vhost: endpoint.shown_vhost(), reply_text },
             reply_code => Error::Refused { operation: "open the connection".to_owned(), reply_code, reply_text },
         };
     }
@@ -696,6 +696,7 @@ fn operation_error(error: &lapin::Error, operation: &str) -> Error {
 #[cfg(feature = "broker")]
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use tokio::time::timeout;
 
     use super::*;
@@ -720,5 +721,22 @@ mod tests {
         drop(published.await.unwrap());
         let returned = timeout(Duration::from_secs(10), returns.next(|| true)).await.expect("it is looked for");
         assert_eq!(returned.unwrap().reply_text, "NO_ROUTE");
+    }
+
+    proptest! {
+        /// Not for IPv6 addresses, which lapin's parser ignores.
+        #[test]
+        fn every_uri_that_lapin_takes_is_taken_for_the_same(
+            uri in "(amqp|AMQP|amqps):/{1,3}(u?(:[pq%4@:]{0,4})?@)?(h|H\\.%61|127\\.0\\.0\\.1)?(:[0-9]{0,4})?\
+                (/[vw@:%2f/]{0,5})?(\\?[xy@]{0,2}(=[12@]?)?(&(heartbeat|frame_max|channel_max|connection_timeout)=[0-9]{0,5}){0,3}\
+                (&auth_mechanism=(plain|EXTERNAL|x))?)?(#[f@]{0,2})?"
+        ) {
+            let theirs = uri.parse::<AMQPUri>();
+            match Endpoint::parse(&uri) {
+                Ok(endpoint) => prop_assert_eq!(theirs, Ok(super::uri(&endpoint))),
+                Err(Error::InvalidUri { reason }) if reason.contains("feature 'tls'") => {}
+                Err(_) => prop_assert!(theirs.is_err(), "{:?}", theirs),
+            }
+        }
     }
 }

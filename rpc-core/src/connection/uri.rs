@@ -1,7 +1,8 @@
 //! `amqp://user:password@host:port/vhost?parameters`, by RabbitMQ's URI specification.
 //!
 //! No error quotes a piece of the URI that can be a piece of a password. A password with an unencoded `/`, `?` or `#` ends the
-//! authority too early, and its pieces would be taken for port and vhost; [`hides_password`] finds it.
+//! authority too early, and its pieces are taken for host, port and vhost. [`may_hide_password`] finds such a URI. It is
+//! still accepted, because a vhost may have an `@`, but its host, port and vhost are not shown.
 
 use std::{borrow::Cow, fmt, str::FromStr, time::Duration};
 
@@ -28,6 +29,8 @@ pub(super) struct Endpoint {
     pub(super) connection_timeout: Option<Duration>,
     pub(super) auth_mechanism: Option<AuthMechanism>,
     pub(super) transport: Option<Transport>,
+    /// Whether host, port and vhost may be pieces of a password.
+    hides: bool,
 }
 
 /// How a client proves who its user is (SASL).
@@ -57,11 +60,6 @@ impl Endpoint {
         if is_tls && cfg!(not(feature = "tls")) {
             return Err(invalid("amqps needs rpc-core's feature 'tls'"));
         }
-        if hides_password(uri, &url) {
-            return Err(invalid(
-                "there is an '@' behind the host; in a password write / ? # as %2F %3F %23, in a vhost @ as %40",
-            ));
-        }
         let user = match url.username() {
             "" => "guest".to_owned(),
             user => decode(user, "user")?,
@@ -88,30 +86,43 @@ impl Endpoint {
             connection_timeout: number(&url, "connection_timeout")?.map(Duration::from_millis),
             auth_mechanism: parameter(&url, "auth_mechanism").map(|name| auth_mechanism(&name)).transpose()?,
             transport: parameter(&url, "transport").map(|name| transport(&name)).transpose()?,
+            hides: may_hide_password(uri, &url),
         })
     }
 
-    /// `host:port`.
+    /// `host:port`, for errors.
     pub(super) fn address(&self) -> String {
         let Self { host, port, .. } = self;
-        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+        if self.hides {
+            "the host of the URI (not shown, because an '@' follows it: in a password write / ? # as %2F %3F %23, \
+             in a vhost @ as %40)"
+                .to_owned()
+        } else if host.contains(':') {
+            format!("[{host}]:{port}")
+        } else {
+            format!("{host}:{port}")
+        }
+    }
+
+    /// The vhost, for errors.
+    pub(super) fn shown_vhost(&self) -> String {
+        if self.hides { "(not shown: write its @ as %40)".to_owned() } else { self.vhost.clone() }
     }
 }
 
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.is_tls { "amqps" } else { "amqp" };
-        write!(f, "{scheme}://{}@{}/{}", self.user, self.address(), self.vhost)
+        write!(f, "{scheme}://{}@{}/{}", self.user, self.address(), self.shown_vhost())
     }
 }
 
-/// Whether a password may begin in the authority and end behind it: an `@` follows the authority, and a `:` comes before that,
-/// but the authority itself has no password.
-fn hides_password(uri: &str, url: &Url) -> bool {
+/// Whether a password may begin in the authority and end behind it: an `@` follows the authority, and a `:` comes before that.
+fn may_hide_password(uri: &str, url: &Url) -> bool {
     let behind = [Some(url.path()), url.query(), url.fragment()];
-    let has_at_behind = behind.iter().flatten().any(|part| part.contains('@'));
     let before_last_at = uri.rsplit_once('@').and_then(|(before, _)| before.split_once(':'));
-    has_at_behind && url.password().is_none() && before_last_at.is_some_and(|(_scheme, before)| before.contains(':'))
+    behind.iter().flatten().any(|part| part.contains('@'))
+        && before_last_at.is_some_and(|(_scheme, before)| before.contains(':'))
 }
 
 fn invalid(reason: impl Into<String>) -> Error {
@@ -150,8 +161,7 @@ fn transport(name: &str) -> Result<Transport, Error> {
     match name {
         "lapin" => Ok(Transport::Lapin),
         "native" => Ok(Transport::Native),
-        // No piece of a password: no `@` follows.
-        _ => Err(invalid(format!("transport is 'lapin' or 'native', not '{name}'"))),
+        _ => Err(invalid("the parameter transport must be lapin or native")),
     }
 }
 
@@ -194,6 +204,9 @@ mod tests {
             ("amqp://u:p@h:1/a@b", ("u", "p", "h", 1, "a@b")),
             ("amqp://u@h/a@b", ("u", "guest", "h", 5672, "a@b")),
             ("amqp://h/a@b", ("guest", "guest", "h", 5672, "a@b")),
+            ("amqp://h:1/a@b", ("guest", "guest", "h", 1, "a@b")),
+            ("amqp://u:p@h/a:b@c", ("u", "p", "h", 5672, "a:b@c")),
+            ("amqp://u:p@h/v?x=a@b#c@d", ("u", "p", "h", 5672, "v")),
             ("amqp://u:@h", ("u", "guest", "h", 5672, "/")),
             ("amqp:/v", ("guest", "guest", "localhost", 5672, "v")),
             // As in every URL, line breaks and tabs count for nothing.
@@ -249,15 +262,24 @@ mod tests {
             ("amqp://h?channel_max=-1", "channel_max"),
             ("amqp://h?frame_max=", "frame_max"),
             ("amqp://h?connection_timeout=5s", "connection_timeout"),
+            ("amqp://h/v@w?heartbeat=1@2", "heartbeat"),
             ("amqp://h?auth_mechanism=smile", "auth_mechanism"),
-            ("amqp://h?transport=pigeon", "'lapin' or 'native', not 'pigeon'"),
+            ("amqp://h?transport=pigeon", "must be lapin or native"),
         ] {
             assert!(refusal(uri).contains(reason), "{uri}");
         }
     }
 
+    /// All that an error and a log line may show of a URI.
+    fn shown(uri: &str) -> String {
+        match Endpoint::parse(uri) {
+            Ok(endpoint) => format!("{endpoint:?} {} {}", endpoint.address(), endpoint.shown_vhost()),
+            Err(error) => error.to_string(),
+        }
+    }
+
     #[test]
-    fn no_error_quotes_a_piece_of_a_password() {
+    fn nothing_that_is_shown_has_a_piece_of_a_password() {
         for uri in [
             "",
             "secret",
@@ -287,10 +309,24 @@ mod tests {
             "amqp://user:secret@[secret]",
             "amqp://user:secret%ff@host",
             "amqp://user:secret@host?heartbeat=often",
+            "amqp://user:secret@host?transport=pigeon",
+            "amqp://user:sec@ret/12@host",
+            "amqp://user:secret@ret?12@host",
+            "amqp://user:secret@ret:12#@host",
+            "amqp://user:@@secret#@host",
+            "amqp://user:12@secret?transport=secret@host",
         ] {
-            let text = refusal(uri);
-            assert!(!text.contains("secret") && !text.contains("ret@"), "{uri}: {text}");
+            let text = shown(uri);
+            assert!(!text.contains("sec") && !text.contains("ret") && !text.contains("12"), "{uri}: {text}");
         }
+    }
+
+    #[test]
+    fn host_and_vhost_are_shown_unless_they_may_be_pieces_of_a_password() {
+        assert_eq!(shown("amqp://user:secret@host:1/v%40w"), "amqp://user@host:1/v@w host:1 v@w");
+        assert_eq!(shown("amqp://user@host:1/v"), "amqp://user@host:1/v host:1 v");
+        assert_eq!(shown("amqp://host/v@w"), "amqp://guest@host:5672/v@w host:5672 v@w");
+        assert!(shown("amqp://user:secret@host:1/v@w").contains("in a vhost @ as %40"));
     }
 
     #[test]
@@ -309,11 +345,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn nothing_that_is_printed_shows_the_password() {
-        assert_eq!(format!("{:?}", parse("amqp://user:secret@host:1/v")), "amqp://user@host:1/v");
-    }
-
     proptest! {
         #[test]
         fn an_encoded_password_arrives_as_it_is(password in ".{1,20}") {
@@ -322,20 +353,15 @@ mod tests {
         }
 
         #[test]
-        fn a_raw_password_is_taken_whole_or_refused_without_a_piece_of_it(password in "[qxz7@:/?#%\\[\\] ]{1,12}") {
-            // By the grammar, the password of `user:q@x/7@host` is `q`.
-            let ends_early = password.split_once('@').is_some_and(|(start, rest)| {
-                !start.is_empty() && !start.contains(['/', '?', '#']) && rest.contains(['/', '?', '#'])
-            });
-            prop_assume!(!ends_early);
+        fn a_raw_password_is_taken_whole_or_no_piece_of_it_is_shown(password in "[qxz7@:/?#%\\[\\] ]{1,12}") {
             let uri = format!("amqp://user:{password}@host/v");
             match Endpoint::parse(&uri) {
-                Ok(endpoint) => {
+                Ok(endpoint) if !endpoint.hides => {
                     let expected = percent_decode_str(&password).decode_utf8().unwrap();
                     prop_assert_eq!((&*endpoint.password, &*endpoint.host), (&*expected, "host"));
                 }
-                Err(error) => {
-                    let (text, signs) = (error.to_string(), password.chars().collect::<Vec<_>>());
+                _ => {
+                    let (text, signs) = (shown(&uri), password.chars().collect::<Vec<_>>());
                     for piece in signs.windows(2).filter(|piece| piece.iter().any(|sign| "qxz7".contains(*sign))) {
                         let piece: String = piece.iter().collect();
                         prop_assert!(!text.contains(&piece), "{}: {}", uri, text);

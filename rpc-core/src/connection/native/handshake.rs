@@ -189,7 +189,7 @@ impl Peer<'_> {
         let reply_text = close.reply_text.as_str().to_owned();
         match close.reply_code {
             ACCESS_REFUSED => Error::AuthenticationRefused { user: self.endpoint.user.clone(), reply_text },
-            NOT_ALLOWED => Error::VhostRefused { vhost: self.endpoint.vhost.clone(), reply_text },
+            NOT_ALLOWED => Error::VhostRefused { vhost: self.endpoint.shown_vhost(), reply_text },
             reply_code => Error::Refused { operation: "open the connection".to_owned(), reply_code, reply_text },
         }
     }
