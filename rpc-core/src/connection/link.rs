@@ -46,7 +46,7 @@ impl Link {
             Transport::Lapin => Ok(Self::Lapin(lapin::Link::open(endpoint, options).await?)),
             #[cfg(not(feature = "lapin"))]
             Transport::Lapin => Err(Error::Configuration(
-                "the transport lapin needs rpc-core's feature 'lapin': enable it, or use transport=native".to_owned(),
+                "Transport::Lapin needs rpc-core's feature 'lapin': enable it, or take Transport::Native".to_owned(),
             )),
             Transport::Native => Ok(Self::Native(native::Link::open(endpoint, options).await?)),
         }
@@ -326,5 +326,19 @@ impl Consumer {
             },
             Self::Native(consumer) => consumer.next_ready(),
         }
+    }
+}
+
+#[cfg(not(feature = "lapin"))]
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_transport_lapin_without_the_feature_is_refused() {
+        let endpoint = Endpoint::parse("amqp://localhost").unwrap();
+        let options = ConnectionOptions::default().transport(Transport::Lapin);
+        let refused = Link::open(&endpoint, &options).await.unwrap_err();
+        assert!(matches!(&refused, Error::Configuration(text) if text.contains("feature 'lapin'")), "{refused}");
     }
 }

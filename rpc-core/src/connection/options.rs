@@ -49,7 +49,8 @@ impl ConnectionOptions {
         self
     }
 
-    /// How long one attempt to open may take, from name resolution to `connection.open-ok`. The default is 10 s.
+    /// How long one attempt to open may take, from name resolution to `connection.open-ok`. The default is 10 s; the parameter
+    /// `connection_timeout` of a URI, in milliseconds, can only shorten it, and 0 there is no limit of its own.
     #[must_use]
     pub const fn connect_timeout(mut self, connect_timeout: Duration) -> Self {
         self.connect_timeout = connect_timeout;

@@ -130,9 +130,10 @@ impl Supervisor {
     }
 }
 
-/// Makes one attempt to open a connection, within the limit of the options.
+/// Makes one attempt to open a connection, within the limit of the options and that of the URI.
 pub(super) async fn open_link(endpoint: &Endpoint, options: &ConnectionOptions) -> Result<Link, Error> {
-    let limit = options.connect_timeout;
+    let in_uri = endpoint.connection_timeout.filter(|limit| !limit.is_zero());
+    let limit = in_uri.map_or(options.connect_timeout, |limit| limit.min(options.connect_timeout));
     match timeout(limit, Link::open(endpoint, options)).await {
         Ok(link) => {
             let link = link?;
@@ -149,6 +150,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 #[cfg(feature = "broker")]
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpListener;
+
     use super::*;
     use crate::{broker::Broker, connection::Connection, task::AbortOnDrop};
 
@@ -157,6 +160,19 @@ mod tests {
         let endpoint = Endpoint::parse(&uri).expect("it is a good URI");
         let link = open_link(&endpoint, &ConnectionOptions::default()).await.expect("the broker is there");
         (endpoint, Arc::new(link))
+    }
+
+    #[tokio::test]
+    async fn the_shorter_of_two_limits_ends_the_attempt_to_connect() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
+        let port = silent.local_addr().expect("it is bound").port();
+        for (in_uri_ms, option_ms) in [(50, 10_000), (10_000, 50)] {
+            let uri = format!("amqp://127.0.0.1:{port}?transport=native&connection_timeout={in_uri_ms}");
+            let endpoint = Endpoint::parse(&uri).expect("it is a good URI");
+            let options = ConnectionOptions::default().connect_timeout(Duration::from_millis(option_ms));
+            let refused = open_link(&endpoint, &options).await.expect_err("the peer is silent");
+            assert!(matches!(refused, Error::TimedOut { limit, .. } if limit.as_millis() == 50), "{refused}");
+        }
     }
 
     #[tokio::test]

@@ -159,7 +159,8 @@ fn auth_mechanism(name: &str) -> Result<AuthMechanism, Error> {
 
 fn transport(name: &str) -> Result<Transport, Error> {
     match name {
-        "lapin" => Ok(Transport::Lapin),
+        "lapin" if cfg!(feature = "lapin") => Ok(Transport::Lapin),
+        "lapin" => Err(invalid("transport=lapin needs rpc-core's feature 'lapin'; without it the transport is native")),
         "native" => Ok(Transport::Native),
         _ => Err(invalid("the parameter transport must be lapin or native")),
     }
@@ -230,6 +231,12 @@ mod tests {
         assert!(refusal("amqps://h").contains("feature 'tls'"));
     }
 
+    #[cfg(not(feature = "lapin"))]
+    #[test]
+    fn the_transport_lapin_without_the_feature_is_refused() {
+        assert!(refusal("amqp://h?transport=lapin").contains("feature 'lapin'"));
+    }
+
     #[test]
     fn an_ipv6_address_is_a_host() {
         for (uri, host, address) in [
@@ -255,6 +262,7 @@ mod tests {
         assert_eq!((all.channel_max, all.frame_max, all.heartbeat_s), (Some(7), Some(64_000), Some(5)));
         assert_eq!(all.connection_timeout, Some(Duration::from_secs(30)));
         assert_eq!((all.auth_mechanism, all.transport), (Some(AuthMechanism::External), Some(Transport::Native)));
+        #[cfg(feature = "lapin")]
         assert_eq!(parse("amqp://h?transport=lapin#f").transport, Some(Transport::Lapin));
         for (uri, reason) in [
             ("amqp://h?heartbeat=often", "heartbeat"),
