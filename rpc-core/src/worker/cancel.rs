@@ -101,14 +101,14 @@ impl Control {
     /// Runs until the connection is closed for good.
     pub(super) async fn run(self, mut intake: ControlIntake) {
         loop {
-            self.hear(intake).await;
+            self.pass_on(intake).await;
             let Ok(opened) = open_again("the control queue", || self.open()).await else { return };
             intake = opened;
         }
     }
 
     /// Hands cancels to the lanes until the consumer is lost.
-    async fn hear(&self, ControlIntake { channel, mut consumer }: ControlIntake) {
+    async fn pass_on(&self, ControlIntake { channel, mut consumer }: ControlIntake) {
         loop {
             match consumer.next().await {
                 Ok(Some(delivery)) => {

@@ -28,7 +28,7 @@ pub struct PoolHandle {
     /// Set to true by monitors.
     shutdown_requested: watch::Sender<bool>,
     control: Option<AbortOnDrop>,
-    tellers: Vec<AbortOnDrop>,
+    dead_callers: Vec<AbortOnDrop>,
 }
 
 /// The outcome of a shutdown.
@@ -64,7 +64,7 @@ impl From<ShutdownError> for Error {
 impl PoolHandle {
     pub(super) fn new(phase: watch::Sender<Phase>, counters: Arc<Counters>) -> Self {
         let (shutdown_requested, _) = watch::channel(false);
-        Self { phase, lanes: JoinSet::new(), counters, shutdown_requested, control: None, tellers: Vec::new() }
+        Self { phase, lanes: JoinSet::new(), counters, shutdown_requested, control: None, dead_callers: Vec::new() }
     }
 
     /// A monitor of this pool, which can be cloned and handed to other tasks: to a health check, a scraper of metrics.
@@ -88,12 +88,12 @@ impl PoolHandle {
         self.lanes.spawn(lane);
     }
 
-    pub(super) fn hear(&mut self, control: AbortOnDrop) {
+    pub(super) fn own_control(&mut self, control: AbortOnDrop) {
         self.control = Some(control);
     }
 
-    pub(super) fn tell(&mut self, teller: AbortOnDrop) {
-        self.tellers.push(teller);
+    pub(super) fn own_dead_callers(&mut self, task: AbortOnDrop) {
+        self.dead_callers.push(task);
     }
 
     /// The counts of the pool so far.
@@ -117,7 +117,7 @@ impl PoolHandle {
         Error::Disconnected { reason: "the pool has no consumer left".to_owned() }
     }
 
-    /// Serves until the process is told to stop, by ctrl-c or SIGTERM, or until a [`PoolMonitor`] asks for it; then
+    /// Serves until the process is asked to stop, by ctrl-c or SIGTERM, or until a [`PoolMonitor`] asks for it; then
     /// [shuts down](Self::shutdown) within `limit`. From the call on these signals no longer end the process by themselves.
     ///
     /// ```no_run
@@ -157,7 +157,7 @@ impl PoolHandle {
                 () = requested => {}
                 error = self.lost() => return Err(self.failed(ShutdownReport::default(), error)),
             }
-            tracing::info!(?limit, "told to stop: draining");
+            tracing::info!(?limit, "asked to stop: draining");
             self.shutdown(limit).await
         }
     }

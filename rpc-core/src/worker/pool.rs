@@ -166,7 +166,7 @@ impl WorkerPool {
         let names = self.services.iter().map(|service| service.descriptor().name).collect();
         let mut control = Control::new(self.connection.clone(), names);
         // Before the first request is taken, so that no cancel is missed.
-        let heard = within_start_limit("consume cancels", control.open()).await?;
+        let intake = within_start_limit("consume cancels", control.open()).await?;
         for service in &self.services {
             let descriptor = service.descriptor();
             for method_queue in descriptor.method_queues() {
@@ -174,7 +174,11 @@ impl WorkerPool {
                 let operation = format!("start serving '{}'", descriptor.name);
                 let intake = within_start_limit(&operation, source.open()).await?;
                 if let Some(letters) = within_start_limit(&operation, source.open_dead_letters()).await? {
-                    handle.tell(AbortOnDrop::spawn(dead_callers::run(source.clone(), letters, Arc::clone(&counters))));
+                    handle.own_dead_callers(AbortOnDrop::spawn(dead_callers::run(
+                        source.clone(),
+                        letters,
+                        Arc::clone(&counters),
+                    )));
                 }
                 let lane = Lane {
                     source,
@@ -189,7 +193,7 @@ impl WorkerPool {
             }
             tracing::info!(service = descriptor.name, prefetch_count, concurrency = self.concurrency, "serving");
         }
-        handle.hear(AbortOnDrop::spawn(control.run(heard)));
+        handle.own_control(AbortOnDrop::spawn(control.run(intake)));
         Ok(handle)
     }
 
