@@ -1,4 +1,4 @@
-//! The faults a test can ask the bundled broker for, as the framework and as lapin see them.
+//! The faults of the bundled broker, as the framework and lapin see them.
 #![cfg(all(feature = "broker", feature = "macros"))]
 #![allow(clippy::unwrap_used)]
 
@@ -97,7 +97,7 @@ async fn a_pool_survives_restarts_of_either_kind() {
         assert_eq!(broker.faults().restart(restart), 2);
         reach(&calling, |state| *state == ConnectionState::Connected).await;
         let answered = async {
-            // Until the pool has declared its queue anew, nobody serves what was lost.
+            // The lost queue does not exist until the pool declares it again.
             while client.double(4).await.ok() != Some(8) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -115,7 +115,7 @@ async fn a_restart_keeps_persistent_messages_in_durable_queues_or_nothing() {
     for (body, mode) in [("1", 2), ("2", 1), ("3", 2)] {
         publish(&channel, "durable", body, mode).await;
     }
-    // One of them is out when the broker goes.
+    // One of them is delivered, but not acknowledged, when the broker restarts.
     channel.basic_get("durable".into(), BasicGetOptions::default()).await.unwrap().unwrap();
     broker.faults().restart(Restart::KeepDurable);
     let (_connection, channel) = lapin(&broker).await;
@@ -129,7 +129,7 @@ async fn a_restart_keeps_persistent_messages_in_durable_queues_or_nothing() {
 }
 
 #[tokio::test]
-async fn a_dropped_connection_gives_back_what_it_held_before_the_method_returns() {
+async fn messages_of_a_dropped_connection_are_requeued_before_the_method_returns() {
     let broker = Broker::start().await.unwrap();
     let (holder, channel) = lapin(&broker).await;
     declare(&channel, "q", false, false).await.unwrap();
@@ -187,13 +187,13 @@ async fn a_blocked_connection_sends_nothing_and_says_so() {
 }
 
 #[tokio::test]
-async fn only_those_who_publish_are_blocked() {
+async fn only_publishers_are_blocked() {
     let broker = Broker::start().await.unwrap();
     let (publisher, publishing) = lapin(&broker).await;
     let (reader, consuming) = lapin(&broker).await;
     declare(&publishing, "q", false, false).await.unwrap();
     broker.faults().block_connections("test");
-    // As in RabbitMQ: the first publish blocks, and is taken afterwards.
+    // As in RabbitMQ, the first publish blocks its connection, and is handled afterwards.
     publish(&publishing, "q", "first", 1).await;
     timeout(LIMIT, async {
         while !publisher.status().blocked() {
@@ -245,7 +245,7 @@ async fn paused_deliveries_wait_in_their_queue_in_order() {
 }
 
 #[tokio::test]
-async fn a_cancelled_consumer_is_told_and_its_queue_stays() {
+async fn a_cancelled_consumer_is_notified_and_its_queue_remains() {
     let broker = Broker::start().await.unwrap();
     let (_connection, channel) = lapin(&broker).await;
     declare(&channel, "q", false, false).await.unwrap();
@@ -266,7 +266,7 @@ async fn confirms_are_delayed_withheld_and_released_in_order() {
     declare(&channel, "q", false, false).await.unwrap();
     broker.faults().withhold_confirms();
     let first = confirmed(&channel, "1").await;
-    // On the socket is not handled: the answer to this is.
+    // A written frame may not be handled yet. The answer shows that the frames before it are.
     assert_eq!(declare(&channel, "q", false, true).await.unwrap(), 1);
     broker.faults().nack_next_publish();
     let second = confirmed(&channel, "2").await;
@@ -280,5 +280,5 @@ async fn confirms_are_delayed_withheld_and_released_in_order() {
     assert!(started.elapsed() >= Duration::from_millis(150));
 }
 
-/// Nothing here takes this long.
+/// Longer than any of these tests takes.
 const LIMIT: Duration = Duration::from_secs(20);

@@ -1,4 +1,4 @@
-//! What a running broker shows of itself.
+//! The inspection methods of a running broker.
 #![cfg(all(feature = "broker", feature = "macros"))]
 #![allow(clippy::unwrap_used)]
 

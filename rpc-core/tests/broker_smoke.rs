@@ -19,7 +19,7 @@ use rpc_core::broker::Broker;
 use tokio::time::timeout;
 
 #[tokio::test]
-async fn a_message_goes_through_a_queue() {
+async fn a_message_is_delivered_through_a_queue() {
     let broker = Broker::start().await.unwrap();
     let (_connection, channel) = channel(&broker).await;
     declare(&channel, "hello").await;
@@ -33,7 +33,7 @@ async fn a_message_goes_through_a_queue() {
 }
 
 #[tokio::test]
-async fn what_a_dead_connection_had_not_acked_is_redelivered() {
+async fn unacked_messages_of_a_dead_connection_are_redelivered() {
     let broker = Broker::start().await.unwrap();
     let (dying, channel_1) = channel(&broker).await;
     let (_connection, channel_2) = channel(&broker).await;
@@ -50,7 +50,7 @@ async fn what_a_dead_connection_had_not_acked_is_redelivered() {
 }
 
 #[tokio::test]
-async fn a_mandatory_message_nobody_takes_is_returned_before_its_confirm() {
+async fn an_unroutable_mandatory_message_is_returned_before_its_confirm() {
     let broker = Broker::start().await.unwrap();
     let (_connection, channel) = channel(&broker).await;
     channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
@@ -141,7 +141,7 @@ async fn rejected_messages_return_to_the_front() {
 }
 
 #[tokio::test]
-async fn prefetch_bounds_what_a_consumer_holds() {
+async fn prefetch_bounds_the_unacked_messages_of_a_consumer() {
     let broker = Broker::start().await.unwrap();
     let (_connection, channel) = channel(&broker).await;
     declare(&channel, "q").await;
@@ -161,7 +161,7 @@ async fn prefetch_bounds_what_a_consumer_holds() {
 }
 
 #[tokio::test]
-async fn bodies_of_every_size_come_back_whole() {
+async fn bodies_of_every_size_arrive_whole() {
     let broker = Broker::start().await.unwrap();
     let (_connection, channel) = channel(&broker).await;
     declare(&channel, "q").await;
@@ -202,7 +202,7 @@ async fn a_dropped_broker_is_gone() {
 
 #[tokio::test]
 async fn guest_connects_from_this_machine_only() {
-    // Nothing is sent: the system only says which of its addresses it would use.
+    // Connecting a UDP socket sends nothing. It makes the system choose a local address.
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
     let outer = socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr()).map(|address| address.ip());
     let Some(outer) = outer.ok().filter(|outer| !outer.is_loopback()) else {
@@ -253,5 +253,5 @@ async fn next(consumer: &mut Consumer) -> Delivery {
     timeout(LIMIT, next).await.unwrap().unwrap().unwrap()
 }
 
-/// Nothing here takes this long.
+/// Longer than any of these tests takes.
 const LIMIT: Duration = Duration::from_secs(10);

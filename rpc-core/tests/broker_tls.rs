@@ -80,30 +80,30 @@ async fn a_certificate_logs_in(ca: Ca) {
     let uri = broker.tls_uri_for("worker", "/").unwrap();
     assert_eq!(uri, format!("amqps://worker@{}?auth_mechanism=external", broker.tls_address().unwrap()));
     let connection = Connection::open_with(&uri, ca.client("worker")).await.unwrap();
-    // It is the worker, who may do nothing.
+    // The user `worker` has no permissions.
     let refused = WorkerPool::new(&connection).serve(EchoServer::new(Mirror)).start().await.unwrap_err();
     assert!(refused.to_string().contains("refused for user 'worker'"), "{refused}");
     connection.close().await.unwrap();
     let refused = Connection::open_with(&uri, ca.client("stranger")).await.unwrap_err();
     let Error::AuthenticationRefused { reply_text, .. } = refused else { panic!("{refused}") };
     assert!(reply_text.contains("Login was refused using authentication mechanism EXTERNAL"), "{reply_text}");
-    // A certificate need not be used, nor shown: guest logs in with the password.
+    // A client may log in by password, with a certificate or without one.
     for options in [ca.client("worker"), ca.trusted()] {
         Connection::open_with(broker.tls_uri().unwrap(), options).await.unwrap().close().await.unwrap();
     }
-    // Whose certificate nobody saw has no name.
+    // EXTERNAL without a certificate names no user.
     let refused = Connection::open_with(&uri, ca.trusted()).await.unwrap_err();
     assert!(matches!(refused, Error::AuthenticationRefused { .. }), "{refused}");
 }
 
 #[tokio::test]
-async fn who_cannot_be_verified_is_refused() {
+async fn a_client_or_broker_that_cannot_be_verified_is_refused() {
     for transport in TRANSPORTS {
-        who_cannot_be_verified(Ca::of(transport), Ca::of(transport)).await;
+        refuses_unverified(Ca::of(transport), Ca::of(transport)).await;
     }
 }
 
-async fn who_cannot_be_verified(ca: Ca, other: Ca) {
+async fn refuses_unverified(ca: Ca, other: Ca) {
     let tls = ca.for_the_broker().client_ca(ca.pem()).require_client_certificate(true);
     let broker = Broker::builder().tls(tls).start().await.unwrap();
     let uri = broker.tls_uri().unwrap();
@@ -127,7 +127,7 @@ async fn a_tls_handshake_has_its_time_limit() {
     let mut nothing = Vec::new();
     timeout(LIMIT, silent.read_to_end(&mut nothing)).await.unwrap().unwrap();
     assert!(nothing.is_empty() && started.elapsed() >= limit);
-    // One who speaks plainly there is told by TLS, and cut off.
+    // A client without TLS receives a TLS alert, and is disconnected.
     let mut plain = TcpStream::connect(address).await.unwrap();
     plain.write_all(b"AMQP\x00\x00\x09\x01").await.unwrap();
     drop(timeout(LIMIT, plain.read_to_end(&mut nothing)).await.unwrap());
@@ -135,7 +135,7 @@ async fn a_tls_handshake_has_its_time_limit() {
 }
 
 #[tokio::test]
-async fn what_is_no_certificate_is_refused_at_the_start() {
+async fn an_invalid_certificate_is_refused_at_the_start() {
     let ca = Ca::of(Transport::default());
     let (cert, key) = ca.sign("broker", ExtendedKeyUsagePurpose::ServerAuth);
     let (_, foreign_key) = ca.sign("broker", ExtendedKeyUsagePurpose::ServerAuth);
@@ -160,7 +160,7 @@ async fn what_is_no_certificate_is_refused_at_the_start() {
 
 const TRANSPORTS: [Transport; 2] = [Transport::Lapin, Transport::Native];
 
-/// A certificate authority of this test's own, and the transport of those who trust it.
+/// A certificate authority for this test, and the transport of the clients that trust it.
 struct Ca(CertifiedIssuer<'static, KeyPair>, Transport);
 
 impl Ca {
@@ -207,5 +207,5 @@ impl Ca {
     }
 }
 
-/// Nothing here takes this long.
+/// Longer than any of these tests takes.
 const LIMIT: Duration = Duration::from_secs(20);

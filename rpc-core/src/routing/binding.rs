@@ -1,6 +1,6 @@
-//! Bindings: what they connect, and when two of them are the same.
+//! Bindings: their two ends, and the equality of two of them.
 //!
-//! It does no matching; that is the table of the source exchange.
+//! It does no matching: the table of the source exchange does.
 //!
 //! ```text
 //!  identity = source + destination + routing_key + arguments
@@ -17,7 +17,7 @@ use amq_protocol::types::{AMQPValue, FieldTable};
 
 use super::id::{ExchangeId, Target};
 
-/// One binding; also the key that finds it again.
+/// One binding. It is also the key of the map that holds it.
 #[derive(Debug)]
 pub(super) struct Binding {
     pub(super) source: ExchangeId,

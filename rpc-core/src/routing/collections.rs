@@ -1,18 +1,18 @@
-//! Containers of this engine: a hash map with a fast hash, and a list without duplicates.
+//! Containers of the routing engine: a hash map with a fast hash, and a list without duplicates.
 
 use std::{collections::HashMap, hash::Hash};
 
 /// Hash maps of this engine. Nothing observable depends on their iteration order.
 pub(super) type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
-/// Longest list that is searched by looking at every item.
+/// The longest list that is searched item by item.
 const SCAN_LIMIT: usize = 16;
 
-/// A list that holds each item once: scanned while short, hashed when long.
+/// A list that holds each item once. It is scanned while short, and hashed when long.
 #[derive(Debug)]
 pub(super) struct UniqueList<T> {
     items: Vec<T>,
-    /// The first `seen.len()` of `items`; catches up when a long list is searched.
+    /// The first `seen.len()` items. The rest is added when a long list is searched.
     seen: Map<T, ()>,
 }
 
@@ -26,7 +26,7 @@ impl<T: Copy + Eq + Hash> UniqueList<T> {
         &self.items
     }
 
-    /// Appends an item unless it is there. Returns whether it was appended.
+    /// Appends an item unless the list has it. Returns whether it was appended.
     pub(super) fn push(&mut self, item: T) -> bool {
         let is_new = if self.items.len() <= SCAN_LIMIT {
             !self.items.contains(&item)
@@ -42,7 +42,7 @@ impl<T: Copy + Eq + Hash> UniqueList<T> {
         is_new
     }
 
-    /// Appends an item known not to be there.
+    /// Appends an item that the list does not have.
     pub(super) fn push_new(&mut self, item: T) {
         self.items.push(item);
     }

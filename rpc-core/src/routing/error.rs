@@ -1,6 +1,7 @@
-//! Why the router refuses.
+//! The errors of the router.
 //!
-//! It names the offender; the reply codes and the rest of RabbitMQ's sentences ("… in vhost '/'") are the broker's.
+//! An error names the exchange, queue or argument. The broker adds the reply code and the rest of RabbitMQ's text
+//! ("… in vhost '/'").
 
 use amq_protocol::types::AMQPValue;
 
@@ -19,21 +20,21 @@ pub(crate) enum RoutingError {
     /// The default exchange can be neither declared, bound nor unbound.
     #[error("operation not permitted on the default exchange")]
     DefaultExchange,
-    /// The exchange exists with other options. `received` and `current` are written as RabbitMQ writes them, quotes
-    /// included: `'true'`, `none`, `the value 'a' of type 'longstr'`.
+    /// The exchange exists with other options. `received` and `current` have RabbitMQ's form, with its quotes: `'true'`,
+    /// `none`, `the value 'a' of type 'longstr'`.
     #[error("inequivalent arg '{field}': received {received} but current is {current}")]
     Inequivalent {
         /// The option: `type`, `durable`, `auto_delete`, `internal` or `alternate-exchange`.
         field: &'static str,
-        /// What the declaration asked for.
+        /// The value in the declaration.
         received: String,
-        /// What the exchange has.
+        /// The value of the exchange.
         current: String,
     },
-    /// As many bindings lead from the exchange as may.
+    /// The exchange has the most bindings allowed.
     #[error("cannot bind to exchange '{exchange}': its limit of {max} bindings is reached")]
     TooManyBindings {
-        /// Where they lead from.
+        /// The exchange.
         exchange: String,
         /// The limit.
         max: usize,
@@ -49,7 +50,7 @@ impl RoutingError {
     }
 }
 
-/// RabbitMQ's sentence about a bad `x-match`; values are written the way Erlang writes them.
+/// RabbitMQ's text about an invalid `x-match`. Values have Erlang's form.
 fn describe_invalid_x_match(value: &AMQPValue) -> String {
     match value {
         AMQPValue::LongString(word) => format!(
@@ -63,7 +64,7 @@ fn describe_invalid_x_match(value: &AMQPValue) -> String {
     }
 }
 
-/// The name RabbitMQ has for the type, and the value. Nested values are shortened to `…`.
+/// RabbitMQ's name of the type, and the value. Nested values are shortened to `…`.
 fn erlang_value(value: &AMQPValue) -> (&'static str, String) {
     match value {
         AMQPValue::Boolean(v) => ("bool", v.to_string()),

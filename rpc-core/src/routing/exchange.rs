@@ -1,6 +1,6 @@
-//! Exchanges: their kinds and options, and the table each matches with.
+//! Exchanges: their kinds, their options, and the table by which each matches.
 //!
-//! An exchange knows its own bindings, not what they lead to: walking from exchange to exchange is the router's.
+//! An exchange has its own bindings only. The router walks from exchange to exchange.
 //!
 //! ```text
 //!  exchange ─┬─ options   kind, durable, auto_delete, internal, alternate exchange
@@ -41,13 +41,13 @@ pub(crate) enum ExchangeKind {
 }
 
 impl ExchangeKind {
-    /// The kind by the name it has in `exchange.declare`.
+    /// The kind with this name in `exchange.declare`.
     #[must_use]
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         [Self::Direct, Self::Fanout, Self::Topic, Self::Headers].into_iter().find(|kind| kind.name() == name)
     }
 
-    /// The name it has in `exchange.declare`.
+    /// Its name in `exchange.declare`.
     #[must_use]
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -59,21 +59,21 @@ impl ExchangeKind {
     }
 }
 
-/// What an exchange is declared with.
+/// The arguments of `exchange.declare`.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub(crate) struct ExchangeOptions {
     /// How it matches.
     pub(crate) kind: ExchangeKind,
-    /// Whether it survives a restart. Kept and compared, otherwise the owner's business.
+    /// Whether it survives a restart. The engine stores and compares this; the broker acts on it.
     pub(crate) durable: bool,
-    /// Whether it goes when the last binding from it goes.
+    /// Whether it is deleted with the last binding from it.
     pub(crate) auto_delete: bool,
-    /// Whether clients may not publish to it. Kept and compared; the owner refuses.
+    /// Whether clients may not publish to it. The engine stores and compares this; the broker refuses publishes.
     pub(crate) internal: bool,
-    /// The exchange a message goes to when no binding of this one matches; it need not exist.
+    /// The exchange that receives a message when no binding of this one matches. It need not exist.
     pub(crate) alternate_exchange: Option<String>,
-    /// All arguments as declared. Kept, not compared.
+    /// All arguments as declared. The engine stores them, but does not compare them.
     pub(crate) arguments: FieldTable,
 }
 
@@ -91,7 +91,7 @@ impl ExchangeOptions {
         }
     }
 
-    /// Whether declaring with `received` is fine for an exchange that has `self`; otherwise the first difference.
+    /// Checks that a declaration with `received` is equivalent to `self`; the error is the first difference.
     pub(super) fn check_equivalent(&self, received: &Self) -> Result<(), RoutingError> {
         let differ = |field, received, current| Err(RoutingError::Inequivalent { field, received, current });
         if received.kind != self.kind {
@@ -137,7 +137,7 @@ pub(super) struct Exchange {
     pub(super) incoming: BindingIds,
 }
 
-/// What an exchange matches with, by its kind.
+/// The bindings of an exchange, in the form in which its kind matches.
 #[derive(Debug)]
 pub(super) enum Table {
     Direct(Map<Box<str>, TargetSet>),
@@ -181,7 +181,8 @@ impl Table {
         }
     }
 
-    /// Adds the targets of the bindings that match. Returns whether any did, also when it led to nothing new.
+    /// Adds the targets of the bindings that match. Returns whether any binding matched, even if all its targets were
+    /// present already.
     pub(super) fn collect(&self, routing_keys: &[&str], headers: &mut MessageHeaders<'_>, routes: &mut Routes) -> bool {
         match self {
             Self::Direct(keys) => {
@@ -210,7 +211,7 @@ impl Table {
     }
 }
 
-/// All exchanges, found by name or id.
+/// All exchanges, by name and by id.
 #[derive(Debug, Default)]
 pub(super) struct Exchanges {
     slots: Vec<Option<Exchange>>,
@@ -235,7 +236,7 @@ impl Exchanges {
         self.slots.iter().flatten()
     }
 
-    /// Adds an exchange whose name is not taken.
+    /// Adds an exchange whose name is free.
     pub(super) fn insert(&mut self, name: &str, options: ExchangeOptions) {
         let name: Arc<str> = name.into();
         let exchange = Exchange {
@@ -256,7 +257,7 @@ impl Exchanges {
         self.names.insert(name, id);
     }
 
-    /// Removes an exchange that no binding names any more.
+    /// Removes an exchange that has no bindings left.
     pub(super) fn remove(&mut self, id: ExchangeId) -> Option<Exchange> {
         let exchange = self.slots.get_mut(id.0)?.take()?;
         self.names.remove(&exchange.name);
@@ -265,7 +266,7 @@ impl Exchanges {
     }
 }
 
-/// Ids in bindings are of exchanges that exist: the router removes the bindings of an exchange before the exchange.
+/// Ids in bindings belong to existing exchanges, because the router removes the bindings of an exchange before it.
 impl Index<ExchangeId> for Exchanges {
     type Output = Exchange;
 

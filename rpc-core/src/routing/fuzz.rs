@@ -6,8 +6,8 @@ use super::{
     topic::{Scratch, Trie},
 };
 
-/// Lines: `+0a.*` binds queue 0 by the pattern `a.*`, `-0a.*` takes one such binding away, anything else is a key, which must
-/// find the queues whose patterns match it, each pattern once.
+/// Each line is a step: `+0a.*` binds queue 0 by the pattern `a.*`, `-0a.*` removes one such binding, and any other line is a
+/// key. A key must find the queues whose patterns match it, each pattern once.
 pub fn topics(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let mut trie = Trie::default();
@@ -72,7 +72,7 @@ fn id_of(target: Target) -> u64 {
     }
 }
 
-/// Whether the naive matcher would take for ever.
+/// Whether the naive matcher would take too long.
 fn is_dear(pattern: &str) -> bool {
     let words = words(pattern);
     words.len() > WORDS_MAX || words.iter().filter(|word| **word == "#").count() > HASHES_MAX

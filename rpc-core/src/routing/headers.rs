@@ -1,7 +1,7 @@
 //! Matching by headers: the bindings of one headers exchange.
 //!
-//! It does not index: every binding of the exchange is looked at, as in RabbitMQ. It does not decode: a message hands over
-//! its table only when a headers exchange is on the path, and then once.
+//! It has no index: a message is compared with every binding of the exchange, as in RabbitMQ. It does not decode: a message
+//! provides its table only when a headers exchange is on the path, and then once.
 //!
 //! ```text
 //!  binding arguments           message headers
@@ -58,11 +58,11 @@ impl<'h> MessageHeaders<'h> {
     }
 }
 
-/// What `x-match` asks of a binding's arguments. The default is `all`.
+/// The meaning of `x-match` among the arguments of a binding. The default is `all`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct MatchMode {
     quantifier: Quantifier,
-    /// Whether arguments starting with `x-` count, `x-match` itself excepted.
+    /// Whether arguments that start with `x-` count, except `x-match` itself.
     with_x: bool,
 }
 
@@ -107,10 +107,10 @@ impl MatchMode {
 
 const X_MATCH: &str = "x-match";
 
-/// Whether a header is what a binding asks for.
+/// Whether a header matches an argument of a binding.
 ///
-/// RabbitMQ 3.10.8 leaves the types out of it and compares values the way Erlang's `==` does: numbers, timestamps included,
-/// by value, and both kinds of strings by their bytes. Only inside tables and arrays do types count.
+/// RabbitMQ 3.10.8 ignores the types, and compares values as Erlang's `==` does: numbers and timestamps by value, and both
+/// kinds of strings by their bytes. Types count only inside tables and arrays.
 fn is_met_by(wanted: &AMQPValue, found: &AMQPValue) -> bool {
     if *wanted == AMQPValue::Void {
         return true;
@@ -152,7 +152,7 @@ impl Number {
         match (self, other) {
             (Self::Integer(a), Self::Integer(b)) => a == b,
             (Self::Float(a), Self::Float(b)) => a == b,
-            // Exact: a whole number this large still converts, and infinity has no fraction of zero.
+            // Exact: a whole number of this size converts without loss, and the fraction of infinity is not zero.
             (Self::Integer(a), Self::Float(b)) | (Self::Float(b), Self::Integer(a)) => {
                 b.fract() == 0.0 && b as i128 == a
             }
@@ -177,7 +177,7 @@ pub(super) struct HeadersTable {
 
 impl HeadersTable {
     pub(super) fn insert(&mut self, id: BindingId, binding: &Arc<Binding>) {
-        // The router has refused a binding with an invalid mode before it comes here.
+        // The router refuses bindings with an invalid mode earlier.
         if let Ok(mode) = MatchMode::of(&binding.arguments) {
             self.bindings.insert(id, (mode, binding.clone()));
         }
@@ -242,7 +242,7 @@ mod tests {
             arguments.insert("x-match".into(), text(mode));
             arguments
         };
-        /// What a message with these headers should do.
+        /// The expected result for a message with these headers.
         type Message<'a> = (&'a FieldTable, bool);
         let cases: [(&str, &FieldTable, &[Message<'_>]); 12] = [
             ("all", &none, &[(&none, true), (&a, true)]),

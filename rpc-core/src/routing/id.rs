@@ -1,12 +1,12 @@
-//! Names and numbers that the files of this engine share: of queues, exchanges and bindings, and where a binding leads.
+//! The ids of queues, exchanges and bindings, and the destination of a binding.
 
 use std::collections::BTreeSet;
 
-/// A queue, as its owner numbers it. The router never invents one.
+/// A queue, as the owner of the router numbers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct QueueId(pub(crate) u64);
 
-/// What a binding leads to.
+/// The destination of a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Destination<'a> {
     /// A queue.
@@ -15,14 +15,14 @@ pub(crate) enum Destination<'a> {
     Exchange(&'a str),
 }
 
-/// [`Destination`] inside the engine: no name to look up on the way.
+/// A [`Destination`] by id, which needs no look-up by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Target {
     Queue(QueueId),
     Exchange(ExchangeId),
 }
 
-/// Numbers bindings in the order they are made; never used twice.
+/// Numbers bindings in the order of their declaration. No number is used twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct BindingId(u64);
 
@@ -32,9 +32,9 @@ impl BindingId {
     }
 }
 
-/// The bindings at one end of something, oldest first.
+/// The bindings from or to an exchange or queue, oldest first.
 pub(super) type BindingIds = BTreeSet<BindingId>;
 
-/// Where an exchange lives in the router's list; used again after the exchange is gone.
+/// The index of an exchange in the router's list. It is used again after the exchange is deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct ExchangeId(pub(super) usize);

@@ -1,7 +1,7 @@
 //! The routing engine: which queues does a message reach?
 //!
-//! Pure data and matching. It holds no messages, knows no connections, reads no clock and checks no permissions: refusing a
-//! publish to an internal exchange or the deletion of `amq.direct` is the business of whoever owns the [`Router`].
+//! Pure data and matching. It holds no messages, reads no clock and checks no permissions. The owner of the [`Router`] refuses
+//! publishes to internal exchanges and the deletion of `amq.direct`.
 //!
 //! ```text
 //!              ┌─ "" ────────── queue name ─────────────► queue
@@ -13,10 +13,10 @@
 //!
 //! Semantics are those of RabbitMQ 3.10.8. Its answers that surprise:
 //!
-//! - the alternate exchange belongs to *every* exchange on the path, not only to the one published to, and is asked when
-//!   that exchange matched nothing itself;
-//! - a binding is identified by source, destination, routing key *and* arguments, also where arguments mean nothing;
-//! - an auto-delete exchange goes with the last binding *from* it, and takes auto-delete exchanges bound to it along.
+//! - *every* exchange on the path may have an alternate exchange, not only the one published to; it is used when that
+//!   exchange matches nothing itself;
+//! - a binding is identified by source, destination, routing key *and* arguments, even where arguments have no meaning;
+//! - an auto-delete exchange is deleted with the last binding *from* it, and so are auto-delete exchanges bound to it.
 //!
 //! Cost: the default exchange and direct exchanges are one hash look-up a key, fanout a list, topic a trie whose cost depends
 //! on the words of the key, headers linear in the bindings of that exchange. Removing a queue or an exchange touches its own

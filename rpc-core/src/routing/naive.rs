@@ -1,11 +1,11 @@
-//! Topic patterns as the specification words them, without a thought for speed: what the trie is held against. Pure.
+//! A slow matcher of topic patterns, as the specification words it. Tests compare the trie with it. Pure.
 
-/// The words of a key or a pattern: the empty one has none.
+/// The words of a key or a pattern. An empty one has none.
 pub(super) fn words(key: &str) -> Vec<&str> {
     if key.is_empty() { Vec::new() } else { key.split('.').collect() }
 }
 
-/// Tries every way in which `#` can eat words.
+/// Tries every number of words for each `#`.
 pub(super) fn is_topic_match(pattern: &[&str], key: &[&str]) -> bool {
     match (pattern, key) {
         ([], []) => true,

@@ -1,7 +1,7 @@
 //! The router against a naive model, over random histories.
 //!
-//! The model keeps flat lists and works everything out again for every message: no trie, no index, no shared code with the
-//! engine. Its universe is small, so that exchanges are deleted and declared again, cycles close and bindings coincide.
+//! The model keeps flat lists, and computes every route anew. It has no trie and no index, and shares no code with the engine.
+//! It has few names, so that exchanges are deleted and declared again, cycles close and bindings coincide.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use super::{
     *,
 };
 
-/// What can happen to a router.
+/// An operation on a router.
 #[derive(Clone, Debug)]
 enum Step {
     Declare {
@@ -27,7 +27,7 @@ enum Step {
     RemoveQueue(u64),
     Bind(Edge),
     Unbind(Edge),
-    /// Removes one of the bindings that are there.
+    /// Removes one of the existing bindings.
     UnbindExisting(prop::sample::Index),
     Route {
         exchange: &'static str,
@@ -119,7 +119,7 @@ impl Model {
         true
     }
 
-    /// Removes the edges for which `is_going`, and what follows. Returns the exchanges auto-deleted.
+    /// Removes the edges for which `is_going` holds, and the exchanges that are auto-deleted because of it. Returns those.
     fn drop_edges(&mut self, is_going: impl Fn(&Edge) -> bool) -> BTreeSet<String> {
         let (going, staying): (Vec<_>, Vec<_>) = self.edges.drain(..).partition(|edge| is_going(edge));
         self.edges = staying;
@@ -242,7 +242,7 @@ fn declare(names: &'static [&'static str]) -> impl Strategy<Value = Step> {
         .prop_map(|(name, kind, auto_delete, alternate)| Step::Declare { name, kind, auto_delete, alternate })
 }
 
-/// Begins with most exchanges and all queues there, so that messages find something to go through.
+/// Begins with most exchanges and all queues, so that most messages are routed.
 fn history() -> impl Strategy<Value = Vec<Step>> {
     (vec(declare(&EXCHANGES[1..]), 8), vec(step(), 1..100)).prop_map(|(declarations, steps)| {
         let queues = QUEUES.map(Step::AddQueue);
@@ -361,7 +361,7 @@ fn check_state(router: &Router, model: &Model) {
     for name in names {
         assert_eq!(router.is_exchange_in_use(name), model.edges.iter().any(|edge| edge.source == name));
     }
-    // Both in the order they were made.
+    // Both in the order of their declaration.
     assert_eq!(router.bindings().count(), model.edges.len());
     for ((source, to, key, arguments), edge) in router.bindings().zip(&model.edges) {
         assert_eq!((source, to, key), (edge.source, destination(edge.destination), edge.key.as_str()));
@@ -378,7 +378,7 @@ proptest! {
         for step in steps {
             apply(&mut router, &mut model, &mut routes, step);
         }
-        // Everything can be taken away again, and nothing is left behind.
+        // After everything is removed, the router is empty.
         for id in QUEUES {
             router.remove_queue(QueueId(id));
         }

@@ -23,44 +23,44 @@ use super::{
 pub(crate) struct Router {
     exchanges: Exchanges,
     queues: Map<QueueId, Queue>,
-    /// The default exchange: every queue under its own name.
+    /// The default exchange: every queue by its own name.
     queue_names: Map<Arc<str>, QueueId>,
-    /// In the order they were made.
+    /// In the order of their declaration.
     bindings: BTreeMap<BindingId, Arc<Binding>>,
     binding_ids: Map<Arc<Binding>, BindingId>,
     next_binding: BindingId,
     bindings_per_exchange_max: usize,
-    /// What was declared and bound takes.
+    /// The estimated memory of exchanges and bindings.
     bytes: usize,
 }
 
-/// What the router knows of a queue.
+/// The name and bindings of a queue.
 #[derive(Debug)]
 struct Queue {
     name: Arc<str>,
     incoming: BindingIds,
 }
 
-/// What [`Router::declare_exchange`] found.
+/// The result of [`Router::declare_exchange`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Declared {
-    /// The exchange was made.
+    /// The exchange was created.
     New,
-    /// The exchange was there, with equivalent options.
+    /// The exchange existed, with equivalent options.
     Existing,
 }
 
-/// What [`Router::delete_exchange`] did.
+/// The result of [`Router::delete_exchange`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Removed {
-    /// Whether the exchange was there.
+    /// Whether the exchange existed.
     pub(crate) existed: bool,
-    /// All exchanges that are gone: the one asked for first, then those auto-deleted because of it.
+    /// All deleted exchanges: first the given one, then those auto-deleted because of it.
     pub(crate) exchanges: Vec<String>,
 }
 
 impl Router {
-    /// Makes a router with the exchanges every virtual host starts with: the default exchange, `amq.direct`, `amq.fanout`,
+    /// Creates a router with the exchanges of every new virtual host: the default exchange, `amq.direct`, `amq.fanout`,
     /// `amq.topic`, `amq.headers`, `amq.match` and the internal `amq.rabbitmq.trace`.
     #[must_use]
     pub(crate) fn new() -> Self {
@@ -83,18 +83,18 @@ impl Router {
         }
     }
 
-    /// What exchanges and bindings take in memory, more or less.
+    /// The memory of exchanges and bindings, in bytes, as an estimate.
     #[must_use]
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Sets how many bindings may lead from one exchange. There is no limit until then.
+    /// Sets the most bindings from one exchange. By default there is no limit.
     pub(crate) fn limit_bindings(&mut self, per_exchange_max: usize) {
         self.bindings_per_exchange_max = per_exchange_max;
     }
 
-    /// How many exchanges there are, with those that are there from the start.
+    /// The number of exchanges, the predeclared ones included.
     #[must_use]
     pub(crate) fn exchange_count(&self) -> usize {
         self.exchanges.len()
@@ -106,13 +106,13 @@ impl Router {
         self.exchanges.find(name).map(|id| &self.exchanges[id].options)
     }
 
-    /// All exchanges, the default exchange included, in no particular but a repeatable order.
+    /// All exchanges, the default exchange included, in an arbitrary but repeatable order.
     pub(crate) fn exchanges(&self) -> impl Iterator<Item = (&str, &ExchangeOptions)> {
         self.exchanges.iter().map(|exchange| (&*exchange.name, &exchange.options))
     }
 
-    /// Makes an exchange, or compares the options with those of the exchange of that name. Compared are kind, durable,
-    /// auto_delete, internal and alternate exchange, in this order; arguments are not.
+    /// Creates an exchange, or compares the options with those of the existing one: kind, durable, auto_delete, internal
+    /// and alternate exchange, in this order. Arguments are not compared.
     ///
     /// # Errors
     ///
@@ -147,9 +147,9 @@ impl Router {
         self.exchanges.find(name).is_some_and(|id| !self.exchanges[id].outgoing.is_empty())
     }
 
-    /// Makes a queue known, so that it can be bound, and reachable under its name through the default exchange.
+    /// Adds a queue, so that it can be bound, and is reachable by its name through the default exchange.
     ///
-    /// A queue added twice has the later name only. A name given to two queues reaches the later one.
+    /// A queue added twice has its later name only. A name of two queues reaches the later queue.
     pub(crate) fn add_queue(&mut self, name: &str, id: QueueId) {
         let name: Arc<str> = name.into();
         match self.queues.entry(id) {
@@ -164,7 +164,7 @@ impl Router {
         self.queue_names.insert(name, id);
     }
 
-    /// Forgets a queue with all its bindings. Returns the exchanges auto-deleted because of it.
+    /// Removes a queue with all its bindings. Returns the exchanges auto-deleted because of it.
     pub(crate) fn remove_queue(&mut self, id: QueueId) -> Vec<String> {
         let Some(queue) = self.queues.remove(&id) else {
             return Vec::new();
@@ -174,12 +174,12 @@ impl Router {
         self.remove_exchanges(sources)
     }
 
-    /// Binds a queue or an exchange to an exchange. A binding that is there already is left as it is.
+    /// Binds a queue or an exchange to an exchange. An existing binding stays as it is.
     ///
     /// # Errors
     ///
     /// [`RoutingError::NoSuchExchange`] for a missing source or destination, [`RoutingError::NoSuchQueue`] for a queue never
-    /// added, [`RoutingError::TooManyBindings`], [`RoutingError::InvalidXMatch`] when a headers exchange is given an `x-match` it does not know, and
+    /// added, [`RoutingError::TooManyBindings`], [`RoutingError::InvalidXMatch`] for an unknown `x-match` of a binding from a headers exchange, and
     /// [`RoutingError::DefaultExchange`] when the default exchange is at either end.
     pub(crate) fn bind(
         &mut self,
@@ -216,8 +216,8 @@ impl Router {
         Ok(())
     }
 
-    /// Removes a binding; routing key and arguments must be those it was made with. Returns the exchanges auto-deleted
-    /// because of it. A missing binding, also one of a missing queue or exchange, is nothing to remove.
+    /// Removes the binding with this routing key and these arguments. Returns the exchanges auto-deleted because of it. A
+    /// missing binding, queue or exchange is no error.
     ///
     /// # Errors
     ///
@@ -247,7 +247,7 @@ impl Router {
         Ok(self.remove_exchanges(sources))
     }
 
-    /// All bindings in the order they were made, without those of the default exchange:
+    /// All bindings in the order of their declaration, without those of the default exchange:
     /// source, destination, routing key, arguments.
     pub(crate) fn bindings(&self) -> impl Iterator<Item = (&str, Destination<'_>, &str, &FieldTable)> {
         self.bindings.values().map(|binding| {
@@ -259,8 +259,8 @@ impl Router {
         })
     }
 
-    /// Appends the queues one message reaches, without those already in `routes`: its routing key and those of its CC and BCC
-    /// headers in `routing_keys`. An exchange on the path that matches by none of them hands on to its alternate exchange.
+    /// Appends the queues that a message reaches, except those already in `routes`. `routing_keys` are its routing key and
+    /// those of its CC and BCC headers. An exchange that matches none of them passes the message to its alternate exchange.
     ///
     /// # Errors
     ///
@@ -285,8 +285,8 @@ impl Router {
             if is_matched {
                 continue;
             }
-            // Looked up now: it may have been declared, deleted or replaced since this exchange was declared. As in RabbitMQ,
-            // the default exchange leads nowhere from here: its bindings are implied by publishing to it.
+            // Looked up for each message, because it may have been declared, deleted or replaced since. As in RabbitMQ, the
+            // default exchange routes nothing here: its bindings exist only for messages published to it.
             let alternate = exchange.options.alternate_exchange.as_deref();
             if let Some(id) = alternate.and_then(|name| self.exchanges.find(name)) {
                 routes.add(Target::Exchange(id));
@@ -303,7 +303,7 @@ impl Router {
         }
     }
 
-    /// Enters a new binding into the source's table and the indexes of both ends.
+    /// Adds a new binding to the source's table and the indexes of both ends.
     fn attach(&mut self, id: BindingId, binding: Arc<Binding>) {
         self.bytes += size::binding_bytes(&binding);
         let source = &mut self.exchanges[binding.source];
@@ -315,11 +315,11 @@ impl Router {
         self.bindings.insert(id, binding);
     }
 
-    /// Removes bindings everywhere. Returns the auto-delete exchanges that have none left.
+    /// Removes bindings from all tables and indexes. Returns the auto-delete exchanges without bindings.
     fn remove_bindings(&mut self, ids: impl IntoIterator<Item = BindingId>) -> Vec<ExchangeId> {
         let mut unused = Vec::new();
         for id in ids {
-            // Missing when both ends of it are going: a binding of an exchange to itself is in both its indexes.
+            // Missing if already removed through the index of its other end, as for a binding of an exchange to itself.
             let Some(binding) = self.bindings.remove(&id) else {
                 continue;
             };
@@ -338,13 +338,14 @@ impl Router {
         unused
     }
 
-    /// Removes exchanges, and those that lose their last binding by it, and so on. Returns their names in that order.
+    /// Removes exchanges, and recursively the auto-delete exchanges that lose their last binding. Returns their names in
+    /// that order.
     fn remove_exchanges(&mut self, mut going: Vec<ExchangeId>) -> Vec<String> {
         let mut names = Vec::new();
         let mut next = 0;
         while let Some(&id) = going.get(next) {
             next += 1;
-            // Twice in the list when it lost its last binding while already on its way out.
+            // An exchange is in the list twice if it lost its last binding after it was put there.
             let Some(exchange) = self.exchanges.get(id) else {
                 continue;
             };
@@ -357,7 +358,7 @@ impl Router {
         names
     }
 
-    /// The index of bindings to a target, unless the target is gone.
+    /// The index of bindings to a target; `None` if the target is deleted.
     fn incoming(&mut self, target: Target) -> Option<&mut BindingIds> {
         match target {
             Target::Queue(id) => self.queues.get_mut(&id).map(|queue| &mut queue.incoming),
@@ -372,7 +373,7 @@ impl Default for Router {
     }
 }
 
-/// Removes a queue's name, unless another queue has taken it over.
+/// Removes the name of a queue, unless another queue has it now.
 fn forget_name(names: &mut Map<Arc<str>, QueueId>, name: &str, id: QueueId) {
     if names.get(name) == Some(&id) {
         names.remove(name);

@@ -1,10 +1,10 @@
 //! The reusable result of routing one message.
 //!
-//! It holds the queues reached, the exchanges still to visit and the scratch memory of topic matching, so that routing
-//! allocates nothing once the buffer has seen a message as wide. It belongs to no router: one buffer may serve several.
+//! It holds the queues reached, the exchanges still to visit and the scratch memory of topic matching. Routing allocates
+//! nothing once the buffer has held a message that reaches as many queues. One buffer may serve several routers.
 //!
 //! ```text
-//!  queues     each once, in the order they were reached
+//!  queues     each once, in the order of routing
 //!  exchanges  [ visited … | next ──► to visit … ]     each once: cycles end here
 //! ```
 
@@ -15,7 +15,7 @@ use super::{
     topic::{Scratch, Trie},
 };
 
-/// The queues a message reaches; a buffer to keep and reuse.
+/// The queues that a message reaches. A buffer to keep and reuse.
 #[derive(Debug, Default)]
 pub(crate) struct Routes {
     reached: Reached,
@@ -24,20 +24,19 @@ pub(crate) struct Routes {
 }
 
 impl Routes {
-    /// Makes an empty buffer.
+    /// Creates an empty buffer.
     #[must_use]
     pub(crate) fn new() -> Self {
         Self::default()
     }
 
-    /// Forgets the queues; call it between messages.
+    /// Removes the queues. Call it between messages.
     pub(crate) fn clear(&mut self) {
         self.reached.queues.clear();
         self.looks = 0;
     }
 
-    /// How many exchanges, bindings and nodes of patterns were looked at since the last [`clear`](Self::clear): the work
-    /// done.
+    /// The work since the last [`clear`](Self::clear): the number of exchanges, bindings and nodes of patterns visited.
     #[must_use]
     pub(crate) fn looks(&self) -> usize {
         self.looks
@@ -47,20 +46,20 @@ impl Routes {
         self.looks += looks;
     }
 
-    /// The queues reached, each once, in the order they were reached.
+    /// The queues reached, each once, in the order of routing.
     #[must_use]
     pub(crate) fn queues(&self) -> &[QueueId] {
         self.reached.queues.as_slice()
     }
 
-    /// Begins a walk at one exchange; the queues stay.
+    /// Begins a walk at one exchange. The queues stay.
     pub(super) fn start_at(&mut self, exchange: ExchangeId) {
         self.reached.exchanges.clear();
         self.reached.exchanges.push(exchange);
         self.reached.visited = 0;
     }
 
-    /// The next exchange of the walk that was not visited yet.
+    /// The next exchange of the walk that is not visited yet.
     pub(super) fn next_exchange(&mut self) -> Option<ExchangeId> {
         let next = self.reached.exchanges.as_slice().get(self.reached.visited).copied();
         self.reached.visited += usize::from(next.is_some());
@@ -91,7 +90,7 @@ impl Routes {
 struct Reached {
     queues: UniqueList<QueueId>,
     exchanges: UniqueList<ExchangeId>,
-    /// How many of `exchanges` the walk has taken.
+    /// The number of `exchanges` that the walk has visited.
     visited: usize,
 }
 
@@ -108,7 +107,7 @@ impl Reached {
             targets.iter().for_each(|target| self.add(target));
             return;
         }
-        // The targets of one set differ, so as long as it is the first one no queue needs to be looked for.
+        // The targets of one set are distinct, so the first set needs no search for duplicates.
         for target in targets.iter() {
             match target {
                 Target::Queue(id) => self.queues.push_new(id),

@@ -1,17 +1,17 @@
-//! What exchanges, bindings and their arguments take, more or less.
+//! Estimates of the memory that exchanges, bindings and their arguments take.
 
 use amq_protocol::types::{AMQPValue, FieldTable};
 
 use super::{binding::Binding, exchange::ExchangeOptions};
 
-/// What a table takes in memory, in bytes, more or less.
+/// The memory of a table, in bytes, as an estimate.
 #[must_use]
 pub(crate) fn table_bytes(table: &FieldTable) -> usize {
     table.inner().iter().map(|(key, value)| FIELD_BYTES + key.as_str().len() + value_bytes(value)).sum()
 }
 
 pub(super) fn binding_bytes(binding: &Binding) -> usize {
-    // A table of the exchange has the key once more.
+    // The table of the exchange has a copy of the key.
     BINDING_BYTES + 2 * binding.routing_key.len() + table_bytes(&binding.arguments)
 }
 
@@ -34,6 +34,6 @@ fn value_bytes(value: &AMQPValue) -> usize {
 }
 
 const FIELD_BYTES: usize = 32 + size_of::<AMQPValue>();
-/// Itself and its places in five maps.
+/// A binding itself, and its entries in five maps.
 const BINDING_BYTES: usize = 300;
 const EXCHANGE_BYTES: usize = 600;

@@ -1,16 +1,15 @@
-//! The set of targets behind one routing key, one topic pattern or a whole fanout exchange.
+//! The set of targets of one routing key, one topic pattern or a whole fanout exchange.
 //!
-//! It counts bindings, so that two which differ only in arguments are one target until both are gone. It keeps no order
-//! across removals.
+//! It counts bindings: two that differ only in arguments are one target until both are removed. Removals change the order.
 //!
 //! ```text
 //!  entries    [ (queue 7, 1 binding) | (exchange 2, 3 bindings) | … ]
-//!  positions  { queue 7 → 0, exchange 2 → 1, … }     only once scanning would be slow
+//!  positions  { queue 7 → 0, exchange 2 → 1, … }     only for long lists
 //! ```
 
 use super::{collections::Map, id::Target};
 
-/// Longest list that is searched by looking at every entry.
+/// The longest list that is searched entry by entry.
 const SCAN_LIMIT: usize = 16;
 
 #[derive(Debug, Default)]
@@ -43,7 +42,7 @@ impl TargetSet {
         }
         let position = self.entries.len();
         if position == 0 {
-            // Most sets keep a single target; growing by itself a vector would start with room for four.
+            // Most sets keep a single target, but a vector that grows by itself starts with a capacity of four.
             self.entries.reserve_exact(1);
         }
         self.entries.push(Entry { target, bindings: 1 });

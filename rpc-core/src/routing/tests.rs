@@ -1,4 +1,4 @@
-//! What a router does as a whole; each kind of table has its own tests beside it.
+//! Tests of the whole router. Each kind of table has tests in its own file.
 
 use amq_protocol::types::{AMQPValue, FieldTable};
 
@@ -57,7 +57,7 @@ fn unbind_queue(router: &mut Router, source: &str, queue: QueueId, routing_key: 
     router.unbind(source, Destination::Queue(queue), routing_key, &none()).unwrap()
 }
 
-/// The queues a message with these keys reaches, sorted.
+/// The queues that a message with these keys reaches, sorted.
 fn route(router: &Router, exchange: &str, routing_keys: &[&str]) -> Vec<QueueId> {
     let mut routes = Routes::new();
     router.route_all(exchange, routing_keys, &(), &mut routes).unwrap();
@@ -269,7 +269,7 @@ fn arguments_and_key_are_part_of_a_binding_in_every_kind_of_exchange() {
 }
 
 #[test]
-fn headers_exchange_matches_by_arguments_whatever_the_key() {
+fn headers_exchange_matches_by_arguments_and_ignores_the_key() {
     let mut router = router();
     router.bind("amq.match", Destination::Queue(Q1), "k", &tagged("1")).unwrap();
     router.bind("amq.match", Destination::Queue(Q2), "k", &tagged("2")).unwrap();
@@ -285,7 +285,7 @@ fn headers_exchange_matches_by_arguments_whatever_the_key() {
 }
 
 #[test]
-fn unbinding_what_is_not_there_succeeds() {
+fn unbinding_a_missing_binding_succeeds() {
     let mut router = router();
     bind_queue(&mut router, "amq.direct", Q1, "a");
     for (source, destination, key) in [
@@ -391,7 +391,7 @@ fn alternate_exchange_belongs_to_every_exchange_on_the_path() {
 }
 
 #[test]
-fn alternate_exchange_is_asked_whatever_other_exchanges_reached() {
+fn alternate_exchange_is_used_even_if_other_exchanges_matched() {
     let mut router = router();
     declare(&mut router, "first", ExchangeKind::Fanout, |_| {});
     declare(&mut router, "second", ExchangeKind::Direct, alternate("rest"));
@@ -422,7 +422,7 @@ fn default_exchange_as_an_alternate_leads_nowhere() {
 }
 
 #[test]
-fn auto_delete_exchange_goes_with_the_last_binding_from_it() {
+fn auto_delete_exchange_is_deleted_with_the_last_binding_from_it() {
     let mut router = router();
     declare(&mut router, "e", ExchangeKind::Direct, auto_delete);
     bind_queue(&mut router, "e", Q1, "a");
@@ -488,7 +488,7 @@ fn deleting_an_exchange_removes_its_bindings_at_both_ends() {
     assert_eq!(router.delete_exchange("middle"), Removed::default());
     let left: Vec<_> = router.bindings().map(|(source, destination, key, _)| (source, destination, key)).collect();
     assert_eq!(left, [("amq.topic", Destination::Queue(Q2), "a.*")]);
-    // The next exchange takes the place of the old one, and nothing of its bindings.
+    // The next exchange gets the id of the old one, but none of its bindings.
     declare(&mut router, "new", ExchangeKind::Fanout, |_| {});
     assert!(!router.is_exchange_in_use("new"));
     assert_eq!(route(&router, "amq.topic", &["a.b"]), [Q2]);
@@ -521,7 +521,7 @@ fn names_and_keys_of_255_bytes_work() {
     assert_eq!(route(&router, &name, &[&name[1..]]), []);
 }
 
-/// Each of these steps would take minutes if it looked at all bindings.
+/// Each of these steps would take minutes if it visited all bindings.
 #[test]
 fn hundred_thousand_bindings_are_made_routed_and_removed() {
     const BINDINGS: u64 = 100_000;

@@ -1,8 +1,7 @@
 //! Topic patterns: a trie over words.
 //!
-//! It matches patterns to sets of targets and knows nothing of exchanges. The cost of a search depends on the words of the
-//! key, not on the number of patterns: a word costs one hash of its text, and every place the search stands at costs at most
-//! three look-ups by number a word.
+//! It maps patterns to sets of targets. The cost of a search depends on the words of the key, not on the number of patterns:
+//! a word costs one hash of its text, and every node that the search is at costs at most three look-ups by number a word.
 //!
 //! ```text
 //!  patterns  a.b   a.*   a.#   #.b
@@ -13,9 +12,9 @@
 //!   └────#──► · ──b──► {#.b}
 //! ```
 //!
-//! A search reads the key once, from the left, standing at many nodes at a time: those in `current` ate exactly the words so
-//! far, those in `open` were reached through `#` and stay, as `#` may eat any number of words. A node has one parent, so
-//! it enters `current` at most once a word, and `open` holds each node once: `#.#.#` is no more than three places to stand.
+//! A search reads the key once, from the left, and is at many nodes at a time. The nodes in `current` have consumed exactly the
+//! words so far. The nodes in `open` were reached through `#` and stay, because `#` may consume any number of words. A node has
+//! one parent, so it enters `current` at most once a word, and `open` holds each node once: `#.#.#` is three nodes at most.
 //!
 //! Words, from RabbitMQ 3.10.8: the empty key has none; otherwise dots separate words, which may be empty. `*` matches an
 //! empty word, and never the empty key.
@@ -36,16 +35,16 @@ pub(super) struct Trie {
     words: Words,
 }
 
-/// The end of a pattern, or a step on the way to one.
+/// The end of a pattern, or a node on the path to one.
 #[derive(Debug, Default)]
 struct Node {
-    /// Of the patterns that end here.
+    /// The targets of the pattern that ends here.
     targets: TargetSet,
     /// The child by `*`.
     star: Option<NodeId>,
     /// The child by `#`.
     hash: Option<NodeId>,
-    /// How many children there are by literal words.
+    /// The number of children by literal words.
     literals: usize,
 }
 
@@ -78,7 +77,7 @@ impl Trie {
         self.nodes[node].targets.insert(target);
     }
 
-    /// Removes one binding by `pattern` to `target`, and the nodes no other pattern needs.
+    /// Removes one binding by `pattern` to `target`, and the nodes that no other pattern needs.
     pub(super) fn remove(&mut self, pattern: &str, target: Target) {
         let mut node = ROOT;
         let mut path = Vec::new();
@@ -98,8 +97,7 @@ impl Trie {
         }
     }
 
-    /// Calls `found` with the targets of each pattern that matches `key`. Returns how many times it looked at a node, which
-    /// is the work done.
+    /// Calls `found` with the targets of each pattern that matches `key`. Returns the work done: the number of nodes visited.
     pub(super) fn search(&self, key: &str, scratch: &mut Scratch, mut found: impl FnMut(&TargetSet)) -> usize {
         let Scratch { current, next, open } = scratch;
         current.clear();
@@ -109,7 +107,7 @@ impl Trie {
         let mut looks = 0;
         for word in words(key) {
             let word = self.words.find(word);
-            // What opens during this word begins to eat with the next one.
+            // A `#` node opened while matching this word starts consuming at the next word.
             let opened = open.as_slice().len();
             next.clear();
             for &node in current.iter() {
@@ -134,7 +132,7 @@ impl Trie {
         looks
     }
 
-    /// Whether not even an unused node is left.
+    /// Whether it has no nodes, not even unused ones.
     #[cfg(any(test, fuzzing))]
     pub(super) fn is_empty(&self) -> bool {
         self.nodes.len() == self.free.len() + 1
@@ -143,7 +141,7 @@ impl Trie {
             && self.words.ids.is_empty()
     }
 
-    /// Goes on from `node` by one word of the key.
+    /// Advances from `node` by one word of the key.
     fn step(&self, node: NodeId, word: Option<WordId>, next: &mut Vec<NodeId>, open: &mut UniqueList<NodeId>) {
         let Node { star, literals, .. } = self.nodes[node];
         let literal = word.filter(|_| literals > 0).and_then(|word| self.edges.get(&(node, word)).copied());
@@ -153,7 +151,7 @@ impl Trie {
         }
     }
 
-    /// Stands at a node behind `#`, and at those behind `#.#` and so on: `#` may eat nothing.
+    /// Enters a node after `#`, and those after `#.#` and so on, because `#` may consume no word.
     fn open(&self, mut hash: Option<NodeId>, open: &mut UniqueList<NodeId>) {
         while let Some(node) = hash
             && open.push(node)
@@ -200,13 +198,13 @@ impl Trie {
                 }
             }
         }
-        // A fresh node: the old one may own an index of targets.
+        // Replaced by a new node, because the old one may own an index of targets.
         self.nodes[child] = Node::default();
         self.free.push(child);
     }
 }
 
-/// Memory of a search, to be used again.
+/// The memory of a search, to be reused.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     current: Vec<NodeId>,
@@ -224,7 +222,7 @@ struct Words {
 #[derive(Debug)]
 struct Word {
     id: WordId,
-    /// How many edges have it.
+    /// The number of edges with this word.
     edges: usize,
 }
 
@@ -236,7 +234,7 @@ impl Words {
         self.ids.get(word).map(|word| word.id)
     }
 
-    /// The number of a word for one more edge.
+    /// The number of a word, for a new edge.
     fn take(&mut self, word: &str) -> WordId {
         if let Some(known) = self.ids.get_mut(word) {
             known.edges += 1;
@@ -248,7 +246,7 @@ impl Words {
         id
     }
 
-    /// The number of a word for the edge that is going.
+    /// The number of a word, for an edge to be removed.
     fn give_back(&mut self, word: &str) -> Option<WordId> {
         let known = self.ids.get_mut(word)?;
         let id = known.id;
@@ -283,7 +281,7 @@ mod tests {
         trie
     }
 
-    /// The patterns, by number, that match; each as often as it is found.
+    /// The numbers of the patterns that match, each as often as it is found.
     fn matches(trie: &Trie, key: &str) -> Vec<u64> {
         let mut found = Vec::new();
         trie.search(key, &mut Scratch::default(), |targets| {
@@ -296,7 +294,7 @@ mod tests {
         found
     }
 
-    /// RabbitMQ 3.10.8's own answers: a pattern, and which of the keys it matches.
+    /// RabbitMQ 3.10.8's own answers: a pattern, and the keys that it matches.
     #[test]
     fn patterns_match_the_keys_rabbitmq_says() {
         const KEYS: [&str; 11] = ["", "a", "a.b", "a.b.c", ".", "a.", ".a", "a..b", "b", "b.a.c", "A"];
@@ -366,7 +364,7 @@ mod tests {
         }
     }
 
-    /// Trying all ways to share 128 words among 128 `#` would never end.
+    /// A search that tries all ways to distribute 128 words among 128 `#` would not end.
     #[test]
     fn many_hashes_in_a_pattern_do_not_multiply_the_work() {
         let hashes = trie(&[&vec!["#"; 128].join("."), &vec!["#.w"; 64].join("."), &vec!["#.*"; 64].join(".")]);
@@ -384,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn removing_a_pattern_prunes_what_only_it_needed() {
+    fn removing_a_pattern_prunes_the_nodes_that_only_it_needed() {
         let mut trie = trie(&["a.b.c", "a.b", "a.*.c", "a.#", "", "a.b.c.d"]);
         let nodes = |trie: &Trie| trie.nodes.len() - trie.free.len();
         assert_eq!(nodes(&trie), 8);
@@ -404,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn removing_what_is_not_there_changes_nothing() {
+    fn removing_a_missing_pattern_changes_nothing() {
         let mut trie = trie(&["a.b"]);
         for pattern in ["", "a", "a.b.c", "*.b", "#", "x"] {
             trie.remove(pattern, queue(0));
@@ -415,7 +413,7 @@ mod tests {
         assert!(trie.is_empty());
     }
 
-    /// The claim of the module: the same looks at nodes with 10 as with 100 000 patterns, and more for more words.
+    /// The claim of the module: a search visits as many nodes with 10 as with 100 000 patterns, and more for more words.
     #[test]
     fn work_of_a_search_grows_with_the_words_and_not_with_the_patterns() {
         let looks = |patterns: u64| -> Vec<usize> {
@@ -433,7 +431,7 @@ mod tests {
         assert!(few[7] <= 8 * few[0], "{few:?}");
     }
 
-    /// Every shape of pattern, each with words of its own.
+    /// Patterns of every shape, each with its own words.
     fn pattern(id: u64) -> String {
         match id % 5 {
             0 => format!("service{id}.method{id}.a.b.c.d.e.f"),
@@ -444,7 +442,7 @@ mod tests {
         }
     }
 
-    /// A key that follows the first pattern of the first shape as far as it goes.
+    /// A key that follows the first pattern of the first shape to its end.
     fn key(words: usize) -> String {
         let all = ["service0", "method0", "a", "b", "c", "d", "e", "f"];
         all[..words].join(".")

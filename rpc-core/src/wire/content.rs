@@ -1,7 +1,7 @@
-//! Content headers: the body's size, and the properties as raw bytes that are looked into only where needed.
+//! Content headers: the size of the body, and the properties as raw bytes that are decoded only where needed.
 //!
-//! `class(2) weight(2) body_size(8) flags(2) properties…` (AMQP 0-9-1 §2.3.5.2). Whoever forwards a message forwards
-//! flags and properties byte for byte, so nothing a client sent is lost or reordered.
+//! `class(2) weight(2) body_size(8) flags(2) properties…` (AMQP 0-9-1 §2.3.5.2). The broker forwards flags and properties
+//! byte for byte, so that it neither loses nor reorders anything that a client sent.
 
 use amq_protocol::types::{FieldTable, parsing};
 
@@ -15,21 +15,21 @@ pub(crate) struct ContentHeader<'a> {
     pub(crate) properties: &'a [u8],
 }
 
-/// Why a header frame's payload is no content header of class basic.
+/// The reason why the payload of a header frame is no content header of class basic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ContentHeaderError {
     Truncated,
     /// The weight, which AMQP reserves, is not 0.
     Weight,
     Class(u16),
-    /// The properties are not what their flags announce, or nested too deep.
+    /// The properties do not match their flags, or their tables are nested too deep.
     Properties {
         body_size: u64,
     },
 }
 
 impl<'a> ContentHeader<'a> {
-    /// Reads a header frame's payload; its headers may have so many tables inside one another.
+    /// Reads the payload of a header frame. Tables in its headers may nest to the given depth.
     pub(crate) fn read(payload: &'a [u8], table_depth_max: usize) -> Result<Self, ContentHeaderError> {
         let (&[c0, c1, w0, w1], rest) = payload.split_first_chunk().ok_or(ContentHeaderError::Truncated)?;
         let (size, properties) = rest.split_first_chunk().ok_or(ContentHeaderError::Truncated)?;
@@ -93,7 +93,7 @@ impl Property {
     }
 }
 
-/// Looks properties up in their raw bytes.
+/// Reads properties from their raw bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PropertyReader<'a> {
     properties: &'a [u8],
@@ -144,7 +144,7 @@ impl<'a> PropertyReader<'a> {
         self.short_string(Property::AppId)
     }
 
-    /// The headers as they came, their length included.
+    /// The headers as received, with their length.
     pub(crate) fn raw_headers(self) -> Option<&'a [u8]> {
         self.find(Property::Headers)
     }
@@ -162,7 +162,7 @@ impl<'a> PropertyReader<'a> {
         self.properties.first_chunk().map_or(0, |flags| u16::from_be_bytes(*flags))
     }
 
-    /// The raw value of a property, its length octets included.
+    /// The raw value of a property, with its length octets.
     fn find(self, wanted: Property) -> Option<&'a [u8]> {
         if self.flags() & wanted.flag() == 0 {
             return None;
@@ -170,7 +170,7 @@ impl<'a> PropertyReader<'a> {
         self.values().find(|(property, _)| *property == wanted).map(|(_, value)| value)
     }
 
-    /// The properties that are there, in wire order.
+    /// The properties that are present, in wire order.
     fn values(self) -> impl Iterator<Item = (Property, &'a [u8])> {
         let mut left = self.flags() & !RESERVED_FLAGS;
         let mut rest = self.properties.get(2..).unwrap_or_default();
@@ -183,7 +183,7 @@ impl<'a> PropertyReader<'a> {
         })
     }
 
-    /// Whether the bytes are what the flags announce.
+    /// Whether the bytes match the flags.
     fn is_good(self, table_depth_max: usize) -> bool {
         let flags = self.flags();
         let mut left = flags & !RESERVED_FLAGS;
@@ -200,7 +200,7 @@ impl<'a> PropertyReader<'a> {
         rest.is_empty() && flags & 1 == 0
     }
 
-    /// Whether there is any property that a broker looks at, besides `reply_to`.
+    /// Whether a property is present that the broker reads, other than `reply_to`.
     pub(crate) fn concerns_broker(self) -> bool {
         const FLAGS: u16 = Property::Headers.flag()
             | Property::DeliveryMode.flag()
@@ -244,7 +244,7 @@ impl<'a> PropertyWriter<'a> {
         }
     }
 
-    /// Replaces the headers by a table with its length.
+    /// Replaces the headers by a table that is encoded with its length.
     pub(crate) const fn headers(mut self, table: &'a [u8]) -> Self {
         self.headers = Some(table);
         self
@@ -301,7 +301,7 @@ impl<'a> PropertyWriter<'a> {
     }
 }
 
-/// Of the sixteen flags, the two that stand for no property.
+/// The two of the sixteen flags that stand for no property.
 const RESERVED_FLAGS: u16 = 0b11;
 
 const BASIC: u16 = 60;
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_headers_say_what_is_wrong_with_them() {
+    fn malformed_headers_are_refused_with_their_reason() {
         let read = |bytes: &[u8]| ContentHeader::read(bytes, DEPTH_MAX).unwrap_err();
         assert_eq!(read(&[0, 60, 0, 0, 0]), ContentHeaderError::Truncated);
         let mut header = header_of(&[0, 0]);

@@ -1,33 +1,33 @@
-//! Bytes in, frames out. Lengths are checked before anything is buffered for them.
+//! Cuts bytes into frames. It checks a length before it reserves memory for it.
 
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::frame::{FRAME_END, FRAME_HEADER_BYTES, FRAME_OVERHEAD, FrameKind, RawFrame};
 
-/// What a peer sends first: AMQP 0-9-1.
+/// The first bytes of a peer, for AMQP 0-9-1.
 pub(crate) const PROTOCOL_HEADER: [u8; 8] = *b"AMQP\x00\x00\x09\x01";
 
-/// The headers RabbitMQ accepts besides, and which version it answers them with.
+/// The other headers that RabbitMQ accepts, and the version in its answer.
 const OLD_PROTOCOL_HEADERS: [([u8; 8], Start); 3] = [
     (*b"AMQP\x01\x01\x00\x09", Start::Version0_9),
     (*b"AMQP\x01\x01\x08\x00", Start::Version0_8),
     (*b"AMQP\x01\x01\x09\x01", Start::Version0_8),
 ];
 
-/// What the first eight bytes ask for.
+/// The version that the first eight bytes ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Start {
     Version0_9,
     Version0_8,
-    /// Answer with our header and close.
+    /// None that we have: answer with our header, and close.
     Unknown,
 }
 
-/// Takes the protocol header from the front of `buffer`, when it is there.
+/// Takes the protocol header from the front of `buffer`; `None` while it is incomplete.
 pub(crate) fn read_protocol_header(buffer: &mut BytesMut) -> Option<Start> {
     let start = &buffer[..buffer.len().min(PROTOCOL_HEADER.len())];
     let known = std::iter::once((PROTOCOL_HEADER, Start::Version0_9)).chain(OLD_PROTOCOL_HEADERS);
-    // A first wrong byte is answered at once: the peer may be waiting for ever.
+    // Answered at the first wrong byte: a peer of another protocol may wait for an answer before it sends more.
     let Some((_, version)) = known.into_iter().find(|(header, _)| header.starts_with(start)) else {
         return Some(Start::Unknown);
     };
@@ -38,7 +38,7 @@ pub(crate) fn read_protocol_header(buffer: &mut BytesMut) -> Option<Start> {
     Some(version)
 }
 
-/// Why bytes are no frame: all of them are `501 frame_error`.
+/// The reason why bytes are no frame. All of them are `501 frame_error`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum FrameError {
     UnknownKind { kind: u8, payload: Bytes },
@@ -62,8 +62,8 @@ impl Decoder {
         self.frame_max = frame_max;
     }
 
-    /// Cuts the whole frames at the front of `buffer`, at most `frames_max` of them, and makes room for the rest of the
-    /// next one. The error is that of the frame behind them, which is cut off, too.
+    /// Cuts the whole frames at the front of `buffer`, at most `frames_max` of them, and reserves memory for the rest of
+    /// the next one. The error is that of the frame after them, which is cut off, too.
     pub(crate) fn cut(&self, buffer: &mut BytesMut, frames_max: usize) -> (Batch, Option<FrameError>) {
         let mut end = 0;
         let mut error = None;
@@ -72,7 +72,7 @@ impl Decoder {
                 Next::Frame { whole } => end += whole,
                 Next::Incomplete { missing } => {
                     let batch = Batch { bytes: buffer.split_to(end).freeze() };
-                    // At most frame_max and what is forgiven: the length was checked.
+                    // At most frame_max and the tolerance: the length was checked.
                     buffer.reserve(missing);
                     return (batch, None);
                 }
@@ -84,11 +84,11 @@ impl Decoder {
         }
         let batch = Batch { bytes: buffer.split_to(end).freeze() };
         match &error {
-            // It goes as if it were one: what follows may be the answer to our complaint.
+            // Skipped like a frame: the bytes after it may be the answer to our `connection.close`.
             Some(FrameError::UnknownKind { payload, .. } | FrameError::BadEnd { payload, .. }) => {
                 buffer.advance(payload.len() + FRAME_OVERHEAD);
             }
-            // Where the next one would begin is anybody's guess.
+            // The start of the next frame is unknown.
             Some(FrameError::TooLarge { .. }) => buffer.clear(),
             None => {}
         }
@@ -99,7 +99,7 @@ impl Decoder {
         let Some((octet, _, payload_bytes)) = read_frame_header(bytes) else {
             return Next::Incomplete { missing: FRAME_OVERHEAD };
         };
-        // RabbitMQ forgives those who forget that frame_max counts the frame's own octets, too; some clients do.
+        // As RabbitMQ: some clients do not count the octets of the frame itself, although frame_max includes them.
         if payload_bytes > self.frame_max {
             let limit_bytes = self.frame_max.saturating_sub(FRAME_OVERHEAD as u32);
             return Next::Bad(FrameError::TooLarge { kind: octet, payload_bytes, limit_bytes });
@@ -127,7 +127,7 @@ enum Next {
     Bad(FrameError),
 }
 
-/// A run of whole frames, checked to be frames.
+/// Consecutive whole frames, checked to be frames.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Batch {
     bytes: Bytes,
@@ -138,7 +138,7 @@ impl Batch {
         self.bytes.is_empty()
     }
 
-    /// So many bytes at its end: what [`Frames::bytes_left`] says.
+    /// Its last `bytes`, as [`Frames::bytes_left`] counts them.
     pub(crate) fn end(&self, bytes: usize) -> Self {
         Self { bytes: self.bytes.slice(self.bytes.len().saturating_sub(bytes)..) }
     }
@@ -149,7 +149,7 @@ impl Batch {
     }
 }
 
-/// The frames of a batch; a clone looks ahead.
+/// An iterator over the frames of a batch. A clone of it looks ahead.
 #[derive(Debug, Clone)]
 pub(crate) struct Frames<'a> {
     rest: &'a [u8],
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn protocol_headers_are_told_apart() {
+    fn protocol_headers_are_distinguished() {
         let read = |bytes: &[u8]| read_protocol_header(&mut BytesMut::from(bytes));
         assert_eq!(read(b"AMQP\x00\x00\x09\x01"), Some(Start::Version0_9));
         assert_eq!(read(b"AMQP\x01\x01\x00\x09"), Some(Start::Version0_9));

@@ -1,4 +1,4 @@
-//! Frames out: one growing buffer, large bodies beside it as they came.
+//! Encodes frames into one growing buffer. Large bodies are not copied: they are written from where they were received.
 
 use std::collections::VecDeque;
 
@@ -14,7 +14,7 @@ use super::{
     reply_code::ReplyCode,
 };
 
-/// What a delivery says of its message.
+/// The envelope of a delivery.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Delivery<'a> {
     pub(crate) delivery_tag: u64,
@@ -23,7 +23,7 @@ pub(crate) struct Delivery<'a> {
     pub(crate) routing_key: &'a [u8],
 }
 
-/// A message's content: its body is what is `small`, and is copied, and then the parts.
+/// The content of a message. Its body is `small`, which is copied, followed by the parts.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Content<'a> {
     pub(crate) properties: &'a [u8],
@@ -31,7 +31,7 @@ pub(crate) struct Content<'a> {
     pub(crate) parts: &'a [Bytes],
 }
 
-/// What waits to be written to one connection.
+/// Encoded frames that wait to be written to one connection.
 #[derive(Debug, Default)]
 pub(crate) struct OutBuffer {
     segments: VecDeque<Bytes>,
@@ -40,7 +40,7 @@ pub(crate) struct OutBuffer {
 }
 
 impl OutBuffer {
-    /// How much waits.
+    /// The number of waiting bytes.
     pub(crate) const fn bytes(&self) -> usize {
         self.bytes
     }
@@ -49,7 +49,7 @@ impl OutBuffer {
         self.bytes == 0
     }
 
-    /// Takes over what waits in `other`, behind what waits here.
+    /// Moves all bytes of `other` to the end of this buffer.
     pub(crate) fn append(&mut self, other: &mut Self) {
         if self.is_empty() {
             std::mem::swap(self, other);
@@ -69,14 +69,14 @@ impl OutBuffer {
         self.bytes += std::mem::take(&mut other.bytes);
     }
 
-    /// Moves everything that waits, in order, behind what is in `segments`.
+    /// Moves all bytes, in order, to the end of `segments`.
     pub(crate) fn take_into(&mut self, segments: &mut VecDeque<Bytes>) {
         self.cut();
         self.bytes = 0;
         segments.append(&mut self.segments);
     }
 
-    /// Bytes as they are.
+    /// Appends bytes unchanged.
     pub(crate) fn raw(&mut self, bytes: &[u8]) {
         self.cut_long();
         self.tail.extend_from_slice(bytes);
@@ -87,7 +87,7 @@ impl OutBuffer {
         self.raw(&[FrameKind::Heartbeat.octet(), 0, 0, 0, 0, 0, 0, FRAME_END]);
     }
 
-    /// A method frame.
+    /// Appends a method frame.
     pub(crate) fn method(&mut self, channel: u16, class: &AMQPClass) {
         // Writing to a Vec does not fail.
         if let Ok(context) = gen_class(class)(WriteContext::from(Vec::with_capacity(64))) {
@@ -98,7 +98,7 @@ impl OutBuffer {
         }
     }
 
-    /// `basic.deliver` and its content, cut to the receiver's `frame_max`.
+    /// Appends `basic.deliver` and its content, in frames of the receiver's `frame_max`.
     pub(crate) fn deliver(
         &mut self,
         channel: u16,
@@ -120,13 +120,13 @@ impl OutBuffer {
         self.with_content(channel, payload, fill, content, frame_max);
     }
 
-    /// `basic.publish` and its content.
+    /// Appends `basic.publish` and its content.
     pub(crate) fn publish(&mut self, channel: u16, publish: Publish<'_>, content: &Content<'_>, frame_max: u32) {
         let Publish { exchange, routing_key, mandatory, immediate } = publish;
         let payload = 4 + 2 + 1 + exchange.len() + 1 + routing_key.len() + 1;
         let fill = |room: &mut Room<'_>| {
             room.array(u32::to_be_bytes(BASIC << 16 | PUBLISH));
-            // What was the access ticket.
+            // The access ticket of older versions.
             room.array([0; 2]);
             room.short_string(exchange);
             room.short_string(routing_key);
@@ -135,7 +135,7 @@ impl OutBuffer {
         self.with_content(channel, payload, fill, content, frame_max);
     }
 
-    /// `basic.get-ok` and its content.
+    /// Appends `basic.get-ok` and its content.
     pub(crate) fn get_ok(
         &mut self,
         channel: u16,
@@ -157,7 +157,7 @@ impl OutBuffer {
         self.with_content(channel, payload, fill, content, frame_max);
     }
 
-    /// `basic.return` and its content.
+    /// Appends `basic.return` and its content.
     pub(crate) fn returned(
         &mut self,
         channel: u16,
@@ -178,13 +178,12 @@ impl OutBuffer {
         self.with_content(channel, payload, fill, content, frame_max);
     }
 
-    /// `basic.ack`: to a publisher, or of a delivery.
+    /// Appends `basic.ack`, which confirms a publish or acknowledges a delivery.
     pub(crate) fn ack(&mut self, channel: u16, delivery_tag: u64, multiple: bool) {
         self.settle(channel, ACK, delivery_tag, multiple.into());
     }
 
-    /// `basic.nack`: of a delivery, which goes back to its queue, or to a publisher, to whom the `requeue` bit, set by
-    /// default, means nothing.
+    /// Appends `basic.nack` with the `requeue` bit, which requeues a delivery. For a refused publish the bit has no meaning.
     pub(crate) fn nack(&mut self, channel: u16, delivery_tag: u64, multiple: bool) {
         self.settle(channel, NACK, delivery_tag, u8::from(multiple) | 0b10);
     }
@@ -197,7 +196,8 @@ impl OutBuffer {
         room.array([bits, FRAME_END]);
     }
 
-    /// A method whose arguments `fill` writes, the content header, and the body, cut anew to the receiver's `frame_max`.
+    /// Appends a method whose arguments `fill` writes, the content header, and the body in frames of the receiver's
+    /// `frame_max`.
     #[inline]
     fn with_content(
         &mut self,
@@ -211,7 +211,7 @@ impl OutBuffer {
         let limit = (frame_max as usize).saturating_sub(FRAME_OVERHEAD).max(1);
         let parts_bytes = parts.iter().map(Bytes::len).sum::<usize>();
         let header_bytes = 12 + properties.len();
-        // Nearly every body is one small frame: everything is written at once.
+        // The common case, a body of one small frame, needs a single reservation.
         let is_one_frame = !small.is_empty() && small.len() <= limit;
         let body_bytes = if is_one_frame { small.len() + FRAME_OVERHEAD } else { 0 };
         let mut room = self.room(method_bytes + header_bytes + 2 * FRAME_OVERHEAD + body_bytes);
@@ -219,7 +219,7 @@ impl OutBuffer {
         fill(&mut room);
         room.array([FRAME_END]);
         room.array(frame_header(FrameKind::Header, channel, header_bytes));
-        // The class, and the weight, which is always 0.
+        // The class basic (60), and the weight, which is always 0.
         room.array(u32::to_be_bytes(BASIC << 16));
         room.array(u64::to_be_bytes((small.len() + parts_bytes) as u64));
         room.slice(properties);
@@ -257,7 +257,7 @@ impl OutBuffer {
         }
     }
 
-    /// Copies what is small; what is large goes out from where it was received.
+    /// Copies a small part, and shares a large one.
     fn share(&mut self, part: &Bytes, start: usize, end: usize) {
         if end - start <= COPY_MAX_BYTES {
             self.raw(&part[start..end]);
@@ -268,7 +268,7 @@ impl OutBuffer {
         }
     }
 
-    /// Room for so many bytes, to be filled from its front to its end.
+    /// Reserves `bytes` bytes, which the caller must fill completely.
     #[inline]
     fn room(&mut self, bytes: usize) -> Room<'_> {
         self.cut_long();
@@ -278,7 +278,7 @@ impl OutBuffer {
         Room(&mut self.tail[at..])
     }
 
-    /// Keeps what is grown small: the memory that one burst took would be held for ever, and copied while it grew.
+    /// Ends a segment early. One that grew with a burst would be copied as it grows, and hold its memory afterwards.
     #[inline]
     fn cut_long(&mut self) {
         if self.tail.len() >= SEGMENT_BYTES {
@@ -293,7 +293,7 @@ impl OutBuffer {
     }
 }
 
-/// Bytes to be written: asking for room once, and not at every field, halves what a delivery costs.
+/// A reserved run of bytes, written field by field. One reservation instead of one a field halves the cost of a delivery.
 struct Room<'a>(&'a mut [u8]);
 
 impl Room<'_> {
@@ -309,7 +309,7 @@ impl Room<'_> {
         self.0 = rest;
     }
 
-    /// Names come from short strings: they fit.
+    /// Names were received as short strings, so they fit.
     #[inline]
     fn short_string(&mut self, bytes: &[u8]) {
         self.array([bytes.len() as u8]);
@@ -324,7 +324,7 @@ impl Room<'_> {
     }
 }
 
-/// The seven bytes before a payload.
+/// The seven octets before a payload.
 #[inline]
 fn frame_header(kind: FrameKind, channel: u16, payload_bytes: usize) -> [u8; FRAME_HEADER_BYTES] {
     let [c0, c1] = channel.to_be_bytes();
@@ -332,10 +332,10 @@ fn frame_header(kind: FrameKind, channel: u16, payload_bytes: usize) -> [u8; FRA
     [kind.octet(), c0, c1, s0, s1, s2, s3]
 }
 
-/// Larger bodies are kept and written where they were received, smaller ones are copied.
+/// Larger bodies are shared with the buffer that they were received in; smaller ones are copied.
 pub(crate) const COPY_MAX_BYTES: usize = 4_096;
 
-/// A segment of small frames ends with the frame that makes it so long.
+/// A segment of small frames ends with the frame that makes it this long.
 const SEGMENT_BYTES: usize = 128 * 1_024;
 
 const BASIC: u32 = 60;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-/// What a frame carries.
+/// The kind of a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FrameKind {
     Method,
@@ -32,7 +32,7 @@ impl FrameKind {
     }
 }
 
-/// A frame, still lying in the batch it was read with.
+/// A frame, borrowed from its batch.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RawFrame<'a> {
     pub(crate) kind: FrameKind,
@@ -42,7 +42,7 @@ pub(crate) struct RawFrame<'a> {
 }
 
 impl RawFrame<'_> {
-    /// The payload as a share of the batch: nothing is copied, and the batch stays in memory as long as it lives.
+    /// The payload as a share of the batch, without a copy. The batch stays in memory as long as the share.
     pub(crate) fn share(&self) -> Bytes {
         self.batch.slice_ref(self.payload)
     }
@@ -52,7 +52,7 @@ impl RawFrame<'_> {
 pub(crate) const FRAME_END: u8 = 0xCE;
 /// Kind, channel and size.
 pub(super) const FRAME_HEADER_BYTES: usize = 7;
-/// What a frame adds to its payload.
+/// The octets around a payload.
 pub(crate) const FRAME_OVERHEAD: usize = FRAME_HEADER_BYTES + 1;
-/// No peer may ask for less (AMQP 0-9-1 §4.2.3).
+/// The smallest `frame_max` (AMQP 0-9-1 §4.2.3).
 pub(crate) const FRAME_MIN_SIZE: u32 = 4_096;

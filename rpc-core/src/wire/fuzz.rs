@@ -10,8 +10,8 @@ use super::{
     table::{self, DEPTH_MAX, TableWriter},
 };
 
-/// The first byte says in what pieces the rest comes in. However it is cut, the same frames are found; they are together the
-/// bytes that came; and whatever is in them can be read or is refused.
+/// The first byte is the size of the pieces in which the rest arrives. The decoder must find the same frames for every size.
+/// They must add up to the input, and every payload must be readable or refused.
 pub fn frames(data: &[u8]) {
     let Some((&step, bytes)) = data.split_first() else { return };
     let (whole, whole_error) = cut(bytes, bytes.len().max(1));
@@ -65,7 +65,7 @@ fn cut(bytes: &[u8], step: usize) -> (Vec<Frame>, Option<FrameError>) {
 fn look_into(frame: &Frame) {
     match frame.kind {
         FrameKind::Method => {
-            // What is read is written as it was, but for bits that mean nothing.
+            // Encoding a decoded method gives the same bytes, except for reserved bits.
             if let Ok(Method::Other(class)) = read_method(&frame.payload, DEPTH_MAX) {
                 let mut out = OutBuffer::default();
                 out.method(frame.channel, &class);
@@ -80,8 +80,8 @@ fn look_into(frame: &Frame) {
     }
 }
 
-/// The first byte says whether the rest is a table or properties. What is found good can be walked, written again and
-/// decoded by the library; what is not makes nobody panic.
+/// The first byte says whether the rest is a table or properties. Accepted bytes can be walked, written again and decoded
+/// by `amq-protocol`; refused bytes cause no panic.
 pub fn tables(data: &[u8]) {
     match data.split_first() {
         Some((0, bytes)) => one_table(bytes),
@@ -127,12 +127,12 @@ fn walk(value: table::Value<'_>, depth: usize) {
     }
 }
 
-/// Properties that were found good.
+/// Accepted properties.
 fn properties(bytes: &[u8]) {
     let reader = PropertyReader::new(bytes);
     let _ = (reader.delivery_mode(), reader.priority(), reader.user_id());
     let again = PropertyWriter::new(bytes).write();
-    // One flag stands for no property, and is not written.
+    // One flag stands for no property, so it is not written again.
     assert_eq!((again[0], again[1], &again[2..]), (bytes[0], bytes[1] & !2, &bytes[2..]), "properties written again");
     if let Some(headers) = reader.raw_headers() {
         one_table(headers);
@@ -143,11 +143,11 @@ fn properties(bytes: &[u8]) {
     let changed = PropertyReader::new(&changed);
     assert_eq!((changed.raw_headers(), changed.reply_to()), (Some(&headers[..]), Some(&b"there"[..])));
     assert_eq!((changed.expiration(), changed.priority()), (None, reader.priority()));
-    // Text that is no UTF-8 is passed on and not decoded.
+    // The broker forwards text that is not UTF-8, which `amq-protocol` cannot decode.
     let _ = basic::parse_properties(bytes);
 }
 
-/// Frames of every kind, whole and broken.
+/// Frames of every kind, whole and malformed.
 pub fn frame_seeds() -> Vec<Vec<u8>> {
     let frame = |kind: u8, payload: &[u8], end: u8| {
         let mut bytes = vec![kind, 0, 1];

@@ -1,4 +1,4 @@
-//! Methods: the two of the hot path by hand, all others through `amq-protocol`.
+//! Methods. The two of the hot path are read by hand, all others by `amq-protocol`.
 
 use amq_protocol::protocol::{AMQPClass, parse_class};
 
@@ -12,7 +12,7 @@ pub(crate) enum Method<'a> {
     Other(Box<AMQPClass>),
 }
 
-/// `basic.publish`, its names still in the frame.
+/// `basic.publish`, with names borrowed from the frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Publish<'a> {
     pub(crate) exchange: &'a [u8],
@@ -22,13 +22,13 @@ pub(crate) struct Publish<'a> {
 }
 
 impl<'a> Publish<'a> {
-    /// Reads a method frame's payload, when it is a publish.
+    /// Reads the payload of a method frame; `None` when it is no publish.
     pub(crate) fn read(payload: &'a [u8]) -> Option<Self> {
         if method_ids(payload) == Some((BASIC, PUBLISH)) { read_publish(payload) } else { None }
     }
 }
 
-/// `basic.deliver`, its names still in the frame.
+/// `basic.deliver`, with names borrowed from the frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Deliver<'a> {
     pub(crate) consumer_tag: &'a [u8],
@@ -39,7 +39,7 @@ pub(crate) struct Deliver<'a> {
 }
 
 impl<'a> Deliver<'a> {
-    /// Reads a method frame's payload, when it is a delivery.
+    /// Reads the payload of a method frame; `None` when it is no delivery.
     pub(crate) fn read(payload: &'a [u8]) -> Option<Self> {
         if method_ids(payload) != Some((BASIC, DELIVER)) {
             return None;
@@ -61,24 +61,24 @@ pub(crate) struct Ack {
     pub(crate) multiple: bool,
 }
 
-/// Why a payload is no method.
+/// The reason why a payload is no method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MethodError {
     /// Shorter than the ids.
     Truncated,
     /// No class or method has these ids.
     Unknown { class_id: u16, method_id: u16 },
-    /// The ids are known, the arguments are not what they say.
+    /// The ids are known, but the arguments are malformed.
     Malformed { class_id: u16, method_id: u16 },
 }
 
-/// The ids every method starts with.
+/// The class and method ids at the start of every method.
 pub(crate) fn method_ids(payload: &[u8]) -> Option<(u16, u16)> {
     let &[c0, c1, m0, m1] = payload.first_chunk()?;
     Some((u16::from_be_bytes([c0, c1]), u16::from_be_bytes([m0, m1])))
 }
 
-/// Reads a method frame's payload; its table may have so many tables inside one another.
+/// Reads the payload of a method frame. Tables in its arguments may nest to the given depth.
 pub(crate) fn read_method(payload: &[u8], table_depth_max: usize) -> Result<Method<'_>, MethodError> {
     let (class_id, method_id) = method_ids(payload).ok_or(MethodError::Truncated)?;
     let malformed = MethodError::Malformed { class_id, method_id };
@@ -86,7 +86,7 @@ pub(crate) fn read_method(payload: &[u8], table_depth_max: usize) -> Result<Meth
         (BASIC, PUBLISH) => read_publish(payload).map(Method::Publish).ok_or(malformed),
         (BASIC, ACK) => read_ack(payload).map(Method::Ack).ok_or(malformed),
         _ if !is_known(class_id, method_id) => Err(MethodError::Unknown { class_id, method_id }),
-        // Before the library looks at it: its parser recurses as deep as a table goes.
+        // Checked before `amq-protocol` reads it, because its parser recurses for each level of a table.
         ids if !is_table_good(ids, payload, table_depth_max) => Err(malformed),
         _ => match parse_class(payload) {
             Ok(([], class)) => Ok(Method::Other(Box::new(class))),
@@ -111,7 +111,7 @@ fn read_ack(payload: &[u8]) -> Option<Ack> {
 
 /// The table of a method that has one.
 fn is_table_good((class_id, method_id): (u16, u16), payload: &[u8], table_depth_max: usize) -> bool {
-    // What stands before the table: fixed bytes, short strings, fixed bytes.
+    // The arguments before the table: fixed bytes, short strings, fixed bytes.
     let (before, strings, after) = match (class_id, method_id) {
         (10, 11) => (4, 0, 0),
         (40, 10) | (BASIC, 20) => (6, 2, 1),
@@ -128,13 +128,13 @@ fn is_table_good((class_id, method_id): (u16, u16), payload: &[u8], table_depth_
     rest.get(after..).and_then(table::split_table).is_some_and(|(table, _)| table::check(table, table_depth_max))
 }
 
-/// The short string at the front, and what follows it.
+/// The short string at the front, and the rest.
 fn short_string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (&length, rest) = bytes.split_first()?;
     rest.split_at_checked(length.into())
 }
 
-/// Every method a client or a server may name (AMQP 0-9-1 and RabbitMQ's extensions).
+/// All methods of AMQP 0-9-1 and of RabbitMQ's extensions.
 fn is_known(class_id: u16, method_id: u16) -> bool {
     match class_id {
         10 => matches!(method_id, 10 | 11 | 20 | 21 | 30 | 31 | 40 | 41 | 50 | 51 | 60 | 61 | 70 | 71),
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_malformed_and_overlong_methods_are_told_apart() {
+    fn unknown_malformed_and_overlong_methods_are_distinguished() {
         let unknown = MethodError::Unknown { class_id: 99, method_id: 1 };
         assert_eq!(read(&[0, 99, 0, 1]).unwrap_err(), unknown);
         let malformed = MethodError::Malformed { class_id: 50, method_id: 10 };

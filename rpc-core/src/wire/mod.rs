@@ -1,8 +1,8 @@
 //! AMQP 0-9-1 on the wire: frames, methods, content. Pure.
 //!
-//! No sockets, no state of a connection: bytes in, frames out, and back. What is hot (`basic.publish`, `basic.ack`,
-//! deliveries, content) is read and written by hand and passed through as slices of what was received; everything
-//! else goes through `amq-protocol`.
+//! It decodes bytes and encodes frames. It has no sockets, and no state of a connection. The hot path (`basic.publish`,
+//! `basic.ack`, deliveries, content) is decoded and encoded by hand, and forwarded as slices of the received bytes.
+//! `amq-protocol` does all other methods.
 //!
 //! ```text
 //!  bytes ──Decoder──► Batch ──► RawFrame ──► Method | ContentHeader | body slice

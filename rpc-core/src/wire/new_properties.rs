@@ -1,8 +1,8 @@
-//! Properties of messages that begin here.
+//! Properties of messages that this process creates.
 
 use super::content::Property;
 
-/// Writes properties from nothing. They are to be given in the order of the methods, which is that of the wire.
+/// Encodes properties. They must be given in the order of the methods, which is the order on the wire.
 #[derive(Debug)]
 pub(crate) struct NewProperties<'a> {
     out: &'a mut Vec<u8>,
@@ -11,14 +11,14 @@ pub(crate) struct NewProperties<'a> {
     overlong_bytes: Option<usize>,
 }
 
-/// A text that does not fit a short string.
+/// A text is too long for a short string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Overlong {
     pub(crate) bytes: usize,
 }
 
 impl<'a> NewProperties<'a> {
-    /// Writes behind what is in `out`.
+    /// Appends to `out`.
     pub(crate) fn new(out: &'a mut Vec<u8>) -> Self {
         let at = out.len();
         out.extend_from_slice(&[0, 0]);
@@ -29,7 +29,7 @@ impl<'a> NewProperties<'a> {
         self.text(Property::ContentType, text)
     }
 
-    /// A table with its length.
+    /// A table that is encoded with its length.
     pub(crate) fn headers(&mut self, table: &[u8]) -> &mut Self {
         self.flags |= Property::Headers.flag();
         self.out.extend_from_slice(table);
@@ -56,7 +56,7 @@ impl<'a> NewProperties<'a> {
         self.text(Property::ReplyTo, text)
     }
 
-    /// Milliseconds, in decimal digits.
+    /// In milliseconds, written as decimal digits.
     pub(crate) fn expiration(&mut self, expiration_ms: u64) -> &mut Self {
         self.flags |= Property::Expiration.flag();
         let length_at = self.out.len();
@@ -81,7 +81,7 @@ impl<'a> NewProperties<'a> {
     /// Completes them.
     ///
     /// # Errors
-    /// What was written is not to be sent then.
+    /// [`Overlong`] when a text was too long. The bytes written so far must not be sent then.
     pub(crate) fn finish(&mut self) -> Result<(), Overlong> {
         self.out[self.at..self.at + 2].copy_from_slice(&self.flags.to_be_bytes());
         self.overlong_bytes.map_or(Ok(()), |bytes| Err(Overlong { bytes }))

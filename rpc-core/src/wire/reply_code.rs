@@ -1,6 +1,6 @@
 //! Reply codes and their names in RabbitMQ's texts (AMQP 0-9-1 §1.2).
 
-/// Why a channel or a connection is closed, or a message returned.
+/// The reason why a channel or a connection is closed, or a message is returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReplyCode {
     NoRoute,
@@ -37,7 +37,7 @@ impl ReplyCode {
         }
     }
 
-    /// What RabbitMQ puts before ` - ` in a reply_text.
+    /// The name that precedes ` - ` in a reply_text of RabbitMQ.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::NoRoute => "NO_ROUTE",

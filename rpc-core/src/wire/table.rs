@@ -1,4 +1,4 @@
-//! Field tables as raw bytes: walked, checked and put together without decoding, so that order and types stay as sent.
+//! Field tables as raw bytes. They are read, checked and built without decoding, so that order and types stay as sent.
 //!
 //! `length(4)`, then for each field `key(short string) type(1) value` (AMQP 0-9-1 §4.2.5.5, with RabbitMQ's types).
 
@@ -7,7 +7,7 @@
 pub(crate) struct Field<'a> {
     pub(crate) key: &'a [u8],
     pub(crate) value: Value<'a>,
-    /// Key, type and value as they lie there.
+    /// The bytes of key, type and value.
     pub(crate) raw: &'a [u8],
 }
 
@@ -16,7 +16,7 @@ pub(crate) struct Field<'a> {
 pub(crate) struct Value<'a> {
     /// RabbitMQ's type octet.
     pub(crate) kind: u8,
-    /// What follows it.
+    /// The bytes after the type.
     pub(crate) raw: &'a [u8],
 }
 
@@ -26,7 +26,7 @@ impl<'a> Value<'a> {
         (self.kind == b'S').then(|| &self.raw[4..])
     }
 
-    /// The values of an array, when it is one.
+    /// The values of an array; `None` for other types.
     pub(crate) fn as_array(self) -> Option<impl Iterator<Item = Value<'a>>> {
         let mut rest = (self.kind == b'A').then(|| &self.raw[4..])?;
         Some(std::iter::from_fn(move || {
@@ -36,12 +36,12 @@ impl<'a> Value<'a> {
         }))
     }
 
-    /// The fields of a table, when it is one.
+    /// The fields of a table; `None` for other types.
     pub(crate) fn as_table(self) -> Option<impl Iterator<Item = Field<'a>> + Clone> {
         (self.kind == b'F').then(|| fields(self.raw))
     }
 
-    /// An integer of any width.
+    /// An integer of any width; `None` for other types.
     pub(crate) fn as_integer(self) -> Option<i64> {
         let raw = self.raw;
         Some(match self.kind {
@@ -80,7 +80,7 @@ impl<'a> Value<'a> {
     }
 }
 
-/// The fields of a table that [`check`] found good; of any other, those before the first bad one.
+/// The fields of a table. Of a table that [`check`] refuses, the fields before the first malformed one.
 pub(crate) fn fields(table: &[u8]) -> impl Iterator<Item = Field<'_>> + Clone {
     let mut rest = table.get(4..).unwrap_or_default();
     std::iter::from_fn(move || {
@@ -95,13 +95,14 @@ pub(crate) fn find<'a>(table: &'a [u8], key: &[u8]) -> Option<Value<'a>> {
     fields(table).find(|field| field.key == key).map(|field| field.value)
 }
 
-/// Whether `table`, its length included, is one whole table, with no more than so many tables and arrays inside one
-/// another: at most [`DEPTH_MAX`], because this and whoever decodes it recurse.
+/// Whether `table`, with its length, is one whole table that is nested at most to the given depth.
+///
+/// That depth is at most [`DEPTH_MAX`], because this function and the decoders recurse.
 pub(crate) fn check(table: &[u8], depth_max: usize) -> bool {
     content(table).is_some_and(|(content, after)| after.is_empty() && check_fields(content, depth_max.min(DEPTH_MAX)))
 }
 
-/// The bytes of the table at the front of `bytes`, its length included.
+/// The bytes of the table at the front of `bytes`, with its length.
 pub(crate) fn split_table(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let length = u32::from_be_bytes(*bytes.first_chunk()?) as usize;
     bytes.split_at_checked(length.checked_add(4)?)
@@ -166,7 +167,7 @@ fn split_value(bytes: &[u8]) -> Option<(Value<'_>, &[u8])> {
     Some((Value { kind, raw }, after))
 }
 
-/// Puts a table together, in the order of the calls.
+/// Builds a table, in the order of the calls.
 #[derive(Debug)]
 pub(crate) struct TableWriter {
     bytes: Vec<u8>,
@@ -177,7 +178,7 @@ impl TableWriter {
         Self { bytes: vec![0; 4] }
     }
 
-    /// A field as it lies in another table.
+    /// A field of another table, unchanged.
     pub(crate) fn raw(&mut self, field: Field<'_>) -> &mut Self {
         self.bytes.extend_from_slice(field.raw);
         self
@@ -217,7 +218,7 @@ impl TableWriter {
         self.value(key, b'A', &[]).tail_with_length(&array)
     }
 
-    /// An array of tables, each with its length.
+    /// An array of tables, each encoded with its length.
     pub(crate) fn tables<'a>(&mut self, key: &str, tables: impl IntoIterator<Item = &'a [u8]>) -> &mut Self {
         let mut array = Vec::new();
         for table in tables {
@@ -227,14 +228,14 @@ impl TableWriter {
         self.value(key, b'A', &[]).tail_with_length(&array)
     }
 
-    /// The table with its length.
+    /// The finished table, with its length.
     pub(crate) fn finish(mut self) -> Vec<u8> {
         let length = (self.bytes.len() - 4) as u32;
         self.bytes[..4].copy_from_slice(&length.to_be_bytes());
         self.bytes
     }
 
-    /// Keys are of at most 255 bytes.
+    /// Keys have at most 255 bytes.
     fn value(&mut self, key: &str, kind: u8, raw: &[u8]) -> &mut Self {
         self.bytes.push(key.len() as u8);
         self.bytes.extend_from_slice(key.as_bytes());
@@ -254,7 +255,7 @@ fn put_with_length(bytes: &mut Vec<u8>, tail: &[u8]) {
     bytes.extend_from_slice(tail);
 }
 
-/// Tables in tables, at the most. The recursive parser of `amq-protocol` would exhaust the stack at a few thousand.
+/// The deepest nesting of tables. The recursive parser of `amq-protocol` exhausts the stack at a few thousand levels.
 pub(crate) const DEPTH_MAX: usize = 128;
 
 #[cfg(test)]
@@ -275,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_back_by_the_library() {
+    fn written_tables_are_read_back_by_the_library() {
         let mut inner = TableWriter::new();
         inner.integer("count", -3).timestamp("time", 7);
         let inner = inner.finish();

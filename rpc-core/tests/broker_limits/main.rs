@@ -1,4 +1,5 @@
-//! What the bundled broker does to clients that are slow, silent, hostile or many. Byte by byte: no library would.
+//! How the bundled broker treats clients that are slow, silent, hostile or many. The tests write bytes, because no library
+//! misbehaves like that.
 #![cfg(feature = "broker")]
 #![allow(clippy::unwrap_used)]
 
@@ -57,7 +58,7 @@ async fn a_silent_client_is_dropped_after_two_heartbeats_and_a_lively_one_is_not
     lively.write_all(&[8, 0, 0, 0, 0, 0, 0, 0xCE]).await.unwrap();
 }
 
-/// As RabbitMQ does: there are clients that give up after one interval of silence.
+/// As in RabbitMQ, because some clients give up after one interval of silence.
 #[tokio::test]
 async fn a_heartbeat_comes_twice_an_interval() {
     let broker = Broker::start().await.unwrap();
@@ -70,10 +71,10 @@ async fn a_heartbeat_comes_twice_an_interval() {
 }
 
 #[tokio::test]
-async fn a_fault_is_read_even_over_input_nobody_read() {
+async fn a_client_receives_a_close_despite_its_unread_input() {
     let broker = Broker::start().await.unwrap();
     let mut stream = open(&broker, 0).await;
-    // A frame larger than allowed, and a megabyte behind it.
+    // A frame that is too large, followed by a megabyte.
     let mut bytes = vec![3, 0, 1, 0xFF, 0xFF, 0xFF, 0xFF];
     bytes.resize(1 << 20, 0);
     stream.write_all(&bytes).await.unwrap();

@@ -1,4 +1,4 @@
-//! Connections that are too many, or come and say next to nothing.
+//! Too many connections, and connections that send next to nothing.
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ async fn connections_that_say_nothing_are_counted() {
     assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
     assert!(started.elapsed() < Duration::from_millis(700), "closed at once, not by its handshake's timeout");
 
-    // One that leaves makes room, and so do those who take too long.
+    // A connection that ends frees its place, and so does one whose handshake takes too long.
     silent.pop();
     let opened = timeout(LIMIT, async {
         loop {
@@ -46,7 +46,7 @@ async fn connections_that_say_nothing_are_counted() {
 #[tokio::test]
 async fn a_handshake_byte_by_byte_is_cut_off_all_the_same() {
     let broker = Broker::builder().handshake_timeout(Duration::from_millis(300)).start().await.unwrap();
-    // The header, and then a start-ok that is announced as four thousand bytes.
+    // The header, and the start of a start-ok of four thousand bytes.
     let head = [1, 0, 0, 0, 0, 0x0F, 0xA0];
     for sent in [PROTOCOL_HEADER.to_vec(), [PROTOCOL_HEADER, &head].concat()] {
         let mut stream = TcpStream::connect(broker.address()).await.unwrap();
@@ -54,7 +54,7 @@ async fn a_handshake_byte_by_byte_is_cut_off_all_the_same() {
         let (mut reading, mut writing) = stream.split();
         let started = Instant::now();
         let drip = async {
-            // The last byte of a header would end it: it never comes.
+            // Without its last byte a header is incomplete.
             let drop = if sent.len() > 8 { &[0_u8][..] } else { &[] };
             while writing.write_all(drop).await.is_ok() {
                 tokio::time::sleep(Duration::from_millis(50)).await;

@@ -1,4 +1,4 @@
-//! The memory high watermark, from the wire and from the framework.
+//! The memory high watermark, as a raw client and as the framework see it.
 
 use std::{pin::pin, time::Duration};
 
@@ -40,11 +40,11 @@ async fn publishers_are_not_read_above_the_watermark_and_consumers_drain() {
         }
     };
     assert_eq!(reason, b"\x0dlow on memory");
-    // Not what lies in the socket.
+    // Without the messages that are still in the socket.
     let held = ready(&mut consumer).await;
     assert!((WATERMARK / BODY - 1..WATERMARK / BODY + 8).contains(&held), "{held} messages are in the queue");
 
-    // Who cannot be told is stopped all the same, as soon as it publishes.
+    // A client that does not support connection.blocked is blocked, too, as soon as it publishes.
     quiet.write_all(&[channel_open(), publish("q", false, b"quiet"), declare_q(true)].concat()).await.unwrap();
     let unheard = timeout(Duration::from_millis(200), until(&mut quiet, DECLARE_OK)).await;
     assert!(unheard.is_err(), "a publisher is read while memory is short");
@@ -77,7 +77,7 @@ async fn the_alarm_ends_when_the_last_bytes_leave_an_outbox() {
     let mut consumer = open(&broker, 0).await;
     consumer.write_all(&[channel_open(), declare_q(false), consume_q()].concat()).await.unwrap();
     timeout(LIMIT, until(&mut consumer, [0, 60, 0, 21])).await.unwrap();
-    // More than the kernel takes: the rest waits in the outbox of a client that does not read.
+    // More than the buffers of the kernel take, so that the rest waits in the outbox.
     let body = vec![b'x'; 100_000];
     let (mut hears, mut says) = publisher.split();
     says.write_all(&channel_open()).await.unwrap();
@@ -145,7 +145,7 @@ async fn a_call_waits_while_the_broker_is_short_of_memory_and_says_so_at_its_dea
             .await
             .unwrap();
     }
-    // As in RabbitMQ it is the first publish that is stopped, and told why.
+    // As in RabbitMQ, the first publish blocks its connection.
     client.add(1, 2).timeout(Duration::from_millis(500)).await.unwrap_err();
     let blocked = states.wait_for(|state| matches!(state, ConnectionState::Blocked { .. }));
     let reason = timeout(LIMIT, blocked).await.unwrap().unwrap().clone();
@@ -153,7 +153,7 @@ async fn a_call_waits_while_the_broker_is_short_of_memory_and_says_so_at_its_dea
     let unsent = client.add(1, 2).timeout(Duration::from_millis(100)).await;
     assert!(matches!(unsent, Err(CallError::Timeout { stage: TimeoutStage::Blocked, .. })), "{unsent:?}");
 
-    // One who has not published is heard.
+    // A connection that has not published is not blocked.
     let other = lapin::Connection::connect(broker.uri(), ConnectionProperties::default()).await.unwrap();
     let channel = other.create_channel().await.unwrap();
     let purged = timeout(LIMIT, channel.queue_purge("ballast".into(), QueuePurgeOptions::default())).await.unwrap();

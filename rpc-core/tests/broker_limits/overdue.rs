@@ -1,4 +1,4 @@
-//! Deliveries that nobody acknowledges.
+//! Deliveries that are not acknowledged in time.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::{
 
 use crate::socket::{DECLARE_OK, LIMIT, channel_open, declare_q, method, open, publish, ready, until};
 
-/// A client that has got a message and does not acknowledge it.
+/// A client that has received a message and does not acknowledge it.
 async fn holder(builder: BrokerBuilder) -> (Broker, TcpStream) {
     let broker = builder.heartbeat(Duration::ZERO).start().await.unwrap();
     let mut stream = open(&broker, 0).await;
@@ -23,7 +23,7 @@ async fn holder(builder: BrokerBuilder) -> (Broker, TcpStream) {
     (broker, stream)
 }
 
-/// How `q` is: ready and unacknowledged.
+/// The ready and the unacknowledged messages of `q`.
 fn state_of(broker: &Broker) -> Option<(usize, usize)> {
     broker.queue("q").map(|queue| (queue.ready, queue.unacked))
 }
@@ -41,7 +41,7 @@ async fn a_delivery_that_is_not_acknowledged_in_half_an_hour_closes_its_channel(
     let text = "PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out. Timeout value used: 1800000 ms. \
                 This timeout value can be configured, see consumers doc guide to learn more";
     let mut expected = [&406_u16.to_be_bytes()[..], &[text.len() as u8], text.as_bytes()].concat();
-    // Over no method.
+    // The class and method ids are 0.
     expected.extend([0; 4]);
     assert_eq!(close, expected);
     stream.write_all(&method(1, &[0, 20, 0, 41])).await.unwrap();

@@ -1,4 +1,4 @@
-//! Clients that do not read what they are sent.
+//! Clients that do not read.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::socket::{
 };
 
 #[tokio::test]
-async fn a_consumer_that_does_not_read_stops_nobody_and_gets_everything_later() {
+async fn a_consumer_that_does_not_read_delays_no_other_client_and_receives_all_messages_later() {
     const MESSAGES: usize = 400;
     const BODY: usize = 100_000;
     let broker = Broker::start().await.unwrap();
@@ -22,7 +22,7 @@ async fn a_consumer_that_does_not_read_stops_nobody_and_gets_everything_later() 
     for _ in 0..MESSAGES {
         publisher.write_all(&publish("q", false, &body)).await.unwrap();
     }
-    // What was not handed to the slow socket still lies in the queue, where others can count it.
+    // The messages that are not in the outbox of the slow client are still in the queue.
     let ready = ready(&mut publisher).await;
     assert!(ready > MESSAGES / 4, "{ready} of {MESSAGES} are still in the queue");
     let mut seen = 0;
@@ -32,21 +32,21 @@ async fn a_consumer_that_does_not_read_stops_nobody_and_gets_everything_later() 
     }
 }
 
-/// Its answers fill its outbox, and then it is not read any more: what it sends piles up on its own side.
+/// The answers to the client fill its outbox. Then the broker stops reading from it, and its requests stay in its buffers.
 async fn is_not_read(bytes_of_one: &[u8], bound: usize) {
-    // Handshakes take long on a machine that is busy with other things, too.
+    // Handshakes take long on a busy machine.
     let builder = Broker::builder().outbox_max_bytes(64 << 10).handshake_timeout(Duration::from_secs(60));
     let broker = builder.start().await.unwrap();
     let mut client = open(&broker, 0).await;
     client.write_all(&[channel_open(), declare_q(false)].concat()).await.unwrap();
     let many = bytes_of_one.repeat((1 << 20) / bytes_of_one.len());
     let mut sent = 0;
-    // The kernel takes some megabytes on either side of either direction.
+    // The kernel buffers some megabytes at both ends of each direction.
     while let Ok(written) = timeout(Duration::from_millis(500), client.write(&many[sent % many.len()..])).await {
         sent += written.unwrap();
-        assert!(sent < bound, "{sent} bytes were read of a client that reads nothing");
+        assert!(sent < bound, "{sent} bytes were read from a client that reads nothing");
     }
-    // Others do not notice.
+    // Other clients are unaffected.
     let mut other = open(&broker, 0).await;
     other.write_all(&channel_open()).await.unwrap();
     assert_eq!(ready(&mut other).await, 0);
@@ -92,11 +92,11 @@ async fn a_fast_consumer_goes_on_beside_one_that_does_not_read() {
         emptied = timeout(LIMIT, publishing) => emptied.unwrap(),
         () = reading => unreachable!(),
     }
-    // The slow one has what the kernel took, and what its outbox holds.
+    // The slow one has only the messages in its outbox and in the buffers of the kernel.
     assert!(received.get() > MESSAGES / 2, "the fast one got {} of {MESSAGES}", received.get());
 }
 
-/// Until nothing is left in `q`.
+/// Waits until `q` is empty.
 async fn until_empty(stream: &mut TcpStream) {
     while ready(stream).await > 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -113,7 +113,7 @@ async fn a_publish_to_thousands_of_queues_lets_others_go_on() {
     let mut declares = channel_open();
     for queue in 0..QUEUES {
         let name = format!("{queue:04}");
-        // Both with no answer wanted.
+        // Both with nowait.
         let declare = [&[0, 50, 0, 10, 0, 0, 4][..], name.as_bytes(), &[0b1_0000, 0, 0, 0, 0]].concat();
         let bind = [&[0, 50, 0, 20, 0, 0, 4][..], name.as_bytes(), b"\x0aamq.fanout\0\x01\0\0\0\0"].concat();
         declares.extend([method(1, &declare), method(1, &bind)].concat());
@@ -141,7 +141,7 @@ async fn a_publish_to_thousands_of_queues_lets_others_go_on() {
         () = asking => unreachable!(),
     }
     let whole = started.elapsed();
-    // All of it is one batch: without a pause an answer would have waited for the whole of it.
+    // The publishes are one batch. Without a pause, an answer would wait for all of them.
     assert!(worst < whole / 4, "an answer took {worst:?} of {whole:?}");
     println!("an answer took at most {worst:?} of {whole:?}");
 }

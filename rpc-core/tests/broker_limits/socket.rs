@@ -1,4 +1,4 @@
-//! Clients made of bytes.
+//! Clients that write raw bytes.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub(crate) async fn open(broker: &Broker, heartbeat_s: u8) -> TcpStream {
     open_with(broker, heartbeat_s, &[0; 4]).await
 }
 
-/// The same, of a client that wants to hear `connection.blocked`.
+/// The same, of a client that supports `connection.blocked`.
 pub(crate) async fn open_blockable(broker: &Broker) -> TcpStream {
     let properties = b"\x00\x00\x00\x27\x0ccapabilitiesF\x00\x00\x00\x15\x12connection.blockedt\x01";
     open_with(broker, 0, properties).await
@@ -22,7 +22,7 @@ pub(crate) async fn open_blockable(broker: &Broker) -> TcpStream {
 
 async fn open_with(broker: &Broker, heartbeat_s: u8, properties: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(broker.address()).await.unwrap();
-    // Or a write that follows another one waits 40 ms for its ack.
+    // Otherwise a write that follows another one waits 40 ms for the delayed ACK.
     stream.set_nodelay(true).unwrap();
     stream.write_all(PROTOCOL_HEADER).await.unwrap();
     until(&mut stream, [0, 10, 0, 10]).await;
@@ -55,17 +55,17 @@ pub(crate) fn channel_open() -> Vec<u8> {
     method(1, &[0, 20, 0, 10, 0])
 }
 
-/// `queue.declare` of `q`, passive when it must be there already.
+/// `queue.declare` of `q`; passive if `q` must exist.
 pub(crate) fn declare_q(is_passive: bool) -> Vec<u8> {
     method(1, &[0, 50, 0, 10, 0, 0, 1, b'q', is_passive.into(), 0, 0, 0, 0])
 }
 
-/// `basic.consume` from `q` as `t`, with no_ack: no window bounds it.
+/// `basic.consume` from `q` as `t`, with no_ack, so that no prefetch limit applies.
 pub(crate) fn consume_q() -> Vec<u8> {
     method(1, &[0, 60, 0, 20, 0, 0, 1, b'q', 1, b't', 0b10, 0, 0, 0, 0])
 }
 
-/// A message for a queue, or `mandatory` for nobody.
+/// A message for a queue; `mandatory` for a queue that does not exist.
 pub(crate) fn publish(queue: &str, is_mandatory: bool, body: &[u8]) -> Vec<u8> {
     publish_to("", queue, is_mandatory, body)
 }
@@ -102,14 +102,14 @@ fn content(properties: &[u8], body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// How many messages are ready in `q`.
+/// The number of ready messages in `q`.
 pub(crate) async fn ready(stream: &mut TcpStream) -> usize {
     stream.write_all(&declare_q(true)).await.unwrap();
     let declare_ok = timeout(LIMIT, until(stream, DECLARE_OK)).await.unwrap();
     u32::from_be_bytes(declare_ok[2..6].try_into().unwrap()) as usize
 }
 
-/// The arguments of the next method with these ids; what comes before it is dropped.
+/// The arguments of the next method with these ids. Frames before it are dropped.
 pub(crate) async fn until<R: AsyncRead + Unpin>(stream: &mut R, ids: [u8; 4]) -> Vec<u8> {
     loop {
         let (kind, payload) = read_frame(stream).await;
@@ -129,7 +129,7 @@ pub(crate) async fn read_frame<R: AsyncRead + Unpin>(stream: &mut R) -> (u8, Vec
     (header[0], rest)
 }
 
-/// What comes until the broker closes the socket.
+/// All bytes until the broker closes the socket.
 pub(crate) async fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
     let mut received = Vec::new();
     timeout(LIMIT, stream.read_to_end(&mut received)).await.unwrap().unwrap();
@@ -137,6 +137,6 @@ pub(crate) async fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
 }
 
 pub(crate) const PROTOCOL_HEADER: &[u8] = b"AMQP\x00\x00\x09\x01";
-/// Nothing here takes this long.
+/// Longer than any of these tests takes.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 pub(crate) const DECLARE_OK: [u8; 4] = [0, 50, 0, 11];

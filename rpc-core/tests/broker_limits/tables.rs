@@ -1,11 +1,11 @@
-//! Tables inside tables.
+//! Nested tables.
 
 use rpc_core::broker::Broker;
 use tokio::{io::AsyncWriteExt, time::timeout};
 
 use crate::socket::{DECLARE_OK, LIMIT, channel_open, frame, method, open, publish_with, ready, until};
 
-/// A table with so many others inside it, one in another.
+/// A table that is nested to this depth.
 fn nested(depth: usize) -> Vec<u8> {
     let mut table = vec![0; 4];
     for _ in 0..depth {
@@ -39,7 +39,7 @@ fn declare(arguments: &[u8]) -> Vec<u8> {
     method(1, &declare)
 }
 
-/// What a client is told that sends this on channel 1, when its connection is closed over it.
+/// The close that a client receives when these bytes on channel 1 end its connection.
 async fn answer(broker: &Broker, bytes: &[u8]) -> String {
     let mut stream = open(broker, 0).await;
     stream.write_all(&[&channel_open(), bytes].concat()).await.unwrap();
