@@ -88,6 +88,7 @@
 //!
 //! | feature | default | adds |
 //! |---|---|---|
+//! | `framework` | yes | clients and worker pools; other features turn it on where they need it |
 //! | `macros` | yes | [`#[service]`](macro@service) |
 //! | `lapin` | yes | the transport that uses the crate lapin, [`Transport::Lapin`] |
 //! | `json` | | the JSON codec, `#[service(codec = "json")]` |
@@ -99,29 +100,50 @@
 
 #[cfg(feature = "broker")]
 pub mod broker;
+#[cfg(feature = "framework")]
 mod budget;
+#[cfg(feature = "framework")]
 mod call_error;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
+#[cfg(feature = "framework")]
 mod client;
+#[cfg(feature = "framework")]
 mod codec;
+#[cfg(feature = "framework")]
 mod connection;
+#[cfg(feature = "framework")]
 mod context;
+#[cfg(feature = "framework")]
 mod envelope;
+#[cfg(feature = "framework")]
 mod error;
+#[cfg(feature = "framework")]
 pub mod guide;
+#[cfg(feature = "framework")]
 mod method;
 #[cfg(feature = "broker")]
 mod routing;
+#[cfg(feature = "framework")]
 mod service;
+#[cfg(any(feature = "framework", feature = "cli"))]
 mod signal;
+#[cfg(any(feature = "framework", feature = "broker"))]
+#[cfg_attr(not(feature = "framework"), allow(dead_code, reason = "the framework's half of it"))]
 mod task;
+#[cfg(feature = "framework")]
 mod topology;
-#[cfg_attr(not(feature = "broker"), allow(dead_code, unused_imports, reason = "the broker's half of it"))]
+#[cfg(any(feature = "framework", feature = "broker"))]
+#[cfg_attr(
+    not(all(feature = "framework", feature = "broker")),
+    allow(dead_code, unused_imports, reason = "the other one's half of it")
+)]
 mod wire;
+#[cfg(feature = "framework")]
 mod worker;
 
+#[cfg(feature = "framework")]
 #[doc(hidden)]
 #[path = "private.rs"]
 pub mod __private;
@@ -132,14 +154,21 @@ pub mod __private;
 pub mod __fuzz;
 
 // The public interface is:
+#[cfg(feature = "framework")]
 pub use budget::spawn;
+#[cfg(feature = "framework")]
 pub use call_error::{CallError, OtherError, TimeoutStage};
+#[cfg(feature = "framework")]
 pub use client::{Call, CallFuture, Client, ClientOptions, WhenFull};
+#[cfg(feature = "framework")]
 pub use codec::{Codec, CodecError};
-#[cfg(feature = "tls")]
+#[cfg(all(feature = "framework", feature = "tls"))]
 pub use connection::ClientTlsOptions;
+#[cfg(feature = "framework")]
 pub use connection::{Connection, ConnectionOptions, ConnectionState, ConnectionStates, HeaderValue, Transport};
+#[cfg(feature = "framework")]
 pub use context::{Context, TestContext};
+#[cfg(feature = "framework")]
 pub use error::Error;
 /// Makes the methods of a trait callable from another process.
 ///
@@ -193,6 +222,7 @@ pub use error::Error;
 /// # In detail
 #[cfg(feature = "macros")]
 pub use rpc_macros::service;
+#[cfg(feature = "framework")]
 pub use worker::{
     AckPolicy, DedupeOptions, Dispatch, PoolHandle, PoolMonitor, PoolState, PoolStats, QueueKind, RedeliveryPolicy,
     ShutdownError, ShutdownReport, WorkerPool,
