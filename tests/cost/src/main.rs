@@ -18,7 +18,7 @@ use std::{path::PathBuf, process::Command};
 
 use callgrind::Counts;
 use processes::Process;
-use table::{Row, Table};
+use table::{Figures, Row, Table};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 type Result<T, E = Error> = std::result::Result<T, E>;
@@ -26,6 +26,8 @@ type Result<T, E = Error> = std::result::Result<T, E>;
 /// N: a multiple of the calls in flight, so that no train of calls is shorter than another.
 const CALLS: u64 = 50 * load::IN_FLIGHT;
 const ROUNDS: usize = 3;
+/// Times that the rounds of a red row are made.
+const ATTEMPTS: usize = 3;
 const ROLES: [&str; 3] = ["client", "worker", "broker"];
 
 fn main() -> Result<()> {
@@ -35,9 +37,12 @@ fn main() -> Result<()> {
         ["broker"] => load::broker(),
         ["worker", uri] => load::worker(uri),
         ["client", uri, calls] => load::client(uri, calls.parse()?),
-        ["measure"] => measure_all().map(|rows| print!("{}", Table { toolchain: toolchain()?, rows }.render())),
-        ["check"] => check(),
-        _ => Err("usage: rpc-cost measure | check".into()),
+        ["measure"] => {
+            print!("{}", Table { toolchain: toolchain()?, rows: measure_all()? }.render());
+            Ok(())
+        }
+        [] => check(),
+        _ => Err("usage: cargo cost [measure]".into()),
     }
 }
 
@@ -46,37 +51,51 @@ fn check() -> Result<()> {
     let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("table.md");
     let table = Table::parse(&std::fs::read_to_string(&file)?)?;
     let toolchain = toolchain()?;
-    let rows = measure_all()?;
+    let decides = toolchain == table.toolchain;
     println!("| end | instructions | of the table | allocations | of the table | verdict |\n|---|---|---|---|---|---|");
-    let verdicts = rows.iter().map(|row| table.judge(row)).collect::<Result<Vec<_>, _>>()?;
-    for verdict in &verdicts {
+    let mut is_red = false;
+    for role in ROLES {
+        // On a busy machine fewer frames arrive at once, and each costs more: a red row is measured again.
+        let mut row = least_of_rounds(role)?;
+        for _ in 1..ATTEMPTS {
+            if !decides || !table.judge(&row)?.is_red {
+                break;
+            }
+            row = row.least_of(least_of_rounds(role)?);
+        }
+        let verdict = table.judge(&row)?;
         println!("{verdict}");
+        is_red |= verdict.is_red;
     }
-    if toolchain != table.toolchain {
+    if !decides {
         println!("\nnothing decided: the table is of {}, this is {toolchain}", table.toolchain);
-        return Ok(());
-    }
-    if verdicts.iter().any(|verdict| verdict.is_red) {
-        return Err("a call costs more than tests/cost/table.md allows: make it cheaper, or raise the row there and say why".into());
+    } else if is_red {
+        return Err(
+            "a call costs more than tests/cost/table.md allows: make it cheaper, or raise the row there and say why"
+                .into(),
+        );
     }
     Ok(())
 }
 
 fn measure_all() -> Result<Vec<Row>> {
-    ROLES.iter().map(|role| Ok(Row::new(role, least_of_rounds(role)?))).collect()
+    ROLES.into_iter().map(least_of_rounds).collect()
 }
 
-fn least_of_rounds(role: &str) -> Result<Counts> {
-    let mut least = Counts { instructions: f64::INFINITY, allocations: f64::INFINITY };
+fn least_of_rounds(role: &str) -> Result<Row> {
+    let mut least: Option<Row> = None;
     for _ in 0..ROUNDS {
         let fewer = run(role, CALLS)?;
         let more = run(role, 3 * CALLS)?;
-        let each = Counts::per_call(fewer, more, 2 * CALLS);
-        eprintln!("{role}: {:.0} instructions, {:.2} allocations a call", each.instructions, each.allocations);
-        least.instructions = least.instructions.min(each.instructions);
-        least.allocations = least.allocations.min(each.allocations);
+        let Counts { instructions, allocations } = Counts::per_call(fewer, more, 2 * CALLS);
+        eprintln!("{role}: {instructions:.0} instructions, {allocations:.2} allocations a call");
+        let row = Row::new(role, Figures { instructions, allocations });
+        least = Some(match least {
+            Some(least) => least.least_of(row),
+            None => row,
+        });
     }
-    Ok(least)
+    least.ok_or_else(|| "no rounds".into())
 }
 
 /// Makes so many calls while one role runs under callgrind.
@@ -104,6 +123,7 @@ fn toolchain() -> Result<String> {
         let output = Command::new(program).arg(argument).output().map_err(|error| format!("{program}: {error}"))?;
         Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned())
     };
-    let words = [first_line("rustc", "--version")?, first_line("ldd", "--version")?, first_line("valgrind", "--version")?];
+    let words =
+        [first_line("rustc", "--version")?, first_line("ldd", "--version")?, first_line("valgrind", "--version")?];
     Ok(format!("{}, {}", words.join(", "), std::env::consts::ARCH))
 }
