@@ -94,20 +94,28 @@ impl Core {
 
     /// Handles one frame of a connection.
     fn frame(&mut self, id: ConnectionId, frame: &RawFrame<'_>, now: Now) -> Flow {
+        let number = frame.channel;
+        if let Some(mut context) = self.context(id, number, now) {
+            if let Err(fault) = frame_of_open_channel(&mut context, frame) {
+                self.fail(id, number, &fault, now);
+            }
+            return Flow::Continue;
+        }
         let Some(session) = self.sessions.get_mut(id) else {
             return Flow::Close;
         };
-        let is_of_channel = frame.channel != 0;
-        let failed = match session.stage {
-            stage @ (Stage::Closing | Stage::Closed) => return self.closing_frame(id, stage, frame),
-            Stage::Open if is_of_channel => self.channel_frame(id, frame, now).map_err(|fault| (frame.channel, fault)),
+        let stage = session.stage;
+        match stage {
+            Stage::Closing | Stage::Closed => return self.closing_frame(id, stage, frame),
+            Stage::Open if number != 0 => match frame_of_other_channel(session, &self.globals, frame) {
+                Ok(None) => {}
+                Ok(Some(answer)) => self.sessions.send(id, number, &AMQPClass::Channel(answer)),
+                Err(fault) => self.fail(id, number, &fault, now),
+            },
             _ => match connection_frame(session, &self.globals.rules, &self.vhosts, frame) {
                 Ok(step) => return self.step(id, step, now),
-                Err(fault) => Err((0, fault.hardened())),
+                Err(fault) => self.fail(id, 0, &fault.hardened(), now),
             },
-        };
-        if let Err((number, fault)) = failed {
-            self.fail(id, number, &fault, now);
         }
         Flow::Continue
     }
@@ -169,28 +177,6 @@ impl Core {
         Flow::Continue
     }
 
-    fn channel_frame(&mut self, id: ConnectionId, frame: &RawFrame<'_>, now: Now) -> Result<(), Fault> {
-        if frame.kind == FrameKind::Heartbeat {
-            return Err(Fault::unexpected_kind(frame.kind.octet(), frame.payload));
-        }
-        if let Some(mut context) = self.context(id, frame.channel, now) {
-            return match frame.kind {
-                FrameKind::Header => content::header(&mut context, frame),
-                FrameKind::Body => content::body(&mut context, frame),
-                FrameKind::Method | FrameKind::Heartbeat => channel_method(&mut context, frame),
-            };
-        }
-        let Some(session) = self.sessions.get_mut(id) else { return Ok(()) };
-        let answer = match session.channels.get(frame.channel) {
-            None => Some(open_channel(session, &self.globals, frame)?),
-            Some(_) => channel::frame_of_closing(session, frame)?,
-        };
-        if let Some(answer) = answer {
-            self.sessions.send(id, frame.channel, &AMQPClass::Channel(answer));
-        }
-        Ok(())
-    }
-
     /// The context of a frame; `None` unless its connection and its channel are open.
     #[inline]
     fn context(&mut self, id: ConnectionId, number: u16, now: Now) -> Option<Context<'_>> {
@@ -222,6 +208,30 @@ fn connection_frame(
         _ => connection::unexpected_method(session),
     }
     .map_err(|fault| fault.at_unless_set(ids))
+}
+
+fn frame_of_open_channel(context: &mut Context<'_>, frame: &RawFrame<'_>) -> Result<(), Fault> {
+    match frame.kind {
+        FrameKind::Method => channel_method(context, frame),
+        FrameKind::Header => content::header(context, frame),
+        FrameKind::Body => content::body(context, frame),
+        FrameKind::Heartbeat => Err(Fault::unexpected_kind(frame.kind.octet(), frame.payload)),
+    }
+}
+
+/// A frame of a channel that is closed, or waits for `channel.close-ok`. Returns the answer.
+fn frame_of_other_channel(
+    session: &mut Session,
+    globals: &Globals,
+    frame: &RawFrame<'_>,
+) -> Result<Option<AMQPMethod>, Fault> {
+    if frame.kind == FrameKind::Heartbeat {
+        return Err(Fault::unexpected_kind(frame.kind.octet(), frame.payload));
+    }
+    match session.channels.get(frame.channel) {
+        None => open_channel(session, globals, frame).map(Some),
+        Some(_) => channel::frame_of_closing(session, frame),
+    }
 }
 
 fn channel_method(context: &mut Context<'_>, frame: &RawFrame<'_>) -> Result<(), Fault> {
@@ -259,7 +269,7 @@ fn call_method(context: &mut Context<'_>, frame: &RawFrame<'_>) -> Result<(), Fa
     }
 }
 
-/// A frame on a channel that is not open: only `channel.open` is valid.
+/// A frame of a closed channel: only `channel.open` is valid.
 fn open_channel(session: &mut Session, globals: &Globals, frame: &RawFrame<'_>) -> Result<AMQPMethod, Fault> {
     if frame.kind != FrameKind::Method {
         return Err(Fault::expected_method());

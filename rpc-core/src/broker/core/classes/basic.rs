@@ -5,23 +5,21 @@ use amq_protocol::protocol::{
     basic::{AMQPMethod, Get, GetEmpty, Qos, QosOk, RecoverOk},
 };
 
-use crate::{
-    broker::core::{
-        classes::{
-            consume::{cancel, consume},
-            settle::{recover, settle},
-        },
-        context::Context,
-        fault::Fault,
-        session::{
-            access::{Resource, Right},
-            channel::Settle,
-            output::{Extra, Got},
-            unacked::Delivered,
-        },
-        vhost::message::Entry,
+use crate::broker::core::{
+    classes::{
+        consume::{cancel, consume},
+        settle::{recover, settle},
     },
-    routing::QueueId,
+    context::Context,
+    fault::Fault,
+    interface::Now,
+    session::{
+        access::{Resource, Right},
+        channel::{Channel, Settle},
+        output::{Extra, Got},
+        unacked::Delivered,
+    },
+    vhost::{live_queue::LiveQueue, message::Entry, queue::Queue},
 };
 
 /// Handles a method of this class; `payload` is its frame's.
@@ -74,59 +72,56 @@ fn qos(context: &mut Context<'_>, qos: &Qos, payload: &[u8]) -> Result<(), Fault
 fn get(context: &mut Context<'_>, get: &Get) -> Result<(), Fault> {
     let name = context.queue_name(get.queue.as_str())?;
     context.authorize(Right::Read, Resource::Queue(&name))?;
-    let vhost = &*context.vhost;
-    let key = vhost.accessible(&name, context.id)?;
-    if let Some(queue) = vhost.queues.get(&key) {
-        if queue.stream.is_some() {
-            return Err(Fault::no_stream_method("basic.get", &name, &vhost.name));
-        }
-        if queue.arguments.is_quorum && queue.arguments.single_active_consumer {
-            return Err(Fault::no_get_beside_single_active(&name, &vhost.name));
-        }
-    }
-    match take_ready(context, key) {
-        Some(entry) => {
-            send_got(context, key, entry, get.no_ack);
-            note_taken(context, key);
+    let (connection, now) = (context.id, context.now);
+    let (vhost, channel) = context.vhost_and_channel();
+    let mut live = vhost.accessible(&name, connection)?;
+    check_get(live.queue, live.vhost)?;
+    let got = take_ready(&mut live, now).map(|entry| tagged(&mut live, channel, entry, get.no_ack));
+    live.set_timer();
+    match got {
+        Some(got) => {
+            context.sessions.send_got(connection, context.number, &got);
+            context.vhost.route_dead(now, context.sessions);
         }
         None => {
-            note_taken(context, key);
+            context.vhost.route_dead(now, context.sessions);
             context.send(&AMQPClass::Basic(AMQPMethod::GetEmpty(GetEmpty {})));
         }
     }
     Ok(())
 }
 
+/// Refuses to get from a queue of a type that does not support it.
+fn check_get(queue: &Queue, vhost: &str) -> Result<(), Fault> {
+    if queue.stream.is_some() {
+        return Err(Fault::no_stream_method("basic.get", &queue.name, vhost));
+    }
+    if queue.arguments.is_quorum && queue.arguments.single_active_consumer {
+        return Err(Fault::no_get_beside_single_active(&queue.name, vhost));
+    }
+    Ok(())
+}
+
 /// Takes the next message out of a queue, and drops expired ones around it.
-fn take_ready(context: &mut Context<'_>, key: QueueId) -> Option<Entry> {
-    let Context { now, vhost, .. } = context;
-    vhost.drop_expired(key, *now);
-    let queue = vhost.queues.get_mut(&key)?;
-    queue.last_used = now.instant;
-    let entry = queue.pop()?;
+fn take_ready(live: &mut LiveQueue<'_>, now: Now) -> Option<Entry> {
+    live.drop_expired(now);
+    live.queue.last_used = now.instant;
+    let entry = live.queue.pop()?;
     // The next message may have expired, and must not be counted in `basic.get-ok`.
-    vhost.drop_expired(key, *now);
+    live.drop_expired(now);
     Some(entry)
 }
 
-fn send_got(context: &mut Context<'_>, key: QueueId, entry: Entry, no_ack: bool) {
-    let (vhost, channel) = context.vhost_and_channel();
-    let Some(queue) = vhost.queues.get_mut(&key) else { return };
+/// Gives a message its delivery tag. Without `no_ack` the channel holds it until it is settled.
+fn tagged(live: &mut LiveQueue<'_>, channel: &mut Channel, entry: Entry, no_ack: bool) -> Got {
     let kept = entry.clone();
     let delivery_tag = if no_ack {
         channel.tag_settled()
     } else {
-        queue.unacked += 1;
-        channel.tag_unacked(Delivered { queue: key, entry, slot: None, delivery_tag: 0 })
+        live.queue.unacked += 1;
+        channel.tag_unacked(Delivered { queue: live.key, entry, slot: None, delivery_tag: 0 })
     };
-    let message_count = u32::try_from(queue.ready_count()).unwrap_or(u32::MAX);
-    let extra = if queue.arguments.is_quorum { Extra::DeliveryCount } else { Extra::Nothing };
-    let got = Got { entry: &kept, delivery_tag, message_count, extra };
-    context.sessions.send_got(context.id, context.number, &got);
-}
-
-/// Resets the timer of a queue that messages were taken out of, and routes the expired ones.
-fn note_taken(context: &mut Context<'_>, key: QueueId) {
-    context.vhost.set_timer(key);
-    context.vhost.route_dead(context.now, context.sessions);
+    let message_count = u32::try_from(live.queue.ready_count()).unwrap_or(u32::MAX);
+    let extra = if live.queue.arguments.is_quorum { Extra::DeliveryCount } else { Extra::Nothing };
+    Got { entry: kept, delivery_tag, message_count, extra }
 }

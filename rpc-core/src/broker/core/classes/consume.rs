@@ -18,6 +18,7 @@ use crate::broker::core::{
     },
     vhost::{
         field_values::{integer_of, type_name},
+        live_queue::LiveQueue,
         queue::{Consumer, Queue},
         stream::{Start, Stream},
     },
@@ -38,12 +39,9 @@ pub(crate) fn consume(context: &mut Context<'_>, consume: &Consume) -> Result<()
     check_channel(context, &tag)?;
     context.authorize(Right::Read, Resource::Queue(&name))?;
     let ((connection, number), now) = (context.place(), context.now);
-    let key = context.vhost.accessible(&name, connection)?;
     let (vhost, channel) = context.vhost_and_channel();
-    let Some(queue) = vhost.queues.get_mut(&key) else {
-        return Err(Fault::no_queue(&name, &vhost.name));
-    };
-    let Terms { priority, exclusive, offset } = check_queue(queue, channel, consume, &vhost.name, now)?;
+    let LiveQueue { key, queue, vhost, .. } = vhost.accessible(&name, connection)?;
+    let Terms { priority, exclusive, offset } = check_queue(queue, channel, consume, vhost, now)?;
     let tag_bytes = Bytes::copy_from_slice(tag.as_bytes());
     let prefetch_count = channel.prefetch_count;
     let slot = channel.add_consumer(ChannelConsumer::new(tag_bytes.clone(), key, consume.no_ack, prefetch_count));

@@ -86,10 +86,8 @@ pub(crate) fn body(context: &mut Context<'_>, frame: &RawFrame<'_>) -> Result<()
 
 fn publish_if_whole(context: &mut Context<'_>) -> Result<(), Fault> {
     let channel = context.channel_mut();
-    if !channel.assembly.is_whole() {
-        return Ok(());
-    }
-    let Some(Incoming { mandatory, immediate, .. }) = channel.incoming.take() else { return Ok(()) };
+    let whole = channel.incoming.take_if(|_| channel.assembly.is_whole());
+    let Some(Incoming { mandatory, immediate, .. }) = whole else { return Ok(()) };
     let assembly = std::mem::take(&mut channel.assembly);
     let (exchange, routing_key) = (assembly.exchange(), assembly.routing_key());
     let message = Publish { exchange, routing_key, mandatory, immediate };

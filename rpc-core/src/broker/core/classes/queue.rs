@@ -12,7 +12,7 @@ use crate::{
         fault::Fault,
         names::drop_line_breaks,
         session::access::{Resource, Right},
-        vhost::queue::Queue,
+        vhost::{live_queue::LiveQueue, queue::Queue},
     },
     routing::Destination,
 };
@@ -82,7 +82,7 @@ fn bind(context: &mut Context<'_>, bind: &Bind) -> Result<(), Fault> {
     if vhost.router.exchange(exchange).is_none() {
         return Err(Fault::no_exchange(exchange, &vhost.name));
     }
-    let key = vhost.accessible(&name, context.id)?;
+    let key = vhost.accessible(&name, context.id)?.key;
     vhost
         .router
         .bind(exchange, Destination::Queue(key), routing_key, &bind.arguments)
@@ -99,7 +99,7 @@ fn unbind(context: &mut Context<'_>, unbind: &Unbind) -> Result<(), Fault> {
         return Ok(());
     };
     // RabbitMQ looks for the binding first: removing a missing one succeeds even on a locked queue.
-    if let Err(locked) = vhost.accessible(&name, context.id) {
+    if let Some(locked) = vhost.accessible(&name, context.id).err() {
         let is_bound = vhost
             .router
             .bindings()
@@ -116,11 +116,9 @@ fn unbind(context: &mut Context<'_>, unbind: &Unbind) -> Result<(), Fault> {
 fn purge(context: &mut Context<'_>, purge: &Purge) -> Result<u32, Fault> {
     let name = context.queue_name(purge.queue.as_str())?;
     context.authorize(Right::Read, Resource::Queue(&name))?;
-    let vhost = &mut *context.vhost;
-    let key = vhost.accessible(&name, context.id)?;
-    let Some(queue) = vhost.queues.get_mut(&key) else { return Ok(0) };
+    let LiveQueue { queue, vhost, .. } = context.vhost.accessible(&name, context.id)?;
     if queue.stream.is_some() {
-        return Err(Fault::no_stream_method("queue.purge", &name, &vhost.name));
+        return Err(Fault::no_stream_method("queue.purge", &name, vhost));
     }
     let (purged, entries) = queue.purge();
     context.sessions.garbage.extend(entries);
@@ -130,21 +128,20 @@ fn purge(context: &mut Context<'_>, purge: &Purge) -> Result<u32, Fault> {
 fn delete(context: &mut Context<'_>, delete: &Delete) -> Result<(), Fault> {
     let name = context.queue_name(delete.queue.as_str())?;
     context.authorize(Right::Configure, Resource::Queue(&name))?;
-    let vhost = &*context.vhost;
-    let key = match vhost.names.contains_key(name.as_bytes()) {
-        true => Some(vhost.accessible(&name, context.id)?),
+    let found = match context.vhost.names.contains_key(name.as_bytes()) {
+        true => {
+            let LiveQueue { key, queue, vhost, .. } = context.vhost.accessible(&name, context.id)?;
+            check_delete(queue, delete, vhost)?;
+            Some((key, queue.ready_count()))
+        }
         false => None,
     };
-    let queue = key.and_then(|key| vhost.queues.get(&key));
-    if let Some(queue) = queue {
-        check_delete(queue, delete, &vhost.name)?;
-    }
     // The client waits for the answer, and may not expect a `basic.cancel` for its consumers before it.
     if !delete.nowait {
-        let message_count = count(queue.map_or(0, Queue::ready_count));
+        let message_count = count(found.map_or(0, |(_, ready_count)| ready_count));
         context.send(&AMQPClass::Queue(AMQPMethod::DeleteOk(DeleteOk { message_count })));
     }
-    if let Some(key) = key {
+    if let Some((key, _)) = found {
         context.vhost.delete_queue(key, context.sessions);
     }
     Ok(())

@@ -7,24 +7,22 @@ use amq_protocol::{
     types::AMQPValue,
 };
 
-use crate::{
-    broker::core::{
-        context::Context,
-        fault::Fault,
-        interface::{ConnectionId, Now},
-        names::{short, text_of},
-        session::{
-            access::{Resource, Right},
-            reply_address::{DIRECT_REPLY_TO, ReplyAddress, reply_token_of},
-            sessions::Sessions,
-        },
-        vhost::{
-            Vhost,
-            arguments::{self, QueueArguments},
-            queue::Queue,
-        },
+use crate::broker::core::{
+    context::Context,
+    fault::Fault,
+    interface::{ConnectionId, Now},
+    names::{short, text_of},
+    session::{
+        access::{Resource, Right},
+        reply_address::{DIRECT_REPLY_TO, ReplyAddress, reply_token_of},
+        sessions::Sessions,
     },
-    routing::QueueId,
+    vhost::{
+        Vhost,
+        arguments::{self, QueueArguments},
+        live_queue::LiveQueue,
+        queue::Queue,
+    },
 };
 
 /// Handles `queue.declare`: a queue is found or created.
@@ -39,30 +37,30 @@ pub(crate) fn declare(context: &mut Context<'_>, declare: &Declare) -> Result<De
     if !declare.passive {
         context.authorize(Right::Configure, Resource::Queue(&name))?;
     }
-    let key = match context.vhost.names.get(name.as_bytes()).copied() {
-        Some(key) => {
-            check_existing(context.vhost, key, context.id, declare)?;
-            key
+    let ok = match context.vhost.find(&name) {
+        Some(LiveQueue { queue, vhost, .. }) => {
+            check_existing(queue, vhost, context.id, declare)?;
+            queue.last_used = context.now.instant;
+            declare_ok(queue)
         }
         None if declare.passive => return Err(Fault::no_queue(&name, &context.vhost.name)),
         None => create(context, &name, declare)?,
     };
-    let Some(queue) = context.vhost.queues.get_mut(&key) else {
-        return Err(Fault::no_queue(&name, &context.vhost.name));
-    };
-    queue.last_used = context.now.instant;
+    context.channel_mut().last_queue = Some(name);
+    Ok(ok)
+}
+
+fn declare_ok(queue: &Queue) -> DeclareOk {
     let (message_count, consumer_count) = match &queue.stream {
         None => (queue.ready_count() as u64, queue.consumers().len()),
         // RabbitMQ does not count the consumers of a stream.
         Some(stream) => (stream.len(), 0),
     };
-    let ok = DeclareOk {
-        queue: short(&name),
+    DeclareOk {
+        queue: short(&queue.name),
         message_count: u32::try_from(message_count).unwrap_or(u32::MAX),
         consumer_count: u32::try_from(consumer_count).unwrap_or(u32::MAX),
-    };
-    context.channel_mut().last_queue = Some(name);
-    Ok(ok)
+    }
 }
 
 /// The number of consumers of a name of direct replies: always one for the common name, as in RabbitMQ, and one for an
@@ -91,10 +89,9 @@ fn name(context: &mut Context<'_>, declare: &Declare) -> Result<String, Fault> {
 }
 
 /// Refuses a declaration that differs from the queue it names.
-fn check_existing(vhost: &Vhost, key: QueueId, id: ConnectionId, declare: &Declare) -> Result<(), Fault> {
-    let Some(queue) = vhost.queues.get(&key) else { return Ok(()) };
-    let (name, vhost) = (&*queue.name, &*vhost.name);
-    if queue.exclusive_to.is_some_and(|owner| owner != id) {
+fn check_existing(queue: &Queue, vhost: &str, id: ConnectionId, declare: &Declare) -> Result<(), Fault> {
+    let name = &*queue.name;
+    if queue.is_locked_for(id) {
         return Err(Fault::locked(name, vhost));
     }
     if declare.passive {
@@ -118,7 +115,7 @@ fn check_existing(vhost: &Vhost, key: QueueId, id: ConnectionId, declare: &Decla
 }
 
 /// Creates a queue within memory, limits and rights.
-fn create(context: &mut Context<'_>, name: &str, declare: &Declare) -> Result<QueueId, Fault> {
+fn create(context: &mut Context<'_>, name: &str, declare: &Declare) -> Result<DeclareOk, Fault> {
     context.globals.memory.refuse_if_exhausted(&format_args!("declare queue '{name}'"))?;
     let queues_max = context.vhost.limits.queues_max;
     if context.vhost.queues.len() >= queues_max {
@@ -129,11 +126,12 @@ fn create(context: &mut Context<'_>, name: &str, declare: &Declare) -> Result<Qu
         context.authorize(Right::Write, Resource::Exchange(&text_of(exchange.as_bytes())))?;
     }
     let queue = new_queue(name, context.id, declare, context.vhost, context.now)?;
+    let ok = declare_ok(&queue);
     let key = context.vhost.add_queue(queue);
     if declare.exclusive {
         context.session_mut().exclusive_queues.insert(key);
     }
-    Ok(key)
+    Ok(ok)
 }
 
 fn new_queue(name: &str, id: ConnectionId, declare: &Declare, vhost: &Vhost, now: Now) -> Result<Queue, Fault> {

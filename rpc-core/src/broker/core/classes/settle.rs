@@ -107,9 +107,11 @@ fn apply_alike(
     let mut garbage = VecDeque::with_capacity(if settle == Settle::Requeue { 0 } else { count_max });
     let settled = match settle {
         Settle::Requeue => vhost.requeue_all(released, RequeueReason::Requested, now),
-        Settle::Ack => vhost.settle_all(released, |_, _, entry| garbage.push_back(entry)),
-        Settle::Reject => vhost.settle_all(released, |vhost, key, entry| {
-            vhost.bury(key, &entry, Death::Rejected, now);
+        Settle::Ack => vhost.settle_all(released, |_, entry| garbage.push_back(entry)),
+        Settle::Reject => vhost.settle_all(released, |live, entry| {
+            if let Some(mut live) = live {
+                live.bury(&entry, Death::Rejected, now);
+            }
             garbage.push_back(entry);
         }),
     };

@@ -4,7 +4,7 @@ use crate::{
     broker::core::{
         interface::{ConnectionId, Now},
         session::sessions::Sessions,
-        vhost::Vhost,
+        vhost::{Vhost, live_queue::LiveQueue, message::Message},
     },
     routing::{ExchangeOptions, QueueId},
     wire::PropertyReader,
@@ -39,9 +39,10 @@ impl Vhost {
         now: Now,
         sessions: &mut Sessions,
     ) {
-        let Some(queue) = self.queues.get_mut(&key) else { return };
-        if queue.remove_consumer(connection, channel, tag).is_some() {
-            self.note_consumers_removed(key, now, sessions);
+        let Some(mut live) = self.live(key) else { return };
+        let is_removed = live.queue.remove_consumer(connection, channel, tag).is_some();
+        if is_removed && live.is_left_for_deletion(now) {
+            self.delete_queue(key, sessions);
         }
     }
 
@@ -53,18 +54,10 @@ impl Vhost {
         now: Now,
         sessions: &mut Sessions,
     ) {
-        if self.queues.get_mut(&key).is_some_and(|queue| queue.remove_consumers_of(connection, channel)) {
-            self.note_consumers_removed(key, now, sessions);
-        }
-    }
-
-    fn note_consumers_removed(&mut self, key: QueueId, now: Now, sessions: &mut Sessions) {
-        let Some(queue) = self.queues.get_mut(&key) else { return };
-        queue.last_used = now.instant;
-        if queue.auto_delete && queue.consumers().is_empty() {
+        let Some(mut live) = self.live(key) else { return };
+        let are_removed = live.queue.remove_consumers_of(connection, channel);
+        if are_removed && live.is_left_for_deletion(now) {
             self.delete_queue(key, sessions);
-        } else {
-            self.set_timer(key);
         }
     }
 
@@ -76,11 +69,13 @@ impl Vhost {
             self.delete_queue(key, sessions);
         }
         for key in kept {
-            if let Some(queue) = self.queues.get_mut(&key) {
-                queue.retain(|message| PropertyReader::new(message.properties()).delivery_mode() == Some(PERSISTENT));
-                queue.last_used = now.instant;
+            if let Some(mut live) = self.live(key) {
+                let is_persistent =
+                    |message: &Message| PropertyReader::new(message.properties()).delivery_mode() == Some(PERSISTENT);
+                live.queue.retain(is_persistent);
+                live.queue.last_used = now.instant;
+                live.set_timer();
             }
-            self.set_timer(key);
         }
         let transient = |(name, options): (&str, &ExchangeOptions)| (!options.durable).then(|| name.to_owned());
         let names: Vec<_> = self.router.exchanges().filter_map(transient).collect();
@@ -89,6 +84,18 @@ impl Vhost {
         }
         self.count_topology();
         self.dead.clear();
+    }
+}
+
+impl LiveQueue<'_> {
+    /// Notes that consumers have left. Returns whether the queue is to be deleted with the last of them.
+    fn is_left_for_deletion(&mut self, now: Now) -> bool {
+        self.queue.last_used = now.instant;
+        let is_over = self.queue.auto_delete && self.queue.consumers().is_empty();
+        if !is_over {
+            self.set_timer();
+        }
+        is_over
     }
 }
 

@@ -10,6 +10,7 @@ use crate::{
             Vhost,
             arguments::Overflow,
             dead_letter::Death,
+            live_queue::LiveQueue,
             message::{Entry, Message},
             queue::Queue,
         },
@@ -21,55 +22,15 @@ impl Vhost {
     /// Puts a message into a queue. Returns false if the queue refuses it.
     pub(crate) fn enqueue(&mut self, key: QueueId, message: &Arc<Message>, now: Now, sessions: &mut Sessions) -> bool {
         sessions.work += 1;
-        let Some(queue) = self.queues.get_mut(&key) else {
-            return true;
-        };
-        if let Some(stream) = &mut queue.stream {
-            if queue.arguments.max_length.is_some_and(|max| stream.len() >= max) {
-                return false;
-            }
-            sessions.garbage.extend(stream.push(message, now.instant));
-            self.serve(key, now, sessions);
-            return true;
-        }
-        let overflow = queue.arguments.overflow;
-        if overflow != Overflow::DropHead && queue.is_full(message.body_bytes() as u64) {
-            if overflow == Overflow::RejectPublishDeadLetter {
-                let entry = queue.admit(message, now.instant);
-                self.bury(key, &entry, Death::MaxLength, now);
-            }
-            return false;
-        }
-        let entry = queue.admit(message, now.instant);
-        // The usual case: a consumer is waiting, so the message need not be stored in the queue.
-        if queue.ready_count() == 0
-            && sessions.injected.is_none()
-            && let Some(at) = queue.next_consumer(|consumer| sessions.has_credit(consumer))
-        {
-            hand_over(queue, (key, at), entry, sessions);
-            return true;
-        }
-        let expires_at = entry.expires_at;
-        queue.insert(entry);
-        self.serve(key, now, sessions);
-        if overflow == Overflow::DropHead {
-            self.drop_over_full(key, now);
-        }
-        if let Some(expires_at) = expires_at {
-            if expires_at <= now.instant {
-                self.drop_expired(key, now);
-            }
-            self.set_timer(key);
-        }
-        true
+        self.live(key).is_none_or(|mut live| live.enqueue(message, now, sessions))
     }
 
     /// Delivers ready messages to consumers with credit, including those that have only just got it.
     pub(crate) fn deliver(&mut self, key: QueueId, now: Now, sessions: &mut Sessions) {
-        if let Some(queue) = self.queues.get_mut(&key) {
-            queue.unblock(|consumer| sessions.has_credit(consumer));
+        if let Some(mut live) = self.live(key) {
+            live.queue.unblock(|consumer| sessions.has_credit(consumer));
+            live.serve(now, sessions);
         }
-        self.serve(key, now, sessions);
     }
 
     /// As [`Vhost::deliver`], for several queues, and routes the dead letters.
@@ -80,33 +41,6 @@ impl Vhost {
         self.route_dead(now, sessions);
     }
 
-    /// Delivers ready messages to consumers that are not blocked.
-    fn serve(&mut self, key: QueueId, now: Now, sessions: &mut Sessions) {
-        if sessions.injected.as_deref().is_some_and(|injected| injected.are_deliveries_paused) {
-            return;
-        }
-        loop {
-            let Some(queue) = self.queues.get_mut(&key) else { return };
-            if queue.stream.is_some() {
-                return serve_stream(queue, key, sessions);
-            }
-            if queue.ready_count() == 0 {
-                return;
-            }
-            if let Some(entry) = queue.pop_overdue(now.instant) {
-                self.bury(key, &entry, Death::Expired, now);
-                continue;
-            }
-            let Some(at) = queue.next_consumer(|consumer| sessions.has_credit(consumer)) else { return };
-            sessions.work += 1;
-            let Some(entry) = queue.pop() else { return };
-            if sessions.injected.as_deref_mut().is_some_and(|injected| injected.duplicates_delivery()) {
-                queue.insert(entry.clone());
-            }
-            hand_over(queue, (key, at), entry, sessions);
-        }
-    }
-
     /// Subtracts an acknowledged delivery from its queue, and delivers as much as the freed window has room for.
     pub(crate) fn acknowledged(
         &mut self,
@@ -115,13 +49,86 @@ impl Vhost {
         now: Now,
         sessions: &mut Sessions,
     ) {
-        let Some(queue) = self.queues.get_mut(&key) else { return };
-        queue.unacked = queue.unacked.saturating_sub(1);
-        queue.unblock(|consumer| {
+        let Some(mut live) = self.live(key) else { return };
+        live.queue.unacked = live.queue.unacked.saturating_sub(1);
+        live.queue.unblock(|consumer| {
             (consumer.connection, consumer.channel) == (connection, channel) && sessions.has_credit(consumer)
         });
-        if queue.ready_count() > 0 || queue.stream.is_some() {
-            self.serve(key, now, sessions);
+        if live.queue.ready_count() > 0 || live.queue.stream.is_some() {
+            live.serve(now, sessions);
+        }
+    }
+}
+
+impl LiveQueue<'_> {
+    /// As [`Vhost::enqueue`].
+    fn enqueue(&mut self, message: &Arc<Message>, now: Now, sessions: &mut Sessions) -> bool {
+        let queue = &mut *self.queue;
+        if let Some(stream) = &mut queue.stream {
+            if queue.arguments.max_length.is_some_and(|max| stream.len() >= max) {
+                return false;
+            }
+            sessions.garbage.extend(stream.push(message, now.instant));
+            self.serve(now, sessions);
+            return true;
+        }
+        let overflow = queue.arguments.overflow;
+        if overflow != Overflow::DropHead && queue.is_full(message.body_bytes() as u64) {
+            if overflow == Overflow::RejectPublishDeadLetter {
+                let entry = queue.admit(message, now.instant);
+                self.bury(&entry, Death::MaxLength, now);
+            }
+            return false;
+        }
+        let entry = queue.admit(message, now.instant);
+        // The usual case: a consumer is waiting, so the message need not be stored in the queue.
+        if queue.ready_count() == 0
+            && sessions.injected.is_none()
+            && let Some(at) = queue.next_consumer(|consumer| sessions.has_credit(consumer))
+        {
+            hand_over(queue, (self.key, at), entry, sessions);
+            return true;
+        }
+        self.store(entry, now, sessions);
+        true
+    }
+
+    /// Stores an entry in the queue, and delivers from it.
+    fn store(&mut self, entry: Entry, now: Now, sessions: &mut Sessions) {
+        let expires_at = entry.expires_at;
+        self.queue.insert(entry);
+        self.serve(now, sessions);
+        if self.queue.arguments.overflow == Overflow::DropHead {
+            self.drop_over_full(now);
+        }
+        if let Some(expires_at) = expires_at {
+            if expires_at <= now.instant {
+                self.drop_expired(now);
+            }
+            self.set_timer();
+        }
+    }
+
+    /// Delivers ready messages to consumers that are not blocked.
+    fn serve(&mut self, now: Now, sessions: &mut Sessions) {
+        if sessions.injected.as_deref().is_some_and(|injected| injected.are_deliveries_paused) {
+            return;
+        }
+        if self.queue.stream.is_some() {
+            return serve_stream(self.queue, self.key, sessions);
+        }
+        while self.queue.ready_count() > 0 {
+            if let Some(entry) = self.queue.pop_overdue(now.instant) {
+                self.bury(&entry, Death::Expired, now);
+                continue;
+            }
+            let delivery = self.queue.next_delivery(|consumer| sessions.has_credit(consumer));
+            let Some((at, entry)) = delivery else { return };
+            sessions.work += 1;
+            if sessions.injected.as_deref_mut().is_some_and(|injected| injected.duplicates_delivery()) {
+                self.queue.insert(entry.clone());
+            }
+            hand_over(self.queue, (self.key, at), entry, sessions);
         }
     }
 }

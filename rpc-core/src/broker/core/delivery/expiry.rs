@@ -13,20 +13,16 @@ impl Vhost {
             && at <= now.instant
         {
             self.timers.pop();
-            let Some(queue) = self.queues.get_mut(&key) else { continue };
-            queue.timer = None;
-            if !self.drop_some_expired(key, &mut left, now) {
-                self.set_timer(key);
+            let Some(mut live) = self.live(key) else { continue };
+            live.queue.timer = None;
+            if !live.drop_some_expired(&mut left, now) {
+                live.set_timer();
                 break;
             }
-            let is_unused = self.queues.get(&key).is_some_and(|queue| {
-                queue.consumers().is_empty()
-                    && queue.arguments.expires.is_some_and(|expires| queue.last_used + expires <= now.instant)
-            });
-            if is_unused {
+            if live.queue.is_unused(now.instant) {
                 self.delete_queue(key, sessions);
             } else {
-                self.set_timer(key);
+                live.set_timer();
             }
         }
         self.route_dead(now, sessions);

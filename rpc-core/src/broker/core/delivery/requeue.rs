@@ -4,27 +4,32 @@ use crate::{
     broker::core::{
         interface::Now,
         session::unacked::Delivered,
-        vhost::{Map, Vhost, arguments::Overflow, dead_letter::Death, message::Entry, queue::RequeueReason},
+        vhost::{
+            Map, Vhost, arguments::Overflow, dead_letter::Death, live_queue::LiveQueue, message::Entry,
+            queue::RequeueReason,
+        },
     },
     routing::QueueId,
 };
 
 impl Vhost {
-    /// Subtracts settled deliveries from their queues, and passes each to `settle`. Returns the queues.
+    /// Subtracts settled deliveries from their queues, and passes each to `settle`, with its queue unless that was
+    /// deleted. Returns the queues.
     pub(crate) fn settle_all(
         &mut self,
         delivered: impl Iterator<Item = Delivered>,
-        mut settle: impl FnMut(&mut Self, QueueId, Entry),
+        mut settle: impl FnMut(Option<LiveQueue<'_>>, Entry),
     ) -> Vec<QueueId> {
         let mut keys = Vec::new();
         for Delivered { queue: key, entry, .. } in delivered {
             if keys.last() != Some(&key) {
                 keys.push(key);
             }
-            if let Some(queue) = self.queues.get_mut(&key) {
+            let mut live = self.live(key);
+            if let Some(LiveQueue { queue, .. }) = &mut live {
                 queue.unacked = queue.unacked.saturating_sub(1);
             }
-            settle(self, key, entry);
+            settle(live, entry);
         }
         keys
     }
@@ -39,13 +44,17 @@ impl Vhost {
         let by_queue = by_queue(delivered);
         let keys = by_queue.iter().map(|(key, _)| *key).collect();
         for (key, entries) in by_queue {
-            self.requeue(key, entries, reason, now);
+            if let Some(mut live) = self.live(key) {
+                live.requeue(entries, reason, now);
+            }
         }
         keys
     }
+}
 
-    fn requeue(&mut self, key: QueueId, mut entries: Vec<Entry>, reason: RequeueReason, now: Now) {
-        let Some(queue) = self.queues.get_mut(&key) else { return };
+impl LiveQueue<'_> {
+    fn requeue(&mut self, mut entries: Vec<Entry>, reason: RequeueReason, now: Now) {
+        let queue = &mut *self.queue;
         if queue.stream.is_some() {
             queue.unacked = queue.unacked.saturating_sub(entries.len());
             return;
@@ -56,15 +65,14 @@ impl Vhost {
             let spent: Vec<_> = entries.extract_if(.., is_spent).collect();
             queue.unacked = queue.unacked.saturating_sub(before - entries.len());
             for entry in spent {
-                self.bury(key, &entry, Death::DeliveryLimit, now);
+                self.bury(&entry, Death::DeliveryLimit, now);
             }
         }
-        let Some(queue) = self.queues.get_mut(&key) else { return };
-        queue.requeue(entries, reason);
-        if queue.arguments.overflow == Overflow::DropHead {
-            self.drop_over_full(key, now);
+        self.queue.requeue(entries, reason);
+        if self.queue.arguments.overflow == Overflow::DropHead {
+            self.drop_over_full(now);
         }
-        self.set_timer(key);
+        self.set_timer();
     }
 }
 

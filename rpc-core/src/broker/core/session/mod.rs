@@ -20,6 +20,7 @@ use amq_protocol::types::{AMQPValue, FieldTable};
 use self::{
     access::{Access, Resource, Right},
     channels::Channels,
+    confirms::Confirm,
 };
 use super::{
     fault::Fault,
@@ -125,6 +126,15 @@ impl Session {
     /// Refuses what the connection's user may not do on its vhost.
     pub(crate) fn authorize(&self, right: Right, resource: Resource<'_>, vhost: &str) -> Result<(), Fault> {
         self.access.check(right, resource, &self.user, vhost)
+    }
+
+    /// Adds a confirm to those that the end of the batch sends. Returns the run of confirms that it ends.
+    pub(crate) fn note_confirm(&mut self, number: u16, is_ack: bool) -> Option<impl Iterator<Item = Confirm> + use<>> {
+        let channel = self.channels.get_mut(number)?;
+        if !channel.confirms.is_pending() {
+            self.confirming.push(number);
+        }
+        Some(channel.confirms.add(is_ack))
     }
 
     pub(crate) fn negotiated(&self) -> Negotiated {

@@ -8,10 +8,7 @@ use crate::{
     broker::core::{
         interface::{ConnectionId, Now},
         names::{short, text_of},
-        session::{
-            Stage, channel::Mode, confirms::Confirm, reply_address::ReplyAddress, sessions::Sessions,
-            unacked::Delivered,
-        },
+        session::{Stage, confirms::Confirm, reply_address::ReplyAddress, sessions::Sessions, unacked::Delivered},
         vhost::{
             message::{Entry, Message},
             queue::Consumer,
@@ -26,8 +23,8 @@ use crate::{
 
 /// The message that answers a `basic.get`.
 #[derive(Debug)]
-pub(crate) struct Got<'a> {
-    pub(crate) entry: &'a Entry,
+pub(crate) struct Got {
+    pub(crate) entry: Entry,
     pub(crate) delivery_tag: u64,
     pub(crate) message_count: u32,
     pub(crate) extra: Extra,
@@ -57,11 +54,11 @@ impl Sessions {
     }
 
     /// Sends `basic.get-ok` and its message.
-    pub(crate) fn send_got(&mut self, id: ConnectionId, channel: u16, got: &Got<'_>) {
+    pub(crate) fn send_got(&mut self, id: ConnectionId, channel: u16, got: &Got) {
         if let Some(session) = self.touch(id) {
             let message = &*got.entry.message;
             let delivery = delivery(message, got.delivery_tag, got.entry.is_redelivered());
-            let properties = properties_of(got.entry, got.extra);
+            let properties = properties_of(&got.entry, got.extra);
             let content = message.content(&properties);
             session.out.get_ok(channel, got.message_count, &delivery, &content, session.frame_max);
         }
@@ -158,17 +155,10 @@ impl Sessions {
         }
     }
 
-    /// Confirms a publish, if the channel is in confirm mode: at the end of the batch, merged with its neighbours.
+    /// Confirms a publish on a channel in confirm mode: at the end of the batch, merged with its neighbours.
     pub(crate) fn confirm(&mut self, id: ConnectionId, number: u16, is_ack: bool, now: Now) {
-        let Some(session) = self.get_mut(id) else { return };
-        let Some(channel) = session.channels.get_mut(number) else { return };
-        if !matches!(channel.mode, Mode::Confirm) {
-            return;
-        }
-        if !channel.confirms.is_pending() {
-            session.confirming.push(number);
-        }
-        for confirm in channel.confirms.add(is_ack) {
+        let ended = self.get_mut(id).and_then(|session| session.note_confirm(number, is_ack));
+        for confirm in ended.into_iter().flatten() {
             self.send_confirm(id, number, confirm, now);
         }
     }

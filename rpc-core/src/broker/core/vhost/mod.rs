@@ -3,6 +3,7 @@
 pub(crate) mod arguments;
 pub(crate) mod dead_letter;
 pub(crate) mod field_values;
+pub(crate) mod live_queue;
 pub(crate) mod message;
 pub(crate) mod queue;
 pub(crate) mod stream;
@@ -10,7 +11,7 @@ pub(crate) mod stream;
 use std::{
     borrow::Cow,
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::Arc,
     time::Instant,
 };
@@ -18,13 +19,13 @@ use std::{
 use amq_protocol::types::FieldTable;
 
 use self::{
-    dead_letter::{Death, Grave, dead_letter},
-    message::{Entry, Message},
+    live_queue::{LiveQueue, Timers},
+    message::Message,
     queue::Queue,
 };
 use super::{
     fault::Fault,
-    interface::{ConnectionId, Now},
+    interface::ConnectionId,
     limits::memory::{Held, Memory},
     rules::Limits,
 };
@@ -47,8 +48,8 @@ pub(crate) struct Vhost {
     pub(crate) names: Map<Arc<[u8]>, QueueId>,
     /// Messages on their way to a dead letter exchange.
     pub(crate) dead: VecDeque<Arc<Message>>,
-    /// By time, the earliest first. A queue may have several; [`Queue::timer`] is the one that counts.
-    pub(crate) timers: BinaryHeap<Reverse<(Instant, QueueId)>>,
+    /// A queue may have several; [`Queue::timer`] is the one that counts.
+    pub(crate) timers: Timers,
     /// The memory of queues, exchanges and bindings, apart from the exchanges that every vhost has.
     topology: Held,
     queue_bytes: usize,
@@ -69,7 +70,7 @@ impl Vhost {
             queues: Map::default(),
             names: Map::default(),
             dead: VecDeque::new(),
-            timers: BinaryHeap::new(),
+            timers: Timers::new(),
             topology: Held::nothing_of(memory),
             queue_bytes: 0,
             next_key: 1,
@@ -77,14 +78,15 @@ impl Vhost {
         }
     }
 
-    pub(crate) fn add_queue(&mut self, queue: Queue) -> QueueId {
+    pub(crate) fn add_queue(&mut self, mut queue: Queue) -> QueueId {
         let key = QueueId(self.next_key);
         self.next_key += 1;
         self.queue_bytes += bytes_of(&queue);
         self.router.add_queue(&queue.name, key);
         self.names.insert(Arc::clone(&queue.name).into(), key);
+        let (vhost, dead, timers) = (&*self.name, &mut self.dead, &mut self.timers);
+        LiveQueue { key, queue: &mut queue, vhost, dead, timers }.set_timer();
         self.queues.insert(key, queue);
-        self.set_timer(key);
         self.count_topology();
         key
     }
@@ -104,14 +106,26 @@ impl Vhost {
         self.topology.set((self.queue_bytes + self.router.bytes()).saturating_sub(self.start_bytes));
     }
 
-    /// The id of a queue that exists and is not exclusive to another connection.
-    pub(crate) fn accessible(&self, name: &str, connection: ConnectionId) -> Result<QueueId, Fault> {
-        let Some(key) = self.names.get(name.as_bytes()) else {
-            return Err(Fault::no_queue(name, &self.name));
-        };
-        match self.queues.get(key).and_then(|queue| queue.exclusive_to) {
-            Some(owner) if owner != connection => Err(Fault::locked(name, &self.name)),
-            _ => Ok(*key),
+    /// The queue with an id, unless it was deleted.
+    #[inline]
+    pub(crate) fn live(&mut self, key: QueueId) -> Option<LiveQueue<'_>> {
+        let Self { name, queues, dead, timers, .. } = self;
+        queues.get_mut(&key).map(|queue| LiveQueue { key, queue, vhost: name, dead, timers })
+    }
+
+    /// The queue with a name.
+    pub(crate) fn find(&mut self, name: &str) -> Option<LiveQueue<'_>> {
+        let key = *self.names.get(name.as_bytes())?;
+        self.live(key)
+    }
+
+    /// The queue with a name, unless it is exclusive to another connection.
+    pub(crate) fn accessible(&mut self, name: &str, connection: ConnectionId) -> Result<LiveQueue<'_>, Fault> {
+        let Self { name: vhost, names, queues, dead, timers, .. } = self;
+        match names.get(name.as_bytes()).and_then(|key| Some((*key, queues.get_mut(key)?))) {
+            None => Err(Fault::no_queue(name, vhost)),
+            Some((_, queue)) if queue.is_locked_for(connection) => Err(Fault::locked(name, vhost)),
+            Some((key, queue)) => Ok(LiveQueue { key, queue, vhost, dead, timers }),
         }
     }
 
@@ -127,55 +141,6 @@ impl Vhost {
         self.router.route_all(exchange, routing_keys, headers, &mut self.routes).ok()?;
         *work += self.routes.looks() / LOOKS_PER_MESSAGE;
         Some(self.routes.queues())
-    }
-
-    /// Drops messages from the head of a queue until it is within its limits.
-    pub(crate) fn drop_over_full(&mut self, key: QueueId, now: Now) {
-        while let Some(queue) = self.queues.get_mut(&key)
-            && queue.is_over_full()
-            && let Some(entry) = queue.pop()
-        {
-            self.bury(key, &entry, Death::MaxLength, now);
-        }
-    }
-
-    /// Drops expired messages from the head of a queue.
-    pub(crate) fn drop_expired(&mut self, key: QueueId, now: Now) {
-        self.drop_some_expired(key, &mut { usize::MAX }, now);
-    }
-
-    /// As [`Vhost::drop_expired`], but at most `left` messages. Returns false if there are more.
-    pub(crate) fn drop_some_expired(&mut self, key: QueueId, left: &mut usize, now: Now) -> bool {
-        while let Some(entry) = self.queues.get_mut(&key).and_then(|queue| queue.pop_expired(now.instant)) {
-            self.bury(key, &entry, Death::Expired, now);
-            *left -= 1;
-            if *left == 0 {
-                return false;
-            }
-        }
-        true
-    }
-
-    /// Dead-letters a message that was taken out of its queue, if the queue has a dead letter exchange.
-    pub(crate) fn bury(&mut self, key: QueueId, entry: &Entry, death: Death, now: Now) {
-        let Some(queue) = self.queues.get(&key) else { return };
-        let Some(exchange) = &queue.arguments.dead_letter_exchange else { return };
-        let routing_key = queue.arguments.dead_letter_routing_key.as_deref();
-        let grave = Grave { queue: &queue.name, exchange, routing_key, death };
-        let message = dead_letter(&entry.message, &grave, now);
-        self.dead.push_back(Arc::new(message));
-    }
-
-    /// Sets a queue's timer to its next event: a message expires, or the queue does.
-    pub(crate) fn set_timer(&mut self, key: QueueId) {
-        let Some(queue) = self.queues.get_mut(&key) else { return };
-        let unused = queue.arguments.expires.filter(|_| queue.consumers().is_empty());
-        let expiry = unused.and_then(|expires| queue.last_used.checked_add(expires));
-        let Some(at) = [queue.next_expiry(), expiry].into_iter().flatten().min() else { return };
-        if queue.timer.is_none_or(|timer| at < timer) {
-            queue.timer = Some(at);
-            self.timers.push(Reverse((at, key)));
-        }
     }
 
     pub(crate) fn next_timer(&self) -> Option<Instant> {

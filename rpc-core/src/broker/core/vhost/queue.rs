@@ -111,6 +111,16 @@ impl Queue {
         }
     }
 
+    /// Whether its `x-expires` has passed.
+    pub(crate) fn is_unused(&self, now: Instant) -> bool {
+        self.consumers.is_empty() && self.arguments.expires.is_some_and(|expires| self.last_used + expires <= now)
+    }
+
+    /// Whether it is exclusive to another connection.
+    pub(crate) fn is_locked_for(&self, connection: ConnectionId) -> bool {
+        self.exclusive_to.is_some_and(|owner| owner != connection)
+    }
+
     pub(crate) fn ready_count(&self) -> usize {
         self.ready_count
     }
@@ -289,6 +299,12 @@ impl Queue {
             self.unblocked -= 1;
         }
         None
+    }
+
+    /// The next delivery: the index of its consumer, and the entry.
+    pub(crate) fn next_delivery(&mut self, has_credit: impl FnMut(&Consumer) -> bool) -> Option<(usize, Entry)> {
+        let at = self.next_consumer(has_credit)?;
+        Some((at, self.pop()?))
     }
 
     /// Reads the next entry of a stream for the consumer at an index.
