@@ -1,7 +1,7 @@
-//! What a client did wrong, in RabbitMQ's words.
+//! Faults: errors of a client, in RabbitMQ's words.
 //!
-//! A soft fault closes the channel, a hard one the connection. There is one constructor for each text; a text that
-//! stands here is RabbitMQ 3.10.8's own.
+//! A soft fault closes the channel, a hard one the connection. Each text has its constructor, and is the text of RabbitMQ
+//! 3.10.8.
 
 use std::{fmt, time::Duration};
 
@@ -13,7 +13,7 @@ pub(crate) struct Fault {
     pub(crate) is_hard: bool,
     pub(crate) code: ReplyCode,
     pub(crate) text: String,
-    /// The method that was refused; (0, 0) when there was none.
+    /// The refused method; (0, 0) if there was none.
     pub(crate) class_id: u16,
     pub(crate) method_id: u16,
     is_of_frame: bool,
@@ -34,24 +34,24 @@ impl Fault {
         self
     }
 
-    /// Names the refused method, unless that was done closer to it.
+    /// Names the refused method, unless the fault names one already.
     pub(crate) fn at_unless_set(self, ids: (u16, u16)) -> Self {
         if (self.class_id, self.method_id) == (0, 0) && !self.is_of_frame { self.at(ids) } else { self }
     }
 
-    /// Closes the connection: there is no channel it could close.
+    /// Makes the fault close the connection, where there is no channel to close.
     pub(crate) const fn hardened(mut self) -> Self {
         self.is_hard = true;
         self
     }
 
-    /// A fault of the frame, not of a method in it: it names none.
+    /// Marks a fault of the frame itself, which names no method.
     const fn of_frame(mut self) -> Self {
         self.is_of_frame = true;
         self
     }
 
-    /// `reply_text` as sent: cut to what a short string holds.
+    /// The `reply_text` that is sent, cut to the length of a short string.
     pub(crate) fn reply_text(&self) -> String {
         let mut text = format!("{} - {}", self.code.name(), self.text);
         if text.len() > SHORT_STRING_MAX {
@@ -261,17 +261,17 @@ impl Fault {
     }
 
     pub(crate) fn unknown_exchange_type(kind: &str) -> Self {
-        // RabbitMQ calls invalid what it knows as a word, and unknown what it does not.
+        // RabbitMQ says "invalid" for a word that its process already knows, and "unknown" for any other.
         let adjective = if kind.is_empty() { "invalid" } else { "unknown" };
         Self::hard(ReplyCode::CommandInvalid, format!("{adjective} exchange type '{kind}'"))
     }
 
-    /// A method that is the server's to send, or belongs on another channel.
+    /// A method that only servers send, or that belongs on another channel.
     pub(crate) fn unimplemented_method() -> Self {
         Self::hard(ReplyCode::CommandInvalid, "unimplemented method")
     }
 
-    /// A method that does not belong on channel 0, or not now.
+    /// A method that does not belong on channel 0, or not at this stage.
     pub(crate) fn unexpected_when_running() -> Self {
         Self::channel_error("unexpected method in connection state running")
     }
@@ -322,9 +322,9 @@ impl Fault {
         Self::frame_error(format!("{more} bytes of body more than the content header announced"))
     }
 
-    /// Arguments of a known method that are not what they should be.
+    /// Arguments of a known method that cannot be decoded.
     pub(crate) fn undecodable(arguments: &[u8]) -> Self {
-        // RabbitMQ writes these, and only these, as numbers even where they are text.
+        // RabbitMQ prints these bytes as numbers even if they are readable text.
         Self::hard(ReplyCode::FrameError, format!("cannot decode <<{}>>", erlang_numbers(arguments)))
     }
 
@@ -341,7 +341,7 @@ impl Fault {
     }
 }
 
-/// A frame in RabbitMQ's words: only the start of a long payload.
+/// A frame in RabbitMQ's words, with only the start of a long payload.
 fn frame_text(kind: u8, payload: &[u8]) -> String {
     let shown = &payload[..payload.len().min(FRAME_TEXT_MAX_BYTES)];
     let extent = match payload.len() > shown.len() {
@@ -351,7 +351,7 @@ fn frame_text(kind: u8, payload: &[u8]) -> String {
     format!("type {kind}, {extent} octets = {}", erlang_binary(shown))
 }
 
-/// Bytes as Erlang prints them: text in quotes when all of them can be read, else numbers.
+/// Bytes as Erlang prints them: quoted text if all of them are printable, otherwise numbers.
 fn erlang_binary(bytes: &[u8]) -> String {
     let is_text = !bytes.is_empty() && bytes.iter().all(|byte| matches!(byte, b' '..=b'~'));
     if is_text {
@@ -366,7 +366,7 @@ fn erlang_numbers(bytes: &[u8]) -> String {
     numbers.join(",")
 }
 
-/// `{name,value}` as Erlang prints it behind `column` other characters: on two lines where one would be too long.
+/// `{name,value}` as Erlang prints it after `column` other characters: on two lines if one would be too long.
 pub(crate) fn erlang_pair(column: usize, name: &str, value: &str) -> String {
     if column + name.len() + value.len() + 3 < ERLANG_COLUMNS {
         return format!("{{{name},{value}}}");

@@ -1,4 +1,4 @@
-//! Histories without sockets: frames into the core, output looked at as frames.
+//! The core without sockets: tests send it frames, and read its output as frames.
 
 mod access;
 mod batches;
@@ -25,7 +25,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::wire::{Batch, Decoder, FrameError, FrameKind, Method, RawFrame, read_method, table::DEPTH_MAX};
 
-/// A broker, its clock, and what each client has been sent and not looked at yet.
+/// A broker, its clock, and the output of each client that no test has read yet.
 struct Bench {
     core: Core,
     now: Now,
@@ -67,7 +67,7 @@ impl Bench {
         id
     }
 
-    /// A client that has sent `connection.start-ok`; `None` for one that is cut off for it.
+    /// A client that has sent `connection.start-ok`; `None` if the broker refuses it.
     fn log_in(&mut self, peer: Peer, mechanism: &str, response: &str) -> Option<ConnectionId> {
         let id = self.core.open(peer, Arc::default(), false)?;
         let start_ok = connection::StartOk {
@@ -104,13 +104,13 @@ impl Bench {
         self.bytes(id, &bytes)
     }
 
-    /// Bytes as they would come from a socket.
+    /// Handles bytes as a socket would deliver them.
     fn bytes(&mut self, id: ConnectionId, bytes: &[u8]) -> Flow {
         let (batch, error) = Decoder::new(131_072).cut(&mut BytesMut::from(bytes), usize::MAX);
         self.batch(id, batch, error.as_ref())
     }
 
-    /// All of a batch, pauses or not.
+    /// Handles all of a batch, however often the broker pauses.
     fn batch(&mut self, id: ConnectionId, mut batch: Batch, error: Option<&FrameError>) -> Flow {
         loop {
             let flow = self.core.batch(id, &batch, error, self.now);
@@ -133,7 +133,7 @@ impl Bench {
         });
     }
 
-    /// What a client was sent since the last look: methods by name, bodies as text.
+    /// The output of a client since the last call: methods by name, bodies as text.
     fn received(&mut self, id: ConnectionId) -> Vec<String> {
         let mut buffer = self.received.remove(&id).unwrap_or_default();
         let (batch, error) = Decoder::new(131_072).cut(&mut buffer, usize::MAX);
@@ -228,7 +228,7 @@ impl Bench {
     }
 }
 
-/// A client that can do what RabbitMQ's own can.
+/// The capabilities of RabbitMQ's own clients.
 fn client_properties() -> FieldTable {
     let mut capabilities = FieldTable::default();
     for capability in ["connection.blocked", "consumer_cancel_notify"] {
@@ -244,7 +244,7 @@ fn tune_ok() -> AMQPClass {
     AMQPClass::Connection(connection::AMQPMethod::TuneOk(tune_ok))
 }
 
-/// The method and what matters of it.
+/// A method, with the arguments that tests compare.
 fn name_of(frame: &RawFrame<'_>) -> String {
     match read_method(frame.payload, DEPTH_MAX).unwrap() {
         Method::Other(class) => match *class {

@@ -1,4 +1,14 @@
-//! AMQP's classes: the methods of each, and the work behind the larger ones.
+//! AMQP's classes. A method of a class is handled in the file of that name, with these exceptions:
+//!
+//! | methods | file |
+//! |---|---|
+//! | `basic.publish`, and its content frames | `content`, then `publish` and `publish_properties` |
+//! | `basic.consume`, `basic.cancel` | `consume` |
+//! | `basic.ack`, `basic.nack`, `basic.reject`, `basic.recover` | `settle` |
+//! | `queue.declare` | `queue_declare` |
+//!
+//! `connection` also holds the login. Each method works on a [`Context`](super::context::Context), except for those of
+//! `connection` and `channel.open`, which have no open channel yet.
 
 pub(crate) mod basic;
 pub(crate) mod channel;

@@ -1,4 +1,4 @@
-//! What the core looks like from outside: plain values for tests to compare.
+//! Inspection: the state of the core as plain values that tests compare.
 
 use crate::broker::core::{session::Stage, state::Core};
 use crate::routing::Destination;
@@ -17,9 +17,9 @@ pub struct QueueInfo {
     pub consumers: usize,
     /// Whether it survives a restart.
     pub durable: bool,
-    /// Whether it goes with its last consumer.
+    /// Whether it is deleted with its last consumer.
     pub auto_delete: bool,
-    /// Whether it goes with the connection that declared it.
+    /// Whether it belongs to the connection that declared it, and is deleted with it.
     pub exclusive: bool,
 }
 
@@ -33,9 +33,9 @@ pub struct ExchangeInfo {
     pub kind: &'static str,
     /// Whether it survives a restart.
     pub durable: bool,
-    /// Whether it goes with its last binding.
+    /// Whether it is deleted with its last binding.
     pub auto_delete: bool,
-    /// Whether only other exchanges publish to it.
+    /// Whether only exchanges bound to it can send it messages.
     pub internal: bool,
 }
 
@@ -57,9 +57,9 @@ pub struct BindingInfo {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectionInfo {
-    /// What the client calls it (`connection_name`); empty when it did not say.
+    /// The client's `connection_name`; empty without one.
     pub name: String,
-    /// Who logged in.
+    /// The user that logged in.
     pub user: String,
     /// Its vhost.
     pub vhost: String,
@@ -67,12 +67,12 @@ pub struct ConnectionInfo {
     pub channels: usize,
     /// The client's address, `host:port`.
     pub peer: String,
-    /// Whether nothing more it sends is handled (`connection.blocked`).
+    /// Whether the broker has stopped reading from it (`connection.blocked`).
     pub is_blocked: bool,
 }
 
 impl Core {
-    /// The queues of a vhost, by name; empty when there is no such vhost.
+    /// The queues of a vhost, sorted by name; empty for an unknown vhost.
     pub(crate) fn queues(&self, vhost: &str) -> Vec<QueueInfo> {
         let queues = self.vhosts.iter().filter(|known| &*known.name == vhost).flat_map(|vhost| vhost.queues.values());
         let mut queues: Vec<_> = queues
@@ -90,7 +90,7 @@ impl Core {
         queues
     }
 
-    /// The exchanges of a vhost, by name.
+    /// The exchanges of a vhost, sorted by name.
     pub(crate) fn exchanges(&self, vhost: &str) -> Vec<ExchangeInfo> {
         let vhosts = self.vhosts.iter().filter(|known| &*known.name == vhost);
         let mut exchanges: Vec<_> = vhosts
@@ -107,7 +107,7 @@ impl Core {
         exchanges
     }
 
-    /// The bindings of a vhost in the order they were made.
+    /// The bindings of a vhost, the oldest first.
     pub(crate) fn bindings(&self, vhost: &str) -> Vec<BindingInfo> {
         let Some(vhost) = self.vhosts.iter().find(|known| &*known.name == vhost) else { return Vec::new() };
         let named = |(source, destination, routing_key, _): (&str, Destination<'_>, &str, _)| {
@@ -121,7 +121,7 @@ impl Core {
         vhost.router.bindings().filter_map(named).collect()
     }
 
-    /// The open connections, oldest slot first.
+    /// The open connections.
     pub(crate) fn connections(&self) -> Vec<ConnectionInfo> {
         let sessions = self.sessions.ids().filter_map(|id| self.sessions.get(id));
         sessions
@@ -139,7 +139,7 @@ impl Core {
             .collect()
     }
 
-    /// Whether nothing is ready, nothing unacknowledged, and nothing still to be written to anybody.
+    /// Whether no message is ready or unacknowledged, and no output waits to be written.
     pub(crate) fn is_idle(&self) -> bool {
         let mut queues = self.vhosts.iter().flat_map(|vhost| vhost.queues.values());
         let mut sessions = self.sessions.ids().filter_map(|id| self.sessions.get(id));

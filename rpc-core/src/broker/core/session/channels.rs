@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use crate::broker::core::session::channel::Channel;
 
-/// Clients count from 1, and nearly all have few: low numbers are places in a list, which every frame is looked up in.
-/// The list is no longer than what is worth its memory when a client counts otherwise.
+/// The channels of a connection.
+///
+/// Every frame looks its channel up. Clients count from 1, so channels with low numbers are in a list; the list has a
+/// bounded length, because a client may also choose high numbers.
 #[derive(Debug, Default)]
 pub(crate) struct Channels {
     low: Vec<Option<Box<Channel>>>,
@@ -77,7 +79,7 @@ impl Channels {
     }
 }
 
-/// Numbers below this one are places in the list.
+/// Numbers below this one are indices of the list.
 const LOW_MAX: usize = 256;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Which rights each method needs, and who gets in.
+//! The rights that each method needs, and the users that may log in.
 
 use amq_protocol::{
     protocol::{exchange, tx},
@@ -120,7 +120,7 @@ fn a_method_needs_these_rights_and_no_others() {
     }
 }
 
-/// What ann is told when she tries, and has no other rights than these; nothing when she may.
+/// The fault that ann gets when she has only these rights; empty if the method succeeds.
 fn refusal(method: AMQPClass, rights: &[(Right, &str)]) -> String {
     let pattern = |right| {
         let names: Vec<_> = rights.iter().filter(|(given, _)| *given == right).map(|(_, name)| *name).collect();

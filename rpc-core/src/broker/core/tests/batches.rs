@@ -1,10 +1,10 @@
-//! How a client's frames fall into batches changes nothing of what they mean.
+//! Frames have the same effect however they are divided into batches.
 
 use bytes::Bytes;
 
 use super::*;
 
-/// A publish, more or less as it should be.
+/// A publish, valid or not.
 #[derive(Debug, Clone)]
 struct Sent {
     channel: u16,
@@ -14,11 +14,11 @@ struct Sent {
     bits: u8,
     properties: &'static [u8],
     body_bytes: usize,
-    /// By how much the announced size is more than that.
+    /// By how much the announced size exceeds the body.
     more: i64,
     /// Frames of at most so many bytes.
     cut: usize,
-    /// A frame that is left out, and one that comes between.
+    /// A frame that is left out, and one that is sent in between.
     without: Option<usize>,
     between: Option<(usize, &'static [u8])>,
 }
@@ -56,8 +56,8 @@ impl Sent {
     }
 }
 
-/// Nothing; correlation_id and reply_to; direct reply-to; expirations, good and bad; a delivery mode that is none; another
-/// user; priority; BCC; CC of a wrong type; more announced than there is.
+/// Nothing; correlation_id and reply_to; direct reply-to; expirations, good and bad; an unknown delivery mode; another
+/// user; priority; BCC; CC of a wrong type; a body shorter than announced.
 const PROPERTIES: [&[u8]; 11] = [
     b"\0\0",
     b"\x06\0\x01c\x01r",
@@ -72,7 +72,7 @@ const PROPERTIES: [&[u8]; 11] = [
     b"\x80\0",
 ];
 
-/// A heartbeat where none may be, a method of the same channel, an ack of nothing, a method of channel 0, a header
+/// A heartbeat on a channel, a method of the same channel, an ack of no delivery, a method of channel 0, a header
 /// and a body of another channel.
 const BETWEEN: [&[u8]; 6] = [
     b"\x08\0\0\0\0\0\0\xCE",
@@ -107,7 +107,7 @@ fn sent() -> impl Strategy<Value = Sent> {
     })
 }
 
-/// What everybody receives when the frames come in these batches.
+/// The output of every client when the frames are divided into these batches.
 fn outcome(frames: &[Vec<u8>], batches: &[usize]) -> Vec<(ConnectionId, Bytes)> {
     let mut bench = Bench::new();
     let (publisher, consumer) = (bench.connect(), bench.connect());

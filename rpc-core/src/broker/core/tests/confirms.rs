@@ -1,4 +1,4 @@
-//! Confirms of publishes that come in one piece.
+//! Confirms of publishes that are sent in one batch.
 
 use amq_protocol::protocol::confirm;
 

@@ -106,7 +106,7 @@ struct Sent {
 struct Held {
     tag: u64,
     message: usize,
-    /// Whether a consumer got it; otherwise `basic.get` did.
+    /// Whether it was delivered to a consumer; otherwise `basic.get` took it.
     is_consumed: bool,
 }
 
@@ -123,7 +123,7 @@ struct Model {
     clients: [Client; CLIENTS],
     /// By number, which is also the body.
     sent: Vec<Sent>,
-    /// How often each queue was declared anew, when it is there.
+    /// How often each existing queue was declared anew.
     declared: [Option<usize>; QUEUES.len()],
     generations: usize,
     /// By queue, a waiting client and another one: how often that one was served since the first could have been.
@@ -236,7 +236,7 @@ impl Model {
             return;
         }
         self.clients[client].consumers.insert(queue, prefetch_count);
-        // What its predecessor by this name holds does not count against the new window.
+        // Deliveries of an earlier consumer with this name do not count against the new window.
         for held in &mut self.clients[client].held {
             held.is_consumed &= self.sent[held.message].queue != queue;
         }
@@ -264,7 +264,7 @@ impl Model {
         self.send(client, AMQPClass::Basic(method));
     }
 
-    /// What a client holds is ready again, and it consumes no more.
+    /// Requeues a client's deliveries, and ends its consumers.
     fn give_back(&mut self, client: usize) {
         for held in std::mem::take(&mut self.clients[client].held) {
             self.put(held.message, Place::Ready);
@@ -273,7 +273,7 @@ impl Model {
         self.forget_turns(client);
     }
 
-    /// Nothing goes back to a queue that is gone.
+    /// A deleted queue gets no message back.
     fn put(&mut self, message: usize, place: Place) {
         let sent = &mut self.sent[message];
         sent.place = if self.declared[sent.queue] == Some(sent.generation) { place } else { Place::Gone };
@@ -283,7 +283,7 @@ impl Model {
         self.passed_over.retain(|(_, waiting, served), _| *waiting != client && *served != client);
     }
 
-    /// Takes in what the clients received: in the order in which the queues gave it, which is that of their messages.
+    /// Checks the clients' deliveries in the order of the messages, which is the order in which the queues delivered them.
     fn look(&mut self) {
         let mut deliveries = Vec::new();
         for client in 0..CLIENTS {
@@ -337,7 +337,7 @@ impl Model {
         self.clients[client].held.push(held);
     }
 
-    /// Nobody is served twice while another one waits.
+    /// No consumer is served twice while another one waits.
     fn take_turn(&mut self, queue: usize, served: usize) {
         for waiting in (0..CLIENTS).filter(|other| *other != served) {
             if self.has_credit(waiting, queue) {
@@ -355,7 +355,7 @@ impl Model {
         window == 0 || self.clients[client].held.iter().filter(is_in_window).count() < usize::from(window)
     }
 
-    /// The core's counts are the model's, but for messages that are due and not at the head of their queue.
+    /// The core's counts are the model's, except for expired messages that are not at the head of their queue.
     fn compare(&mut self) {
         self.bench.core.check();
         let now = self.bench.now.instant;
@@ -372,13 +372,13 @@ impl Model {
             let expected = ready - due..=ready;
             assert!(expected.contains(&core.ready_count()), "{} ready, expected {expected:?}", core.ready_count());
         }
-        // Whoever has no room now is not passed over.
+        // A consumer with a full window is not passed over.
         let mut passed_over = std::mem::take(&mut self.passed_over);
         passed_over.retain(|(queue, waiting, _), _| self.has_credit(*waiting, *queue));
         self.passed_over = passed_over;
     }
 
-    /// Everything that is not gone comes, once and in order, to somebody who takes it all.
+    /// A client that consumes everything receives each remaining message once, in order.
     fn drain(mut self) {
         for client in 0..CLIENTS {
             self.run(&Step::Reconnect { client });
@@ -412,7 +412,7 @@ proptest! {
         model.drain();
     }
 
-    /// Whatever bytes come, the core answers or ignores them; it does not panic.
+    /// The core answers or ignores any bytes, and never panics.
     #[test]
     fn no_bytes_make_the_core_panic(
         frames in prop::collection::vec((0..4_u8, 0..3_u16, prop::collection::vec(any::<u8>(), 0..40)), 1..20),

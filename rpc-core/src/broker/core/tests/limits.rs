@@ -1,4 +1,4 @@
-//! How many of everything there may be.
+//! The limits of the broker.
 
 use amq_protocol::protocol::{exchange, tx};
 
@@ -64,7 +64,7 @@ fn exchanges_of_a_vhost() {
         bench.send(client, 1, AMQPClass::Exchange(exchange::AMQPMethod::Declare(declare)));
         bench.received(client)
     };
-    // Seven are there from the start.
+    // Every vhost starts with seven.
     for exchange in ["a", "b", "a", "b"] {
         assert!(declare(exchange).is_empty());
     }
@@ -254,7 +254,7 @@ fn a_batch_that_compares_many_bindings_lets_others_go_on() {
         b"\x01\0\x01\0\0\0\x14\0\x3c\0\x28\0\0\x0bamq.headers\0\0\xCE\x02\0\x01\0\0\0\x0e\0\x3c\0\0\0\0\0\0\0\0\0\0\0\0\xCE";
     let (batch, error) = Decoder::new(131_072).cut(&mut BytesMut::from(&publish.repeat(20)[..]), 512);
     assert_eq!(error, None);
-    // Each is as much work as moving a thousand messages.
+    // Each costs as much as moving a thousand messages.
     let Flow::Paused(left) = bench.core.batch(client, &batch, None, bench.now) else { panic!("not paused") };
     assert_eq!(left, 9 * publish.len());
 }

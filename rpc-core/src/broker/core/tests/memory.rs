@@ -1,8 +1,8 @@
-//! Publishers are blocked while messages take too much.
+//! Publishers are blocked while messages take too much memory.
 
 use super::*;
 
-/// Room for nine messages of 2 000 bytes and what comes with them, not for ten.
+/// Room for nine messages of 2 000 bytes with their overhead, but not for ten.
 fn bench() -> Bench {
     Bench::with_limits(Limits { memory_high_watermark: 22_000, ..Limits::default() })
 }

@@ -1,4 +1,4 @@
-//! Deliveries that nobody acknowledges in time.
+//! Deliveries that are not acknowledged in time.
 
 use amq_protocol::protocol::tx;
 
@@ -6,7 +6,7 @@ use super::*;
 
 const LIMIT_S: u64 = 1_800;
 
-/// A bench at its first look, with a queue `q` of three messages.
+/// A bench after its first scan, with a queue `q` of three messages.
 fn bench(limits: Limits) -> (Bench, ConnectionId) {
     let mut bench = Bench::with_limits(limits);
     let client = bench.connect();
@@ -19,7 +19,7 @@ fn bench(limits: Limits) -> (Bench, ConnectionId) {
     (bench, client)
 }
 
-/// Lets time pass, with the looks that come.
+/// Lets time pass, with the scans that are due.
 fn wait(bench: &mut Bench, seconds: u64) {
     let end = bench.now.instant + Duration::from_secs(seconds);
     loop {

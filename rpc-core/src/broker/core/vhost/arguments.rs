@@ -1,4 +1,4 @@
-//! Queue arguments: `x-message-ttl` and its kin, checked and compared as RabbitMQ does.
+//! Queue arguments, such as `x-message-ttl`: checked and compared as RabbitMQ does.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::broker::core::{
     },
 };
 
-/// What to do with a publish to a full queue.
+/// How a full queue treats a publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Overflow {
-    /// Make room at the head.
+    /// Drop messages from the head.
     #[default]
     DropHead,
     /// Refuse the new message.
@@ -36,23 +36,23 @@ pub(crate) struct QueueArguments {
     pub(crate) dead_letter_routing_key: Option<String>,
     pub(crate) max_priority: Option<u8>,
     pub(crate) single_active_consumer: bool,
-    /// Deliveries are counted, and told.
+    /// Whether deliveries are counted, and the count is sent in `x-delivery-count`.
     pub(crate) is_quorum: bool,
-    /// What a stream keeps, for one that is.
+    /// The retention of a stream; `None` for another type of queue.
     pub(crate) stream: Option<Box<Retention>>,
-    /// How often a message may come back before it is a dead letter.
+    /// How often a message may be requeued before it is dead-lettered.
     pub(crate) delivery_limit: Option<i64>,
-    /// Somebody has thought of that, whatever was meant.
+    /// Whether `x-delivery-limit` was given at all, even with a value that is not usable.
     pub(crate) has_delivery_limit: bool,
 }
 
-/// What RabbitMQ calls the types of queues in its faults.
+/// RabbitMQ's names of the types of queues, for faults.
 const CLASSIC: &str = "rabbit_classic_queue";
 const QUORUM: &str = "rabbit_quorum_queue";
 const STREAM: &str = "rabbit_stream_queue";
 
-/// The arguments RabbitMQ 3.10 knows, and which type of queue takes them. They must be equal when a queue is declared
-/// again, and are compared in this order.
+/// The arguments that RabbitMQ 3.10 knows, and the types of queues that accept them. A repeated declaration must give
+/// equal ones; they are compared in this order.
 const ARGUMENTS: [(&str, [bool; 3]); 23] = [
     // name, classic, quorum, stream
     ("x-expires", [true, true, false]),
@@ -81,7 +81,7 @@ const ARGUMENTS: [(&str, [bool; 3]); 23] = [
 ];
 
 impl QueueArguments {
-    /// Reads and checks a declaration's arguments; arguments nobody knows are ignored.
+    /// Reads and checks a declaration's arguments. Unknown ones are ignored.
     pub(crate) fn read(table: &FieldTable, queue: &str, vhost: &str) -> Result<Self, Fault> {
         let read = Reader { table, queue, vhost };
         let module = read.module()?;
@@ -95,7 +95,7 @@ impl QueueArguments {
                 return Err(Fault::argument_of_other_type(argument, queue, vhost, module));
             }
         }
-        // In RabbitMQ's order: of several wrong ones the first is named.
+        // In RabbitMQ's order, because the fault names the first of several wrong ones.
         let mut arguments = Self {
             is_quorum: module == QUORUM,
             stream: None,
@@ -106,7 +106,7 @@ impl QueueArguments {
             max_length: read.integer("x-max-length", 0)?,
             max_length_bytes: read.integer("x-max-length-bytes", 0)?,
             single_active_consumer: read.boolean("x-single-active-consumer")?,
-            // RabbitMQ takes anything, and means it when it is a number.
+            // RabbitMQ accepts any value, and applies it if it is an integer.
             delivery_limit: table.inner().get("x-delivery-limit").and_then(integer_of),
             has_delivery_limit: table.contains_key("x-delivery-limit"),
             overflow: Overflow::DropHead,
@@ -134,7 +134,7 @@ impl QueueArguments {
 }
 
 impl QueueArguments {
-    /// What RabbitMQ calls the type of queue they are for.
+    /// RabbitMQ's name of the type of queue they are for.
     pub(crate) const fn module(&self) -> &'static str {
         match self {
             Self { is_quorum: true, .. } => QUORUM,
@@ -143,8 +143,8 @@ impl QueueArguments {
         }
     }
 
-    /// Applies a limit of the whole broker, which nobody who declares a queue can lift. Where it is the limit, publishes
-    /// are refused: those who declared the queue have not agreed to lose messages.
+    /// Applies a limit of the whole broker, which no declaration can raise. Where it is the lower one, the queue refuses
+    /// publishes instead of dropping messages, because its declaration did not agree to losing any.
     pub(crate) fn limit_length(&mut self, max_length: u64, has_overflow: bool) {
         if self.max_length.is_none_or(|own| own > max_length) {
             self.max_length = Some(max_length);
@@ -155,7 +155,7 @@ impl QueueArguments {
     }
 }
 
-/// The type of queue a declaration asks for, when it is one that needs a name.
+/// The requested type of queue, if it is one that the broker generates no names for.
 pub(crate) fn type_with_name(table: &FieldTable) -> Option<&'static str> {
     match table.inner().get("x-queue-type")? {
         AMQPValue::LongString(kind) if kind.as_bytes() == b"quorum" => Some(QUORUM),
@@ -176,7 +176,7 @@ pub(crate) fn check_equivalent(
         let is_same = match (new, old) {
             (None, None) => true,
             (Some(new), Some(old)) => same_value(new, old),
-            // A classic queue is what one gets without asking.
+            // Classic is the default type.
             (None, Some(AMQPValue::LongString(kind))) | (Some(AMQPValue::LongString(kind)), None)
                 if argument == "x-queue-type" && kind.as_bytes() == b"classic" =>
             {
@@ -192,7 +192,7 @@ pub(crate) fn check_equivalent(
     Ok(())
 }
 
-/// Numbers are compared by value, everything else as it is.
+/// Compares integers by value, whatever their types, and other values with their types.
 fn same_value(left: &AMQPValue, right: &AMQPValue) -> bool {
     match (integer_of(left), integer_of(right)) {
         (Some(left), Some(right)) => left == right,
@@ -200,7 +200,7 @@ fn same_value(left: &AMQPValue, right: &AMQPValue) -> bool {
     }
 }
 
-/// RabbitMQ names the type only where the other side is missing.
+/// A value as RabbitMQ's fault shows it: with its type only where the other side is missing.
 fn describe(value: Option<&AMQPValue>, is_other_missing: bool) -> String {
     match value {
         None => "none".to_owned(),
@@ -247,7 +247,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A name that messages will carry: it has to fit a short string.
+    /// A name that messages carry later, so it has to fit a short string.
     fn name(&self, argument: &str) -> Result<Option<String>, Fault> {
         match self.text(argument)? {
             Some(text) if text.len() > 255 => Err(self.invalid(argument, "longer than 255 bytes")),
@@ -290,7 +290,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Arguments that make no difference here, but are checked all the same.
+    /// Checks arguments that have no effect on this broker.
     fn check_ignored(&self) -> Result<(), Fault> {
         for argument in ["x-max-in-memory-length", "x-max-in-memory-bytes"] {
             self.integer(argument, 0)?;
@@ -327,5 +327,5 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// RabbitMQ's limit of all times to live: ten years.
+/// RabbitMQ's limit of every time to live: ten years.
 pub(crate) const TTL_MAX_MS: u64 = 315_360_000_000;

@@ -1,4 +1,4 @@
-//! Dead letters: the copy of a message that goes to a dead letter exchange, and what is written on it.
+//! Dead letters: the copy of a message for a dead letter exchange, and the headers that RabbitMQ adds to it.
 
 use std::collections::HashMap;
 
@@ -28,17 +28,17 @@ impl Death {
     }
 }
 
-/// Where and how a message died.
+/// From where a message is dead-lettered, to where, and why.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Grave<'a> {
     pub(crate) queue: &'a str,
     pub(crate) exchange: &'a str,
-    /// The key to publish it with, when it is not to keep its own.
+    /// The key that replaces the message's own, if any.
     pub(crate) routing_key: Option<&'a str>,
     pub(crate) death: Death,
 }
 
-/// The copy that goes to the dead letter exchange.
+/// The copy for the dead letter exchange.
 pub(crate) fn dead_letter(message: &Message, grave: &Grave<'_>, now: Now) -> Message {
     let reader = PropertyReader::new(message.properties());
     let headers = headers(message, reader, grave, now);
@@ -53,7 +53,7 @@ pub(crate) fn dead_letter(message: &Message, grave: &Grave<'_>, now: Now) -> Mes
     )
 }
 
-/// A message that comes back to a queue it died in is dropped, unless a client rejected it on the way.
+/// Whether a dead letter has already been in a queue, and no client has rejected it since. Such a message is dropped.
 pub(crate) fn is_cycle(message: &Message, queue: &str) -> bool {
     let Some(deaths) = PropertyReader::new(message.properties()).raw_headers().and_then(deaths) else {
         return false;
@@ -68,7 +68,7 @@ pub(crate) fn is_cycle(message: &Message, queue: &str) -> bool {
     false
 }
 
-/// The keys a message is routed by besides its own: those in its CC header.
+/// The further routing keys of a message: those in its CC header.
 pub(crate) fn carbon_copies(message: &Message) -> impl Iterator<Item = &str> {
     let headers = PropertyReader::new(message.properties()).raw_headers();
     let keys = headers.and_then(|headers| table::find(headers, b"CC")).and_then(Value::as_array);
@@ -85,7 +85,7 @@ fn headers(message: &Message, reader: PropertyReader<'_>, grave: &Grave<'_>, now
                 put_deaths(&mut headers, Some(field.value), message, reader, grave, now);
                 is_entered = true;
             }
-            // It gets a key of its own: those it was copied by do not count any more.
+            // A new routing key replaces the keys of the copies too.
             b"CC" | b"BCC" if grave.routing_key.is_some() => {}
             _ => drop(headers.raw(field)),
         }
@@ -93,7 +93,7 @@ fn headers(message: &Message, reader: PropertyReader<'_>, grave: &Grave<'_>, now
     if !is_entered {
         put_deaths(&mut headers, None, message, reader, grave, now);
     }
-    // RabbitMQ takes deaths without a first one, which only a client can make up, as they are.
+    // RabbitMQ adds no first death to a message that already has deaths, although only a client can forge such a message.
     if !is_entered && table::find(old, b"x-first-death-queue").is_none() {
         headers
             .text("x-first-death-exchange", message.exchange())
@@ -103,8 +103,8 @@ fn headers(message: &Message, reader: PropertyReader<'_>, grave: &Grave<'_>, now
     headers.finish()
 }
 
-/// `x-death`: this death first, counted up when it happened before. The others come in the reverse of the order they
-/// had, as RabbitMQ has it.
+/// Writes `x-death`: this death first, with its count raised if it happened before. As in RabbitMQ, the others follow in
+/// the reverse of their previous order.
 fn put_deaths(
     headers: &mut TableWriter,
     old: Option<Value<'_>>,
@@ -125,16 +125,16 @@ fn put_deaths(
     headers.tables("x-death", std::iter::once(&this[..]).chain(others.iter().map(|table| &table[..])));
 }
 
-/// A death that happened before, of the queue and for the reason that `value` says.
+/// An earlier death, as its table in `x-death` describes it.
 struct OldDeath<'a> {
     queue: Option<&'a [u8]>,
     reason: Option<&'a [u8]>,
     value: Value<'a>,
-    /// How many entries say the same: brokers before RabbitMQ 3.6 wrote one for each time, without a count.
+    /// The number of equal tables: RabbitMQ before 3.6 wrote one for each death, without a count.
     entries: i64,
 }
 
-/// The deaths of `x-death`, one of each queue and reason.
+/// The deaths in `x-death`, merged by queue and reason.
 fn grouped(old: Option<Value<'_>>) -> Vec<OldDeath<'_>> {
     let mut deaths = Vec::<OldDeath<'_>>::new();
     let mut places = HashMap::new();
@@ -152,7 +152,7 @@ fn grouped(old: Option<Value<'_>>) -> Vec<OldDeath<'_>> {
 }
 
 impl OldDeath<'_> {
-    /// As it was, and with a count.
+    /// The table, with a count.
     fn write(&self) -> Vec<u8> {
         let fields = || self.value.as_table().into_iter().flatten();
         if fields().any(|field| field.key == b"count") {
@@ -184,7 +184,7 @@ fn counted_up(before: &OldDeath<'_>) -> Vec<u8> {
     table.finish()
 }
 
-/// RabbitMQ keeps the fields in this order, and sorts them when there were deaths before.
+/// The table of a first death. RabbitMQ writes the fields in this order, and sorts them if there were deaths before.
 fn first_time(message: &Message, reader: PropertyReader<'_>, grave: &Grave<'_>, now: Now, is_sorted: bool) -> Vec<u8> {
     let keys = std::iter::once(message.routing_key()).chain(carbon_copies(message).map(str::as_bytes));
     let mut table = TableWriter::new();

@@ -39,7 +39,7 @@ pub(crate) fn type_name(value: &AMQPValue) -> &'static str {
     }
 }
 
-/// The value as a fault shows it.
+/// A value as a fault shows it.
 pub(crate) fn shown(value: &AMQPValue) -> String {
     match value {
         AMQPValue::LongString(text) => String::from_utf8_lossy(text.as_bytes()).into_owned(),

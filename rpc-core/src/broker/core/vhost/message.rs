@@ -1,4 +1,4 @@
-//! A message: what was published, kept as it came.
+//! A message, kept in the bytes it was published with.
 
 use std::{sync::Arc, time::Instant};
 
@@ -9,17 +9,17 @@ use crate::wire::{COPY_MAX_BYTES, Content};
 
 /// A published message, shared by all queues it is in.
 ///
-/// Names, properties and a small body lie in one piece of memory, inside the message when they are few: one allocation
-/// a message, and nothing pinned of the buffer it was read into. The parts of a large body stay where they were received.
+/// Names, properties and a small body are copied into one piece of memory, which is inside the message if they are short:
+/// one allocation a message, and the buffer it was read into is free again. The parts of a large body are not copied.
 #[derive(Debug)]
 pub(crate) struct Message {
     bytes: Gathered,
-    /// The ends of what precedes: two short strings, and properties that fit a frame.
+    /// Where each part ends in `bytes`. The names are short strings, and properties fit a frame.
     exchange_end: u16,
     routing_key_end: u16,
     properties_end: u32,
     parts: Box<[Bytes]>,
-    /// Counted once, in however many queues it is.
+    /// Counted once, however many queues the message is in.
     held: Held,
     pub(crate) priority: u8,
     /// The message's own time to live.
@@ -56,7 +56,7 @@ impl Message {
         }
     }
 
-    /// For another one that takes its place.
+    /// An empty account of memory for the message that replaces this one.
     pub(crate) fn another_held(&self) -> Held {
         self.held.another()
     }
@@ -69,17 +69,17 @@ impl Message {
         &self.bytes.as_slice()[self.exchange_end.into()..self.routing_key_end.into()]
     }
 
-    /// Property flags and values, byte for byte.
+    /// Property flags and values, as published.
     pub(crate) fn properties(&self) -> &[u8] {
         &self.bytes.as_slice()[self.routing_key_end.into()..self.properties_end as usize]
     }
 
-    /// The body: what is small, and what is large.
+    /// The body: a copied part, and the parts of a large one. One of the two is empty.
     pub(crate) fn body(&self) -> (&[u8], &[Bytes]) {
         (&self.bytes.as_slice()[self.properties_end as usize..], &self.parts)
     }
 
-    /// The content with these properties, which are its own or those a delivery shows instead.
+    /// The content with these properties: the message's own, or those of a delivery that adds a header.
     pub(crate) fn content<'a>(&'a self, properties: &'a [u8]) -> Content<'a> {
         let (small, parts) = self.body();
         Content { properties, small, parts }
@@ -105,7 +105,7 @@ impl Assembly {
     }
 }
 
-/// Bytes from several places, in one.
+/// Bytes gathered from several slices: inline if they are few.
 #[derive(Debug)]
 enum Gathered {
     Inline { length: u8, bytes: [u8; INLINE_BYTES] },
@@ -136,7 +136,7 @@ impl Gathered {
     }
 }
 
-/// A message on its way in, frame by frame; its memory serves the next one.
+/// A message that is received frame by frame. Its memory is reused for the next one.
 #[derive(Debug, Default)]
 pub(crate) struct Assembly {
     bytes: Vec<u8>,
@@ -144,11 +144,11 @@ pub(crate) struct Assembly {
     routing_key_end: usize,
     properties_end: usize,
     parts: Vec<Bytes>,
-    /// Small pieces of a large body, until they are worth a part.
+    /// Small pieces of a large body, collected until they make a part.
     pieces: BytesMut,
     body_left: u64,
     is_small: bool,
-    /// A large body is counted as it comes.
+    /// Counts a large body while it is received.
     held: Held,
 }
 
@@ -157,7 +157,7 @@ impl Assembly {
         Self { held: Held::nothing_of(memory), ..Self::default() }
     }
 
-    /// Starts over.
+    /// Begins the next message.
     pub(crate) fn begin(&mut self, exchange: &[u8], routing_key: &[u8]) {
         self.bytes.clear();
         self.parts.clear();
@@ -177,7 +177,8 @@ impl Assembly {
         self.is_small = body_size <= COPY_MAX_BYTES as u64;
     }
 
-    /// A piece of the body; `share` keeps it where it is. Returns by how much it is more than was announced.
+    /// Adds a piece of the body: a copy, or a reference made by `share`. The error is by how many bytes the body exceeds its
+    /// announced size.
     pub(crate) fn body(&mut self, piece: &[u8], share: impl FnOnce() -> Bytes) -> Result<(), u64> {
         let length = piece.len() as u64;
         self.body_left = self.body_left.checked_sub(length).ok_or_else(|| length - self.body_left)?;
@@ -210,7 +211,7 @@ impl Assembly {
         &self.bytes[self.exchange_end..self.routing_key_end]
     }
 
-    /// What there is of the content.
+    /// The content received so far.
     pub(crate) fn content(&self) -> Content<'_> {
         Content {
             properties: &self.bytes[self.routing_key_end..self.properties_end],
@@ -219,7 +220,7 @@ impl Assembly {
         }
     }
 
-    /// Its memory, for the next message.
+    /// An empty assembly that reuses the memory of this one.
     pub(crate) fn emptied(mut self) -> Self {
         self.bytes.clear();
         self.bytes.shrink_to(KEPT_MAX_BYTES);
@@ -236,10 +237,10 @@ impl Assembly {
 /// A message in one queue.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
-    /// Its place in the queue, which it gets back when it is requeued.
+    /// Its place in the queue, to which a requeue returns it.
     pub(crate) place: u64,
     pub(crate) message: Arc<Message>,
-    /// How often it was delivered and came back.
+    /// How often it was delivered and requeued.
     pub(crate) delivery_count: u32,
     pub(crate) expires_at: Option<Instant>,
 }
@@ -252,7 +253,7 @@ impl Entry {
 
 /// Room for the names, properties and body of a usual request or reply.
 const INLINE_BYTES: usize = 127;
-/// Memory a channel keeps for the next message.
+/// Bytes that a channel keeps allocated for the next message.
 const KEPT_MAX_BYTES: usize = 16 * 1_024;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! One queue: ready messages in order, and the consumers in line for them.
+//! One queue: its ready messages in order, and its consumers.
 //!
-//! It holds what waits; what was delivered and not acknowledged lies with the channel it was delivered on, and comes
-//! back through [`Queue::requeue`] at its original place.
+//! An unacknowledged message is held by the channel that it was delivered on. [`Queue::requeue`] returns it to its original
+//! place.
 //!
 //! ```text
 //!  push ──► ready[priority]: place 1, 2, 3, … ──pop──► channel's unacked
@@ -40,29 +40,29 @@ pub(crate) struct Queue {
     pub(crate) exclusive_to: Option<ConnectionId>,
     pub(crate) table: FieldTable,
     pub(crate) arguments: QueueArguments,
-    /// What a stream holds.
+    /// The messages of a stream; `None` for another type of queue.
     pub(crate) stream: Option<Box<Stream>>,
-    /// By priority, the highest last; one line for a queue without priorities. A quorum queue has two: what came back to
-    /// its head stands in the last.
+    /// A line for each priority, the highest last; one line for a queue without priorities. A quorum queue has a second
+    /// line, for messages that were requeued at its head.
     ready: Vec<VecDeque<Entry>>,
     ready_count: usize,
     ready_bytes: u64,
     next_place: u64,
     /// Delivered and neither acknowledged nor requeued.
     pub(crate) unacked: usize,
-    /// Highest priority first; the one served last stands last among its equals.
+    /// Highest priority first, and among equals the one served last at the end.
     consumers: Vec<Consumer>,
-    /// How many of them are not blocked.
+    /// How many consumers are not blocked.
     unblocked: usize,
-    /// The only one served, on a queue with `x-single-active-consumer`.
+    /// The only consumer that is served, on a queue with `x-single-active-consumer`.
     active: Option<(ConnectionId, u16, Bytes)>,
-    /// When it was last declared, consumed or got from: `x-expires` counts from here.
+    /// When the queue was last declared, consumed from or got from: `x-expires` counts from here.
     pub(crate) last_used: Instant,
-    /// The earliest timer set for it.
+    /// The earliest timer set for the queue.
     pub(crate) timer: Option<Instant>,
 }
 
-/// A consumer in line.
+/// A consumer as its queue sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Consumer {
     pub(crate) connection: ConnectionId,
@@ -72,9 +72,9 @@ pub(crate) struct Consumer {
     pub(crate) slot: usize,
     pub(crate) priority: i64,
     pub(crate) exclusive: bool,
-    /// Where in a stream it reads next.
+    /// The next offset to read, in a stream.
     pub(crate) offset: u64,
-    /// It had no credit when its turn came, and is passed over until it has.
+    /// Whether it had no credit when its turn came. It is passed over until it has.
     pub(crate) is_blocked: bool,
 }
 
@@ -125,10 +125,10 @@ impl Queue {
         self.ready_count
     }
 
-    /// Whether another message, of so many bytes, would be over `x-max-length` or `x-max-length-bytes`.
+    /// Whether another message of so many bytes would exceed `x-max-length` or `x-max-length-bytes`.
     pub(crate) fn is_full(&self, bytes: u64) -> bool {
         let QueueArguments { max_length, max_length_bytes, is_quorum, .. } = self.arguments;
-        // RabbitMQ's quorum queues notice only afterwards.
+        // RabbitMQ's quorum queues check only after the message was added.
         if is_quorum {
             return self.is_over_full();
         }
@@ -136,14 +136,14 @@ impl Queue {
             || max_length_bytes.is_some_and(|max| self.ready_bytes + bytes > max)
     }
 
-    /// Whether it holds more than it may.
+    /// Whether it exceeds its limits.
     pub(crate) fn is_over_full(&self) -> bool {
         let QueueArguments { max_length, max_length_bytes, .. } = self.arguments;
         max_length.is_some_and(|max| self.ready_count as u64 > max)
             || max_length_bytes.is_some_and(|max| self.ready_bytes > max)
     }
 
-    /// Gives a new message its place, without putting it there.
+    /// Gives a new message its place in the queue, without inserting it.
     pub(crate) fn admit(&mut self, message: &Arc<Message>, now: Instant) -> Entry {
         let place = self.next_place;
         self.next_place += 1;
@@ -156,7 +156,7 @@ impl Queue {
         Entry { place, message: Arc::clone(message), delivery_count: 0, expires_at }
     }
 
-    /// Puts an entry at its place: a new one behind all others, a requeued one where it was.
+    /// Inserts an entry at its place: a new one behind all others, a requeued one where it was.
     pub(crate) fn insert(&mut self, entry: Entry) {
         self.ready_count += 1;
         self.ready_bytes += entry.message.body_bytes() as u64;
@@ -181,13 +181,13 @@ impl Queue {
         self.take(line)
     }
 
-    /// Takes out an entry that stands at a head and is due.
+    /// Takes out the entry at the head of a line, if it expires now or has expired.
     pub(crate) fn pop_expired(&mut self, now: Instant) -> Option<Entry> {
         self.pop_head(|expires_at| expires_at <= now)
     }
 
-    /// Takes out an entry that stands at a head and was due before. One that is due this very moment may be delivered:
-    /// a message with a time to live of 0 reaches those who wait for it.
+    /// Takes out the entry at the head of a line, if it has expired before now. An entry that expires now may still be
+    /// delivered: a message with a time to live of 0 reaches a waiting consumer.
     pub(crate) fn pop_overdue(&mut self, now: Instant) -> Option<Entry> {
         self.pop_head(|expires_at| expires_at < now)
     }
@@ -198,12 +198,12 @@ impl Queue {
         self.take(line)
     }
 
-    /// When the first head expires.
+    /// When the first entry at the head of a line expires.
     pub(crate) fn next_expiry(&self) -> Option<Instant> {
         self.ready.iter().filter_map(|line| line.front()?.expires_at).min()
     }
 
-    /// Drops what is ready and not to be kept.
+    /// Drops ready messages, except those for which `is_kept` holds.
     pub(crate) fn retain(&mut self, mut is_kept: impl FnMut(&Message) -> bool) {
         for line in &mut self.ready {
             line.retain(|entry| is_kept(&entry.message));
@@ -213,7 +213,7 @@ impl Queue {
         self.ready_bytes = kept().map(|entry| entry.message.body_bytes() as u64).sum();
     }
 
-    /// Empties it of what is ready, which is to be dropped where nobody waits for it.
+    /// Takes out all ready messages, and returns their number. The caller drops them, outside of the lock if they are many.
     pub(crate) fn purge(&mut self) -> (usize, impl Iterator<Item = VecDeque<Entry>>) {
         self.ready_bytes = 0;
         (std::mem::take(&mut self.ready_count), self.ready.iter_mut().map(std::mem::take))
@@ -223,7 +223,7 @@ impl Queue {
         &self.consumers
     }
 
-    /// Puts a consumer in line behind its equals.
+    /// Adds a consumer behind its equals.
     pub(crate) fn add_consumer(&mut self, consumer: Consumer) {
         if self.arguments.single_active_consumer && self.active.is_none() {
             self.active = Some((consumer.connection, consumer.channel, consumer.tag.clone()));
@@ -233,7 +233,7 @@ impl Queue {
         self.consumers.insert(at, consumer);
     }
 
-    /// Takes a consumer out of the line. The next in line becomes the single active one, if there is to be one.
+    /// Removes a consumer. The next one takes over if it was the single active one.
     pub(crate) fn remove_consumer(&mut self, connection: ConnectionId, channel: u16, tag: &[u8]) -> Option<Consumer> {
         let at = self.consumers.iter().position(|consumer| consumer.is(connection, channel, tag))?;
         let removed = self.remove_at(at);
@@ -243,7 +243,7 @@ impl Queue {
         Some(removed)
     }
 
-    /// Takes all consumers of a channel out of the line, in one pass however many they are; false when there are none.
+    /// Removes all consumers of a channel in one pass. Returns false if there are none.
     pub(crate) fn remove_consumers_of(&mut self, connection: ConnectionId, channel: u16) -> bool {
         let before = self.consumers.len();
         self.consumers.retain(|consumer| (consumer.connection, consumer.channel) != (connection, channel));
@@ -263,7 +263,7 @@ impl Queue {
         removed
     }
 
-    /// Whoever was blocked and has credit again goes to the end of its equals.
+    /// Unblocks the consumers that have credit again; each moves behind its equals.
     pub(crate) fn unblock(&mut self, has_credit: impl Fn(&Consumer) -> bool) {
         if self.unblocked == self.consumers.len() {
             return;
@@ -281,8 +281,8 @@ impl Queue {
         }
     }
 
-    /// The index of the next consumer that `has_credit`, round robin among the highest priority that has any. Those
-    /// found without are blocked.
+    /// The index of the next consumer for which `has_credit` holds: round robin, in the highest priority that has one.
+    /// Consumers found without credit are blocked.
     pub(crate) fn next_consumer(&mut self, mut has_credit: impl FnMut(&Consumer) -> bool) -> Option<usize> {
         if let Some((connection, channel, tag)) = &self.active {
             let active = self.consumers.iter().position(|consumer| consumer.is(*connection, *channel, tag))?;
@@ -312,7 +312,7 @@ impl Queue {
         self.stream.as_ref()?.read_next(&mut self.consumers.get_mut(at)?.offset)
     }
 
-    /// Sends a consumer that was just served to the end of its equals.
+    /// Moves a consumer that was just served behind its equals.
     pub(crate) fn rotate(&mut self, at: usize) {
         if self.consumers.len() == 1 {
             return;
@@ -329,7 +329,7 @@ impl Queue {
         Some(entry)
     }
 
-    /// Panics unless what it counts is what it holds, in order.
+    /// Panics unless the counts are right and the messages in order.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn check(&self) {
         let entries = || self.ready.iter().flatten();
@@ -347,13 +347,13 @@ impl Queue {
         assert_eq!(active, expected, "active consumers of '{}'", self.name);
     }
 
-    /// What is ready.
+    /// The ready messages.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn messages(&self) -> impl Iterator<Item = &Arc<Message>> {
         self.ready.iter().flatten().map(|entry| &entry.message)
     }
 
-    /// The places of what is ready.
+    /// The places of the ready messages.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn ready_places(&self) -> impl Iterator<Item = u64> {
         self.ready.iter().flatten().map(|entry| entry.place)
@@ -367,7 +367,7 @@ impl Queue {
     }
 }
 
-/// The line of what came back to the head of a quorum queue.
+/// The line of a quorum queue for messages that were requeued at its head.
 pub(crate) const RETURNED: usize = 1;
 
 #[cfg(test)]

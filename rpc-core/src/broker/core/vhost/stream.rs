@@ -1,12 +1,12 @@
-//! A stream: messages stay, and each consumer reads them from a place of its own.
+//! A stream: messages stay after they are read, and each consumer reads from its own offset.
 //!
 //! ```text
 //!  push ──► segment │ segment │ segment: offset 0, 1, 2, …
 //!              ▲         ▲ consumer at 17   ▲ consumer at the end
-//!              └ goes as a whole, when there are too many bytes or it is too old
+//!              └ deleted as a whole, when the stream has too many bytes or the segment is too old
 //! ```
 //!
-//! As in RabbitMQ only whole segments are forgotten, and never the last one.
+//! As in RabbitMQ, only whole segments are deleted, and never the last one.
 
 use std::{
     collections::VecDeque,
@@ -24,7 +24,7 @@ use crate::broker::core::{
     },
 };
 
-/// What a stream keeps.
+/// How much a stream keeps, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Retention {
     pub(crate) max_bytes: Option<u64>,
@@ -45,7 +45,7 @@ pub(crate) struct Stream {
 struct Segment {
     first_offset: u64,
     entries: VecDeque<Entry>,
-    /// When each of them came.
+    /// When each entry was published.
     since: Vec<Instant>,
     bytes: u64,
 }
@@ -54,16 +54,16 @@ struct Segment {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Start {
     First,
-    /// RabbitMQ's is the last chunk: what was published together. Here it is the last message.
+    /// The last message. RabbitMQ starts at the last chunk, the messages that were published together.
     Last,
     Next,
     Offset(u64),
-    /// What came at that time or later.
+    /// The first message published at that time or later.
     Since(Instant),
 }
 
 impl Start {
-    /// Reads an `x-stream-offset`; the default is what comes next.
+    /// Reads an `x-stream-offset`; the default is the next message.
     pub(crate) fn read(argument: Option<&AMQPValue>, now: Now) -> Option<Self> {
         let ago = |age| now.instant.checked_sub(age).map_or(Self::First, Self::Since);
         let text = match argument {
@@ -87,7 +87,7 @@ impl Start {
     }
 }
 
-/// A length of time as `x-max-age` and `x-stream-offset` write it: `7D`, `12h`.
+/// A duration as written in `x-max-age` and `x-stream-offset`: `7D`, `12h`.
 pub(crate) fn age(text: &str) -> Option<Duration> {
     let (count, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let unit_s: u64 = match unit {
@@ -113,15 +113,15 @@ impl Stream {
         self.next_offset - self.segments.front().map_or(self.next_offset, |segment| segment.first_offset)
     }
 
-    /// Takes a message at its end. Returns what is forgotten for it.
+    /// Appends a message. Returns the segments that are deleted for it.
     pub(crate) fn push(&mut self, message: &Arc<Message>, now: Instant) -> Vec<VecDeque<Entry>> {
-        let mut forgotten = Vec::new();
+        let mut deleted = Vec::new();
         let bytes = message.body_bytes() as u64;
         let is_full = |segment: &Segment| segment.bytes >= self.retention.segment_max_bytes;
         if self.segments.back().is_none_or(is_full) {
             let (entries, since) = Default::default();
             self.segments.push_back(Segment { first_offset: self.next_offset, entries, since, bytes: 0 });
-            forgotten = self.forget(now);
+            deleted = self.delete_old(now);
         }
         if let Some(segment) = self.segments.back_mut() {
             let message = Arc::clone(message);
@@ -131,10 +131,10 @@ impl Stream {
             self.bytes += bytes;
             self.next_offset += 1;
         }
-        forgotten
+        deleted
     }
 
-    /// The entry at an offset, or the first one behind it; its place is its offset.
+    /// The entry at an offset, or the first one after it. Its place is its offset.
     fn read(&self, offset: u64) -> Option<&Entry> {
         if offset >= self.next_offset {
             return None;
@@ -145,20 +145,20 @@ impl Stream {
         segment.entries.get(usize::try_from(offset - segment.first_offset).ok()?)
     }
 
-    /// Reads the entry at an offset, or the next one that is kept, and moves the offset behind it.
+    /// Reads the entry at an offset, or the first one kept after it, and moves the offset past it.
     pub(crate) fn read_next(&self, offset: &mut u64) -> Option<Entry> {
         let entry = self.read(*offset)?.clone();
         *offset = entry.place + 1;
         Some(entry)
     }
 
-    /// The offset a consumer begins at.
+    /// The offset that a consumer starts at.
     pub(crate) fn offset_of(&self, start: Start) -> u64 {
         match start {
             Start::First => 0,
             Start::Last => self.next_offset.saturating_sub(1),
             Start::Next => self.next_offset,
-            // RabbitMQ begins at the end when there is no such offset yet.
+            // RabbitMQ starts at the end if the offset does not exist yet.
             Start::Offset(offset) => offset.min(self.next_offset),
             Start::Since(time) => {
                 let kept = self.segments.iter().flat_map(|segment| (segment.first_offset..).zip(&segment.since));
@@ -170,14 +170,14 @@ impl Stream {
         }
     }
 
-    /// Takes out all of it.
+    /// Takes out all entries.
     pub(crate) fn into_entries(self) -> impl Iterator<Item = VecDeque<Entry>> {
         self.segments.into_iter().map(|segment| segment.entries)
     }
 
-    /// Takes out old segments, but not the last.
-    fn forget(&mut self, now: Instant) -> Vec<VecDeque<Entry>> {
-        let mut forgotten = Vec::new();
+    /// Takes out the segments beyond the retention, but never the last one.
+    fn delete_old(&mut self, now: Instant) -> Vec<VecDeque<Entry>> {
+        let mut deleted = Vec::new();
         while self.segments.len() > 1
             && let Some(oldest) = self.segments.front()
         {
@@ -188,9 +188,9 @@ impl Stream {
                 break;
             }
             self.bytes -= oldest.bytes;
-            forgotten.extend(self.segments.pop_front().map(|segment| segment.entries));
+            deleted.extend(self.segments.pop_front().map(|segment| segment.entries));
         }
-        forgotten
+        deleted
     }
 
     #[cfg(any(test, fuzzing))]
@@ -199,7 +199,7 @@ impl Stream {
     }
 }
 
-/// RabbitMQ's `x-stream-max-segment-size-bytes` where nothing else is said.
+/// The default of `x-stream-max-segment-size-bytes`, as in RabbitMQ.
 pub(crate) const SEGMENT_MAX_BYTES: u64 = 500_000_000;
 
 #[cfg(test)]
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_segments_are_forgotten_but_the_last() {
+    fn whole_segments_are_deleted_but_the_last() {
         let (mut by_size, mut by_age, start) =
             (stream(Some(16), None), stream(None, Some(Duration::ZERO)), Instant::now());
         for second in 0..7 {

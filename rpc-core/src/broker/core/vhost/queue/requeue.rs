@@ -1,9 +1,9 @@
-//! How unacknowledged entries come back to their queue.
+//! Requeueing: unacknowledged entries return to their queue.
 
 use super::{Queue, RETURNED};
 use crate::broker::core::vhost::message::Entry;
 
-/// Why unacknowledged entries come back.
+/// Why entries are requeued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RequeueReason {
     /// A client requested it: `basic.nack`, `basic.reject` or `basic.recover`.
@@ -13,14 +13,14 @@ pub(crate) enum RequeueReason {
 }
 
 impl Queue {
-    /// Takes unacknowledged entries back: to their places, or in a quorum queue to its head or its end.
+    /// Requeues unacknowledged entries: at their places, or in a quorum queue at its head or its end.
     pub(crate) fn requeue(&mut self, mut entries: Vec<Entry>, reason: RequeueReason) {
         self.unacked = self.unacked.saturating_sub(entries.len());
         for entry in &mut entries {
             entry.delivery_count = entry.delivery_count.saturating_add(1);
         }
         if self.arguments.is_quorum {
-            // As in RabbitMQ: what nobody limits might come back for ever, and lets the others pass.
+            // As in RabbitMQ: without a limit a message may be requeued for ever, so it lets the others pass.
             let is_at_head = reason == RequeueReason::ChannelClosed || self.arguments.has_delivery_limit;
             self.append(if is_at_head { RETURNED } else { 0 }, entries);
         } else if entries.len() <= FEW {
@@ -38,7 +38,7 @@ impl Queue {
         }
     }
 
-    /// Puts entries behind all others of a line, as if they were new.
+    /// Inserts entries behind all others of a line, as if they were new.
     fn append(&mut self, line: usize, entries: Vec<Entry>) {
         self.count(&entries);
         for entry in entries {
@@ -48,10 +48,10 @@ impl Queue {
         }
     }
 
-    /// Puts entries at their places in a line, in one pass: one by one, each would push aside those before it.
+    /// Inserts entries at their places in a line, in one pass: inserted one by one, each would move all behind it.
     fn insert_all(&mut self, line: usize, mut entries: Vec<Entry>) {
         self.count(&entries);
-        // They are sorted already, but for what came back before and was delivered again.
+        // Nearly sorted: only entries that were requeued and delivered again are out of order.
         entries.sort_by_key(|entry| entry.place);
         let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return };
         let line = &mut self.ready[line];
@@ -83,5 +83,5 @@ impl Queue {
     }
 }
 
-/// So many entries are put in their places one by one.
+/// Up to this many entries are inserted one by one.
 const FEW: usize = 4;
