@@ -22,7 +22,7 @@ use crate::{
     task::AbortOnDrop,
 };
 
-/// The confirm channel of a session, and the task that hears its confirms.
+/// The confirm channel of a session, and the task that awaits its confirms.
 #[derive(Debug)]
 pub(super) struct Confirming {
     channel: Channel,
@@ -36,7 +36,7 @@ impl Confirming {
         let channel = connection.channel().await?;
         channel.confirm_select().await?;
         let (published, inbox) = mpsc::channel(UNCONFIRMED_MAX);
-        let task = AbortOnDrop::spawn(hear(in_flight, inbox));
+        let task = AbortOnDrop::spawn(await_confirms(in_flight, inbox));
         Ok(Self { channel, published, has_ended: AtomicBool::new(false), _task: task })
     }
 
@@ -63,8 +63,8 @@ impl Confirming {
     }
 }
 
-/// Hears confirms until the channel ends.
-async fn hear(in_flight: Arc<InFlight>, mut published: mpsc::Receiver<(u64, Confirm)>) {
+/// Awaits confirms until the channel ends.
+async fn await_confirms(in_flight: Arc<InFlight>, mut published: mpsc::Receiver<(u64, Confirm)>) {
     let mut batch = Vec::new();
     let mut unconfirmed = Unconfirmed::new();
     while published.recv_many(&mut batch, UNCONFIRMED_MAX).await > 0 {

@@ -82,7 +82,7 @@ pub(super) struct Waiter {
     in_flight: Arc<InFlight>,
     id: u64,
     is_over: bool,
-    /// The service whose workers are told when the call is given up.
+    /// The service whose workers are notified when the call is given up.
     cancellable: Option<&'static str>,
 }
 

@@ -25,7 +25,7 @@ pub(super) struct OneWay {
     pub(super) settled: oneshot::Sender<Settled>,
 }
 
-/// What became of a one-way request.
+/// The fate of a one-way request.
 #[derive(Debug)]
 pub(super) enum Settled {
     Sent(Verdict),
@@ -97,3 +97,49 @@ fn publish(channel: &Channel, unconfirmed: &mut Unconfirmed<oneshot::Sender<Sett
 
 /// Requests of one batch, and requests that may wait for the next one.
 const BATCH_MAX: usize = 256;
+
+#[cfg(feature = "broker")]
+#[cfg(test)]
+mod tests {
+    use tokio::time::{Duration, sleep, timeout};
+
+    use super::*;
+    use crate::broker::Broker;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_request_counts_as_not_sent_only_if_its_channel_had_ended_before() {
+        let broker = Broker::start().await.unwrap();
+        #[cfg(feature = "lapin")]
+        let transports = ["native", "lapin"];
+        #[cfg(not(feature = "lapin"))]
+        let transports = ["native"];
+        for transport in transports {
+            let connection = Connection::open(&format!("{}?transport={transport}", broker.uri())).await.unwrap();
+            let channel = connection.channel().await.unwrap();
+            channel.confirm_select().await.unwrap();
+            let mut unconfirmed = Unconfirmed::new();
+            let mut request = || {
+                let (settled, outcome) = oneshot::channel();
+                let properties = Properties::default();
+                let request = OneWay { exchange: "", routing_key: "missing", properties, body: Vec::new(), settled };
+                publish(&channel, &mut unconfirmed, 0, request);
+                outcome
+            };
+            broker.faults().withhold_confirms();
+            let mut first = request();
+            assert!(first.try_recv().is_err(), "{transport}: its confirm is awaited");
+            broker.faults().drop_connections();
+            let ended = async {
+                while !channel.has_ended() {
+                    sleep(Duration::from_millis(1)).await;
+                }
+            };
+            timeout(Duration::from_secs(10), ended).await.expect("the channel ends with its connection");
+            assert!(matches!(request().await, Ok(Settled::NotSent)), "{transport}");
+            let verdicts = unconfirmed.settle().await.verdicts;
+            assert!(matches!(&verdicts[..], [(_, Verdict::Lost)]), "{transport}");
+            broker.faults().release_confirms();
+            connection.close().await.unwrap();
+        }
+    }
+}

@@ -19,7 +19,7 @@ pub struct ClientOptions {
     pub(crate) max_body_bytes: usize,
 }
 
-/// What happens to a call while `max_in_flight` others wait for their answers.
+/// How a client treats a call while `max_in_flight` others wait for their answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum WhenFull {
@@ -57,7 +57,7 @@ impl ClientOptions {
         self
     }
 
-    /// What happens to a call beyond [`max_in_flight`](Self::max_in_flight). The default is to wait.
+    /// How the client treats a call beyond [`max_in_flight`](Self::max_in_flight). The default is to wait.
     #[must_use]
     pub const fn when_full(mut self, when_full: WhenFull) -> Self {
         self.when_full = when_full;

@@ -1,6 +1,6 @@
 //! The calls in flight: correlation_id -> deadline, and the waker or the outcome.
 //!
-//! Pure data: no I/O, no clock, no tasks. Whoever holds it says what time it is, and wakes the wakers it hands out.
+//! Pure data: no I/O, no clock, no tasks. Its owner passes the time in, and wakes the wakers that it hands out.
 //!
 //! ```text
 //!  insert ──► slots[id mod 2ⁿ] ──complete(id)──► Ended ──poll(id)──► the caller, and the slot is free
@@ -9,8 +9,8 @@
 //!
 //! Ids count up and skip those whose slot is taken, so finding a call is one look at one slot, and a late reply finds
 //! another id there. Most calls end long before their deadline, so ended calls stay among the deadlines until they
-//! surface or outnumber the living two to one. Calls with the same budget come in deadline order and go into a queue, at
-//! a push and a pop each; only the others need a heap.
+//! surface or outnumber the living two to one. Calls with the same budget arrive in deadline order and are kept in a
+//! queue, at a push and a pop each; only the others need a heap.
 
 use std::{
     cmp::Reverse,
@@ -121,7 +121,7 @@ impl<O> Pending<O> {
         }
     }
 
-    /// Ends a call; gives the outcome back when it ended before (a late, duplicate or foreign reply).
+    /// Ends a call; returns the outcome if the call had ended before (a late, duplicate or foreign reply).
     pub(crate) fn complete(&mut self, id: u64, outcome: O) -> Result<Ended, O> {
         let Some(state) = self.state_mut(id) else { return Err(outcome) };
         let State::Waiting(waker) = state else { return Err(outcome) };
@@ -131,7 +131,7 @@ impl<O> Pending<O> {
         Ok(Ended { waker })
     }
 
-    /// Takes a call out whose caller has gone; says whether it was in flight still.
+    /// Takes out a call whose caller has stopped waiting; returns whether the call was still in flight.
     pub(crate) fn forget(&mut self, id: u64) -> bool {
         let Some(state) = self.state_mut(id) else { return false };
         match std::mem::replace(state, State::Free) {
@@ -162,7 +162,7 @@ impl<O> Pending<O> {
         None
     }
 
-    /// When the next call in flight must end.
+    /// The deadline of the next call that must end.
     pub(crate) fn next_deadline(&mut self) -> Option<Instant> {
         while let Some((deadline, id)) = self.deadlines.earliest() {
             if self.is_waiting(id) {
@@ -384,7 +384,7 @@ mod tests {
         let first = pending.insert(at(1)).unwrap();
         assert_eq!(pending.insert(at(1)), None);
         pending.complete(first.id, ()).unwrap().wake();
-        // Whose caller has not looked yet: its slot is taken, its place is not.
+        // The caller of this one has not looked yet: the slot is taken, the place is not.
         let second = pending.insert(at(1)).unwrap();
         assert!(pending.forget(second.id));
         assert!(!pending.forget(second.id));

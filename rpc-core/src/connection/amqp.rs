@@ -1,4 +1,4 @@
-//! The plain data of AMQP's operations: what is published, declared, settled and returned.
+//! The plain data of AMQP's operations: publishes, declarations, settlements and returns.
 //!
 //! No I/O, and no type of a client library. `link.rs` has the operations that take this data, and the transports
 //! (`native/`, `lapin.rs`) carry them out.

@@ -7,7 +7,7 @@ use std::sync::{
 
 use tokio::sync::Notify;
 
-/// A cancel that may come, and those who wait for it. It allocates when the first one waits.
+/// A cancel that may arrive, and the tasks that wait for it. Nothing is allocated before the first one waits.
 #[derive(Debug, Default)]
 pub(super) struct Cancellation {
     is_cancelled: AtomicBool,
@@ -17,7 +17,7 @@ pub(super) struct Cancellation {
 impl Cancellation {
     pub(super) fn cancel(&self) {
         self.is_cancelled.store(true, Ordering::Relaxed);
-        // Pairs with the fence in `cancelled`: either this sees the notify, or that one sees the flag.
+        // Pairs with the fence in `cancelled`: either this side sees the `Notify`, or the waiting side sees the flag.
         fence(Ordering::SeqCst);
         if let Some(waiting) = self.waiting.get() {
             waiting.notify_waiters();

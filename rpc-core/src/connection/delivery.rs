@@ -112,7 +112,7 @@ impl Delivery {
         !either!(self, received => received.is_claimed.swap(true, Ordering::AcqRel))
     }
 
-    /// Tells those who ask that the call behind this delivery is cancelled.
+    /// Marks the call behind this delivery as cancelled, and wakes the tasks that wait for that.
     pub(crate) fn cancel(&self) {
         either!(self, received => received.cancellation.cancel());
     }

@@ -124,7 +124,7 @@ impl Connection {
         Self { shared: Arc::new(Shared { current, supervisor }) }
     }
 
-    /// What the connection is doing now.
+    /// The state now.
     pub fn state(&self) -> ConnectionState {
         self.shared.current.borrow().state.clone()
     }
@@ -145,8 +145,8 @@ impl Connection {
         drop(self.states().wait_for(|state| !matches!(state, ConnectionState::Blocked { .. })).await);
     }
 
-    /// Closes the connection for everyone who shares it. Calls in flight end with
-    /// [`CallError::Disconnected`](crate::CallError::Disconnected); closing twice is fine.
+    /// Closes the connection for all that share it. Calls in flight end with
+    /// [`CallError::Disconnected`](crate::CallError::Disconnected); a second close has no effect.
     ///
     /// # Errors
     /// [`Error::Disconnected`] when it was lost before the broker confirmed the close.

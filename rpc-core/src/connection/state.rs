@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::link::Link;
 use crate::error::Error;
 
-/// What a connection is doing.
+/// The state of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectionState {

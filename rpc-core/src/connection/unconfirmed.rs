@@ -1,4 +1,4 @@
-//! Published messages that wait for their publisher confirms, and what became of each of them.
+//! Published messages that wait for their publisher confirms, and the fate of each.
 //!
 //! A returned message arrives inside the confirm of any message of its channel (`lapin.rs` says why). So a batch is judged
 //! when all of its confirms are in, and each return belongs to the message with its correlation_id.
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::error::Error;
 
-/// What became of a published message.
+/// The fate of a published message.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// It is in every queue it was routed to.

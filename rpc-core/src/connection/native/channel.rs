@@ -37,7 +37,7 @@ pub(crate) struct Channel {
     inner: Arc<Inner>,
 }
 
-/// What a channel's handles share with the io task, which keeps it no longer than they do.
+/// The part of a channel that its handles share with the io task. The io task keeps it no longer than they do.
 #[derive(Debug)]
 pub(super) struct Inner {
     id: u16,
@@ -73,7 +73,7 @@ impl Inner {
     /// Ends all waits on the channel.
     pub(super) fn end(&self, failure: &Failure) {
         let ended = self.state().end();
-        ended.tell(failure);
+        ended.fail(failure);
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -114,7 +114,7 @@ impl Drop for Inner {
         // An error says that it is closed already.
         drop(self.write(|outbox| {
             outbox.method(self.id, &close());
-            // The io task may be about to hear that the broker has closed it: one of the two is first.
+            // The io task may be about to read the broker's close: one of the two is first.
             drop(self.failure.set(Failure::closed_by_us()));
             Ok(())
         }));

@@ -102,6 +102,6 @@ impl Channels {
         if let Some(closed) = closed {
             drop(closed.send(if is_clean { Ok(()) } else { Err(failure.clone()) }));
         }
-        self.shared.tell(Event::Failed(failure.reason()));
+        self.shared.report(Event::Failed(failure.reason()));
     }
 }

@@ -27,7 +27,7 @@ impl Failure {
     }
 
     /// The failure that a `close` of the broker announces.
-    pub(super) fn told(reply_code: u16, reply_text: &str) -> Self {
+    pub(super) fn announced(reply_code: u16, reply_text: &str) -> Self {
         match reply_code {
             CONNECTION_FORCED => Self::lost(format!("{reply_code} {reply_text}")),
             _ => Self::Refused { reply_code, reply_text: reply_text.into() },

@@ -177,7 +177,7 @@ impl State {
             // The broker cancels without waiting for an answer.
             AMQPClass::Basic(Basic::Cancel(cancel)) => self.remove_consumer(cancel.consumer_tag.as_str()),
             AMQPClass::Channel(Channel::Close(close)) => {
-                return Ok(Some(Task::Close(Failure::told(close.reply_code, close.reply_text.as_str()))));
+                return Ok(Some(Task::Close(Failure::announced(close.reply_code, close.reply_text.as_str()))));
             }
             AMQPClass::Channel(Channel::CloseOk(_)) => {
                 self.answer(class);
@@ -306,7 +306,7 @@ pub(super) struct Ended {
 }
 
 impl Ended {
-    pub(super) fn tell(self, failure: &Failure) {
+    pub(super) fn fail(self, failure: &Failure) {
         for (_, waiter) in self.answers {
             drop(waiter.send(Err(failure.clone())));
         }

@@ -255,7 +255,7 @@ impl Io {
     fn perform(&self, inner: &Inner, task: Task) {
         match task {
             Task::Close(failure) => {
-                self.channels.shared().tell(Event::Failed(failure.reason()));
+                self.channels.shared().report(Event::Failed(failure.reason()));
                 self.channels.close_ok(inner.id(), &failure);
                 inner.end(&failure);
             }
@@ -277,7 +277,7 @@ impl Io {
         let Ok(Method::Other(class)) = read_method(frame.payload, DEPTH_MAX) else { return };
         match *class {
             AMQPClass::Channel(AMQPMethod::Close(close)) => {
-                let failure = Failure::told(close.reply_code, close.reply_text.as_str());
+                let failure = Failure::announced(close.reply_code, close.reply_text.as_str());
                 self.channels.close_ok(frame.channel, &failure);
             }
             AMQPClass::Channel(AMQPMethod::CloseOk(_)) => self.channels.free(frame.channel),
@@ -294,16 +294,16 @@ impl Io {
         let AMQPClass::Connection(method) = *class else { return Ok(()) };
         match method {
             AMQPMethod::Close(close) => {
-                let failure = Failure::told(close.reply_code, close.reply_text.as_str());
+                let failure = Failure::announced(close.reply_code, close.reply_text.as_str());
                 let mut outbox = self.channels.shared().outbox();
                 outbox.method(0, &AMQPClass::Connection(AMQPMethod::CloseOk(connection::CloseOk {})));
                 return Err(End::Failed(failure));
             }
             AMQPMethod::CloseOk(_) => return Err(End::Closed),
             AMQPMethod::Blocked(blocked) => {
-                self.channels.shared().tell(Event::Blocked(blocked.reason.as_str().to_owned()))
+                self.channels.shared().report(Event::Blocked(blocked.reason.as_str().to_owned()))
             }
-            AMQPMethod::Unblocked(_) => self.channels.shared().tell(Event::Unblocked),
+            AMQPMethod::Unblocked(_) => self.channels.shared().report(Event::Unblocked),
             _ => {}
         }
         Ok(())

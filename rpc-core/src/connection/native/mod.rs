@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  Channel::publish ──► Outbox ──taken whole──► io task ──one write──► socket
-//!  Consumer, Confirm, answers ◄── channel.rs ◄──frames── io task ◄──one read──┘
+//!  Consumer, Confirm, answers ◄── inbox.rs ◄──frames── io task ◄──one read──┘
 //! ```
 //!
 //! Everything is sent in the order of its queueing, methods and messages alike. Publishing encodes frames straight into the

@@ -16,7 +16,7 @@ use crate::{
     wire::{self, Content, OutBuffer},
 };
 
-/// Told once the connection is closed.
+/// Notified once the connection is closed.
 pub(super) type Closed = oneshot::Sender<Result<(), Failure>>;
 
 /// The event that wakes the io task.

@@ -47,7 +47,7 @@ impl Shared {
         Ok(written)
     }
 
-    pub(super) fn tell(&self, event: Event) {
+    pub(super) fn report(&self, event: Event) {
         // Without a listener the link is dropped.
         drop(self.events.send(event));
     }

@@ -45,7 +45,7 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
-/// What a client sent.
+/// A frame that a client sent.
 #[derive(Debug)]
 enum Sent {
     Method(u16, AMQPClass),
@@ -74,7 +74,7 @@ impl Peer {
         Self { stream, buffer: BytesMut::new() }
     }
 
-    /// Goes through the handshake.
+    /// Performs the handshake.
     async fn open(listener: &TcpListener, tune: connection::Tune) -> Self {
         let mut peer = Self::accept(listener).await;
         peer.shake_hands(tune).await;
@@ -139,7 +139,7 @@ impl Peer {
         }
     }
 
-    /// Answers `channel.open`; says which one.
+    /// Answers `channel.open`; returns the channel's number.
     async fn open_channel(&mut self) -> u16 {
         match self.next().await {
             Sent::Method(number, AMQPClass::Channel(OnChannel::Open(_))) => {
@@ -150,7 +150,7 @@ impl Peer {
         }
     }
 
-    /// Answers `basic.consume`; says with which tag.
+    /// Answers `basic.consume`; returns its tag.
     async fn consume(&mut self, number: u16) -> String {
         match self.next().await {
             Sent::Method(_, AMQPClass::Basic(Basic::Consume(consume))) => {
@@ -271,7 +271,7 @@ async fn a_uri_may_choose_the_mechanism() {
 }
 
 #[tokio::test]
-async fn what_is_no_broker_of_0_9_1_is_unreachable() {
+async fn a_peer_that_is_no_broker_of_0_9_1_is_unreachable() {
     for (bytes, words) in [
         (&b"AMQP\x00\x01\x00\x00"[..], "another version"),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "no AMQP frame"),
@@ -306,7 +306,7 @@ async fn bodies_are_cut_to_what_was_agreed_on() {
 }
 
 #[tokio::test]
-async fn a_silent_broker_is_lost_and_hears_heartbeats_before() {
+async fn a_silent_broker_gets_heartbeats_before_it_counts_as_lost() {
     let (link, mut peer) = connected(connection::Tune { heartbeat: 1, ..TUNE }).await;
     let (channel, _) = tokio::join!(link.channel(), peer.open_channel());
     assert!(matches!(peer.next().await, Sent::Heartbeat));

@@ -27,7 +27,7 @@ async fn a_dropped_connection_ends_although_the_broker_does_not_read() {
     let events = link.events();
     flood(&channel);
     tokio::time::pause();
-    // Everybody else has had their turn then: the socket takes no more.
+    // Every other task has run by then: the socket takes no more.
     tokio::time::sleep(HOUR).await;
     assert!(link.is_connected());
     drop((link, channel));
@@ -48,7 +48,7 @@ async fn a_close_that_was_given_up_ends_the_connection_although_the_broker_says_
 async fn a_close_is_not_sent_behind_the_answer_to_the_brokers() {
     let (link, mut peer, channel) = with_channel().await;
     // The last handle is being dropped: the io task does not find the channel, and its `channel.close` is not queued yet.
-    link.channels.close_ok(1, &failure::Failure::told(404, "words"));
+    link.channels.close_ok(1, &failure::Failure::announced(404, "words"));
     drop(channel);
     let (_second, number) = tokio::join!(link.channel(), async {
         assert!(matches!(peer.next().await, Sent::Method(1, AMQPClass::Channel(OnChannel::CloseOk(_)))));
@@ -124,7 +124,7 @@ async fn nothing_is_left_of_a_connection_in_whatever_order_its_handles_go() {
 }
 
 #[test]
-fn a_runtime_that_stops_leaves_nobody_waiting() {
+fn a_runtime_that_stops_ends_all_waits() {
     let mut runtimes = [tokio::runtime::Builder::new_current_thread(), tokio::runtime::Builder::new_multi_thread()];
     for runtime in &mut runtimes {
         let runtime = runtime.enable_all().build().unwrap();

@@ -46,7 +46,7 @@ async fn with_channel_over_tls() -> (Link, Peer, Channel) {
     (link, peer, channel.unwrap())
 }
 
-/// Publishes so many messages at most, until the socket takes no more and TLS neither; says how many.
+/// Publishes up to `messages_max` messages, until neither the socket nor TLS takes more; returns how many.
 async fn fill(link: &Link, channel: &Channel, messages_max: usize) -> usize {
     for messages in 0..messages_max {
         channel.publish(&publish(&[7; BODY_BYTES])).unwrap();
@@ -63,7 +63,7 @@ async fn fill(link: &Link, channel: &Channel, messages_max: usize) -> usize {
 }
 
 #[tokio::test]
-async fn what_tls_holds_back_goes_out_when_the_broker_reads_on() {
+async fn bytes_that_tls_buffers_are_sent_when_the_broker_reads_on() {
     let (link, _peer, channel) = with_channel_over_tls().await;
     let enough = fill(&link, &channel, 4_000).await;
     // A little less: it is with TLS then, and nothing else will be written that could push it on.
