@@ -1,7 +1,7 @@
-//! Fuzz targets: functions that take any bytes and panic when something is wrong.
+//! Fuzz targets: functions that take any bytes, and panic when they find a bug.
 //!
 //! They are compiled for unit tests, which run their seeds and mutations of them, and with `--cfg fuzzing` for libFuzzer
-//! (`tests/fuzz`). No release has them.
+//! (`tests/fuzz`). Other builds do not contain them.
 
 pub use crate::{
     broker::fuzz::{connection_seeds, connections},
@@ -12,11 +12,11 @@ pub use crate::{
 /// One target.
 #[derive(Debug, Clone, Copy)]
 pub struct FuzzTarget {
-    /// As in `tests/fuzz/fuzz_targets`.
+    /// Its file in `tests/fuzz/fuzz_targets`.
     pub name: &'static str,
-    /// Panics when something is wrong.
+    /// Panics when it finds a bug.
     pub run: fn(&[u8]),
-    /// The seeds of a corpus.
+    /// The first inputs of its corpus.
     pub seeds: fn() -> Vec<Vec<u8>>,
 }
 

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 pub(crate) use super::header_value::HeaderValue;
 use crate::error::Error;
+pub(crate) use crate::wire::PERSISTENT;
 
 /// One message on its way out.
 #[derive(Debug)]
@@ -101,9 +102,6 @@ pub(super) enum Event {
 pub(super) fn overlong(bytes: usize) -> Error {
     Error::NameTooLong { bytes }
 }
-
-/// AMQP 0-9-1 §4.6: a message with delivery_mode 2 survives a restart of the broker in a durable queue.
-pub(crate) const PERSISTENT: u8 = 2;
 
 /// AMQP 0-9-1 §1.2: reply-success.
 pub(super) const REPLY_SUCCESS: u16 = 200;

@@ -18,7 +18,7 @@ pub fn topics(data: &[u8]) {
         match characters.next() {
             Some('+') => {
                 let binding = binding(characters);
-                if !is_dear(&binding.0) && binding.0.len() <= 255 {
+                if !is_expensive(&binding.0) && binding.0.len() <= 255 {
                     trie.insert(&binding.0, queue(binding.1));
                     bindings.push(binding);
                 }
@@ -36,7 +36,7 @@ pub fn topics(data: &[u8]) {
     for (pattern, id) in bindings {
         trie.remove(&pattern, queue(id));
     }
-    assert!(trie.is_empty(), "nodes nobody needs");
+    assert!(trie.is_empty(), "unused nodes remain");
 }
 
 fn compare(trie: &Trie, scratch: &mut Scratch, bindings: &[(String, u64)], key: &str) {
@@ -73,7 +73,7 @@ fn id_of(target: Target) -> u64 {
 }
 
 /// Whether the naive matcher would take too long.
-fn is_dear(pattern: &str) -> bool {
+fn is_expensive(pattern: &str) -> bool {
     let words = words(pattern);
     words.len() > WORDS_MAX || words.iter().filter(|word| **word == "#").count() > HASHES_MAX
 }

@@ -301,6 +301,8 @@ impl<'a> PropertyWriter<'a> {
     }
 }
 
+/// AMQP 0-9-1 §4.6: a message with delivery_mode 2 survives a restart of the broker in a durable queue.
+pub(crate) const PERSISTENT: u8 = 2;
 /// The two of the sixteen flags that stand for no property.
 const RESERVED_FLAGS: u16 = 0b11;
 

@@ -21,7 +21,7 @@ mod reply_code;
 pub(crate) mod table;
 
 pub(crate) use self::{
-    content::{ContentHeader, ContentHeaderError, PropertyReader, PropertyWriter},
+    content::{ContentHeader, ContentHeaderError, PERSISTENT, PropertyReader, PropertyWriter},
     decoder::{Batch, Decoder, FrameError, Frames, PROTOCOL_HEADER, Start, read_protocol_header},
     encoder::{COPY_MAX_BYTES, Content, Delivery, OutBuffer},
     frame::{FRAME_MIN_SIZE, FrameKind, RawFrame},

@@ -7,7 +7,7 @@ use crate::{
         vhost::{Vhost, live_queue::LiveQueue, message::Message},
     },
     routing::{ExchangeOptions, QueueId},
-    wire::PropertyReader,
+    wire::{PERSISTENT, PropertyReader},
 };
 
 impl Vhost {
@@ -98,6 +98,3 @@ impl LiveQueue<'_> {
         is_over
     }
 }
-
-/// The delivery mode of messages that survive a restart.
-const PERSISTENT: u8 = 2;
