@@ -1,4 +1,4 @@
-//! Channels and connections end: closed by the client, over a fault, or because the socket is gone.
+//! Channels and connections end: closed by the client, over a fault, or because the socket has failed.
 
 use amq_protocol::protocol::{AMQPClass, channel as channel_class, connection as connection_class};
 
@@ -19,7 +19,7 @@ use crate::{
 };
 
 impl Core {
-    /// Forgets a connection whose socket is gone.
+    /// Removes a connection whose socket is closed.
     pub(crate) fn close(&mut self, id: ConnectionId, now: Now) {
         self.release(id, now);
         self.sessions.remove(id);

@@ -37,7 +37,7 @@ pub(crate) struct Now {
     pub(crate) unix_s: u64,
 }
 
-/// What the owner of the socket does next.
+/// The next step of the owner of the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flow {
     Continue,

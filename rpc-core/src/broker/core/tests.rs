@@ -302,7 +302,7 @@ fn an_ack_makes_room_for_the_next_message() {
 }
 
 #[test]
-fn exclusive_queues_go_with_their_connection() {
+fn exclusive_queues_are_deleted_with_their_connection() {
     let mut bench = Bench::new();
     let (owner, other) = (bench.connect(), bench.connect());
     bench.declare(owner, "mine", true);
@@ -346,7 +346,7 @@ fn names_that_fit_no_delivery_are_refused_when_a_queue_is_declared() {
 }
 
 #[test]
-fn a_close_is_answered_after_a_pause_and_only_to_who_closed() {
+fn a_close_is_answered_after_a_pause_and_only_to_its_sender() {
     let mut bench = Bench::new();
     let (client, other) = (bench.connect(), bench.connect());
     let close = connection::Close { reply_code: 200, reply_text: "".into(), class_id: 0, method_id: 0 };

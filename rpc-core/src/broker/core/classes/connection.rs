@@ -108,7 +108,7 @@ fn start_ok(session: &mut Session, rules: &Rules, start_ok: &StartOk) -> Result<
     })))
 }
 
-/// The user of a claim, if the claim is true. Otherwise only the log says what is wrong with it.
+/// The user of a claim, if the claim is true. Otherwise only the log gives the reason.
 fn log_in<'a>(rules: &'a Rules, mechanism: &str, claim: Option<Claim>, peer: &Peer) -> Option<(String, &'a User)> {
     let Some((name, password)) = claim else {
         tracing::warn!(mechanism, "login refused: neither the response nor the certificate names a user");

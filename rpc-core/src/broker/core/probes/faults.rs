@@ -95,7 +95,7 @@ impl Core {
         cancelled
     }
 
-    /// Restarts the broker: its connections are forgotten, and durable state is kept, or no state at all.
+    /// Restarts the broker: its connections are dropped, and durable state is kept, or no state at all.
     pub(crate) fn restart(&mut self, keeps_durable: bool, now: Now) {
         let were_paused = self.injected().are_deliveries_paused;
         // Requeued messages must not be delivered to connections that are about to be cut.

@@ -44,7 +44,7 @@ pub(crate) struct HeldConfirm {
     due: Option<Instant>,
 }
 
-/// What happens to a publish instead of being routed.
+/// The fault of a publish, which takes the place of routing it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PublishFault {
     Return,

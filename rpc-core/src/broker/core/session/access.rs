@@ -66,7 +66,7 @@ pub(crate) enum Access {
 }
 
 impl Access {
-    /// Refuses what is not allowed.
+    /// Refuses a right that the user does not have.
     #[inline]
     pub(crate) fn check(&self, right: Right, resource: Resource<'_>, user: &str, vhost: &str) -> Result<(), Fault> {
         let is_allowed = match self {
@@ -163,7 +163,7 @@ pub(crate) enum Pattern {
 }
 
 impl Pattern {
-    /// Compiles a pattern; the error says what is wrong with it.
+    /// Compiles a pattern. The error quotes it, and gives the reason.
     pub(crate) fn new(pattern: &str) -> Result<Self, String> {
         match pattern {
             ".*" => Ok(Self::Anything),

@@ -1,4 +1,4 @@
-//! A session: what the broker knows of one connection.
+//! A session: the state of one connection.
 
 pub(crate) mod access;
 pub(crate) mod channel;
@@ -123,7 +123,7 @@ impl Session {
         }
     }
 
-    /// Refuses what the connection's user may not do on its vhost.
+    /// Refuses a right that the connection's user does not have on its vhost.
     pub(crate) fn authorize(&self, right: Right, resource: Resource<'_>, vhost: &str) -> Result<(), Fault> {
         self.access.check(right, resource, &self.user, vhost)
     }

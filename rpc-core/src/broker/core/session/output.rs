@@ -1,4 +1,4 @@
-//! What sessions are sent: methods, deliveries, returns and confirms.
+//! The output of sessions: methods, deliveries, returns and confirms.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -114,7 +114,7 @@ impl Sessions {
     }
 
     /// Sends a direct reply to the consumer of `amq.rabbitmq.reply-to` on a channel. Returns false if that consumer is
-    /// gone, or does not read its deliveries.
+    /// cancelled, or does not read its deliveries.
     pub(crate) fn deliver_reply(&mut self, to: &ReplyAddress, message: &Message) -> bool {
         let backlog_max_bytes = self.outbox_max_bytes.saturating_mul(REPLY_OUTBOXES_MAX);
         let Some(session) = self.get_mut(to.connection).filter(|session| session.nonce == to.nonce) else {

@@ -195,7 +195,7 @@ fn a_batch_that_moves_thousands_of_messages_lets_others_go_on() {
 }
 
 #[test]
-fn what_expires_together_is_dropped_in_steps() {
+fn messages_that_expire_together_are_dropped_in_steps() {
     const MESSAGES: usize = 25_000;
     let mut bench = Bench::new();
     let client = bench.connect();
@@ -214,7 +214,7 @@ fn what_expires_together_is_dropped_in_steps() {
 }
 
 #[test]
-fn what_is_purged_and_deleted_is_dropped_elsewhere() {
+fn purged_and_deleted_messages_are_dropped_outside_the_core() {
     let mut bench = Bench::new();
     let client = bench.connect();
     for queue in ["a", "b"] {

@@ -42,7 +42,7 @@ fn publishers_are_blocked_at_the_watermark_and_others_drain() {
 }
 
 #[test]
-fn either_cause_blocks_and_both_must_go() {
+fn either_cause_blocks_and_both_must_end() {
     let mut bench = bench();
     let client = bench.connect();
     bench.declare(client, "q", false);
@@ -93,7 +93,7 @@ fn a_message_in_many_queues_counts_once() {
 }
 
 #[test]
-fn what_has_arrived_of_a_message_counts_until_its_channel_goes() {
+fn a_partly_received_message_counts_until_its_channel_is_closed() {
     let mut bench = bench();
     let clients = [bench.connect(), bench.connect()];
     for (client, bytes) in [(clients[0], 18_000), (clients[1], 13_000)] {
@@ -147,7 +147,7 @@ fn the_publish_that_is_blocked_waits_with_all_that_follows() {
 }
 
 #[test]
-fn what_is_declared_counts_until_it_is_gone_and_is_refused_when_there_is_no_memory_left() {
+fn declarations_count_until_deleted_and_are_refused_without_memory() {
     let mut bench = bench();
     let (client, owner) = (bench.connect(), bench.connect());
     let mut arguments = FieldTable::default();

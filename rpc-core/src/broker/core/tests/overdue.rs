@@ -40,7 +40,7 @@ fn get(bench: &mut Bench, client: ConnectionId) {
 }
 
 #[test]
-fn a_delivery_kept_too_long_closes_its_channel_and_goes_to_the_next_consumer() {
+fn a_delivery_kept_too_long_closes_its_channel_and_is_requeued() {
     let (mut bench, slow) = bench(Limits::default());
     let other = bench.connect();
     wait(&mut bench, 17);
@@ -62,7 +62,7 @@ fn a_delivery_kept_too_long_closes_its_channel_and_goes_to_the_next_consumer() {
 }
 
 #[test]
-fn who_acknowledges_in_time_is_left_alone_however_long_it_works() {
+fn a_consumer_that_acknowledges_in_time_keeps_its_channel() {
     let (mut bench, client) = bench(Limits::default());
     bench.consume(client, "q", 1);
     for tag in 1..=3 {
@@ -74,7 +74,7 @@ fn who_acknowledges_in_time_is_left_alone_however_long_it_works() {
 }
 
 #[test]
-fn what_was_got_counts_and_what_a_transaction_settled_does_not() {
+fn a_message_that_was_got_is_overdue_but_not_one_settled_in_a_transaction() {
     let (mut bench, client) = bench(Limits::default());
     let settling = bench.connect();
     bench.send(settling, 1, AMQPClass::Tx(tx::AMQPMethod::Select(tx::Select {})));
@@ -103,7 +103,7 @@ fn a_clock_that_jumps_is_no_excuse() {
 }
 
 #[test]
-fn without_the_limit_nothing_is_looked_at() {
+fn without_the_limit_nothing_is_scanned() {
     let (mut bench, client) = bench(Limits { consumer_timeout: None, ..Limits::default() });
     get(&mut bench, client);
     bench.received(client);

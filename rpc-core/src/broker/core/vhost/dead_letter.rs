@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn deaths_are_counted_by_queue_and_reason_and_the_last_comes_first() {
+    fn deaths_are_counted_by_queue_and_reason_the_last_one_first() {
         let message = message(b"body", 4);
         let once = bury(&message, "a", Death::Rejected);
         assert_eq!((once.exchange(), once.body().0, once.priority), (&b"dlx"[..], &b"body"[..], 4));

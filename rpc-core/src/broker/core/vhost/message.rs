@@ -267,7 +267,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_small_body_lies_with_the_names_and_a_large_one_where_it_was() {
+    fn a_small_body_is_copied_and_a_large_one_is_not() {
         let mut assembly = Assembly::default();
         for _ in 0..2 {
             assembly.begin(b"exchange", b"key");
@@ -303,7 +303,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_message_says_what_it_was_made_of() {
+    fn a_message_returns_the_parts_it_was_made_from() {
         let content = Content { properties: b"\0\0", small: b"x", parts: &[] };
         let message = Message::new((b"e", b"k"), &content, 3, Some(7), Held::default());
         assert_eq!((message.properties(), message.body()), (&b"\0\0"[..], (&b"x"[..], &[][..])));

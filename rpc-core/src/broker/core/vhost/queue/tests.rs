@@ -47,7 +47,7 @@ fn requeued_entries_return_to_their_places_in_any_order() {
 
 proptest! {
     #[test]
-    fn many_that_come_back_together_lie_as_if_they_came_one_by_one(
+    fn entries_requeued_together_are_ordered_as_if_requeued_one_by_one(
         priorities in prop::collection::vec(0_u8..3, 1..60),
         max_priority in prop::option::of(2_u8..3),
         keys in prop::collection::vec(any::<u8>(), 60),
@@ -87,7 +87,7 @@ proptest! {
 }
 
 #[test]
-fn what_comes_back_is_not_pushed_aside_once_for_each_that_follows() {
+fn many_requeued_entries_are_inserted_in_one_pass() {
     const MANY: usize = 60_000;
     let come_back = |behind: usize| {
         let mut queue = queue(QueueArguments::default());
@@ -110,7 +110,7 @@ fn what_comes_back_is_not_pushed_aside_once_for_each_that_follows() {
 }
 
 #[test]
-fn a_quorum_queue_has_what_comes_back_at_its_end_or_at_its_head() {
+fn a_quorum_queue_requeues_at_its_end_or_at_its_head() {
     let come_back = |has_delivery_limit, requeue| {
         let mut queue = queue(QueueArguments { is_quorum: true, has_delivery_limit, ..Default::default() });
         for priority in 0..4 {
@@ -158,7 +158,7 @@ fn consumers_take_turns_within_their_priority() {
 }
 
 #[test]
-fn whoever_is_unblocked_goes_to_the_end_of_the_line() {
+fn an_unblocked_consumer_moves_behind_its_equals() {
     let mut queue = queue(QueueArguments::default());
     for tag in ["a", "b", "c"] {
         queue.add_consumer(consumer(tag, 0));
@@ -203,7 +203,7 @@ fn the_consumers_of_a_channel_leave_together() {
 }
 
 #[test]
-fn limits_count_what_is_ready() {
+fn limits_count_ready_messages() {
     let mut queue = queue(QueueArguments { max_length_bytes: Some(8), ..Default::default() });
     push(&mut queue, 0);
     push(&mut queue, 0);
