@@ -79,21 +79,39 @@ impl<T: Serialize + DeserializeOwned> Outcome for T {
     }
 }
 
-/// `Result<T, E>`, under whatever name: generated code asks for its two types where the trait's author named fewer.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` is not a `core::result::Result`, although it is called `Result`",
-    label = "write `Result<T, E>`, or import this type under another name"
-)]
-pub trait IsResult {
+/// The two types of a type that is called `Result` and whose author named fewer than two.
+///
+/// Generated code asserts that the type is a `Result`. The implementation for other types spares the reader of that error
+/// those that would follow from it.
+pub trait Sides<const IS_RESULT: bool> {
     /// `T`.
     type Ok;
     /// `E`.
     type Error;
+
+    /// The value or the error.
+    ///
+    /// # Errors
+    /// The error.
+    fn sides(&self) -> Result<&Self::Ok, &Self::Error>;
 }
 
-impl<T, E> IsResult for Result<T, E> {
+impl<T, E> Sides<true> for Result<T, E> {
     type Ok = T;
     type Error = E;
+
+    fn sides(&self) -> Result<&T, &E> {
+        self.as_ref()
+    }
+}
+
+impl<T> Sides<false> for T {
+    type Ok = ();
+    type Error = ();
+
+    fn sides(&self) -> Result<&(), &()> {
+        Ok(&())
+    }
 }
 
 /// Tells whether a concrete type is a `Result`, in a constant: `Probe::<T>::IS_RESULT`.

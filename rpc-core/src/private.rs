@@ -5,7 +5,7 @@ pub use serde;
 
 pub use crate::{
     codec::Codec,
-    method::{Argument, ContextArgument, FallibleMethod, IsResult, Method, NotAResult, Outcome, Probe},
+    method::{Argument, ContextArgument, FallibleMethod, Method, NotAResult, Outcome, Probe, Sides},
     service::{MethodDescriptor, ServiceDescriptor},
     worker::{Dispatch, Handler, Request, Response, Sealed, blocking},
 };

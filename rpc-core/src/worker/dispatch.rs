@@ -94,6 +94,11 @@ impl Request {
 
     /// Answers with a result or the service's error.
     pub fn reply_result<M: FallibleMethod>(self, result: &Result<M::Ok, M::Error>) -> Response {
+        self.reply_sides::<M>(result.as_ref())
+    }
+
+    /// As [`reply_result`](Self::reply_result), for a type that is seen as a `Result` by its [`Sides`](crate::method::Sides).
+    pub fn reply_sides<M: FallibleMethod>(self, result: Result<&M::Ok, &M::Error>) -> Response {
         match result {
             Ok(value) => self.encoded(value.as_wire(), Answer::Ok),
             Err(error) => self.encoded(error.as_wire(), Answer::ServiceError),

@@ -87,7 +87,14 @@ fn arm(service: &Service, method: &Method) -> TokenStream {
             let __result = #call;
             __request.reply::<#marker>(&__result)
         },
-        Output::Fallible { whole, .. } => {
+        Output::Fallible { whole, sides: None } => {
+            let sides = types::as_sides(service, whole);
+            quote! {
+                let __result = #call;
+                __request.reply_sides::<#marker>(#sides::sides(&__result))
+            }
+        }
+        Output::Fallible { whole, sides: Some(_) } => {
             // The error of a `Result` that is not the standard one points at the type.
             let result = quote_spanned!(whole.span()=> &__result);
             quote! {

@@ -55,7 +55,7 @@ fn declaration(service: &Service, method: &Method) -> TokenStream {
     let arguments = arguments_type(service, method);
     let (ok, fallible, check) = match &method.output {
         Output::Plain(ty) => (ty.to_token_stream(), None, not_a_result(service, method, ty)),
-        Output::Fallible { .. } => {
+        Output::Fallible { whole, sides: named } => {
             let (ok, error) = sides(service, &method.output);
             let fallible = quote! {
                 #(#cfgs)*
@@ -63,7 +63,8 @@ fn declaration(service: &Service, method: &Method) -> TokenStream {
                     type Error = #error;
                 }
             };
-            (ok, Some(fallible), None)
+            let check = named.is_none().then(|| a_result(service, method, whole));
+            (ok, Some(fallible), check)
         }
     };
     quote! {
@@ -85,17 +86,23 @@ fn declaration(service: &Service, method: &Method) -> TokenStream {
 
 /// `T` and `E` of a method that returns `Result<T, E>`; of another method, its type and nothing.
 pub(super) fn sides(service: &Service, output: &Output) -> (TokenStream, TokenStream) {
-    let krate = &service.krate;
     match output {
         Output::Plain(ty) => (ty.to_token_stream(), TokenStream::new()),
         Output::Fallible { sides: Some(sides), .. } => (sides.0.to_token_stream(), sides.1.to_token_stream()),
         Output::Fallible { whole, sides: None } => {
+            let sides = as_sides(service, whole);
+            // Spanned as the type: an error about one of its sides points there.
             let span = whole.span();
-            (
-                quote_spanned!(span=> <#whole as #krate::__private::IsResult>::Ok),
-                quote_spanned!(span=> <#whole as #krate::__private::IsResult>::Error),
-            )
+            (quote_spanned!(span=> #sides::Ok), quote_spanned!(span=> #sides::Error))
         }
+    }
+}
+
+/// `<R as Sides<…>>`, which has the two types of a `Result` named `R`.
+pub(super) fn as_sides(service: &Service, whole: &Type) -> TokenStream {
+    let krate = &service.krate;
+    quote_spanned! {whole.span()=>
+        <#whole as #krate::__private::Sides<{ #krate::__private::Probe::<#whole>::IS_RESULT }>>
     }
 }
 
@@ -182,15 +189,35 @@ fn not_a_result(service: &Service, method: &Method, ty: &Type) -> Option<TokenSt
         return None;
     }
     let krate = &service.krate;
+    Some(assertion(
+        method,
+        &quote_spanned! {ty.span()=>
+            ::core::assert!(
+                !#krate::__private::Probe::<#ty>::IS_RESULT,
+                "this is a `Result` under another name: write `Result<T, E>`"
+            )
+        },
+    ))
+}
+
+/// The compiler's proof that a type which is called `Result` is one.
+fn a_result(service: &Service, method: &Method, whole: &Type) -> TokenStream {
+    let krate = &service.krate;
+    assertion(
+        method,
+        &quote_spanned! {whole.span()=>
+            ::core::assert!(
+                #krate::__private::Probe::<#whole>::IS_RESULT,
+                "this type is called `Result`, but it is another one: write `Result<T, E>`, or give the type another name"
+            )
+        },
+    )
+}
+
+fn assertion(method: &Method, check: &TokenStream) -> TokenStream {
     let cfgs = &method.cfgs;
-    let check = quote_spanned! {ty.span()=>
-        ::core::assert!(
-            !#krate::__private::Probe::<#ty>::IS_RESULT,
-            "this is a `Result` under another name: write `Result<T, E>`"
-        )
-    };
-    Some(quote! {
+    quote! {
         #(#cfgs)*
         const _: () = #check;
-    })
+    }
 }

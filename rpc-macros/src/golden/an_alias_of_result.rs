@@ -33,11 +33,23 @@ const _: () = {
     }
     impl ::rpc_core::__private::Method for __m {
         type Arguments = __ArgumentsOf_m<tax::Context>;
-        type Ok = <crate::Result<u8> as ::rpc_core::__private::IsResult>::Ok;
+        type Ok = <crate::Result<
+            u8,
+        > as ::rpc_core::__private::Sides<
+            { ::rpc_core::__private::Probe::<crate::Result<u8>>::IS_RESULT },
+        >>::Ok;
     }
     impl ::rpc_core::__private::FallibleMethod for __m {
-        type Error = <crate::Result<u8> as ::rpc_core::__private::IsResult>::Error;
+        type Error = <crate::Result<
+            u8,
+        > as ::rpc_core::__private::Sides<
+            { ::rpc_core::__private::Probe::<crate::Result<u8>>::IS_RESULT },
+        >>::Error;
     }
+    const _: () = ::core::assert!(
+        ::rpc_core::__private::Probe:: < crate ::Result < u8 > > ::IS_RESULT,
+        "this type is called `Result`, but it is another one: write `Result<T, E>`, or give the type another name"
+    );
     static __SERVICE: ::rpc_core::__private::ServiceDescriptor = ::rpc_core::__private::ServiceDescriptor {
         name: "aliased",
         version: 1u32,
@@ -78,8 +90,16 @@ const _: () = {
             &self,
             context: tax::Context,
         ) -> ::rpc_core::Call<
-            <crate::Result<u8> as ::rpc_core::__private::IsResult>::Ok,
-            <crate::Result<u8> as ::rpc_core::__private::IsResult>::Error,
+            <crate::Result<
+                u8,
+            > as ::rpc_core::__private::Sides<
+                { ::rpc_core::__private::Probe::<crate::Result<u8>>::IS_RESULT },
+            >>::Ok,
+            <crate::Result<
+                u8,
+            > as ::rpc_core::__private::Sides<
+                { ::rpc_core::__private::Probe::<crate::Result<u8>>::IS_RESULT },
+            >>::Error,
         > {
             self.client
                 .__call_fallible::<
@@ -143,7 +163,18 @@ const _: () = {
                             ::core::result::Result::Err(refused) => return refused,
                         };
                         let __result = <T as Aliased>::m(&*__service, context).await;
-                        __request.reply_result::<__m>(&__result)
+                        __request
+                            .reply_sides::<
+                                __m,
+                            >(
+                                <crate::Result<
+                                    u8,
+                                > as ::rpc_core::__private::Sides<
+                                    {
+                                        ::rpc_core::__private::Probe::<crate::Result<u8>>::IS_RESULT
+                                    },
+                                >>::sides(&__result),
+                            )
                     })
                 }
                 _ => {
