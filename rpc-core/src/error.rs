@@ -38,7 +38,7 @@ pub enum Error {
     },
     /// The broker refused an operation for good: permissions (403), a queue or exchange that exists with other
     /// arguments (406), another connection's exclusive queue (405), …
-    #[error("{operation} failed: {reply_code} {reply_text}")]
+    #[error("{operation} failed: {reply_code} {reply_text}{}", advice(operation, *reply_code))]
     Refused {
         /// What was tried, for example `declare queue 'rpc.fibonacci'`.
         operation: String,
@@ -48,7 +48,7 @@ pub enum Error {
         reply_text: String,
     },
     /// Something did not finish within its deadline.
-    #[error("{operation} did not finish within {limit:?}")]
+    #[error("{operation} did not finish within {limit:?}; check the broker's load and the network")]
     TimedOut {
         /// What was tried.
         operation: String,
@@ -56,7 +56,7 @@ pub enum Error {
         limit: Duration,
     },
     /// The connection is closed for good: by the application, or given up after `reconnect_attempts`.
-    #[error("the connection is closed: {reason}")]
+    #[error("the connection is closed: {reason}; open another one")]
     Closed {
         /// Why.
         reason: String,
@@ -106,6 +106,18 @@ pub enum Error {
     Configuration(String),
 }
 
+/// The remedy for a refusal of the broker, after its words.
+fn advice(operation: &str, reply_code: u16) -> &'static str {
+    match reply_code {
+        403 => "; grant the user this permission on the vhost",
+        405 if operation.starts_with("declare") => "; close the connection that declared it, or use another name",
+        406 if operation.starts_with("declare") => "; delete it first, or declare it as it is",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod sources;
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,9 +128,11 @@ invalid AMQP URI: it has no scheme; write amqp://user:password@host:port/vhost
 cannot reach the broker at localhost:5672: connection refused; is it running, and is the port right?
 the broker refused the login of user 'guest': ACCESS_REFUSED; check user and password
 cannot open vhost 'shop': NOT_ALLOWED; create it, or grant the user permissions on it
-declare queue 'rpc.stock' failed: 406 PRECONDITION_FAILED
-start serving 'stock' did not finish within 30s
-the connection is closed: closed by the application
+declare queue 'rpc.stock' failed: 406 PRECONDITION_FAILED; delete it first, or declare it as it is
+publish failed: 406 PRECONDITION_FAILED
+declare queue 'rpc.stock' failed: 403 ACCESS_REFUSED; grant the user this permission on the vhost
+start serving 'stock' did not finish within 30s; check the broker's load and the network
+the connection is closed: closed by the application; open another one
 the connection to the broker was lost: connection reset
 all 2047 channels of the connection are in use; open another connection, or raise the broker's channel_max
 the message was received on another connection; publish it on the connection that received it
@@ -140,6 +154,12 @@ service 'stock' is served twice by one pool
                 operation: text("declare queue 'rpc.stock'"),
                 reply_code: 406,
                 reply_text: text("PRECONDITION_FAILED"),
+            },
+            Error::Refused { operation: text("publish"), reply_code: 406, reply_text: text("PRECONDITION_FAILED") },
+            Error::Refused {
+                operation: text("declare queue 'rpc.stock'"),
+                reply_code: 403,
+                reply_text: text("ACCESS_REFUSED"),
             },
             Error::TimedOut { operation: text("start serving 'stock'"), limit: Duration::from_secs(30) },
             Error::Closed { reason: text("closed by the application") },

@@ -79,7 +79,7 @@ x- bad_reply            store.put: bad reply: application/msgpack: more bytes fo
 -- payload_too_large    store.put: payload too large: 20 bytes, the limit is 10; send less, or raise ClientOptions::max_body_bytes
 -- shutdown             store.put: the client was shut down before the request was sent
 x- shutdown             store.put: the client was shut down; the request may have been executed
--- topology             store.put: cannot set up the client's exchanges and queues: declare queue 'rpc.reply.1' failed: 403 ACCESS_REFUSED
+-- topology             store.put: cannot set up the client's exchanges and queues: declare queue 'rpc.reply.1' failed: 403 ACCESS_REFUSED; grant the user this permission on the vhost
 -r quota_exceeded       store.put: quota_exceeded: 100 calls a day
 x- quota_exceeded       store.put: quota_exceeded
 ";
@@ -145,4 +145,43 @@ fn a_call_error_is_seven_words_large_and_a_service_error_adds_only_what_it_needs
     assert_eq!(size_of::<CallError>(), 56);
     assert_eq!(size_of::<CallError<u64>>(), 56);
     assert_eq!(size_of::<CallError<String>>(), 64);
+}
+
+/// The table's columns: the code, and what it says of execution and of retries.
+fn documented() -> Vec<(String, String, String)> {
+    let (_, table) = include_str!("../../docs/errors.md").split_once("| `code()` |").expect("the table of codes");
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    rows.map(|row| {
+        let cells: Vec<_> = row.split('|').map(|cell| cell.trim().trim_matches('`').to_owned()).collect();
+        let [_, code, _, executed, retryable, to_do, _] = &*cells else { panic!("six cells: {row}") };
+        assert!(!to_do.is_empty(), "{row}");
+        (code.clone(), executed.clone(), retryable.clone())
+    })
+    .collect()
+}
+
+#[test]
+fn the_guide_lists_every_code_with_its_verdicts() {
+    let word = |verdicts: &HashSet<bool>| match (verdicts.contains(&true), verdicts.contains(&false)) {
+        (true, false) => "yes",
+        (false, true) => "no",
+        _ => "if",
+    };
+    let errors = every_error();
+    let mut described: Vec<(String, String, String)> = Vec::new();
+    for error in &errors {
+        let same = || errors.iter().filter(|other| discriminant(*other) == discriminant(error));
+        let executed = word(&same().map(CallError::maybe_executed).collect());
+        let retryable = word(&same().map(CallError::is_retryable).collect());
+        let code = if matches!(error, CallError::Other { .. }) { "any other" } else { error.code() };
+        if described.iter().all(|(listed, ..)| listed != code) {
+            described.push((code.to_owned(), executed.to_owned(), retryable.to_owned()));
+        }
+    }
+    let first_word = |text: String| text.split(' ').next().unwrap_or_default().to_owned();
+    let documented: Vec<_> = documented()
+        .into_iter()
+        .map(|(code, executed, retryable)| (code, first_word(executed), first_word(retryable)))
+        .collect();
+    assert_eq!(documented, described);
 }
