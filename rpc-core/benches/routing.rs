@@ -1,4 +1,4 @@
-//! What routing a message costs: topic exchanges by number of bindings and words of the key, and the look-ups of the
+//! The cost of routing a message: topic exchanges by number of bindings and words of the key, and the look-ups of the
 //! default and direct exchanges for comparison.
 //!
 //! `cargo bench -p rpc-core --bench routing` prints criterion's lines, then the topic figures as one table. To be seen in

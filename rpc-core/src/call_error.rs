@@ -203,7 +203,7 @@ pub enum CallError<E = Infallible> {
         service: &'static str,
         /// The method that was called.
         method: &'static str,
-        /// What the reply says.
+        /// The code and message of the reply.
         error: Box<OtherError>,
     },
 }

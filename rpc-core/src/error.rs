@@ -9,7 +9,7 @@ pub enum Error {
     /// The URI is not `amqp://user:password@host:port/vhost`.
     #[error("invalid AMQP URI: {reason}; write amqp://user:password@host:port/vhost")]
     InvalidUri {
-        /// What is wrong with it. Never contains the password.
+        /// The mistake in it. Never contains the password.
         reason: String,
     },
     /// Nothing accepts connections there, the name does not resolve, or the peer closed the socket.
@@ -17,7 +17,7 @@ pub enum Error {
     Unreachable {
         /// `host:port`.
         address: String,
-        /// What the operating system said.
+        /// The operating system's reason.
         reason: String,
     },
     /// The broker refused the user or the password (reply_code 403 while opening).
@@ -40,7 +40,7 @@ pub enum Error {
     /// arguments (406), another connection's exclusive queue (405), …
     #[error("{operation} failed: {reply_code} {reply_text}{}", advice(operation, *reply_code))]
     Refused {
-        /// What was tried, for example `declare queue 'rpc.fibonacci'`.
+        /// The operation that failed, for example `declare queue 'rpc.fibonacci'`.
         operation: String,
         /// The AMQP reply_code.
         reply_code: u16,
@@ -50,7 +50,7 @@ pub enum Error {
     /// Something did not finish within its deadline.
     #[error("{operation} did not finish within {limit:?}; check the broker's load and the network")]
     TimedOut {
-        /// What was tried.
+        /// The operation that took too long.
         operation: String,
         /// The deadline.
         limit: Duration,
@@ -92,7 +92,7 @@ pub enum Error {
     PropertiesTooLarge {
         /// The encoded size.
         bytes: usize,
-        /// What the negotiated `frame_max` leaves for them.
+        /// The bytes that the negotiated `frame_max` leaves for them.
         limit_bytes: usize,
     },
     /// The operating system refused the handlers of ctrl-c and SIGTERM.

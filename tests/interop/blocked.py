@@ -36,7 +36,7 @@ def publish_until_blocked():
 common.eventually("connection.blocked", publish_until_blocked, LIMIT_S)
 assert events == ["low on memory"], events
 
-# What is published now waits on our side of the socket; one that has not published is served, and is not told.
+# A message published now waits on our side of the socket. A connection that has not published is served, and is not notified.
 late.append("last")
 channel.basic_publish("", queue, "last")
 taken = other_channel.queue_declare(queue=queue, passive=True).method.message_count

@@ -1,4 +1,4 @@
-//! What a user has to be allowed, and what is said when it is not. The users are those of `parity/definitions.json`.
+//! The permissions that a user needs, and the error without one. The users are those of `parity/definitions.json`.
 
 use rpc_core::{Connection, Error, WorkerPool};
 use rpc_tests::{Answers, Stage, on_both_brokers, probe};

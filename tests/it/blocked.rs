@@ -19,7 +19,7 @@ async fn bundled() {
         ballast.publish("", "ballast", Default::default(), &[b'x'; 30_000]).await;
     }
     assert_eq!(python.line().await, "blocked");
-    // Who has published is not heard.
+    // RabbitMQ no longer reads from a connection that has published.
     raw::Peer::connect(broker.uri()).await.delete_queue("ballast").await;
     python.succeeds().await;
 }
@@ -36,7 +36,7 @@ async fn rabbitmq() {
     assert_eq!(python.line().await, "published");
     world.block().await;
     let line = tokio::spawn(async move { (python.line().await, python) }).await;
-    // Whatever happened, for those who come after.
+    // Before the assertions, so that a failure does not leave RabbitMQ blocked for the next cases.
     world.unblock().await;
     let (line, python) = line.unwrap();
     assert_eq!(line, "blocked");

@@ -256,7 +256,7 @@ async fn a_program_without_the_framework_can_cancel(stage: &Stage) {
     let cancel = BasicProperties::default().with_reply_to(replies.into());
     raw.publish("rpc.cancel", "cancel-foreign", cancel.clone(), b"another\n\nany text").await;
     eventually(SOON, "it is stopped", async || pool.stats().cancelled == 1).await;
-    // What says nothing stops nothing.
+    // A cancel message without a readable request cancels nothing.
     raw.publish("rpc.cancel", "cancel-foreign", BasicProperties::default(), b"any text").await;
     raw.publish("rpc.cancel", "cancel-foreign", cancel, b"\xFF\xFE").await;
     let client = ProbeClient::new(&stage.connect().await);

@@ -106,7 +106,7 @@ async fn many_refusals_and_answers_reach_their_own_calls(stage: &Stage) {
         }
     }
     assert!(answered > 0 && refused > 0, "{answered} answered, {refused} refused");
-    assert_eq!(gate.begun.load(Ordering::SeqCst), answered, "what was refused was not executed");
+    assert_eq!(gate.begun.load(Ordering::SeqCst), answered, "a refused call was executed");
     assert_eq!(client.client().in_flight(), 0);
 }
 

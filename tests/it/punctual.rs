@@ -129,7 +129,7 @@ async fn a_call_on_a_blocked_connection_ends_on_time(stage: &Stage) {
     end_on_time(TimeoutStage::Blocked, || client.ask_again(String::new())).await;
     proxy.unblock();
     assert_eq!(client.ask("after".to_owned()).await.unwrap(), "after");
-    assert_eq!(pool.stats().received, 2, "what was not sent never arrives");
+    assert_eq!(pool.stats().received, 2, "a call that was not sent arrived");
 }
 
 /// The block may last longer than the call: nobody can say whether the broker had it before.

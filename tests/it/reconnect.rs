@@ -106,7 +106,7 @@ async fn an_idempotent_call_outlives_a_broker_that_has_lost_its_service() {
     let is_queued = async || broker.queue("rpc.reconnect").is_some_and(|queue| queue.ready == 1);
     eventually(LIMIT, "the request is queued", is_queued).await;
     broker.faults().restart(Restart::LoseEverything);
-    // Whoever is here for the first time learns that there is no such service; that one knows better.
+    // A client without an earlier success learns that there is no such service; the waiting one knows that there was.
     let error = CountingClient::new(&connect(broker.uri()).await).double(1).await.unwrap_err();
     assert_eq!(error.code(), "no_such_service");
     eventually(LIMIT, "its client is back", async || client.client().ready().await.is_ok()).await;

@@ -66,7 +66,7 @@ async fn shutdown_finishes_running_handlers_and_requeues_the_other_requests(stag
     }
     answers.sort_unstable();
     let count = |answer: &str| answers.iter().filter(|given| *given == answer).count();
-    // What waited at the first worker was delivered to it, and says so; what waited in the queue was not.
+    // Requests that waited at the first worker had been delivered, and are marked so; the ones in the queue are not.
     assert_eq!((count("first"), count("second, redelivered"), count("second")), (2, 3, 5), "{answers:?}");
 }
 

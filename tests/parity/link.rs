@@ -18,7 +18,7 @@ pub(crate) struct Link {
     pub(crate) channels: BTreeSet<u16>,
     /// The publishes not confirmed yet, of channels in confirm mode.
     confirms: BTreeMap<u16, Confirms>,
-    /// What is to be written.
+    /// The bytes that are still to be written.
     out: Vec<u8>,
 }
 

@@ -1,4 +1,4 @@
-//! What is different in every run, made the same.
+//! Replaces generated names and times, which differ in every run, by names that do not.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 #[derive(Debug)]
 pub(crate) struct Names {
     prefix: String,
-    /// What the broker made up, in order; the number counts within its kind.
+    /// The names that the broker generated, in order; the number counts within its kind.
     generated: Vec<(String, String)>,
 }
 

@@ -33,7 +33,7 @@ pub(crate) struct Target {
     pub(crate) password: String,
 }
 
-/// What came back, step by step; `Err` when the scenario itself is wrong, or the broker does not even connect.
+/// The broker's answers, step by step; `Err` when the scenario itself is wrong, or the broker does not even connect.
 pub(crate) type Transcript = Result<Vec<Vec<String>>, String>;
 
 /// Runs a scenario; `expected` says how many answers a step has.
@@ -219,7 +219,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Connects as a library would. What comes instead of an open connection goes into the transcript.
+    /// Connects as a library would. A refusal is noted in the transcript.
     fn connect(&mut self, letter: char, mut arguments: Arguments<'_>, answers: &mut Vec<Answer>) -> Result<(), String> {
         self.tcp(letter)?;
         let user = arguments.remove_bytes("user")?.unwrap_or_else(|| self.target.user.clone().into());
@@ -258,7 +258,7 @@ impl Stage {
         if self.link(letter)?.channels.contains(&channel) {
             return Ok(());
         }
-        // What was put before has to be seen before.
+        // The answers to earlier bytes come before this one's.
         self.converse(letter, channel, "channel.open", "", "channel.open-ok", answers)?;
         Ok(())
     }
@@ -332,7 +332,7 @@ impl Stage {
                 return answer(0, None, format!("{letter} protocol-header {}", wire::quote(header)));
             }
             Received::BadFrameEnd(end) => return answer(0, None, format!("{letter} bad-frame-end {end}")),
-            // Who closes the socket after a close-ok first does not matter.
+            // After a close-ok either side may close the socket first.
             Received::Eof if self.links.get(&letter).is_some_and(|link| link.is_closed) => return,
             Received::Eof => return answer(u32::MAX, None, format!("{letter} eof")),
         };

@@ -22,12 +22,12 @@ pub(crate) struct Scenario {
     pub(crate) steps: Vec<Step>,
 }
 
-/// What is sent at once, and what comes back.
+/// Commands that are sent at once, and the answers to them.
 #[derive(Debug, Default)]
 pub(crate) struct Step {
     pub(crate) commands: Vec<String>,
     pub(crate) rabbitmq: Vec<String>,
-    /// What the bundled broker says, where it differs.
+    /// The bundled broker's answers, where they differ.
     pub(crate) bundled: Option<Vec<String>>,
     /// The line of the file behind the last command.
     end: usize,

@@ -3,7 +3,7 @@
 use rpc_core::broker::{Broker, BrokerBuilder};
 use serde::Deserialize;
 
-/// What of RabbitMQ's definitions the scenarios need. A user's password is its name.
+/// The part of RabbitMQ's definitions that the scenarios need. A user's password is its name.
 #[derive(Debug, Deserialize)]
 struct Definitions {
     users: Vec<User>,

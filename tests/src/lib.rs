@@ -76,7 +76,7 @@ macro_rules! probe {
     };
 }
 
-/// What a `Probe` does when it is asked.
+/// The behaviour of a `Probe`.
 #[derive(Clone)]
 pub struct Answers(Arc<dyn Fn(Asked) -> Answer + Send + Sync>);
 

@@ -153,7 +153,7 @@ impl Peer {
     }
 }
 
-/// What a passive declaration says.
+/// The counts that a passive declaration is answered with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueState {
     /// Messages ready for delivery; those held by consumers are not among them.
@@ -162,7 +162,7 @@ pub struct QueueState {
     pub consumers: u32,
 }
 
-/// What a foreign consumer receives.
+/// The deliveries of a foreign consumer.
 #[derive(Debug)]
 pub struct Deliveries(lapin::Consumer);
 

@@ -33,7 +33,7 @@ impl Target {
     }
 }
 
-/// What a case runs on: a broker, and a record of what to remove from it afterwards.
+/// The surroundings of a case: a broker, and a record of the entities to delete from it afterwards.
 #[derive(Debug)]
 pub struct Stage {
     target: Target,

@@ -5,17 +5,23 @@
 //! ```text
 //!  *.rs ──Source (tokens without literals and test modules; comments)──► rules::*, circles::*  ──► complaints
 //!  Cargo.toml ─────────────────────────────────────────────────────────► rules::dependencies_without_reason
+//!  *.rs, *.md, scripts ────────────────────────────────────────────────► words::*, links::*
 //! ```
 
 #![allow(clippy::unwrap_used, reason = "a source tree that cannot be read fails the test")]
 
 mod circles;
+#[path = "../cost/src/table.rs"]
+#[allow(dead_code, reason = "the cost gate writes and judges by it; its tests run here")]
+mod cost;
 #[path = "../it/kill_points/table.rs"]
 #[allow(dead_code, reason = "it measures more of it than is looked at here")]
 mod kill_points;
+mod links;
 mod module;
 mod rules;
 mod source;
+mod words;
 
 use std::{
     fs,
@@ -50,12 +56,26 @@ fn collect(folder: &Path, extension: &str, files: &mut Vec<PathBuf>) {
     for entry in entries {
         let name = entry.file_name().unwrap().to_string_lossy().into_owned();
         // Python's environment and builds are no sources; failing examples of the macro break rules on purpose.
-        if entry.is_dir() && !name.starts_with('.') && name != "target" && name != "ui" {
+        if entry.is_dir() && !name.starts_with('.') && !matches!(&*name, "target" | "ui" | "node_modules") {
             collect(&entry, extension, files);
         } else if entry.extension().is_some_and(|found| found == extension) {
             files.push(entry);
         }
     }
+}
+
+/// Scripts without an extension.
+const SCRIPTS: [&str; 4] = [".ci/run", "tests/run", "tests/with-rabbitmq", "tests/fuzz/run"];
+
+/// The repository's files with one of these extensions, the failing examples of the macro included.
+fn files(extensions: &[&str]) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for extension in extensions {
+        for folder in ["", "tests/ui", ".ci", ".cargo", ".github"] {
+            collect(&root().join(folder), extension, &mut files);
+        }
+    }
+    files
 }
 
 fn relative(file: &Path) -> String {
@@ -117,6 +137,39 @@ fn no_function_is_longer_than_the_limit() {
 #[test]
 fn no_circle_of_imports() {
     assert_none(&circles::circles(&SOURCES));
+}
+
+#[test]
+fn no_sentence_begins_with_a_free_relative() {
+    let mut found = Vec::new();
+    // Its own file quotes them.
+    for file in files(&["rs"]).iter().filter(|file| !file.ends_with("tidy/words.rs")) {
+        found.extend(words::in_rust(&Source::new(relative(file), &read(file))));
+    }
+    for file in files(&["md"]) {
+        found.extend(words::in_markdown(&relative(&file), &read(&file)));
+    }
+    for file in files(&["bash", "py", "toml", "txt", "yml"]).into_iter().chain(SCRIPTS.map(|path| root().join(path))) {
+        found.extend(words::in_script(&relative(&file), &read(&file), "#"));
+    }
+    for file in files(&["js", "mjs"]) {
+        found.extend(words::in_script(&relative(&file), &read(&file), "//"));
+    }
+    assert_none(&words::complaints(&found));
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let files = files(&["md"]);
+    assert!(files.len() > 10, "{files:?}");
+    let broken = |file: &PathBuf| links::broken_links(root(), &relative(file), &read(file));
+    assert_none(&files.iter().flat_map(broken).collect::<Vec<_>>());
+}
+
+#[test]
+fn raised_rows_of_the_cost_table_have_a_reason() {
+    let table = cost::Table::parse(&read(&root().join("tests/cost/table.md")));
+    assert_eq!(table.map(|table| table.rows.len()), Ok(3));
 }
 
 #[test]

@@ -214,7 +214,7 @@ fn without_tests(tokens: &[Token]) -> (Vec<Token>, Vec<String>) {
     (kept, test_modules)
 }
 
-/// What was found so far, from the file's first byte to `end`.
+/// The tokens, comments and strings found so far, from the file's first byte to `end`.
 struct Lexed<'a> {
     file: &'a str,
     /// The bytes at which the lines begin.

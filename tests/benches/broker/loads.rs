@@ -12,7 +12,7 @@ use crate::{
     link::{Link, NO_PROPERTIES, ack, publish},
 };
 
-/// What a load did.
+/// The work of one load.
 pub(crate) struct Done {
     pub(crate) messages: u64,
     pub(crate) took: Duration,
@@ -70,7 +70,7 @@ pub(crate) fn confirmed(address: SocketAddr, messages: u64, frames: &[Vec<u8>]) 
     Ok(Done::since(began, messages))
 }
 
-/// What lies in a queue, each delivery acknowledged by itself.
+/// Consumes a full queue, and acknowledges each delivery by itself.
 pub(crate) fn consume(address: SocketAddr, messages: u64, prefetch_count: u16) -> Result<Done> {
     let mut link = Link::connect(address)?.for_throughput();
     link.declare(QUEUE)?;

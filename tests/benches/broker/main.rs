@@ -26,7 +26,7 @@ use clap::{Parser, Subcommand};
 type Error = Box<dyn std::error::Error + Send + Sync>;
 type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What the broker costs.
+/// Measures the broker's cost.
 #[derive(Parser)]
 struct Arguments {
     #[command(subcommand)]

@@ -1,4 +1,4 @@
-//! What two hops over TCP cost without a broker: bytes from the first connection go out on the second one.
+//! The cost of two hops over TCP without a broker: bytes from the first connection go out on the second one.
 
 use std::{
     io::{Read, Write},

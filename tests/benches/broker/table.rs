@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
     only: Option<String>,
 }
 
-/// What one round of one broker says.
+/// The figures of one round of one broker.
 #[derive(Clone, Copy)]
 struct Figures {
     per_second: f64,

@@ -1,4 +1,4 @@
-//! What each `AckPolicy` costs: the framework with each of them, in turn, on the same broker.
+//! The cost of each `AckPolicy`: the framework with each of them, in turn, on the same broker.
 
 use clap::Args;
 

@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
     /// Calls in flight.
     #[arg(long, default_value_t = 64)]
     in_flight: usize,
-    /// What to measure: `framework`, or `over-lapin`.
+    /// The subject to measure: `framework`, or `over-lapin`.
     #[arg(long, default_value = "framework")]
     subject: Subject,
     /// Keep callgrind's files here (for `callgrind_annotate`).

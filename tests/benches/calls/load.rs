@@ -33,10 +33,10 @@ pub(crate) struct Arguments {
     /// Make so many calls instead, and measure nothing.
     #[arg(long)]
     calls: Option<u64>,
-    /// Whose CPU time to account: the worker's.
+    /// The process id of the worker, whose CPU time is accounted.
     #[arg(long)]
     worker: Option<u32>,
-    /// Whose CPU time to account: the broker's.
+    /// The process id of the broker, whose CPU time is accounted.
     #[arg(long)]
     broker: Option<u32>,
 }

@@ -1,4 +1,4 @@
-//! What a call costs: the framework beside lapin programs written by hand, on the same broker, in one run.
+//! The cost of a call: the framework beside lapin programs written by hand, on the same broker, in one run.
 //!
 //! ```text
 //!  cargo bench -p rpc-tests --bench calls                                 throughput, bundled broker
@@ -33,7 +33,7 @@ use self::{processes::Process, subjects::Subject};
 type Error = Box<dyn std::error::Error + Send + Sync>;
 type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What a call costs.
+/// Measures the cost of a call.
 #[derive(Parser)]
 struct Arguments {
     #[command(subcommand)]
@@ -67,7 +67,7 @@ enum Command {
     },
 }
 
-/// What both ends of a measurement need to know.
+/// The parameters of both ends of a measurement.
 #[derive(Args, Clone)]
 struct Role {
     #[arg(long)]

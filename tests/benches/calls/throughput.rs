@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     /// Calls in flight.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 1_024])]
     pub(crate) in_flight: Vec<usize>,
-    /// What to compare.
+    /// The subjects to compare.
     #[arg(long, value_delimiter = ',', default_value = "framework,over-lapin,usual,best,best-unordered")]
     pub(crate) subjects: Vec<Subject>,
     /// The runtimes to compare on.

@@ -1,4 +1,4 @@
-//! What callgrind counted: instructions and allocations of one process.
+//! The counts of callgrind: instructions and allocations of one process.
 
 use std::{path::Path, process::Command};
 

@@ -1,4 +1,4 @@
-// What every script here needs: a connection to the broker of the command line, and waiting with a deadline.
+// The common part of the scripts here: a connection to the broker of the command line, and waiting with a deadline.
 'use strict';
 
 const {strict: assert} = require('node:assert');

@@ -127,12 +127,12 @@ impl Case {
         self.call = Some(tokio::spawn(call.into_future()));
     }
 
-    /// What the fault does to this call's own connections and worker.
+    /// Applies the fault to this call's own connections and worker.
     pub(super) fn strike(&mut self) {
         match self.fault {
             Fault::WorkerKilled => {
                 self.workers[0].kill();
-                // What it had not sent is lost with it.
+                // Its unsent frames are lost with it.
                 self.worker_proxy.cut();
             }
             Fault::WorkerCut => {

@@ -1,4 +1,4 @@
-//! What is promised for a call when something dies at a given point of it. Data, and how the guide shows it.
+//! The promise for a call during which a process or a connection dies at a given point: data, and the guide's table of it.
 
 use self::{Ending::Answered, Ending::MayHaveRun};
 
@@ -23,7 +23,7 @@ pub(crate) enum Point {
     ReplyQueued,
 }
 
-/// What happens then.
+/// The fault at that point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// SIGKILL. Another worker is started afterwards.

@@ -1,4 +1,4 @@
-//! What the load runs on, and the faults it suffers.
+//! The broker and workers of the load, and the faults they suffer.
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 

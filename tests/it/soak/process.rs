@@ -1,4 +1,4 @@
-//! What this process holds: memory, threads, tasks.
+//! The resources of this process: memory, threads, tasks.
 
 use std::{fmt, fs, time::Duration};
 

@@ -68,7 +68,7 @@ impl Proxy {
         Self { uri: format!("{before}{own}{more}"), control, listener }
     }
 
-    /// What to connect to instead of the broker.
+    /// The URI that clients connect to instead of the broker's.
     pub fn uri(&self) -> &str {
         &self.uri
     }
@@ -149,7 +149,7 @@ impl Drop for Proxy {
     }
 }
 
-/// What the proxy is told to do, and what it has seen.
+/// The orders of the test, and the events that the proxy has seen.
 #[derive(Debug, Default)]
 struct Control {
     is_refusing: bool,
@@ -218,7 +218,7 @@ async fn connect(peer: TcpStream, upstream: String, control: watch::Sender<Contr
     drop((peer.set_nodelay(true), broker.set_nodelay(true)));
     let (from_peer, to_peer) = peer.into_split();
     let (from_broker, to_broker) = broker.into_split();
-    // Whatever ends it is the end of both directions, and no failure of the proxy.
+    // The end of one direction ends both, and is no failure of the proxy.
     tokio::select! {
         _ = pump::requests(from_peer, to_broker, &control) => {}
         _ = pump::deliveries(from_broker, to_peer, &control) => {}

@@ -75,7 +75,7 @@ async fn pass(
     read_frame(from, frame).await?;
     let method = ids(frame).and_then(known);
     if control.borrow().holds(direction, method) {
-        // What came before it is on its way.
+        // The frames before it are passed on first.
         to.flush().await?;
         let mut released = control.subscribe();
         let cuts = released.borrow().cuts;

@@ -18,7 +18,7 @@ pub enum Received {
         kind: u8,
         /// Its channel.
         channel: u16,
-        /// What is in it.
+        /// The bytes of its payload.
         payload: Vec<u8>,
     },
     /// A frame without the end octet; the stream is not read further.

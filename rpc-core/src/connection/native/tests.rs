@@ -395,7 +395,10 @@ async fn a_close_that_crosses_the_brokers_is_answered() {
         assert!(matches!(peer.next().await, Sent::Method(1, AMQPClass::Channel(OnChannel::Close(_)))));
         peer.method(1, close_channel(404)).await;
     });
-    assert!(matches!(closed, Err(Error::Refused { reply_code: 404, .. })), "what it sent may not have arrived");
+    assert!(
+        matches!(closed, Err(Error::Refused { reply_code: 404, .. })),
+        "the broker closed the channel while ours was closing, and no error says so"
+    );
     assert!(matches!(peer.next().await, Sent::Method(1, AMQPClass::Channel(OnChannel::CloseOk(_)))));
     let (_second, number) = tokio::join!(link.channel(), peer.open_channel());
     assert_eq!(number, 2, "the broker has not confirmed our close yet");
@@ -509,7 +512,7 @@ async fn properties_that_cannot_be_read_are_none() {
     let delivery = next(&mut consumer).await.unwrap().unwrap();
     assert_eq!((delivery.content_type(), delivery.body()), (None, &b"body"[..]));
     assert_eq!(next(&mut consumer).await.unwrap().unwrap().body(), b"next");
-    assert!(link.is_connected(), "whoever published it is to blame");
+    assert!(link.is_connected(), "a bad delivery ends the connection, although its publisher is to blame");
 }
 
 #[tokio::test]

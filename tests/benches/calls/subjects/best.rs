@@ -19,7 +19,7 @@ use crate::{Result, load};
 
 const QUEUE: &str = "bench.best";
 
-/// What an ack waits for.
+/// The event that an ack waits for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AckOrder {
     /// Until the replies of the requests it covers are on the socket: lapin sends acks before queued messages.

@@ -1,4 +1,4 @@
-//! What is compared: the same echo of 32 bytes, four ways.
+//! The subjects compared: the same echo of 32 bytes, four ways.
 
 pub(crate) mod bare;
 pub(crate) mod best;

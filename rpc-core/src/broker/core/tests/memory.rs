@@ -100,7 +100,10 @@ fn a_partly_received_message_counts_until_its_channel_is_closed() {
         begin(&mut bench, client, 21_500);
         bench.frame(client, FrameKind::Body, 1, &vec![b'x'; bytes]);
     }
-    assert!(clients.iter().all(|client| bench.received(*client).is_empty()), "what has begun may end");
+    assert!(
+        clients.iter().all(|client| bench.received(*client).is_empty()),
+        "publishers are blocked in the middle of a message"
+    );
     bench.core.check();
     bench.frame(clients[0], FrameKind::Body, 1, &[b'x'; 3_000]);
     assert!(bench.received(clients[0]).is_empty());

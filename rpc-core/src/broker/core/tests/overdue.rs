@@ -53,7 +53,7 @@ fn a_delivery_kept_too_long_closes_its_channel_and_is_requeued() {
     wait(&mut bench, 60);
     assert_eq!(bench.received(slow), ["channel.close 406"]);
     bench.ack(other, 1, false);
-    assert_eq!(bench.received(other), ["deliver 2 again", "a"], "what it held is back");
+    assert_eq!(bench.received(other), ["deliver 2 again", "a"], "the delivery that the slow one held is redelivered");
     wait(&mut bench, LIMIT_S - 120);
     assert_eq!(bench.received(other), [""; 0], "each has its own time");
     wait(&mut bench, 180);
