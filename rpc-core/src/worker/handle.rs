@@ -20,7 +20,7 @@ use crate::{error::Error, signal::StopSignals, task::AbortOnDrop};
 /// Dropping it stops the pool at once: handlers are aborted, and the broker redelivers their requests to other workers. To
 /// watch the pool from elsewhere take a [`monitor`](Self::monitor).
 #[derive(Debug)]
-#[must_use = "dropping the handle stops the pool"]
+#[must_use = "dropping the handle stops the pool, and so does `let _ = …`: keep it in a variable"]
 pub struct PoolHandle {
     phase: watch::Sender<Phase>,
     lanes: JoinSet<LaneEnd>,
