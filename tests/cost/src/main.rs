@@ -61,7 +61,7 @@ fn check() -> Result<()> {
             if !decides || !table.judge(&row)?.is_red {
                 break;
             }
-            row = row.least_of(least_of_rounds(role)?);
+            row = row.least_of(&least_of_rounds(role)?);
         }
         let verdict = table.judge(&row)?;
         println!("{verdict}");
@@ -91,7 +91,7 @@ fn least_of_rounds(role: &str) -> Result<Row> {
         eprintln!("{role}: {instructions:.0} instructions, {allocations:.2} allocations a call");
         let row = Row::new(role, Figures { instructions, allocations });
         least = Some(match least {
-            Some(least) => least.least_of(row),
+            Some(least) => least.least_of(&row),
             None => row,
         });
     }
