@@ -32,11 +32,8 @@ use crate::{connection::Delivery, envelope::Code, topology};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DedupeOptions {
-    /// Answers remembered for each queue. The default is 1 024.
-    pub entries: usize,
-    /// Their encoded size in bytes, with their names, for each queue. The default is 16 MiB. An answer larger than that
-    /// is not remembered.
-    pub bytes: usize,
+    entries: usize,
+    bytes: usize,
 }
 
 impl Default for DedupeOptions {
@@ -46,14 +43,15 @@ impl Default for DedupeOptions {
 }
 
 impl DedupeOptions {
-    /// Sets how many answers are remembered for each queue.
+    /// Answers remembered for each queue. The default is 1 024.
     #[must_use]
     pub const fn entries(mut self, entries: usize) -> Self {
         self.entries = entries;
         self
     }
 
-    /// Sets how many bytes of answers are remembered for each queue.
+    /// Their encoded size in bytes, with their names, for each queue. The default is 16 MiB. An answer larger than that
+    /// is not remembered.
     #[must_use]
     pub const fn bytes(mut self, bytes: usize) -> Self {
         self.bytes = bytes;
