@@ -116,11 +116,11 @@ async fn a_queue_with_other_arguments_is_reported_with_both_sides(stage: &Stage)
 async fn a_closed_connection_ends_its_calls(stage: &Stage) {
     probe!("connections-closed");
     let answers = Answers::with(async |_| std::future::pending().await);
-    let _pool = stage.pool(ProbeServer::new(answers)).await.start().await.unwrap();
+    let pool = stage.pool(ProbeServer::new(answers)).await.start().await.unwrap();
     let connection = stage.connect().await;
     let client = ProbeClient::new(&connection);
     let call = tokio::spawn(client.ask(String::new()).timeout(Duration::from_secs(30)).into_future());
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    eventually(Duration::from_secs(5), "the call is at the worker", async || pool.stats().received == 1).await;
     connection.close().await.unwrap();
     let error = within(Duration::from_secs(5), "the call ends", call).await.unwrap().unwrap_err();
     assert_eq!(error.code(), "disconnected", "{error}");

@@ -55,7 +55,7 @@ const IMPURE_PATHS: &[&[&str]] = &[
     &["RandomState", "new"],
 ];
 
-/// The places DESIGN calls pure, and every file that says so of itself.
+/// The places that ARCHITECTURE calls pure, and every file that says so of itself.
 fn is_pure(source: &Source) -> bool {
     const FOLDERS: [&str; 3] = ["routing", "wire", "broker/core"];
     const FILES: [&str; 2] = ["client/pending.rs", "envelope.rs"];
