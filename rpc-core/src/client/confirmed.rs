@@ -27,6 +27,7 @@ use crate::{
 pub(super) struct Confirming {
     channel: Channel,
     published: mpsc::Sender<(u64, Confirm)>,
+    in_flight: Arc<InFlight>,
     has_ended: AtomicBool,
     _task: AbortOnDrop,
 }
@@ -36,8 +37,8 @@ impl Confirming {
         let channel = connection.channel().await?;
         channel.confirm_select().await?;
         let (published, inbox) = mpsc::channel(UNCONFIRMED_MAX);
-        let task = AbortOnDrop::spawn(await_confirms(in_flight, inbox));
-        Ok(Self { channel, published, has_ended: AtomicBool::new(false), _task: task })
+        let task = AbortOnDrop::spawn(await_confirms(Arc::clone(&in_flight), inbox));
+        Ok(Self { channel, published, in_flight, has_ended: AtomicBool::new(false), _task: task })
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -48,9 +49,10 @@ impl Confirming {
     pub(super) async fn publish(&self, correlation_id: u64, publish: Publish<'_>) -> Result<(), Error> {
         match self.channel.publish_for_confirm(publish) {
             Ok(confirm) => {
-                // An error says that the task has ended with the channel: then the calls end with the session, or at their
-                // deadlines.
-                drop(self.published.send((correlation_id, confirm)).await);
+                // The task has ended with the channel: the confirm will not arrive.
+                if self.published.send((correlation_id, confirm)).await.is_err() {
+                    self.in_flight.lose(correlation_id);
+                }
                 Ok(())
             }
             Err(error) => {

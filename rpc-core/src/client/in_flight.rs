@@ -100,14 +100,21 @@ impl Waiter {
                 Ok(())
             }
             Err(Error::Disconnected { .. }) => {
-                // The reply consumer may not have seen the end of the channel yet, and the next attempt needs another session.
-                if self.in_flight.channel.has_ended() {
-                    self.in_flight.end(|| Outcome::Disconnected);
-                }
+                self.check_channel();
                 Err(NotSent::Ended)
             }
             Err(error) => Err(NotSent::Refused(error)),
         }
+    }
+
+    /// Returns whether the channel of the session has ended, which the reply consumer may not have seen yet. If it has, the
+    /// session takes no more calls: the next attempt needs another session.
+    pub(super) fn check_channel(&self) -> bool {
+        let has_ended = self.in_flight.channel.has_ended();
+        if has_ended {
+            self.in_flight.close();
+        }
+        has_ended
     }
 
     /// Lets the service's workers know if the call is given up from now on.
@@ -260,10 +267,8 @@ impl InFlight {
     pub(super) async fn expire_calls(&self) {
         loop {
             let next_deadline = self.expire(Instant::now());
-            if self.has_ended() {
-                return;
-            }
             match next_deadline {
+                None if self.has_ended() => return,
                 None => self.deadlines.notified().await,
                 Some(at) => tokio::select! {
                     () = self.deadlines.notified() => {}
@@ -287,6 +292,14 @@ impl InFlight {
                 self.freed.notify_one();
             }
         }
+    }
+
+    /// Takes no more calls in. Those in flight go on: replies that have arrived already are still to be handed out, and then
+    /// the reply consumer ends the others.
+    pub(super) fn close(&self) {
+        self.calls().has_ended = true;
+        self.has_ended.store(true, Ordering::Release);
+        self.freed.notify_waiters();
     }
 
     /// Ends all calls, and takes no more in.

@@ -106,11 +106,18 @@ impl Session {
         cancellable: Option<&'static str>,
     ) -> Result<(), NotSent> {
         let confirming = self.confirming(connection).await.map_err(|_| NotSent::Ended)?;
+        // Opening may have waited for the next link, on which the reply queue of this session does not exist.
+        if waiter.check_channel() {
+            return Err(NotSent::Ended);
+        }
         // Before the publish: a future dropped during it may have sent the request.
         waiter.make_cancellable(cancellable);
         match confirming.publish(waiter.id(), publish).await {
             Ok(()) => Ok(()),
-            Err(Error::Disconnected { .. }) => Err(NotSent::Ended),
+            Err(Error::Disconnected { .. }) => {
+                waiter.check_channel();
+                Err(NotSent::Ended)
+            }
             Err(error) => Err(NotSent::Refused(error)),
         }
     }
@@ -190,10 +197,7 @@ mod tests {
                 let session = Session::open(&connection, Uuid::nil(), 1, 8).await.unwrap();
                 let begin = Instant::now();
                 let mut waiter = session.begin(begin + Duration::from_secs(10)).unwrap();
-                let properties =
-                    Properties { correlation_id: Some(waiter.id().to_string().into()), ..Properties::default() };
-                let publish = Publish { exchange: "", routing_key: "missing", mandatory: true, properties, body: b"" };
-                waiter.publish(publish, None).unwrap();
+                waiter.publish(to("missing", &waiter), None).unwrap();
                 let outcome = waiter.outcome().await;
                 assert_eq!(Instant::now(), begin, "the clock stands still");
                 ended.send(outcome).unwrap();
@@ -203,5 +207,45 @@ mod tests {
         });
         let outcome = outcome.recv_timeout(Duration::from_secs(10)).expect("the call ends without a timer");
         assert!(matches!(&outcome, Outcome::Returned { reply_text } if reply_text == "NO_ROUTE"), "{outcome:?}");
+    }
+
+    fn to<'a>(queue: &'a str, waiter: &Waiter) -> Publish<'a> {
+        let properties = Properties { correlation_id: Some(waiter.id().to_string().into()), ..Properties::default() };
+        Publish { exchange: "", routing_key: queue, mandatory: true, properties, body: b"" }
+    }
+
+    #[tokio::test]
+    async fn a_session_that_takes_no_more_calls_still_hands_out_replies() {
+        let broker = Broker::start().await.unwrap();
+        let connection = Connection::open(broker.uri()).await.unwrap();
+        let session = Session::open(&connection, Uuid::nil(), 1, 8).await.unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let mut waiter = session.begin(deadline).unwrap();
+        session.in_flight.close();
+        assert!(matches!(session.begin(deadline), Err(NotSent::Ended)));
+        waiter.publish(to(session.reply_queue(), &waiter), None).unwrap();
+        let outcome = waiter.outcome().await;
+        assert!(matches!(outcome, Outcome::Reply(_)), "{outcome:?}");
+    }
+
+    #[tokio::test]
+    async fn a_session_of_a_lost_link_publishes_nothing_on_the_next_one() {
+        let broker = Broker::start().await.unwrap();
+        let connection = Connection::open(broker.uri()).await.unwrap();
+        let session = Session::open(&connection, Uuid::nil(), 1, 8).await.unwrap();
+        let mut waiter = session.begin(Instant::now() + Duration::from_secs(10)).unwrap();
+        broker.faults().drop_connections();
+        while !session.has_ended() {
+            tokio::task::yield_now().await;
+        }
+        let channel = connection.channel().await.unwrap();
+        let queue =
+            QueueDeclaration { name: "next", durable: false, exclusive: false, auto_delete: false, arguments: &[] };
+        channel.declare_queue(queue).await.unwrap();
+        let publish = to("next", &waiter);
+        let published = session.publish_confirmed(&connection, &mut waiter, publish, None).await;
+        assert!(matches!(published, Err(NotSent::Ended)), "{published:?}");
+        assert!(broker.wait_until_idle(Duration::from_secs(5)).await);
+        assert_eq!(broker.queue("next").unwrap().ready, 0);
     }
 }
