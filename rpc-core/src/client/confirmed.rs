@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use super::in_flight::InFlight;
 use crate::{
-    connection::{Channel, Confirm, Connection, Unconfirmed, Verdict, amqp::Publish},
+    connection::{Channel, Confirm, Connection, amqp::Publish},
     error::Error,
     task::AbortOnDrop,
 };
@@ -65,26 +65,23 @@ impl Confirming {
     }
 }
 
-/// Awaits confirms until the channel ends.
+/// Awaits confirms, in the order of publishing, until the channel ends.
 async fn await_confirms(in_flight: Arc<InFlight>, mut published: mpsc::Receiver<(u64, Confirm)>) {
-    let mut batch = Vec::new();
-    let mut unconfirmed = Unconfirmed::new();
-    while published.recv_many(&mut batch, UNCONFIRMED_MAX).await > 0 {
-        for (correlation_id, confirm) in batch.drain(..) {
-            unconfirmed.push(correlation_id, confirm);
-        }
-        let settled = unconfirmed.settle().await;
-        // The correlation_id names the call, so it does not matter which batch a return arrives with.
-        settled.unmatched.into_iter().for_each(|returned| in_flight.give_back(returned));
-        for (correlation_id, verdict) in settled.verdicts {
-            match verdict {
-                Verdict::Confirmed | Verdict::Returned { .. } => {}
-                Verdict::Refused => in_flight.refuse(correlation_id),
-                Verdict::Lost => {
-                    // The rest of the queue is lost as well, and settles at once.
-                    published.close();
-                    in_flight.lose(correlation_id);
+    while let Some((correlation_id, confirm)) = published.recv().await {
+        match confirm.wait().await {
+            Ok((is_acked, returned)) => {
+                // A returned message names its call, so it does not matter with which confirm it arrives.
+                if let Some(returned) = returned {
+                    in_flight.give_back(returned);
                 }
+                if !is_acked {
+                    in_flight.refuse(correlation_id);
+                }
+            }
+            Err(_) => {
+                // The rest of the queue is lost as well, and settles at once.
+                published.close();
+                in_flight.lose(correlation_id);
             }
         }
     }

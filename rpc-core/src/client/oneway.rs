@@ -69,7 +69,7 @@ async fn publish_batches(channel: Channel, mut inbox: mpsc::Receiver<OneWay>) {
             publish(&channel, &mut unconfirmed, id, request);
         }
         let mut is_open = true;
-        for (settled, verdict) in unconfirmed.settle().await.verdicts {
+        for (settled, verdict) in unconfirmed.settle().await {
             is_open &= verdict != Verdict::Lost;
             drop(settled.send(Settled::Sent(verdict)));
         }
@@ -136,7 +136,7 @@ mod tests {
             };
             timeout(Duration::from_secs(10), ended).await.expect("the channel ends with its connection");
             assert!(matches!(request().await, Ok(Settled::NotSent)), "{transport}");
-            let verdicts = unconfirmed.settle().await.verdicts;
+            let verdicts = unconfirmed.settle().await;
             assert!(matches!(&verdicts[..], [(_, Verdict::Lost)]), "{transport}");
             broker.faults().release_confirms();
             connection.close().await.unwrap();

@@ -31,16 +31,8 @@ pub(crate) struct Unconfirmed<T> {
 
 struct Sent<T> {
     tag: T,
-    correlation_id: Option<String>,
+    correlation_id: String,
     confirm: Confirm,
-}
-
-/// A batch whose confirms are all in.
-pub(crate) struct Settled<T> {
-    /// In the order of publishing.
-    pub(crate) verdicts: Vec<(T, Verdict)>,
-    /// Returned messages that belong to none of the batch: another batch of the channel has published them.
-    pub(crate) unmatched: Vec<Returned>,
 }
 
 impl<T> Unconfirmed<T> {
@@ -56,21 +48,16 @@ impl<T> Unconfirmed<T> {
         let correlation_id = publish.properties.correlation_id.as_deref().unwrap_or_default().to_owned();
         match channel.publish_for_confirm(publish) {
             Ok(confirm) => {
-                self.sent.push(Sent { tag, correlation_id: Some(correlation_id), confirm });
+                self.sent.push(Sent { tag, correlation_id, confirm });
                 Ok(())
             }
             Err(error) => Err((tag, error)),
         }
     }
 
-    /// Takes in a message that is published already. Its return, if there is one, stays unmatched.
-    pub(crate) fn push(&mut self, tag: T, confirm: Confirm) {
-        self.sent.push(Sent { tag, correlation_id: None, confirm });
-    }
-
-    /// Waits for all confirms.
-    pub(crate) async fn settle(&mut self) -> Settled<T> {
-        let mut heard = Vec::with_capacity(self.sent.len());
+    /// Waits for all confirms; the verdicts are in the order of publishing.
+    pub(crate) async fn settle(&mut self) -> Vec<(T, Verdict)> {
+        let mut judged = Vec::with_capacity(self.sent.len());
         let mut returns = Returns::default();
         for Sent { tag, correlation_id, confirm } in self.sent.drain(..) {
             let verdict = match confirm.wait().await {
@@ -80,16 +67,15 @@ impl<T> Unconfirmed<T> {
                 }
                 Err(_) => Verdict::Lost,
             };
-            heard.push((tag, correlation_id, verdict));
+            judged.push((tag, correlation_id, verdict));
         }
-        let verdicts = heard
+        judged
             .into_iter()
-            .map(|(tag, correlation_id, verdict)| match correlation_id.and_then(|id| returns.take(&id)) {
+            .map(|(tag, correlation_id, verdict)| match returns.take(&correlation_id) {
                 Some(reply_text) if verdict != Verdict::Lost => (tag, Verdict::Returned { reply_text }),
                 _ => (tag, verdict),
             })
-            .collect();
-        Settled { verdicts, unmatched: returns.rest() }
+            .collect()
     }
 }
 
@@ -106,14 +92,5 @@ impl Returns {
 
     fn take(&mut self, correlation_id: &str) -> Option<String> {
         self.0.get_mut(correlation_id)?.pop()
-    }
-
-    fn rest(self) -> Vec<Returned> {
-        let unmatched = self.0.into_iter().flat_map(|(correlation_id, reply_texts)| {
-            reply_texts
-                .into_iter()
-                .map(move |reply_text| Returned { correlation_id: Some(correlation_id.clone()), reply_text })
-        });
-        unmatched.collect()
     }
 }

@@ -105,8 +105,7 @@ async fn confirm(channel: &Channel, batch: &mut [Finished], counters: &Counters)
             finished.outcome = Outcome::Requeue;
         }
     }
-    let settled = unconfirmed.settle().await;
-    for (finished, confirmed) in settled.verdicts {
+    for (finished, confirmed) in unconfirmed.settle().await {
         match confirmed {
             Verdict::Confirmed => Counters::add(&counters.answered),
             Verdict::Returned { .. } => {
