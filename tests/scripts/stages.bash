@@ -65,12 +65,17 @@ in_time() {
 
 # Passes everything through, and adds up the lines `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
 counted() {
-    local log status passed failed ignored absent
+    local log status tee_pid passed failed ignored absent
     log=$(mktemp /tmp/rpc-tests-log.XXXXXX) || return 1
-    # No pipe: in a subshell `in_time` could not say that the time was up.
-    "$@" > >(tee "$log") 2>&1
+    # No `|`: in a subshell `in_time` could not say that the time was up. No `>(…)`: its descriptor would be inherited by a
+    # broker that a test restarts, and `tee` would never see the end.
+    mkfifo "$log.pipe" || return 1
+    tee "$log" <"$log.pipe" &
+    tee_pid=$!
+    "$@" >"$log.pipe" 2>&1
     status=$?
-    wait "$!"
+    wait "$tee_pid"
+    rm -f "$log.pipe"
     read -r passed failed ignored < <(
         awk '/^test result: / {
                 for (i = 1; i < NF; i++) {
