@@ -8,10 +8,7 @@
 //! Only requests of services with a `max_length` are published here: confirms cost a fifth of the calls, and without a bound
 //! no queue refuses. Replies arrive at the session's reply queue as for other calls.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
@@ -28,7 +25,6 @@ pub(super) struct Confirming {
     channel: Channel,
     published: mpsc::Sender<(u64, Confirm)>,
     in_flight: Arc<InFlight>,
-    has_ended: AtomicBool,
     _task: AbortOnDrop,
 }
 
@@ -38,30 +34,21 @@ impl Confirming {
         channel.confirm_select().await?;
         let (published, inbox) = mpsc::channel(UNCONFIRMED_MAX);
         let task = AbortOnDrop::spawn(await_confirms(Arc::clone(&in_flight), inbox));
-        Ok(Self { channel, published, in_flight, has_ended: AtomicBool::new(false), _task: task })
+        Ok(Self { channel, published, in_flight, _task: task })
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        self.has_ended.load(Ordering::Acquire) || self.published.is_closed()
+        self.channel.has_ended() || self.published.is_closed()
     }
 
     /// Publishes the request of a call; if the broker refuses it, the call ends.
     pub(super) async fn publish(&self, correlation_id: u64, publish: Publish<'_>) -> Result<(), Error> {
-        match self.channel.publish_for_confirm(publish) {
-            Ok(confirm) => {
-                // The task has ended with the channel: the confirm will not arrive.
-                if self.published.send((correlation_id, confirm)).await.is_err() {
-                    self.in_flight.lose(correlation_id);
-                }
-                Ok(())
-            }
-            Err(error) => {
-                if self.channel.has_ended() {
-                    self.has_ended.store(true, Ordering::Release);
-                }
-                Err(error)
-            }
+        let confirm = self.channel.publish_for_confirm(publish)?;
+        if self.published.send((correlation_id, confirm)).await.is_err() {
+            // The task has ended with the channel: the confirm will not arrive.
+            self.in_flight.lose(correlation_id);
         }
+        Ok(())
     }
 }
 

@@ -99,22 +99,27 @@ impl Waiter {
                 self.cancellable = cancellable;
                 Ok(())
             }
-            Err(Error::Disconnected { .. }) => {
-                self.check_channel();
-                Err(NotSent::Ended)
-            }
-            Err(error) => Err(NotSent::Refused(error)),
+            Err(error) => Err(self.not_sent(error)),
         }
     }
 
-    /// Returns whether the channel of the session has ended, which the reply consumer may not have seen yet. If it has, the
-    /// session takes no more calls: the next attempt needs another session.
-    pub(super) fn check_channel(&self) -> bool {
-        let has_ended = self.in_flight.channel.has_ended();
-        if has_ended {
+    /// The reason why a publish failed, for the caller.
+    pub(super) fn not_sent(&self, error: Error) -> NotSent {
+        match error {
+            Error::Disconnected { .. } => {
+                self.check_channel();
+                NotSent::Ended
+            }
+            error => NotSent::Refused(error),
+        }
+    }
+
+    /// If the channel of the session has ended, which the reply consumer may not have seen yet, the session takes no more
+    /// calls: the next attempt needs another session.
+    pub(super) fn check_channel(&self) {
+        if self.in_flight.channel.has_ended() {
             self.in_flight.close();
         }
-        has_ended
     }
 
     /// Lets the service's workers know if the call is given up from now on.
@@ -304,14 +309,9 @@ impl InFlight {
 
     /// Ends all calls, and takes no more in.
     pub(super) fn end(&self, outcome: impl Fn() -> Outcome) {
-        let ended = {
-            let mut calls = self.calls();
-            calls.has_ended = true;
-            self.has_ended.store(true, Ordering::Release);
-            calls.pending.end_all(outcome)
-        };
+        self.close();
+        let ended = self.calls().pending.end_all(outcome);
         ended.into_iter().for_each(Ended::wake);
-        self.freed.notify_waiters();
         self.deadlines.notify_one();
     }
 }

@@ -105,30 +105,24 @@ impl Session {
         publish: Publish<'_>,
         cancellable: Option<&'static str>,
     ) -> Result<(), NotSent> {
-        let confirming = self.confirming(connection).await.map_err(|_| NotSent::Ended)?;
-        // Opening may have waited for the next link, on which the reply queue of this session does not exist.
-        if waiter.check_channel() {
+        let Some(confirming) = self.confirming(connection).await else {
+            waiter.check_channel();
             return Err(NotSent::Ended);
-        }
+        };
         // Before the publish: a future dropped during it may have sent the request.
         waiter.make_cancellable(cancellable);
-        match confirming.publish(waiter.id(), publish).await {
-            Ok(()) => Ok(()),
-            Err(Error::Disconnected { .. }) => {
-                waiter.check_channel();
-                Err(NotSent::Ended)
-            }
-            Err(error) => Err(NotSent::Refused(error)),
-        }
+        confirming.publish(waiter.id(), publish).await.map_err(|error| waiter.not_sent(error))
     }
 
-    async fn confirming(&self, connection: &Connection) -> Result<Arc<Confirming>, Error> {
+    /// The channel in confirm mode; `None` when it cannot be opened while the session lives.
+    async fn confirming(&self, connection: &Connection) -> Option<Arc<Confirming>> {
         let mut confirming = self.confirming.lock().await;
         if let Some(confirming) = confirming.as_ref().filter(|confirming| !confirming.has_ended()) {
-            return Ok(Arc::clone(confirming));
+            return Some(Arc::clone(confirming));
         }
-        let opened = Arc::new(Confirming::open(connection, Arc::clone(&self.in_flight)).await?);
-        Ok(Arc::clone(confirming.insert(opened)))
+        let opened = Confirming::open(connection, Arc::clone(&self.in_flight)).await.ok()?;
+        // Opening may have waited for the next link, on which the reply queue of this session does not exist.
+        (!self.in_flight.channel.has_ended()).then(|| Arc::clone(confirming.insert(Arc::new(opened))))
     }
 
     /// Ends the session: every call in flight gets `Shutdown`.
