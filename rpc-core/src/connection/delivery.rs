@@ -158,6 +158,11 @@ impl Delivery {
         either!(self, received => received.message.reply_to())
     }
 
+    /// Whether the sender waits for a reply.
+    pub(crate) fn has_reply_to(&self) -> bool {
+        either!(self, received => received.message.has_reply_to())
+    }
+
     pub(crate) fn message_id(&self) -> Option<&str> {
         either!(self, received => received.message.message_id())
     }
@@ -172,7 +177,7 @@ impl Delivery {
 
     /// `expiration` in milliseconds; `None` when absent or not a number.
     pub(crate) fn expiration_ms(&self) -> Option<u64> {
-        either!(self, received => received.message.expiration())?.parse().ok()
+        either!(self, received => received.message.expiration_ms())
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<HeaderValue> {

@@ -530,8 +530,13 @@ impl Message {
         *self.delivery.properties.priority()
     }
 
-    pub(super) fn expiration(&self) -> Option<&str> {
-        self.delivery.properties.expiration().as_ref().map(ShortString::as_str)
+    pub(super) fn has_reply_to(&self) -> bool {
+        self.reply_to().is_some_and(|reply_to| !reply_to.is_empty())
+    }
+
+    /// `None` when absent or not a number.
+    pub(super) fn expiration_ms(&self) -> Option<u64> {
+        self.delivery.properties.expiration().as_ref()?.as_str().parse().ok()
     }
 
     pub(super) fn header(&self, name: &str) -> Option<HeaderValue> {

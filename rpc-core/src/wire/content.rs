@@ -128,6 +128,12 @@ impl<'a> PropertyReader<'a> {
         self.short_string(Property::Expiration)
     }
 
+    /// The expiration in milliseconds, if it is written as clients write it: up to nine digits and nothing else.
+    pub(crate) fn plain_expiration_ms(self) -> Option<u64> {
+        let digits = self.expiration().filter(|digits| matches!(digits.len(), 1..=9))?;
+        digits.iter().try_fold(0, |number, digit| digit.is_ascii_digit().then(|| number * 10 + u64::from(digit - b'0')))
+    }
+
     pub(crate) fn message_id(self) -> Option<&'a [u8]> {
         self.short_string(Property::MessageId)
     }
@@ -375,6 +381,20 @@ mod tests {
         }
         let reader = PropertyReader::new(&[0, 0]);
         assert_eq!((reader.priority(), reader.reply_to(), reader.headers()), (None, None, None));
+    }
+
+    #[test]
+    fn a_plain_expiration_consists_of_up_to_nine_digits() {
+        let plain = |text: &str| {
+            let properties = encode(&BasicProperties::default().with_expiration(text.into()));
+            PropertyReader::new(&properties).plain_expiration_ms()
+        };
+        assert_eq!([plain("0"), plain("250"), plain("007")], [Some(0), Some(250), Some(7)]);
+        assert_eq!(plain("999999999"), Some(999_999_999));
+        for other in ["", "1234567890", "+1", "-1", "1 ", "1x", "\u{0661}"] {
+            assert_eq!(plain(other), None, "{other:?}");
+        }
+        assert_eq!(PropertyReader::new(&[0, 0]).plain_expiration_ms(), None);
     }
 
     #[test]

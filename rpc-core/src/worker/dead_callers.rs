@@ -63,7 +63,7 @@ async fn tell(channel: &Channel, letter: &Delivery, counters: &Counters) -> Resu
     let Some(answer) = Response::failed(Code::Abandoned, poison::DEAD_LETTERED_BY_BROKER).into_answer() else {
         return Ok(());
     };
-    let (properties, body) = answer.into_message(letter);
+    let (properties, body) = answer.into_message(letter, reply_to);
     // The caller may have gone: then no one waits for the answer.
     let publish = Publish { exchange: "", routing_key: reply_to, mandatory: false, properties, body: &body };
     channel.publish_written(publish).await?;

@@ -186,9 +186,9 @@ impl Response {
 
 impl Answer {
     /// The properties and body of the reply to `request`.
-    pub(super) fn into_message(self, request: &Delivery) -> (Properties<'_>, Vec<u8>) {
+    pub(super) fn into_message<'a>(self, request: &'a Delivery, reply_to: &str) -> (Properties<'a>, Vec<u8>) {
         let correlation_id = request.correlation_id();
-        let manner = Manner::towards(request.content_type(), request.reply_to().unwrap_or_default());
+        let manner = Manner::towards(request.content_type(), reply_to);
         match self {
             Self::Ok(codec, body) => (envelope::ok_properties(manner, codec, correlation_id), body),
             Self::ServiceError(codec, body) => {

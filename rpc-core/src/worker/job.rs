@@ -86,8 +86,7 @@ impl Job {
         let Some(delivery) = self.delivery.take() else { return };
         let delivery_tag = delivery.delivery_tag();
         // A one-way request has no reply_to, and gets no reply whatever happens.
-        let is_wanted = delivery.reply_to().is_some_and(|reply_to| !reply_to.is_empty());
-        let answer = if is_wanted { response.into_answer() } else { None };
+        let answer = if delivery.has_reply_to() { response.into_answer() } else { None };
         let reply = answer.map(|answer| Reply { delivery, answer });
         self.shared.finish(Finished { delivery_tag, outcome, reply });
     }

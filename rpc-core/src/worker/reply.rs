@@ -80,7 +80,7 @@ async fn send(channel: &Channel, batch: &mut [Finished], counters: &Counters) {
     for Reply { delivery, answer } in batch.iter_mut().filter_map(|finished| finished.reply.take()) {
         left -= 1;
         let reply_to = delivery.reply_to().unwrap_or_default();
-        let (properties, body) = answer.into_message(&delivery);
+        let (properties, body) = answer.into_message(&delivery, reply_to);
         let publish = reply_publish(reply_to, properties, &body);
         // Counted first, so that a caller that has its answer finds it counted.
         Counters::add(&counters.answered);
@@ -98,7 +98,7 @@ async fn confirm(channel: &Channel, batch: &mut [Finished], counters: &Counters)
     for finished in batch {
         let Some(Reply { delivery, answer }) = finished.reply.take() else { continue };
         let reply_to = delivery.reply_to().unwrap_or_default();
-        let (properties, body) = answer.into_message(&delivery);
+        let (properties, body) = answer.into_message(&delivery, reply_to);
         let publish = reply_publish(reply_to, properties, &body);
         if let Err((finished, error)) = unconfirmed.publish(channel, publish, finished) {
             tracing::warn!(%error, reply_to, "could not send a reply");

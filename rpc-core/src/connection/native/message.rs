@@ -94,8 +94,14 @@ impl Message {
         self.reader().priority()
     }
 
-    pub(in crate::connection) fn expiration(&self) -> Option<&str> {
-        text(self.reader().expiration())
+    pub(in crate::connection) fn has_reply_to(&self) -> bool {
+        self.reader().reply_to().is_some_and(|reply_to| !reply_to.is_empty())
+    }
+
+    /// `None` when absent or not a number.
+    pub(in crate::connection) fn expiration_ms(&self) -> Option<u64> {
+        let reader = self.reader();
+        reader.plain_expiration_ms().or_else(|| text(reader.expiration())?.parse().ok())
     }
 
     pub(in crate::connection) fn header(&self, name: &str) -> Option<HeaderValue> {
@@ -244,9 +250,10 @@ mod tests {
             message.correlation_id(),
             message.reply_to(),
             message.message_id(),
-            message.expiration(),
         ];
-        assert_eq!(texts, ["text/plain", "rpc.call", "17", "q", "m", "250"].map(Some));
+        assert_eq!(texts, ["text/plain", "rpc.call", "17", "q", "m"].map(Some));
+        assert!(message.has_reply_to());
+        assert_eq!(message.expiration_ms(), Some(250));
         assert_eq!(message.app_id(), None);
         for (name, value) in headers() {
             assert_eq!(message.header(&name), Some(value), "{name}");
