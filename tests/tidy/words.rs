@@ -99,8 +99,11 @@ fn prose(first_line: usize, text: &str) -> Vec<(usize, String)> {
         }
         if is_fence {
             in_code = !in_code;
-        } else if in_code || text.is_empty() {
-        } else if text.starts_with('|') {
+        }
+        if is_fence || in_code || text.is_empty() {
+            continue;
+        }
+        if text.starts_with('|') {
             for cell in text.split('|') {
                 split(&[(line, cell.to_owned())], &mut sentences);
             }
