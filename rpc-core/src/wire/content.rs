@@ -3,9 +3,9 @@
 //! `class(2) weight(2) body_size(8) flags(2) properties…` (AMQP 0-9-1 §2.3.5.2). The broker forwards flags and properties
 //! byte for byte, so that it neither loses nor reorders anything that a client sent.
 
-use amq_protocol::types::{FieldTable, parsing};
+use amq_protocol::types::FieldTable;
 
-use super::table;
+use super::{decoded_table, table};
 
 /// A content header as received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,7 +157,7 @@ impl<'a> PropertyReader<'a> {
 
     /// The headers, decoded.
     pub(crate) fn headers(self) -> Option<FieldTable> {
-        parsing::parse_field_table(self.raw_headers()?).ok().map(|(_, table)| table)
+        decoded_table::decode(self.raw_headers()?, table::DEPTH_MAX)
     }
 
     fn short_string(self, wanted: Property) -> Option<&'a [u8]> {

@@ -351,7 +351,7 @@ mod tests {
     use amq_protocol::protocol::basic::{self, AMQPMethod};
 
     use super::*;
-    use crate::wire::{Batch, Decoder, Method, read_method, table::DEPTH_MAX};
+    use crate::wire::{Batch, Decoder, Method, Role, read_method, table::DEPTH_MAX};
 
     const DELIVERY: Delivery<'_> =
         Delivery { delivery_tag: 7, redelivered: true, exchange: b"ex", routing_key: b"key" };
@@ -370,7 +370,7 @@ mod tests {
     }
 
     fn method_of(payload: &[u8]) -> AMQPMethod {
-        match read_method(payload, DEPTH_MAX) {
+        match read_method(payload, Role::Server, DEPTH_MAX) {
             Ok(Method::Other(class)) => match *class {
                 AMQPClass::Basic(method) => method,
                 other => panic!("{other:?}"),
@@ -446,7 +446,7 @@ mod tests {
         assert_eq!(method_of(payloads.next().unwrap()), AMQPMethod::Return(returned));
         let nack = basic::Nack { delivery_tag: 6, multiple: true, requeue: true };
         assert_eq!(method_of(payloads.next().unwrap()), AMQPMethod::Nack(nack));
-        let Ok(Method::Ack(ack)) = read_method(payloads.next().unwrap(), DEPTH_MAX) else { panic!() };
+        let Ok(Method::Ack(ack)) = read_method(payloads.next().unwrap(), Role::Server, DEPTH_MAX) else { panic!() };
         assert_eq!((ack.delivery_tag, ack.multiple), (5, true));
         let publish = Publish { exchange: b"ex", routing_key: b"key", mandatory: true, immediate: false };
         out.publish(9, publish, &content, 4_096);

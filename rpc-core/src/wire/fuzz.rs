@@ -4,7 +4,8 @@ use amq_protocol::{protocol::basic, types::parsing::parse_field_table};
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    ContentHeader, Decoder, FrameError, FrameKind, Method, OutBuffer, PropertyReader, PropertyWriter,
+    ContentHeader, Decoder, FrameError, FrameKind, Method, OutBuffer, PropertyReader, PropertyWriter, Role,
+    decoded_table,
     frame::{FRAME_END, FRAME_OVERHEAD},
     read_method, read_protocol_header,
     table::{self, DEPTH_MAX, TableWriter},
@@ -66,9 +67,11 @@ fn look_into(frame: &Frame) {
     match frame.kind {
         FrameKind::Method => {
             // Encoding a decoded method gives the same bytes, except for reserved bits.
-            if let Ok(Method::Other(class)) = read_method(&frame.payload, DEPTH_MAX) {
-                let mut out = OutBuffer::default();
-                out.method(frame.channel, &class);
+            for sender in [Role::Client, Role::Server] {
+                if let Ok(Method::Other(class)) = read_method(&frame.payload, sender, DEPTH_MAX) {
+                    let mut out = OutBuffer::default();
+                    out.method(frame.channel, &class);
+                }
             }
         }
         FrameKind::Header => {
@@ -109,8 +112,14 @@ fn one_table(bytes: &[u8]) {
         return;
     }
     assert_eq!(writer.finish(), bytes, "a table written again");
-    let parsed = parse_field_table(bytes);
-    assert!(parsed.is_ok_and(|(rest, _)| rest.is_empty()), "the library does not read what was found good");
+    let decoded = decoded_table::decode(bytes, DEPTH_MAX);
+    assert!(decoded.is_some(), "a table that was found good is not decoded");
+    // The library refuses keys that are not UTF-8.
+    if let Ok((rest, parsed)) = parse_field_table(bytes) {
+        assert!(rest.is_empty());
+        // A NaN differs from itself.
+        assert_eq!(format!("{decoded:?}"), format!("{:?}", Some(parsed)), "the library reads another table");
+    }
 }
 
 fn walk(value: table::Value<'_>, depth: usize) {
@@ -160,7 +169,14 @@ pub fn frame_seeds() -> Vec<Vec<u8>> {
     let header = frame(2, &[&[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2][..], &table_seeds()[3][1..]].concat(), FRAME_END);
     let declare = frame(1, b"\0\x32\0\x0a\0\0\x01q\x02\0\0\0\x0a\x05x-ttlI\0\0\0", FRAME_END);
     let whole = [&[1][..], &publish, &header, &frame(3, b"ab", FRAME_END), &frame(8, b"", FRAME_END)].concat();
+    // Deeper than a table may be, in methods of a client, of a server, and in a header.
+    let deep = deep_table(DEPTH_MAX + 20);
+    let deep_start = frame(1, &[b"\0\x0a\0\x0a\0\x09", &deep[..], &[0; 8]].concat(), FRAME_END);
+    let deep_declare = frame(1, &[b"\0\x32\0\x0a\0\0\x01q\0", &deep[..]].concat(), FRAME_END);
+    let deep_header = frame(2, &[b"\0\x3c\0\0\0\0\0\0\0\0\0\x02\x20\0", &deep[..]].concat(), FRAME_END);
     vec![
+        [&[9][..], &deep_start, &deep_header].concat(),
+        [&[9][..], &deep_declare].concat(),
         whole,
         [&[7][..], &declare].concat(),
         [&[3][..], &frame(1, b"\0\x0a\0\x1f\0\x10\0\x02\0\0\0\x3c", FRAME_END)].concat(),
@@ -169,6 +185,18 @@ pub fn frame_seeds() -> Vec<Vec<u8>> {
         b"\x01AMQP\0\0\x09\x01".to_vec(),
         b"\x09\x01\0\x01\xff\xff\xff\xff".to_vec(),
     ]
+}
+
+/// Tables and arrays in one another, by turns.
+fn deep_table(depth: usize) -> Vec<u8> {
+    let mut value = vec![b'V'];
+    for level in 0..depth {
+        let key: &[u8] = if level % 2 == 0 { b"\x01k" } else { b"" };
+        let kind = if level % 2 == 0 { b'F' } else { b'A' };
+        value = [&[kind][..], &((key.len() + value.len()) as u32).to_be_bytes(), key, &value].concat();
+    }
+    let length = (value.len() + 2) as u32;
+    [&length.to_be_bytes()[..], b"\x01k", &value].concat()
 }
 
 /// A table of every type, tables in tables, and properties with and without them.
@@ -204,6 +232,7 @@ pub fn table_seeds() -> Vec<Vec<u8>> {
     for _ in 0..4 {
         nested = [&((nested.len() + 3) as u32).to_be_bytes()[..], b"\x01kF", &nested].concat();
     }
+    let deep = [DEPTH_MAX, DEPTH_MAX + 1].map(deep_table);
     let mut properties = vec![0xFF, 0xFC];
     properties.extend(b"\x01t\x01e");
     properties.extend(&nested);
@@ -214,6 +243,9 @@ pub fn table_seeds() -> Vec<Vec<u8>> {
         vec![1, 0, 0],
         [&[1][..], &properties].concat(),
         [&[1, 0x20, 0][..], &every].concat(),
+        b"\0\0\0\0\x0d\x03\xe9t\xe9F\0\0\0\x04\x02\xff\xfeV".to_vec(),
+        [&[0][..], &deep[0]].concat(),
+        [&[1, 0x20, 0][..], &deep[1]].concat(),
     ]
 }
 

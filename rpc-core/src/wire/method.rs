@@ -1,8 +1,15 @@
 //! Methods. The two of the hot path are read by hand, all others by `amq-protocol`.
 
-use amq_protocol::protocol::{AMQPClass, parse_class};
+use amq_protocol::{
+    protocol::{AMQPClass, basic, connection, exchange, parse_class, queue},
+    types::FieldTable,
+};
 
-use super::table;
+use super::{
+    decoded_table,
+    grammar::{Grammar, Role},
+    method_error::MethodError,
+};
 
 /// A method as received.
 #[derive(Debug)]
@@ -61,38 +68,58 @@ pub(crate) struct Ack {
     pub(crate) multiple: bool,
 }
 
-/// The reason why a payload is no method.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum MethodError {
-    /// Shorter than the ids.
-    Truncated,
-    /// No class or method has these ids.
-    Unknown { class_id: u16, method_id: u16 },
-    /// The ids are known, but the arguments are malformed.
-    Malformed { class_id: u16, method_id: u16 },
-}
-
 /// The class and method ids at the start of every method.
 pub(crate) fn method_ids(payload: &[u8]) -> Option<(u16, u16)> {
     let &[c0, c1, m0, m1] = payload.first_chunk()?;
     Some((u16::from_be_bytes([c0, c1]), u16::from_be_bytes([m0, m1])))
 }
 
-/// Reads the payload of a method frame. Tables in its arguments may nest to the given depth.
-pub(crate) fn read_method(payload: &[u8], table_depth_max: usize) -> Result<Method<'_>, MethodError> {
-    let (class_id, method_id) = method_ids(payload).ok_or(MethodError::Truncated)?;
+/// Reads the payload of a method frame that `sender` has sent. Tables in its arguments may nest to the given depth.
+pub(crate) fn read_method(payload: &[u8], sender: Role, table_depth_max: usize) -> Result<Method<'_>, MethodError> {
+    let ids = method_ids(payload).ok_or(MethodError::Truncated)?;
+    let (class_id, method_id) = ids;
     let malformed = MethodError::Malformed { class_id, method_id };
-    match (class_id, method_id) {
-        (BASIC, PUBLISH) => read_publish(payload).map(Method::Publish).ok_or(malformed),
-        (BASIC, ACK) => read_ack(payload).map(Method::Ack).ok_or(malformed),
-        _ if !is_known(class_id, method_id) => Err(MethodError::Unknown { class_id, method_id }),
-        // Checked before `amq-protocol` reads it, because its parser recurses for each level of a table.
-        ids if !is_table_good(ids, payload, table_depth_max) => Err(malformed),
-        _ => match parse_class(payload) {
-            Ok(([], class)) => Ok(Method::Other(Box::new(class))),
-            Ok(_) | Err(_) => Err(malformed),
-        },
+    match (ids, sender) {
+        ((BASIC, PUBLISH), Role::Client) => return read_publish(payload).map(Method::Publish).ok_or(malformed),
+        ((BASIC, ACK), _) => return read_ack(payload).map(Method::Ack).ok_or(malformed),
+        _ => {}
     }
+    let grammar = Grammar::of(ids).ok_or(MethodError::Unknown { class_id, method_id })?;
+    if grammar.is_foreign_to(sender) {
+        return Err(MethodError::Foreign { class_id, method_id });
+    }
+    let Some(place) = grammar.check(payload, ids, table_depth_max)? else {
+        return parse(payload).map(Method::Other).ok_or(malformed);
+    };
+    // `amq-protocol` gets an empty table: its parser recurses for each level, and refuses keys that are not UTF-8.
+    let table = decoded_table::decode(&payload[place.clone()], table_depth_max).ok_or(malformed)?;
+    let others = [&payload[..place.start], &[0; 4], &payload[place.end..]].concat();
+    let mut class = parse(&others).ok_or(malformed)?;
+    *table_of(&mut class).ok_or(malformed)? = table;
+    Ok(Method::Other(class))
+}
+
+fn parse(payload: &[u8]) -> Option<Box<AMQPClass>> {
+    match parse_class(payload) {
+        Ok(([], class)) => Some(Box::new(class)),
+        Ok(_) | Err(_) => None,
+    }
+}
+
+/// The table among a method's arguments.
+fn table_of(class: &mut AMQPClass) -> Option<&mut FieldTable> {
+    Some(match class {
+        AMQPClass::Connection(connection::AMQPMethod::Start(start)) => &mut start.server_properties,
+        AMQPClass::Connection(connection::AMQPMethod::StartOk(start_ok)) => &mut start_ok.client_properties,
+        AMQPClass::Exchange(exchange::AMQPMethod::Declare(declare)) => &mut declare.arguments,
+        AMQPClass::Exchange(exchange::AMQPMethod::Bind(bind)) => &mut bind.arguments,
+        AMQPClass::Exchange(exchange::AMQPMethod::Unbind(unbind)) => &mut unbind.arguments,
+        AMQPClass::Queue(queue::AMQPMethod::Declare(declare)) => &mut declare.arguments,
+        AMQPClass::Queue(queue::AMQPMethod::Bind(bind)) => &mut bind.arguments,
+        AMQPClass::Queue(queue::AMQPMethod::Unbind(unbind)) => &mut unbind.arguments,
+        AMQPClass::Basic(basic::AMQPMethod::Consume(consume)) => &mut consume.arguments,
+        _ => return None,
+    })
 }
 
 fn read_publish(payload: &[u8]) -> Option<Publish<'_>> {
@@ -109,47 +136,10 @@ fn read_ack(payload: &[u8]) -> Option<Ack> {
     Some(Ack { delivery_tag: u64::from_be_bytes(*tag), multiple: bits & 1 != 0 })
 }
 
-/// The table of a method that has one.
-fn is_table_good((class_id, method_id): (u16, u16), payload: &[u8], table_depth_max: usize) -> bool {
-    // The arguments before the table: fixed bytes, short strings, fixed bytes.
-    let (before, strings, after) = match (class_id, method_id) {
-        (10, 11) => (4, 0, 0),
-        (40, 10) | (BASIC, 20) => (6, 2, 1),
-        (50, 10) => (6, 1, 1),
-        (40, 30 | 40) | (50, 20) => (6, 3, 1),
-        (50, 50) => (6, 3, 0),
-        _ => return true,
-    };
-    let mut rest = payload.get(before..).unwrap_or_default();
-    for _ in 0..strings {
-        let Some((_, after)) = short_string(rest) else { return false };
-        rest = after;
-    }
-    rest.get(after..).and_then(table::split_table).is_some_and(|(table, _)| table::check(table, table_depth_max))
-}
-
 /// The short string at the front, and the rest.
 fn short_string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (&length, rest) = bytes.split_first()?;
     rest.split_at_checked(length.into())
-}
-
-/// All methods of AMQP 0-9-1 and of RabbitMQ's extensions.
-fn is_known(class_id: u16, method_id: u16) -> bool {
-    match class_id {
-        10 => matches!(method_id, 10 | 11 | 20 | 21 | 30 | 31 | 40 | 41 | 50 | 51 | 60 | 61 | 70 | 71),
-        20 => matches!(method_id, 10 | 11 | 20 | 21 | 40 | 41),
-        30 => matches!(method_id, 10 | 11),
-        40 => matches!(method_id, 10 | 11 | 20 | 21 | 30 | 31 | 40 | 51),
-        50 => matches!(method_id, 10 | 11 | 20 | 21 | 30 | 31 | 40 | 41 | 50 | 51),
-        BASIC => matches!(
-            method_id,
-            10 | 11 | 20 | 21 | 30 | 31 | 40 | 50 | 60 | 70 | 71 | 72 | 80 | 90 | 100 | 110 | 111 | 120
-        ),
-        85 => matches!(method_id, 10 | 11),
-        90 => matches!(method_id, 10 | 11 | 20 | 21 | 30 | 31),
-        _ => false,
-    }
 }
 
 const BASIC: u16 = 60;
@@ -166,9 +156,10 @@ mod tests {
     };
 
     use super::*;
+    use crate::wire::table::DEPTH_MAX;
 
     fn read(payload: &[u8]) -> Result<Method<'_>, MethodError> {
-        read_method(payload, table::DEPTH_MAX)
+        read_method(payload, Role::Client, DEPTH_MAX)
     }
 
     fn bytes_of(class: &AMQPClass) -> Vec<u8> {
@@ -213,6 +204,13 @@ mod tests {
     fn tables_are_found_where_the_methods_have_them() {
         let mut arguments = FieldTable::default();
         arguments.insert("x".into(), AMQPValue::LongString("y".into()));
+        let start = AMQPClass::Connection(connection::AMQPMethod::Start(connection::Start {
+            version_major: 0,
+            version_minor: 9,
+            server_properties: arguments.clone(),
+            mechanisms: "PLAIN".into(),
+            locales: "en_US".into(),
+        }));
         let classes = [
             AMQPClass::Connection(connection::AMQPMethod::StartOk(connection::StartOk {
                 client_properties: arguments.clone(),
@@ -257,13 +255,72 @@ mod tests {
                 ..Default::default()
             })),
         ];
-        for class in classes {
+        let of_client = classes.into_iter().map(|class| (Role::Client, class));
+        for (sender, class) in of_client.chain([(Role::Server, start)]) {
             let mut payload = bytes_of(&class);
-            assert!(matches!(read(&payload), Ok(Method::Other(read)) if *read == class), "{class:?}");
+            let sent = read_method(&payload, sender, DEPTH_MAX);
+            assert!(matches!(sent, Ok(Method::Other(read)) if *read == class), "{class:?}");
             let at = payload.windows(4).position(|bytes| bytes == b"\x01xS\0").unwrap();
             payload[at + 2] = b'?';
-            assert!(matches!(read(&payload), Err(MethodError::Malformed { .. })), "{class:?}");
+            let sent = read_method(&payload, sender, DEPTH_MAX);
+            assert!(matches!(sent, Err(MethodError::Malformed { .. })), "{class:?}");
         }
+    }
+
+    /// A method with a table of `depth` tables in one another.
+    fn with_nested_table(before: &[u8], depth: usize, after: &[u8]) -> Vec<u8> {
+        let mut table = vec![0; 4];
+        for _ in 0..depth {
+            table = [&((table.len() + 3) as u32).to_be_bytes()[..], b"\x01kF", &table].concat();
+        }
+        [before, &table, after].concat()
+    }
+
+    #[test]
+    fn every_deep_table_is_refused_and_no_stack_is_exhausted() {
+        let cases: [(Role, &[u8], &[u8]); 9] = [
+            (Role::Server, b"\0\x0a\0\x0a\0\x09", b"\0\0\0\0\0\0\0\0"),
+            (Role::Client, b"\0\x0a\0\x0b", b"\0\0\0\0\0\0"),
+            (Role::Client, b"\0\x28\0\x0a\0\0\0\0\0", b""),
+            (Role::Client, b"\0\x28\0\x1e\0\0\0\0\0\0", b""),
+            (Role::Client, b"\0\x28\0\x28\0\0\0\0\0\0", b""),
+            (Role::Client, b"\0\x32\0\x0a\0\0\0\0", b""),
+            (Role::Client, b"\0\x32\0\x14\0\0\0\0\0\0", b""),
+            (Role::Client, b"\0\x32\0\x32\0\0\0\0\0", b""),
+            (Role::Client, b"\0\x3c\0\x14\0\0\0\0\0", b""),
+        ];
+        for (sender, before, after) in cases {
+            let read =
+                |depth, depth_max| read_method(&with_nested_table(before, depth, after), sender, depth_max).map(|_| ());
+            assert_eq!(read(DEPTH_MAX, DEPTH_MAX), Ok(()), "{before:?}");
+            assert_eq!(read(3, 3), Ok(()), "{before:?}");
+            for (depth, depth_max) in [(4, 3), (DEPTH_MAX + 1, DEPTH_MAX), (18_000, DEPTH_MAX), (18_000, usize::MAX)] {
+                let refused = matches!(read(depth, depth_max), Err(MethodError::Malformed { .. }));
+                assert!(refused, "{before:?}: {depth}");
+            }
+        }
+    }
+
+    #[test]
+    fn methods_of_the_other_peer_are_refused_unread() {
+        let start = with_nested_table(b"\0\x0a\0\x0a\0\x09", 18_000, b"\0\0\0\0\0\0\0\0");
+        assert_eq!(read(&start).unwrap_err(), MethodError::Foreign { class_id: 10, method_id: 10 });
+        assert_eq!(read(&[0, 60, 0, 60]).unwrap_err(), MethodError::Foreign { class_id: 60, method_id: 60 });
+        for ids in [(60, 40), (50, 10), (10, 11)] {
+            let payload = [0, ids.0 as u8, 0, ids.1 as u8];
+            let refused = MethodError::Foreign { class_id: ids.0, method_id: ids.1 };
+            assert_eq!(read_method(&payload, Role::Server, DEPTH_MAX).unwrap_err(), refused);
+        }
+    }
+
+    #[test]
+    fn text_that_is_not_utf8_is_told_from_malformed_arguments() {
+        let error = MethodError::NotUtf8 { class_id: 50, method_id: 10 };
+        assert_eq!(read(b"\0\x32\0\x0a\0\0\x01\xe9\0\0\0\0\0").unwrap_err(), error);
+        let keys = read(b"\0\x32\0\x0a\0\0\x01q\0\0\0\0\x03\x01\xe9V").unwrap();
+        let Method::Other(class) = keys else { panic!("{keys:?}") };
+        let AMQPClass::Queue(queue::AMQPMethod::Declare(declare)) = *class else { panic!("{class:?}") };
+        assert_eq!(declare.arguments.inner().values().collect::<Vec<_>>(), [&AMQPValue::Void]);
     }
 
     #[test]

@@ -10,12 +10,15 @@
 //! ```
 
 mod content;
+mod decoded_table;
 mod decoder;
 mod encoder;
 mod frame;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod grammar;
 mod method;
+mod method_error;
 mod new_properties;
 mod reply_code;
 pub(crate) mod table;
@@ -25,7 +28,9 @@ pub(crate) use self::{
     decoder::{Batch, Decoder, FrameError, Frames, PROTOCOL_HEADER, Start, read_protocol_header},
     encoder::{COPY_MAX_BYTES, Content, Delivery, OutBuffer},
     frame::{FRAME_MIN_SIZE, FrameKind, RawFrame},
-    method::{Deliver, Method, MethodError, Publish, method_ids, read_method},
+    grammar::Role,
+    method::{Deliver, Method, Publish, method_ids, read_method},
+    method_error::MethodError,
     new_properties::NewProperties,
     reply_code::ReplyCode,
 };

@@ -97,7 +97,8 @@ pub(crate) fn find<'a>(table: &'a [u8], key: &[u8]) -> Option<Value<'a>> {
 
 /// Whether `table`, with its length, is one whole table that is nested at most to the given depth.
 ///
-/// That depth is at most [`DEPTH_MAX`], because this function and the decoders recurse.
+/// That depth is at most [`DEPTH_MAX`], because this function and the decoders recurse. Keys may be any bytes: RabbitMQ
+/// does not look at their encoding.
 pub(crate) fn check(table: &[u8], depth_max: usize) -> bool {
     content(table).is_some_and(|(content, after)| after.is_empty() && check_fields(content, depth_max.min(DEPTH_MAX)))
 }
@@ -116,7 +117,7 @@ fn content(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 fn check_fields(mut rest: &[u8], depth: usize) -> bool {
     while !rest.is_empty() {
         let Some((field, after)) = split_field(rest) else { return false };
-        if std::str::from_utf8(field.key).is_err() || !check_value(field.value, depth) {
+        if !check_value(field.value, depth) {
             return false;
         }
         rest = after;
@@ -255,7 +256,7 @@ fn put_with_length(bytes: &mut Vec<u8>, tail: &[u8]) {
     bytes.extend_from_slice(tail);
 }
 
-/// The deepest nesting of tables. The recursive parser of `amq-protocol` exhausts the stack at a few thousand levels.
+/// The deepest nesting of tables. A recursive decoder exhausts the stack at a few thousand levels.
 pub(crate) const DEPTH_MAX: usize = 128;
 
 #[cfg(test)]
@@ -307,6 +308,9 @@ mod tests {
         for end in 0..table.len() {
             assert!(!check(&table[..end], DEPTH_MAX), "{end}");
         }
+        let not_utf8 = [0, 0, 0, 3, 1, 0xE9, b'V'];
+        assert!(check(&not_utf8, DEPTH_MAX));
+        assert_eq!(find(&not_utf8, &[0xE9]).unwrap().kind, b'V');
         let unknown_type = [0, 0, 0, 4, 1, b'a', b'Z', 0];
         assert!(!check(&unknown_type, DEPTH_MAX));
     }

@@ -24,7 +24,7 @@ use crate::{
         state::Core,
         vhost::Vhost,
     },
-    wire::{Batch, FrameError, FrameKind, Frames, Method, MethodError, RawFrame, method_ids, read_method},
+    wire::{Batch, FrameError, FrameKind, Frames, Method, MethodError, RawFrame, Role, method_ids, read_method},
 };
 
 impl Core {
@@ -200,12 +200,17 @@ fn connection_frame(
         kind => return Err(Fault::unexpected_kind(kind.octet(), frame.payload)),
     }
     let ids = method_ids(frame.payload).unwrap_or_default();
-    match read(frame, &rules.limits)? {
-        Method::Other(class) if frame.channel == 0 => match *class {
+    match read_method(frame.payload, Role::Client, rules.limits.table_depth_max) {
+        Ok(Method::Other(class)) if frame.channel == 0 => match *class {
             AMQPClass::Connection(method) => connection::method(session, rules, vhosts, method),
             _ => connection::unexpected_method(session),
         },
-        _ => connection::unexpected_method(session),
+        Ok(_) | Err(MethodError::Foreign { .. }) => connection::unexpected_method(session),
+        // As in RabbitMQ, a client that has not logged in gets no explanation.
+        Err(_) if matches!(session.stage, Stage::AwaitStartOk | Stage::AwaitTuneOk) => Ok(Step::Refuse),
+        // On channel 0 RabbitMQ names the method, on other channels it does not.
+        Err(MethodError::NotUtf8 { .. }) => Err(Fault::malformed_utf8().at(ids)),
+        Err(error) => Err(unreadable(frame, error)),
     }
     .map_err(|fault| fault.at_unless_set(ids))
 }
@@ -284,13 +289,20 @@ fn open_channel(session: &mut Session, globals: &Globals, frame: &RawFrame<'_>) 
 
 /// The method of a method frame, or the fault of its bytes.
 fn read<'a>(frame: &RawFrame<'a>, limits: &Limits) -> Result<Method<'a>, Fault> {
-    read_method(frame.payload, limits.table_depth_max).map_err(|error| match error {
+    read_method(frame.payload, Role::Client, limits.table_depth_max).map_err(|error| unreadable(frame, error))
+}
+
+/// The fault of a payload that is no method of a client.
+fn unreadable(frame: &RawFrame<'_>, error: MethodError) -> Fault {
+    match error {
         MethodError::Truncated => Fault::unknown_frame(frame.kind.octet(), frame.payload),
         MethodError::Unknown { class_id, method_id } => {
             Fault::not_implemented(format!("method {method_id} of class {class_id}")).at((class_id, method_id))
         }
+        MethodError::Foreign { class_id, method_id } => Fault::unimplemented_method().at((class_id, method_id)),
+        MethodError::NotUtf8 { .. } => Fault::malformed_utf8(),
         MethodError::Malformed { class_id, method_id } => {
             Fault::undecodable(frame.payload.get(4..).unwrap_or_default()).at((class_id, method_id))
         }
-    })
+    }
 }

@@ -272,8 +272,8 @@ impl Fault {
     }
 
     /// A method that does not belong on channel 0, or not at this stage.
-    pub(crate) fn unexpected_when_running() -> Self {
-        Self::channel_error("unexpected method in connection state running")
+    pub(crate) fn unexpected_method(connection_state: &str) -> Self {
+        Self::channel_error(format!("unexpected method in connection state {connection_state}"))
     }
 
     pub(crate) fn second_channel_open() -> Self {
@@ -324,8 +324,14 @@ impl Fault {
 
     /// Arguments of a known method that cannot be decoded.
     pub(crate) fn undecodable(arguments: &[u8]) -> Self {
-        // RabbitMQ prints these bytes as numbers even if they are readable text.
-        Self::hard(ReplyCode::FrameError, format!("cannot decode <<{}>>", erlang_numbers(arguments)))
+        // RabbitMQ prints these bytes as numbers even if they are readable text. More would be cut off.
+        let shown = &arguments[..arguments.len().min(SHORT_STRING_MAX)];
+        Self::hard(ReplyCode::FrameError, format!("cannot decode <<{}>>", erlang_numbers(shown)))
+    }
+
+    /// A name that is not UTF-8, in any method except `basic.publish`.
+    pub(crate) fn malformed_utf8() -> Self {
+        Self::frame_error("Malformed UTF-8 in shortstr".to_owned())
     }
 
     pub(crate) fn syntax_error(text: impl Into<String>) -> Self {
@@ -368,7 +374,7 @@ fn erlang_numbers(bytes: &[u8]) -> String {
 
 /// `{name,value}` as Erlang prints it after `column` other characters: on two lines if one would be too long.
 pub(crate) fn erlang_pair(column: usize, name: &str, value: &str) -> String {
-    if column + name.len() + value.len() + 3 < ERLANG_COLUMNS {
+    if column + name.len() + value.len() + 3 < ERLANG_COLUMNS - 1 {
         return format!("{{{name},{value}}}");
     }
     format!("{{{name},\n{:indent$}{value}}}", "", indent = column + 1)

@@ -3,6 +3,7 @@
 mod access;
 mod batches;
 mod confirms;
+mod directions;
 mod histories;
 mod limits;
 mod memory;
@@ -23,7 +24,7 @@ use bytes::BytesMut;
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::{Batch, Decoder, FrameError, FrameKind, Method, RawFrame, read_method, table::DEPTH_MAX};
+use crate::wire::{Batch, Decoder, FrameError, FrameKind, Method, RawFrame, Role, read_method, table::DEPTH_MAX};
 
 /// A broker, its clock, and the output of each client that no test has read yet.
 struct Bench {
@@ -246,7 +247,7 @@ fn tune_ok() -> AMQPClass {
 
 /// A method, with the arguments that tests compare.
 fn name_of(frame: &RawFrame<'_>) -> String {
-    match read_method(frame.payload, DEPTH_MAX).unwrap() {
+    match read_method(frame.payload, Role::Server, DEPTH_MAX).unwrap() {
         Method::Other(class) => match *class {
             AMQPClass::Basic(basic::AMQPMethod::Deliver(deliver)) => {
                 format!("deliver {}{}", deliver.delivery_tag, if deliver.redelivered { " again" } else { "" })

@@ -17,7 +17,9 @@ use crate::{
         uri::{AuthMechanism, Endpoint},
     },
     error::Error,
-    wire::{Decoder, FRAME_MIN_SIZE, FrameKind, Method, OutBuffer, PROTOCOL_HEADER, read_method, table::DEPTH_MAX},
+    wire::{
+        Decoder, FRAME_MIN_SIZE, FrameKind, Method, OutBuffer, PROTOCOL_HEADER, Role, read_method, table::DEPTH_MAX,
+    },
 };
 
 /// The limits that both sides agreed on.
@@ -161,7 +163,7 @@ impl Peer<'_> {
                 if frame.kind != FrameKind::Method {
                     continue;
                 }
-                return match read_method(frame.payload, DEPTH_MAX) {
+                return match read_method(frame.payload, Role::Server, DEPTH_MAX) {
                     Ok(Method::Other(class)) => match *class {
                         AMQPClass::Connection(method) => Ok(method),
                         other => Err(self.unreachable(&format!("it sent {other:?} before the connection was open"))),

@@ -13,7 +13,9 @@ use tokio::sync::{mpsc, oneshot};
 use super::{failure::Failure, message::Message};
 use crate::{
     connection::{amqp::Returned, delivery::Delivery},
-    wire::{ContentHeader, ContentHeaderError, Deliver, FrameKind, Method, RawFrame, read_method, table::DEPTH_MAX},
+    wire::{
+        ContentHeader, ContentHeaderError, Deliver, FrameKind, Method, RawFrame, Role, read_method, table::DEPTH_MAX,
+    },
 };
 
 /// The broker's confirm of a publish: acked or not, and a message that was returned on the channel before that.
@@ -157,7 +159,7 @@ impl State {
             self.routing_key.extend_from_slice(deliver.routing_key);
             return Ok(None);
         }
-        let method = read_method(payload, DEPTH_MAX)
+        let method = read_method(payload, Role::Server, DEPTH_MAX)
             .map_err(|error| Failure::lost(format!("the broker sent what is no method: {error:?}")))?;
         let class = match method {
             Method::Ack(ack) => {

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     connection::amqp::Event,
-    wire::{Batch, Decoder, FrameKind, Frames, Method, RawFrame, read_method, table::DEPTH_MAX},
+    wire::{Batch, Decoder, FrameKind, Frames, Method, RawFrame, Role, read_method, table::DEPTH_MAX},
 };
 
 pub(super) struct Io {
@@ -274,7 +274,7 @@ impl Io {
         if frame.kind != FrameKind::Method {
             return;
         }
-        let Ok(Method::Other(class)) = read_method(frame.payload, DEPTH_MAX) else { return };
+        let Ok(Method::Other(class)) = read_method(frame.payload, Role::Server, DEPTH_MAX) else { return };
         match *class {
             AMQPClass::Channel(AMQPMethod::Close(close)) => {
                 let failure = Failure::announced(close.reply_code, close.reply_text.as_str());
@@ -290,7 +290,7 @@ impl Io {
         if frame.kind != FrameKind::Method {
             return Ok(());
         }
-        let Ok(Method::Other(class)) = read_method(frame.payload, DEPTH_MAX) else { return Ok(()) };
+        let Ok(Method::Other(class)) = read_method(frame.payload, Role::Server, DEPTH_MAX) else { return Ok(()) };
         let AMQPClass::Connection(method) = *class else { return Ok(()) };
         match method {
             AMQPMethod::Close(close) => {

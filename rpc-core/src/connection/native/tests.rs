@@ -28,7 +28,7 @@ use super::*;
 use crate::{
     connection::amqp::{Properties, Publish, Settlement},
     wire::{
-        Content, Decoder, Delivery as Delivered, FrameKind, Method, OutBuffer, PROTOCOL_HEADER, read_method,
+        Content, Decoder, Delivery as Delivered, FrameKind, Method, OutBuffer, PROTOCOL_HEADER, Role, read_method,
         table::DEPTH_MAX,
     },
 };
@@ -125,7 +125,7 @@ impl Peer {
                     FrameKind::Heartbeat => Sent::Heartbeat,
                     FrameKind::Header => Sent::Header,
                     FrameKind::Body => Sent::Body(frame.payload.len()),
-                    FrameKind::Method => match read_method(frame.payload, DEPTH_MAX).unwrap() {
+                    FrameKind::Method => match read_method(frame.payload, Role::Client, DEPTH_MAX).unwrap() {
                         Method::Publish(_) => Sent::Publish(frame.channel),
                         Method::Ack(ack) => Sent::Ack { delivery_tag: ack.delivery_tag, multiple: ack.multiple },
                         Method::Other(class) => Sent::Method(frame.channel, *class),

@@ -11,7 +11,7 @@ use amq_protocol::{
         AMQPClass,
         connection::{AMQPMethod, CloseOk, Open, OpenOk, Start, StartOk, Tune, TuneOk, UpdateSecretOk},
     },
-    types::{AMQPValue, FieldTable, parsing},
+    types::{AMQPValue, FieldTable},
 };
 
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
         session::{Capabilities, Session, Stage, access::User},
         vhost::Vhost,
     },
-    wire::FRAME_MIN_SIZE,
+    wire::{FRAME_MIN_SIZE, table},
 };
 
 /// The reaction to a method of this class.
@@ -70,11 +70,12 @@ pub(crate) fn method(
     }
 }
 
-/// A method that does not fit the stage. RabbitMQ tells a logged-in client the reason, and disconnects any other after a
-/// pause.
+/// A method that does not fit the stage. RabbitMQ tells a client the reason once the limits are negotiated, and
+/// disconnects any other after a pause.
 pub(crate) fn unexpected_method(session: &Session) -> Result<Step, Fault> {
     match session.stage {
-        Stage::Open => Err(Fault::unexpected_when_running()),
+        Stage::Open => Err(Fault::unexpected_method("running")),
+        Stage::AwaitOpen => Err(Fault::unexpected_method("opening")),
         _ => Ok(Step::Refuse),
     }
 }
@@ -190,12 +191,11 @@ fn amqplain(response: &[u8]) -> Option<(String, String)> {
     // A field table without its length.
     let mut table = u32::try_from(response.len()).unwrap_or(u32::MAX).to_be_bytes().to_vec();
     table.extend_from_slice(response);
-    let (_, table) = parsing::parse_field_table(&table[..]).ok()?;
-    let text = |name: &str| match table.inner().get(name) {
-        Some(AMQPValue::LongString(text)) => String::from_utf8(text.as_bytes().to_vec()).ok(),
-        _ => None,
-    };
-    text("LOGIN").zip(text("PASSWORD"))
+    if !table::check(&table, table::DEPTH_MAX) {
+        return None;
+    }
+    let text = |name: &[u8]| String::from_utf8(table::find(&table, name)?.as_text()?.to_vec()).ok();
+    text(b"LOGIN").zip(text(b"PASSWORD"))
 }
 
 /// Clients enable features by these capabilities, so only working ones are listed. Some test suites require the product
@@ -244,3 +244,21 @@ pub(crate) const CLOSE_OK: (u16, u16) = (10, 51);
 /// RabbitMQ ends a connection's channels before it answers `connection.close`, which takes it 3 to 40 ms. Some clients
 /// fail if the answer arrives before their own clean-up (aiormq 7.2).
 pub(crate) const CLOSE_OK_PAUSE: Duration = Duration::from_millis(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_amqplain_response_may_contain_more_but_not_without_bounds() {
+        let nested = |depth: usize| {
+            let table = (0..depth).fold(vec![0; 4], |table, _| {
+                [&((table.len() + 3) as u32).to_be_bytes()[..], b"\x01kF", &table].concat()
+            });
+            [b"\x05LOGINS\0\0\0\x03ann\x08PASSWORDS\0\0\0\x01p\x01\xE9F", &table[..]].concat()
+        };
+        let ann = Some(("ann".to_owned(), "p".to_owned()));
+        assert_eq!((amqplain(&nested(0)), amqplain(&nested(100))), (ann.clone(), ann));
+        assert_eq!(amqplain(&nested(18_000)), None);
+    }
+}

@@ -66,19 +66,21 @@ fn expiration(reader: PropertyReader<'_>) -> Result<Option<u64>, Fault> {
     if digits == 0 {
         return Err(Fault::invalid_expiration(&text, "no_integer"));
     }
+    let refuse = |why: &str, value: &str| {
+        let before = format!("invalid expiration '{text}': ");
+        Err(Fault::invalid_expiration(&text, &erlang_pair(before.len(), why, value)))
+    };
     if !rest.is_empty() {
-        return Err(Fault::invalid_expiration(&text, &format!("{{leftover_string,\"{rest}\"}}")));
+        return refuse("leftover_string", &format!("\"{rest}\""));
     }
-    let number = number.trim_start_matches('+');
-    match number.parse::<i128>() {
-        Ok(value) if value < 0 => Err(Fault::invalid_expiration(&text, &format!("{{value_negative,{value}}}"))),
-        Ok(value) if value <= i128::from(TTL_MAX_MS) => Ok(u64::try_from(value).ok()),
-        _ => {
-            let number = number.trim_start_matches('0');
-            let before = format!("invalid expiration '{text}': ");
-            let why = erlang_pair(before.len(), "value_too_large", number);
-            Err(Fault::invalid_expiration(&text, &why))
-        }
+    let (sign, digits) = number.split_at(sign);
+    let digits = digits.trim_start_matches('0');
+    match digits.parse::<u64>() {
+        // Erlang knows no -0.
+        _ if digits.is_empty() => Ok(Some(0)),
+        _ if sign == "-" => refuse("value_negative", &format!("-{digits}")),
+        Ok(value) if value <= TTL_MAX_MS => Ok(Some(value)),
+        _ => refuse("value_too_large", digits),
     }
 }
 

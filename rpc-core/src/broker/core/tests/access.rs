@@ -211,7 +211,7 @@ fn close_text(bench: &mut Bench, id: ConnectionId) -> Option<String> {
     let mut buffer = bench.received.remove(&id).unwrap_or_default();
     let (batch, _) = Decoder::new(131_072).cut(&mut buffer, usize::MAX);
     batch.frames().filter(|frame| frame.kind == FrameKind::Method).find_map(|frame| {
-        match read_method(frame.payload, DEPTH_MAX) {
+        match read_method(frame.payload, Role::Server, DEPTH_MAX) {
             Ok(Method::Other(class)) => match *class {
                 AMQPClass::Channel(channel_class::AMQPMethod::Close(close)) => Some(close.reply_text.to_string()),
                 AMQPClass::Connection(connection::AMQPMethod::Close(close)) => Some(close.reply_text.to_string()),
