@@ -22,6 +22,12 @@ impl<T: Copy + Eq + Hash> UniqueList<T> {
         self.seen.clear();
     }
 
+    /// Keeps the first items.
+    pub(super) fn truncate(&mut self, length: usize) {
+        self.items.truncate(length);
+        self.seen.clear();
+    }
+
     pub(super) fn as_slice(&self) -> &[T] {
         &self.items
     }
@@ -67,6 +73,8 @@ mod tests {
             });
         }
         assert_eq!(list.as_slice(), (0..1_000).collect::<Vec<_>>());
+        list.truncate(500);
+        assert!(list.push(500) && !list.push(499));
         list.clear();
         assert!(list.push(7));
         assert_eq!(list.as_slice(), [7]);

@@ -22,7 +22,8 @@ use super::{
     error::RoutingError,
     headers::{HeadersTable, MessageHeaders},
     id::{BindingId, BindingIds, ExchangeId},
-    routes::Routes,
+    routes::{Routes, Visit},
+    steps::Progress,
     targets::TargetSet,
     topic::Trie,
 };
@@ -131,6 +132,8 @@ pub(super) struct Exchange {
     pub(super) name: Arc<str>,
     pub(super) options: ExchangeOptions,
     pub(super) table: Table,
+    /// Counts the changes of the table.
+    pub(super) changes: u64,
     /// Bindings from it.
     pub(super) outgoing: BindingIds,
     /// Bindings to it.
@@ -181,33 +184,39 @@ impl Table {
         }
     }
 
-    /// Adds the targets of the bindings that match. Returns whether any binding matched, even if all its targets were
-    /// present already.
-    pub(super) fn collect(&self, routing_keys: &[&str], headers: &mut MessageHeaders<'_>, routes: &mut Routes) -> bool {
+    /// Adds the targets of the bindings that match. The visit notes whether any binding matched, even if all its targets
+    /// were present already.
+    pub(super) fn collect(
+        &self,
+        routing_keys: &[&str],
+        headers: &mut MessageHeaders<'_>,
+        routes: &mut Routes,
+        visit: &mut Visit,
+    ) -> Progress {
         match self {
             Self::Direct(keys) => {
-                let mut is_matched = false;
                 for &routing_key in routing_keys {
                     if let Some(targets) = keys.get(routing_key) {
-                        is_matched = true;
+                        visit.is_matched = true;
                         routes.add_all(targets);
                     }
                 }
-                is_matched
             }
             Self::Fanout(targets) => {
+                visit.is_matched = !targets.is_empty();
                 routes.add_all(targets);
-                !targets.is_empty()
             }
             Self::Topic(trie) => {
-                let mut is_matched = false;
-                for &routing_key in routing_keys {
-                    is_matched |= routes.add_matching(trie, routing_key);
+                while let Some(&routing_key) = routing_keys.get(visit.key) {
+                    if routes.add_matching(trie, routing_key, visit) == Progress::Paused {
+                        return Progress::Paused;
+                    }
+                    visit.key += 1;
                 }
-                is_matched
             }
-            Self::Headers(table) => table.collect(headers, routes),
+            Self::Headers(table) => return table.collect(headers, routes, visit),
         }
+        Progress::Done
     }
 }
 
@@ -242,6 +251,7 @@ impl Exchanges {
         let exchange = Exchange {
             name: name.clone(),
             table: Table::new(options.kind),
+            changes: 0,
             options,
             outgoing: BindingIds::new(),
             incoming: BindingIds::new(),

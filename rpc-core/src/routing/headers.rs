@@ -15,7 +15,13 @@ use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use amq_protocol::types::{AMQPValue, FieldTable};
 
-use super::{binding::Binding, error::RoutingError, id::BindingId, routes::Routes};
+use super::{
+    binding::Binding,
+    error::RoutingError,
+    id::BindingId,
+    routes::{Routes, Visit},
+    steps::Progress,
+};
 
 /// The headers of a message, decoded only if an exchange needs them.
 pub(crate) trait Headers {
@@ -187,21 +193,23 @@ impl HeadersTable {
         self.bindings.remove(&id);
     }
 
-    /// Adds the targets of the bindings that match. Returns whether any did.
-    pub(super) fn collect(&self, headers: &mut MessageHeaders<'_>, routes: &mut Routes) -> bool {
+    /// Adds the targets of the bindings that match, from the one at which a paused visit stopped.
+    pub(super) fn collect(&self, headers: &mut MessageHeaders<'_>, routes: &mut Routes, visit: &mut Visit) -> Progress {
         if self.bindings.is_empty() {
-            return false;
+            return Progress::Done;
         }
-        routes.note_looks(self.bindings.len());
         let headers = headers.table();
-        let mut is_matched = false;
-        for (mode, binding) in self.bindings.values() {
+        for (id, (mode, binding)) in self.bindings.range(visit.binding..) {
+            if !routes.take_step() {
+                visit.binding = *id;
+                return Progress::Paused;
+            }
             if mode.is_match(&binding.arguments, headers) {
-                is_matched = true;
+                visit.is_matched = true;
                 routes.add(binding.target);
             }
         }
-        is_matched
+        Progress::Done
     }
 }
 

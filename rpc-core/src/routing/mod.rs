@@ -39,10 +39,12 @@ mod oracle;
 mod router;
 mod routes;
 mod size;
+mod steps;
 mod targets;
 #[cfg(test)]
 mod tests;
 mod topic;
+mod words;
 
 pub(crate) use self::{
     error::RoutingError,
@@ -52,4 +54,5 @@ pub(crate) use self::{
     router::{Declared, Router},
     routes::Routes,
     size::table_bytes,
+    steps::Progress,
 };

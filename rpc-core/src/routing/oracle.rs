@@ -328,10 +328,10 @@ fn apply(router: &mut Router, model: &mut Model, routes: &mut Routes, step: Step
             let table = table(&headers);
             let slices: Vec<_> = keys.iter().map(String::as_str).collect();
             routes.clear();
-            let routed = router.route_all(exchange, &slices, &table, routes);
+            let routed = route(router, exchange, &slices, &table, routes, 1);
             check_routed(&routed, routes, model.route(exchange, &keys, &headers));
             routes.clear();
-            let routed = slices.iter().try_for_each(|key| router.route_all(exchange, &[key], &table, routes));
+            let routed = slices.iter().try_for_each(|key| route(router, exchange, &[key], &table, routes, 3));
             let mut each = Some(BTreeSet::new());
             for key in &keys {
                 let one = model.route(exchange, std::slice::from_ref(key), &headers);
@@ -346,6 +346,23 @@ fn apply(router: &mut Router, model: &mut Model, routes: &mut Routes, step: Step
 fn unbind(router: &mut Router, model: &mut Model, edge: &Edge) {
     let gone = router.unbind(edge.source, destination(edge.destination), &edge.key, &table(&edge.arguments));
     assert_eq!(set(gone.unwrap()), model.drop_edges(|other| other == edge));
+}
+
+/// Routes a message, so many steps at a time.
+fn route(
+    router: &Router,
+    exchange: &str,
+    keys: &[&str],
+    headers: &FieldTable,
+    routes: &mut Routes,
+    steps_max: usize,
+) -> Result<(), RoutingError> {
+    loop {
+        routes.allow(steps_max);
+        if router.route_all(exchange, keys, headers, routes)? == Progress::Done {
+            return Ok(());
+        }
+    }
 }
 
 fn check_routed(routed: &Result<(), RoutingError>, routes: &Routes, expected: Option<BTreeSet<u64>>) {

@@ -16,6 +16,7 @@ use super::{
     id::{BindingId, BindingIds, Destination, ExchangeId, QueueId, Target},
     routes::Routes,
     size,
+    steps::Progress,
 };
 
 /// The exchanges, queue names and bindings of one virtual host.
@@ -32,6 +33,8 @@ pub(crate) struct Router {
     bindings_per_exchange_max: usize,
     /// The estimated memory of exchanges and bindings.
     bytes: usize,
+    /// Counts the exchanges removed, whose ids may be another exchange's now.
+    exchanges_removed: u64,
 }
 
 /// The name and bindings of a queue.
@@ -80,6 +83,7 @@ impl Router {
             next_binding: BindingId::default(),
             bindings_per_exchange_max: usize::MAX,
             bytes,
+            exchanges_removed: 0,
         }
     }
 
@@ -262,6 +266,9 @@ impl Router {
     /// Appends the queues that a message reaches, except those already in `routes`. `routing_keys` are its routing key and
     /// those of its CC and BCC headers. An exchange that matches none of them passes the message to its alternate exchange.
     ///
+    /// When the steps that `routes` allows are used up, it returns [`Progress::Paused`]: the next call with the same
+    /// arguments goes on. Bindings made or removed meanwhile may count or not.
+    ///
     /// # Errors
     ///
     /// [`RoutingError::NoSuchExchange`], leaving `routes` as it was. A missing *alternate* exchange is no error.
@@ -271,18 +278,24 @@ impl Router {
         routing_keys: &[&str],
         headers: &dyn Headers,
         routes: &mut Routes,
-    ) -> Result<(), RoutingError> {
+    ) -> Result<Progress, RoutingError> {
         if exchange.is_empty() {
             self.route_by_queue_name(routing_keys, routes);
-            return Ok(());
+            return Ok(Progress::Done);
         }
         let start = self.exchanges.find(exchange).ok_or_else(|| RoutingError::no_exchange(exchange))?;
         let mut headers = MessageHeaders::new(headers);
-        routes.start_at(start);
-        while let Some(id) = routes.next_exchange() {
-            let exchange = &self.exchanges[id];
-            let is_matched = exchange.table.collect(routing_keys, &mut headers, routes);
-            if is_matched {
+        routes.start_at(start, self.exchanges_removed);
+        while let Some(mut visit) = routes.next_visit() {
+            let exchange = &self.exchanges[visit.exchange];
+            if visit.changes.replace(exchange.changes).is_some_and(|before| before != exchange.changes) {
+                routes.search_anew();
+            }
+            if exchange.table.collect(routing_keys, &mut headers, routes, &mut visit) == Progress::Paused {
+                routes.pause(visit);
+                return Ok(Progress::Paused);
+            }
+            if visit.is_matched {
                 continue;
             }
             // Looked up for each message, because it may have been declared, deleted or replaced since. As in RabbitMQ, the
@@ -292,7 +305,7 @@ impl Router {
                 routes.add(Target::Exchange(id));
             }
         }
-        Ok(())
+        Ok(Progress::Done)
     }
 
     fn route_by_queue_name(&self, routing_keys: &[&str], routes: &mut Routes) {
@@ -308,6 +321,7 @@ impl Router {
         self.bytes += size::binding_bytes(&binding);
         let source = &mut self.exchanges[binding.source];
         source.table.insert(id, &binding);
+        source.changes += 1;
         source.outgoing.insert(id);
         if let Some(incoming) = self.incoming(binding.target) {
             incoming.insert(id);
@@ -330,6 +344,7 @@ impl Router {
             }
             let source = &mut self.exchanges[binding.source];
             source.table.remove(id, &binding);
+            source.changes += 1;
             source.outgoing.remove(&id);
             if source.options.auto_delete && source.outgoing.is_empty() {
                 unused.push(binding.source);
@@ -353,6 +368,7 @@ impl Router {
             going.extend(self.remove_bindings(bindings));
             let Some(exchange) = self.exchanges.remove(id) else { continue };
             self.bytes -= size::exchange_bytes(&exchange.name, &exchange.options);
+            self.exchanges_removed += 1;
             names.push(exchange.name.to_string());
         }
         names

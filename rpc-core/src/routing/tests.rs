@@ -523,6 +523,58 @@ fn names_and_keys_of_255_bytes_work() {
 
 /// Each of these steps would take minutes if it visited all bindings.
 #[test]
+fn a_paused_walk_goes_on_where_it_stopped_or_begins_anew() {
+    let mut router = router();
+    declare(&mut router, "headers", ExchangeKind::Headers, |_| {});
+    declare(&mut router, "topic", ExchangeKind::Topic, alternate("headers"));
+    bind_exchange(&mut router, "amq.fanout", "topic", "");
+    bind_exchange(&mut router, "amq.fanout", "headers", "");
+    bind_queue(&mut router, "topic", Q1, "#.a.#");
+    bind_queue(&mut router, "headers", Q2, "");
+    bind_queue(&mut router, "headers", Q3, "");
+    let walk = |router: &mut Router, meanwhile: &dyn Fn(&mut Router, usize)| {
+        let (mut routes, mut pauses) = (Routes::new(), 0);
+        loop {
+            routes.allow(1);
+            if router.route_all("amq.fanout", &["a.a", "b"], &(), &mut routes) == Ok(Progress::Done) {
+                return (routes.queues().to_vec(), pauses);
+            }
+            assert!(routes.looks() <= 16, "{}", routes.looks());
+            pauses += 1;
+            meanwhile(router, pauses);
+        }
+    };
+    let (queues, pauses) = walk(&mut router, &|_, _| {});
+    assert_eq!(queues, [Q1, Q2, Q3]);
+    assert!(pauses > 5, "{pauses}");
+    for at in 1..=pauses {
+        // A binding that nothing has looked at when it is removed does not count, and one that stays always does.
+        let (queues, _) = walk(&mut router, &|router, pauses| {
+            if pauses == at {
+                unbind_queue(router, "headers", Q2, "");
+                bind_queue(router, "topic", Q3, "none");
+            }
+        });
+        assert!(queues == [Q1, Q3] || queues == [Q1, Q2, Q3], "{queues:?} after {at} pauses");
+        bind_queue(&mut router, "headers", Q2, "");
+        // The id of a removed exchange may be another's.
+        let (queues, _) = walk(&mut router, &|router, pauses| {
+            if pauses == at {
+                router.delete_exchange("headers");
+                declare(router, "other", ExchangeKind::Fanout, |_| {});
+                bind_queue(router, "other", Q2, "");
+            }
+        });
+        assert_eq!(queues, [Q1], "after {at} pauses");
+        router.delete_exchange("other");
+        declare(&mut router, "headers", ExchangeKind::Headers, |_| {});
+        bind_exchange(&mut router, "amq.fanout", "headers", "");
+        bind_queue(&mut router, "headers", Q2, "");
+        bind_queue(&mut router, "headers", Q3, "");
+    }
+}
+
+#[test]
 fn hundred_thousand_bindings_are_made_routed_and_removed() {
     const BINDINGS: u64 = 100_000;
     let mut router = Router::new();

@@ -22,7 +22,9 @@
 use super::{
     collections::{Map, UniqueList},
     id::Target,
+    steps::{Progress, Steps},
     targets::TargetSet,
+    words::{WordId, Words, words},
 };
 
 /// All patterns of one topic exchange.
@@ -97,39 +99,57 @@ impl Trie {
         }
     }
 
-    /// Calls `found` with the targets of each pattern that matches `key`. Returns the work done: the number of nodes visited.
-    pub(super) fn search(&self, key: &str, scratch: &mut Scratch, mut found: impl FnMut(&TargetSet)) -> usize {
-        let Scratch { current, next, open } = scratch;
-        current.clear();
-        open.clear();
-        current.push(ROOT);
-        self.open(self.nodes[ROOT].hash, open);
-        let mut looks = 0;
-        for word in words(key) {
+    /// Calls `found` with the targets of each pattern that matches `key`. A step is a visit of a node. When the steps are
+    /// used up, the next call with the same key and scratch goes on, if the trie has not changed.
+    pub(super) fn search(
+        &self,
+        key: &str,
+        scratch: &mut Scratch,
+        steps: &mut Steps,
+        mut found: impl FnMut(&TargetSet),
+    ) -> Progress {
+        let mut place = scratch.place.take().unwrap_or_else(|| self.begin(key, scratch));
+        let Scratch { current, next, open, .. } = scratch;
+        while let Some((word, rest)) = place.word(key) {
             let word = self.words.find(word);
-            // A `#` node opened while matching this word starts consuming at the next word.
-            let opened = open.as_slice().len();
-            next.clear();
-            for &node in current.iter() {
+            for at in place.position..current.len() + place.opened {
+                if !steps.take() {
+                    scratch.place = Some(Place { position: at, ..place });
+                    return Progress::Paused;
+                }
+                let node = current.get(at).copied().unwrap_or_else(|| open.as_slice()[at - current.len()]);
                 self.step(node, word, next, open);
             }
-            for position in 0..opened {
-                self.step(open.as_slice()[position], word, next, open);
-            }
-            looks += current.len() + opened;
             std::mem::swap(current, next);
+            next.clear();
+            // A `#` node opened while matching this word starts consuming at the next word.
+            place = Place { rest, position: 0, opened: open.as_slice().len() };
             if current.is_empty() && open.as_slice().is_empty() {
-                return looks;
+                return Progress::Done;
             }
         }
-        for &node in current.iter().chain(open.as_slice()) {
-            looks += 1;
+        let last = current.iter().chain(open.as_slice()).enumerate().skip(place.position);
+        for (at, &node) in last {
+            if !steps.take() {
+                scratch.place = Some(Place { position: at, ..place });
+                return Progress::Paused;
+            }
             let targets = &self.nodes[node].targets;
             if !targets.is_empty() {
                 found(targets);
             }
         }
-        looks
+        Progress::Done
+    }
+
+    /// Stands before the first word of a key.
+    fn begin(&self, key: &str, Scratch { current, next, open, .. }: &mut Scratch) -> Place {
+        current.clear();
+        next.clear();
+        open.clear();
+        current.push(ROOT);
+        self.open(self.nodes[ROOT].hash, open);
+        Place { rest: (!key.is_empty()).then_some(0), position: 0, opened: open.as_slice().len() }
     }
 
     /// Whether it has no nodes, not even unused ones.
@@ -138,7 +158,7 @@ impl Trie {
         self.nodes.len() == self.free.len() + 1
             && self.nodes[ROOT].is_unused()
             && self.edges.is_empty()
-            && self.words.ids.is_empty()
+            && self.words.is_empty()
     }
 
     /// Advances from `node` by one word of the key.
@@ -210,58 +230,36 @@ pub(super) struct Scratch {
     current: Vec<NodeId>,
     next: Vec<NodeId>,
     open: UniqueList<NodeId>,
+    /// Where a paused search stands.
+    place: Option<Place>,
 }
 
-/// Numbers for the literal words in use.
-#[derive(Debug, Default)]
-struct Words {
-    ids: Map<Box<str>, Word>,
-    next: WordId,
-}
-
-#[derive(Debug)]
-struct Word {
-    id: WordId,
-    /// The number of edges with this word.
-    edges: usize,
-}
-
-/// Never used twice.
-type WordId = u64;
-
-impl Words {
-    fn find(&self, word: &str) -> Option<WordId> {
-        self.ids.get(word).map(|word| word.id)
-    }
-
-    /// The number of a word, for a new edge.
-    fn take(&mut self, word: &str) -> WordId {
-        if let Some(known) = self.ids.get_mut(word) {
-            known.edges += 1;
-            return known.id;
-        }
-        let id = self.next;
-        self.next += 1;
-        self.ids.insert(word.into(), Word { id, edges: 1 });
-        id
-    }
-
-    /// The number of a word, for an edge to be removed.
-    fn give_back(&mut self, word: &str) -> Option<WordId> {
-        let known = self.ids.get_mut(word)?;
-        let id = known.id;
-        known.edges -= 1;
-        if known.edges == 0 {
-            self.ids.remove(word);
-        }
-        Some(id)
+impl Scratch {
+    /// Forgets a paused search.
+    pub(super) fn reset(&mut self) {
+        self.place = None;
     }
 }
 
-/// The words of a key or a pattern.
-fn words(key: &str) -> impl Iterator<Item = &str> {
-    let all = (!key.is_empty()).then(|| key.split('.'));
-    all.into_iter().flatten()
+/// Where a search stands in its key, and among the nodes that it is at.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// Where the words begin that are not read yet; `None` behind the last word.
+    rest: Option<usize>,
+    /// The number of nodes, first of `current` and then of `open`, that are done for this word.
+    position: usize,
+    /// How many nodes of `open` take part in this word.
+    opened: usize,
+}
+
+impl Place {
+    /// The next word, and where the words behind it begin.
+    fn word(self, key: &str) -> Option<(&str, Option<usize>)> {
+        let start = self.rest?;
+        let word = key[start..].split('.').next().unwrap_or_default();
+        let end = start + word.len();
+        Some((word, (end < key.len()).then_some(end + 1)))
+    }
 }
 
 #[cfg(test)]
@@ -283,15 +281,33 @@ mod tests {
 
     /// The numbers of the patterns that match, each as often as it is found.
     fn matches(trie: &Trie, key: &str) -> Vec<u64> {
-        let mut found = Vec::new();
-        trie.search(key, &mut Scratch::default(), |targets| {
-            found.extend(targets.iter().map(|target| match target {
-                Target::Queue(id) => id.0,
-                Target::Exchange(_) => unreachable!("only queues are bound here"),
-            }));
-        });
+        let all_at_once = search(trie, key, usize::MAX).0;
+        for steps_max in [1, 2, 7] {
+            assert_eq!(search(trie, key, steps_max).0, all_at_once, "'{key}', {steps_max} steps at a time");
+        }
+        all_at_once
+    }
+
+    /// The numbers of the patterns that match, and the steps taken, so many at a time.
+    fn search(trie: &Trie, key: &str, steps_max: usize) -> (Vec<u64>, usize) {
+        let (mut found, mut taken) = (Vec::new(), 0);
+        let mut scratch = Scratch::default();
+        loop {
+            let mut steps = Steps::new(steps_max);
+            let progress = trie.search(key, &mut scratch, &mut steps, |targets| {
+                found.extend(targets.iter().map(|target| match target {
+                    Target::Queue(id) => id.0,
+                    Target::Exchange(_) => unreachable!("only queues are bound here"),
+                }));
+            });
+            taken += steps.taken();
+            if progress == Progress::Done {
+                break;
+            }
+            assert_eq!(steps.taken(), steps_max, "a search pauses when its steps are used up");
+        }
         found.sort_unstable();
-        found
+        (found, taken)
     }
 
     /// RabbitMQ 3.10.8's own answers: a pattern, and the keys that it matches.
@@ -370,7 +386,7 @@ mod tests {
         let hashes = trie(&[&vec!["#"; 128].join("."), &vec!["#.w"; 64].join("."), &vec!["#.*"; 64].join(".")]);
         let key = vec!["w"; 128].join(".");
         assert_eq!(matches(&hashes, &key), [0, 1, 2]);
-        let looks = hashes.search(&key, &mut Scratch::default(), |_| {});
+        let looks = search(&hashes, &key, usize::MAX).1;
         assert!(looks < 130 * 4 * 128, "{looks}");
     }
 
@@ -421,8 +437,7 @@ mod tests {
             for id in 0..patterns {
                 trie.insert(&pattern(id), queue(id));
             }
-            let mut scratch = Scratch::default();
-            (1..=8).map(|words| trie.search(&key(words), &mut scratch, |_| {})).collect()
+            (1..=8).map(|words| search(&trie, &key(words), usize::MAX).1).collect()
         };
         let few = looks(10);
         assert_eq!(looks(1_000), few);

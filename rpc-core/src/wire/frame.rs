@@ -42,6 +42,11 @@ pub(crate) struct RawFrame<'a> {
 }
 
 impl RawFrame<'_> {
+    /// Its length in a batch.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.payload.len() + FRAME_OVERHEAD
+    }
+
     /// The payload as a share of the batch, without a copy. The batch stays in memory as long as the share.
     pub(crate) fn share(&self) -> Bytes {
         self.batch.slice_ref(self.payload)

@@ -24,6 +24,7 @@ use crate::{
         state::Core,
         vhost::Vhost,
     },
+    routing::Progress,
     wire::{Batch, FrameError, FrameKind, Frames, Method, MethodError, RawFrame, Role, method_ids, read_method},
 };
 
@@ -50,8 +51,13 @@ impl Core {
                 Some(flow) => flow,
                 None => self.frame(id, &frame, now),
             };
-            if flow != Flow::Continue {
-                return flow;
+            match flow {
+                Flow::Continue => {}
+                Flow::Paused(bytes) => {
+                    self.sessions.flush_confirms(id, now);
+                    return Flow::Paused(bytes + frames.bytes_left());
+                }
+                flow => return flow,
             }
             if self.sessions.work > WORK_MAX {
                 self.sessions.flush_confirms(id, now);
@@ -66,7 +72,7 @@ impl Core {
     }
 
     /// Publishes the message that `frame` begins, if its frames are complete and valid. Otherwise nothing has happened,
-    /// and `frame` is for [`Core::frame`].
+    /// and `frame` is for [`Core::frame`]. If the search for its queues pauses, `frame` is handled again.
     #[inline]
     fn whole_publish<'a>(
         &mut self,
@@ -85,19 +91,23 @@ impl Core {
             return None;
         }
         context.session_mut().has_published = true;
-        *frames = ahead;
-        if let Err(fault) = publish::publish(&mut context, &publish, &content) {
-            self.fail(id, frame.channel, &fault.at(content::PUBLISH), now);
+        match publish::publish(&mut context, &publish, &content) {
+            Ok(Progress::Done) => {}
+            Ok(Progress::Paused) => return Some(Flow::Paused(frame.bytes())),
+            Err(fault) => self.fail(id, frame.channel, &fault.at(content::PUBLISH), now),
         }
+        *frames = ahead;
         Some(Flow::Continue)
     }
 
-    /// Handles one frame of a connection.
+    /// Handles one frame of a connection. With [`Flow::Paused`], it is handled again.
     fn frame(&mut self, id: ConnectionId, frame: &RawFrame<'_>, now: Now) -> Flow {
         let number = frame.channel;
         if let Some(mut context) = self.context(id, number, now) {
-            if let Err(fault) = frame_of_open_channel(&mut context, frame) {
-                self.fail(id, number, &fault, now);
+            match frame_of_open_channel(&mut context, frame) {
+                Ok(Progress::Done) => {}
+                Ok(Progress::Paused) => return Flow::Paused(frame.bytes()),
+                Err(fault) => self.fail(id, number, &fault, now),
             }
             return Flow::Continue;
         }
@@ -215,9 +225,9 @@ fn connection_frame(
     .map_err(|fault| fault.at_unless_set(ids))
 }
 
-fn frame_of_open_channel(context: &mut Context<'_>, frame: &RawFrame<'_>) -> Result<(), Fault> {
+fn frame_of_open_channel(context: &mut Context<'_>, frame: &RawFrame<'_>) -> Result<Progress, Fault> {
     match frame.kind {
-        FrameKind::Method => channel_method(context, frame),
+        FrameKind::Method => channel_method(context, frame).map(|()| Progress::Done),
         FrameKind::Header => content::header(context, frame),
         FrameKind::Body => content::body(context, frame),
         FrameKind::Heartbeat => Err(Fault::unexpected_kind(frame.kind.octet(), frame.payload)),

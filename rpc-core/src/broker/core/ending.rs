@@ -30,6 +30,7 @@ impl Core {
         let Some(session) = self.sessions.get_mut(id) else { return };
         let exclusive_queues = std::mem::take(&mut session.exclusive_queues);
         let Some(vhost) = session.vhost.and_then(|at| self.vhosts.get_mut(at)) else { return };
+        vhost.forget_search(id);
         let freed = end_channels(id, vhost, &mut self.sessions, now);
         for key in exclusive_queues {
             vhost.delete_queue(key, &mut self.sessions);

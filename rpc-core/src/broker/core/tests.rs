@@ -8,6 +8,7 @@ mod histories;
 mod limits;
 mod memory;
 mod overdue;
+mod searches;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -24,6 +25,7 @@ use bytes::BytesMut;
 use proptest::prelude::*;
 
 use super::*;
+use crate::routing::Destination;
 use crate::wire::{Batch, Decoder, FrameError, FrameKind, Method, RawFrame, Role, read_method, table::DEPTH_MAX};
 
 /// A broker, its clock, and the output of each client that no test has read yet.
@@ -161,6 +163,14 @@ impl Bench {
             arguments: FieldTable::default(),
         };
         self.send(id, 1, AMQPClass::Queue(queue::AMQPMethod::Declare(declare)));
+    }
+
+    /// Binds a queue, as another client would.
+    fn bind(&mut self, exchange: &str, queue: &str, routing_key: &str) {
+        let vhost = &mut self.core.vhosts[0];
+        let destination = Destination::Queue(vhost.names[queue.as_bytes()]);
+        vhost.router.bind(exchange, destination, routing_key, &FieldTable::default()).unwrap();
+        vhost.count_topology();
     }
 
     fn publish(&mut self, id: ConnectionId, queue: &str, body: &str) {

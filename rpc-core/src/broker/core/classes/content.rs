@@ -7,6 +7,7 @@ use crate::{
     broker::core::{
         classes::publish::publish, context::Context, fault::Fault, globals::Globals, session::channel::Incoming,
     },
+    routing::Progress,
     wire::{COPY_MAX_BYTES, Content, ContentHeader, ContentHeaderError, FrameKind, Frames, Publish, RawFrame},
 };
 
@@ -37,12 +38,15 @@ pub(crate) fn begin(context: &mut Context<'_>, publish: &Publish<'_>) -> Result<
     }
     let channel = context.channel_mut();
     channel.assembly.begin(exchange, routing_key);
-    channel.incoming = Some(Incoming { mandatory, immediate, has_header: false });
+    channel.incoming = Some(Incoming { mandatory, immediate, has_header: false, is_paused: false });
     Ok(())
 }
 
 /// Handles a content header.
-pub(crate) fn header(context: &mut Context<'_>, frame: &RawFrame<'_>) -> Result<(), Fault> {
+pub(crate) fn header(context: &mut Context<'_>, frame: &RawFrame<'_>) -> Result<Progress, Fault> {
+    if is_paused(context) {
+        return publish_if_whole(context);
+    }
     let limit = context.globals.message_max_bytes();
     let table_depth_max = context.globals.rules.limits.table_depth_max;
     let channel = context.channel_mut();
@@ -68,7 +72,10 @@ pub(crate) fn header(context: &mut Context<'_>, frame: &RawFrame<'_>) -> Result<
 }
 
 /// Handles a frame of a body.
-pub(crate) fn body(context: &mut Context<'_>, frame: &RawFrame<'_>) -> Result<(), Fault> {
+pub(crate) fn body(context: &mut Context<'_>, frame: &RawFrame<'_>) -> Result<Progress, Fault> {
+    if is_paused(context) {
+        return publish_if_whole(context);
+    }
     if context.globals.memory.is_exhausted() {
         context.globals.alarm.block_publisher(context.id, context.sessions);
     }
@@ -84,15 +91,28 @@ pub(crate) fn body(context: &mut Context<'_>, frame: &RawFrame<'_>) -> Result<()
     publish_if_whole(context)
 }
 
-fn publish_if_whole(context: &mut Context<'_>) -> Result<(), Fault> {
+/// Whether the channel's message has arrived, and its last frame is handled again because the search for its queues has
+/// paused.
+fn is_paused(context: &Context<'_>) -> bool {
+    context.channel().incoming.is_some_and(|incoming| incoming.is_paused)
+}
+
+fn publish_if_whole(context: &mut Context<'_>) -> Result<Progress, Fault> {
     let channel = context.channel_mut();
     let whole = channel.incoming.take_if(|_| channel.assembly.is_whole());
-    let Some(Incoming { mandatory, immediate, .. }) = whole else { return Ok(()) };
+    let Some(incoming) = whole else { return Ok(Progress::Done) };
+    let Incoming { mandatory, immediate, .. } = incoming;
     let assembly = std::mem::take(&mut channel.assembly);
     let (exchange, routing_key) = (assembly.exchange(), assembly.routing_key());
     let message = Publish { exchange, routing_key, mandatory, immediate };
     let result = publish(context, &message, &assembly.content());
-    context.channel_mut().assembly = assembly.emptied();
+    let channel = context.channel_mut();
+    if let Ok(Progress::Paused) = result {
+        channel.assembly = assembly;
+        channel.incoming = Some(Incoming { is_paused: true, ..incoming });
+    } else {
+        channel.assembly = assembly.emptied();
+    }
     result.map_err(|fault| fault.at(PUBLISH))
 }
 

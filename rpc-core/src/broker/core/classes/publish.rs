@@ -16,14 +16,23 @@ use crate::{
             channel::{Mode, Routable, Transaction},
             reply_address::{DIRECT_REPLY_TO, ReplyAddress, reply_token_of},
         },
-        vhost::{MessageHeaders, Vhost, message::Message},
+        vhost::{
+            MessageHeaders, Vhost,
+            message::Message,
+            route::{Routed, Searcher},
+        },
     },
-    routing::{ExchangeKind, QueueId},
+    routing::{ExchangeKind, Progress, QueueId},
     wire::{Content, PropertyReader, PropertyWriter, Publish},
 };
 
-/// Checks a whole message, routes it, and puts it into its queues or into the channel's transaction.
-pub(crate) fn publish(context: &mut Context<'_>, publish: &Publish<'_>, content: &Content<'_>) -> Result<(), Fault> {
+/// Checks a whole message, routes it, and puts it into its queues or into the channel's transaction. If the search for
+/// its queues pauses, nothing has happened, and the same message is published again.
+pub(crate) fn publish(
+    context: &mut Context<'_>,
+    publish: &Publish<'_>,
+    content: &Content<'_>,
+) -> Result<Progress, Fault> {
     if publish.immediate {
         return Err(Fault::not_implemented("immediate=true"));
     }
@@ -43,14 +52,16 @@ pub(crate) fn publish(context: &mut Context<'_>, publish: &Publish<'_>, content:
         }
         Some(PublishFault::Nack) => false,
         None => {
-            let targets = route(context, publish, &exchange, requests.copy_keys(), &message)?;
+            let Some(targets) = route(context, publish, &exchange, requests.copy_keys(), &message)? else {
+                return Ok(Progress::Paused);
+            };
             hand_in(context, targets, message, publish.mandatory, is_transaction)?
         }
     };
     if is_confirmed {
         context.sessions.confirm(context.id, context.number, is_taken, context.now);
     }
-    Ok(())
+    Ok(Progress::Done)
 }
 
 /// Returns a mandatory message without queues, and puts any other into its queues. Returns false if a queue refuses it.
@@ -77,7 +88,7 @@ enum Targets {
     DirectReply,
 }
 
-/// Finds the queues of a message. A direct reply is delivered, because no queue holds it.
+/// Finds the queues of a message; `None` if the search has paused. A direct reply is delivered, because no queue holds it.
 #[inline]
 fn route(
     context: &mut Context<'_>,
@@ -85,12 +96,12 @@ fn route(
     exchange: &str,
     copy_keys: &[String],
     message: &Message,
-) -> Result<Targets, Fault> {
+) -> Result<Option<Targets>, Fault> {
     // The usual case, a queue by its name, needs no more than one look-up.
     if let (b"", []) = (publish.exchange, copy_keys)
         && let Some(key) = context.vhost.names.get(publish.routing_key)
     {
-        return Ok(Targets::One(*key));
+        return Ok(Some(Targets::One(*key)));
     }
     let Context { id, number, now, vhost, sessions, .. } = context;
     let routing_key = text_of(publish.routing_key);
@@ -101,19 +112,21 @@ fn route(
         if publish.mandatory && !is_delivered {
             sessions.send_return(*id, *number, message, *now);
         }
-        return Ok(Targets::DirectReply);
+        return Ok(Some(Targets::DirectReply));
     }
     let headers = MessageHeaders(message.properties());
+    let searcher = Searcher::Publisher(*id);
     let routed = if copy_keys.is_empty() {
-        vhost.route(exchange, &[&routing_key], &headers, &mut sessions.work)
+        vhost.route(searcher, exchange, &[&routing_key], &headers, &mut sessions.work)
     } else {
         let keys: Vec<_> = std::iter::once(&*routing_key).chain(copy_keys.iter().map(|key| &**key)).collect();
-        vhost.route(exchange, &keys, &headers, &mut sessions.work)
+        vhost.route(searcher, exchange, &keys, &headers, &mut sessions.work)
     };
     match routed {
-        None => Err(Fault::no_exchange(exchange, &vhost.name)),
-        Some([key]) => Ok(Targets::One(*key)),
-        Some(several) => Ok(Targets::Several(several.to_vec())),
+        Routed::NoExchange => Err(Fault::no_exchange(exchange, &vhost.name)),
+        Routed::Paused => Ok(None),
+        Routed::Queues([key]) => Ok(Some(Targets::One(*key))),
+        Routed::Queues(several) => Ok(Some(Targets::Several(several.to_vec()))),
     }
 }
 

@@ -4,7 +4,10 @@ use crate::broker::core::{
     interface::Now,
     names::text_of,
     session::sessions::Sessions,
-    vhost::{MessageHeaders, Vhost, dead_letter},
+    vhost::{
+        MessageHeaders, Vhost, dead_letter,
+        route::{Routed, Searcher},
+    },
 };
 
 impl Vhost {
@@ -20,14 +23,22 @@ impl Vhost {
     fn route_all_dead(&mut self, now: Now, sessions: &mut Sessions) {
         // A dead letter may push another message out of a full queue. The bound keeps a ring of full queues from
         // keeping the broker busy for ever.
+        self.dead_due = None;
         for _ in 0..DEAD_LETTERS_PER_STEP {
             let Some(message) = self.dead.pop_front() else { return };
             let exchange = text_of(message.exchange());
             let key = text_of(message.routing_key());
             let keys: Vec<_> = std::iter::once(&*key).chain(dead_letter::carbon_copies(&message)).collect();
             let headers = MessageHeaders(message.properties());
-            let Some(queues) = self.route(&exchange, &keys, &headers, &mut sessions.work) else { continue };
-            let queues = queues.to_vec();
+            let queues = match self.route(Searcher::DeadLetters, &exchange, &keys, &headers, &mut sessions.work) {
+                Routed::Queues(queues) => queues.to_vec(),
+                Routed::NoExchange => continue,
+                Routed::Paused => {
+                    self.dead_due = Some(now.instant);
+                    self.dead.push_front(message);
+                    return;
+                }
+            };
             for key in queues {
                 let is_cycle = self.queues.get(&key).is_some_and(|queue| dead_letter::is_cycle(&message, &queue.name));
                 if !is_cycle {

@@ -84,6 +84,8 @@ impl Vhost {
         }
         self.count_topology();
         self.dead.clear();
+        self.dead_due = None;
+        self.paused.clear();
     }
 }
 

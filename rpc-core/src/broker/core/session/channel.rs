@@ -84,6 +84,8 @@ pub(crate) struct Incoming {
     pub(crate) mandatory: bool,
     pub(crate) immediate: bool,
     pub(crate) has_header: bool,
+    /// Whether it has all arrived, and the search for its queues has paused.
+    pub(crate) is_paused: bool,
 }
 
 /// A consumer as its channel sees it.

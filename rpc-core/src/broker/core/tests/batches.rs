@@ -86,7 +86,7 @@ const BETWEEN: [&[u8]; 6] = [
 fn sent() -> impl Strategy<Value = Sent> {
     let names = (
         prop_oneof![9 => Just(1), 2 => Just(2), 1 => Just(3)],
-        prop_oneof![6 => Just(""), 2 => Just("amq.fanout"), 1 => Just("missing"), 1 => Just("amq.rabbitmq.trace")],
+        prop_oneof![6 => Just(""), 2 => Just("amq.fanout"), 4 => Just("amq.topic"), 1 => Just("missing"), 1 => Just("amq.rabbitmq.trace")],
         prop_oneof![6 => Just("q"), 3 => Just("q2"), 2 => Just("none"), 1 => Just("amq.rabbitmq.reply-to.0-0.1")],
         prop_oneof![6 => Just(0), 4 => Just(1), 1 => Just(2)],
     );
@@ -107,13 +107,17 @@ fn sent() -> impl Strategy<Value = Sent> {
     })
 }
 
-/// The output of every client when the frames are divided into these batches.
-fn outcome(frames: &[Vec<u8>], batches: &[usize]) -> Vec<(ConnectionId, Bytes)> {
+/// The output of every client when the frames are divided into these batches, and a search pauses after so many steps.
+fn outcome(frames: &[Vec<u8>], batches: &[usize], route_steps_max: usize) -> Vec<(ConnectionId, Bytes)> {
     let mut bench = Bench::new();
+    bench.core.vhosts[0].route_steps_max = route_steps_max;
     let (publisher, consumer) = (bench.connect(), bench.connect());
     bench.send(publisher, 2, AMQPClass::Channel(channel_class::AMQPMethod::Open(channel_class::Open {})));
     for queue in ["q", "q2"] {
         bench.declare(publisher, queue, false);
+    }
+    for (queue, pattern) in [("q", "#.#"), ("q2", "q2"), ("q", "*")] {
+        bench.bind("amq.topic", queue, pattern);
     }
     bench.consume(consumer, "q", 0);
     let mut sizes = batches.iter().copied().cycle();
@@ -138,8 +142,9 @@ proptest! {
         batches in prop::collection::vec(1..20_usize, 1..5),
     ) {
         let frames: Vec<_> = sent.iter().flat_map(Sent::frames).collect();
-        let one_by_one = outcome(&frames, &[1]);
-        prop_assert_eq!(&one_by_one, &outcome(&frames, &batches));
-        prop_assert_eq!(&one_by_one, &outcome(&frames, &[usize::MAX]));
+        let one_by_one = outcome(&frames, &[1], usize::MAX);
+        prop_assert_eq!(&one_by_one, &outcome(&frames, &batches, usize::MAX));
+        prop_assert_eq!(&one_by_one, &outcome(&frames, &[usize::MAX], usize::MAX));
+        prop_assert_eq!(&one_by_one, &outcome(&frames, &batches, 1));
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod field_values;
 pub(crate) mod live_queue;
 pub(crate) mod message;
 pub(crate) mod queue;
+pub(crate) mod route;
 pub(crate) mod stream;
 
 use std::{
@@ -22,6 +23,7 @@ use self::{
     live_queue::{LiveQueue, Timers},
     message::Message,
     queue::Queue,
+    route::{PausedSearches, ROUTE_STEPS_MAX},
 };
 use super::{
     fault::Fault,
@@ -48,6 +50,8 @@ pub(crate) struct Vhost {
     pub(crate) names: Map<Arc<[u8]>, QueueId>,
     /// Messages on their way to a dead letter exchange.
     pub(crate) dead: VecDeque<Arc<Message>>,
+    /// When the rest of them is routed, if that has paused.
+    pub(crate) dead_due: Option<Instant>,
     /// A queue may have several; [`Queue::timer`] is the one that counts.
     pub(crate) timers: Timers,
     /// The memory of queues, exchanges and bindings, apart from the exchanges that every vhost has.
@@ -56,6 +60,8 @@ pub(crate) struct Vhost {
     start_bytes: usize,
     next_key: u64,
     routes: Routes,
+    pub(crate) paused: PausedSearches,
+    pub(crate) route_steps_max: usize,
 }
 
 impl Vhost {
@@ -70,11 +76,14 @@ impl Vhost {
             queues: Map::default(),
             names: Map::default(),
             dead: VecDeque::new(),
+            dead_due: None,
             timers: Timers::new(),
             topology: Held::nothing_of(memory),
             queue_bytes: 0,
             next_key: 1,
             routes: Routes::new(),
+            paused: PausedSearches::new(),
+            route_steps_max: ROUTE_STEPS_MAX,
         }
     }
 
@@ -129,22 +138,8 @@ impl Vhost {
         }
     }
 
-    /// Finds the queues of a message, or `None` without the exchange. Adds the cost of finding them to `work`.
-    pub(crate) fn route(
-        &mut self,
-        exchange: &str,
-        routing_keys: &[&str],
-        headers: &dyn Headers,
-        work: &mut usize,
-    ) -> Option<&[QueueId]> {
-        self.routes.clear();
-        self.router.route_all(exchange, routing_keys, headers, &mut self.routes).ok()?;
-        *work += self.routes.looks() / LOOKS_PER_MESSAGE;
-        Some(self.routes.queues())
-    }
-
     pub(crate) fn next_timer(&self) -> Option<Instant> {
-        self.timers.peek().map(|Reverse((at, _))| *at)
+        self.timers.peek().map(|Reverse((at, _))| *at).into_iter().chain(self.dead_due).min()
     }
 
     #[cfg(any(test, fuzzing))]
@@ -167,6 +162,4 @@ impl Headers for MessageHeaders<'_> {
     }
 }
 
-/// Comparing this many bindings costs as much as moving one message.
-const LOOKS_PER_MESSAGE: usize = 16;
 const QUEUE_OVERHEAD_BYTES: usize = 300;
