@@ -63,6 +63,20 @@ async fn calls_go_over(ca: Ca) {
 }
 
 #[tokio::test]
+async fn stalled_handshakes_keep_no_other_out() {
+    let ca = Ca::of(Transport::Native);
+    let builder = Broker::builder().connections_max(40).handshakes_max(8);
+    let broker = builder.tls(ca.for_the_broker()).start().await.unwrap();
+    let mut stalled = Vec::new();
+    for _ in 0..70 {
+        stalled.push(TcpStream::connect(broker.tls_address().unwrap()).await.unwrap());
+    }
+    let opening = Connection::open_with(broker.tls_uri().unwrap(), ca.trusted());
+    let connection = timeout(Duration::from_secs(5), opening).await.expect("before the stalled time out").unwrap();
+    connection.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_certificate_logs_in_as_the_user_it_names() {
     for transport in TRANSPORTS {
         a_certificate_logs_in(Ca::of(transport)).await;

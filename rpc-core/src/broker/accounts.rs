@@ -8,9 +8,10 @@ use std::{
 };
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
+use uuid::Uuid;
 
 use super::{
-    core::{Grants, Pattern, Permissions, TopicPermissions, User},
+    core::{Grants, PasswordHash, Pattern, Permissions, TopicPermissions, User},
     error::BrokerError,
 };
 
@@ -98,6 +99,11 @@ impl Accounts {
         (user.map_or("guest", String::as_str), password.map_or("guest", String::as_str))
     }
 
+    /// A user's password, which is empty for one that has none; `None` for a user that was not added here.
+    pub(super) fn password(&self, user: &str) -> Option<&str> {
+        self.passwords.get(user).map(String::as_str)
+    }
+
     /// The users with their permissions. Refuses invalid patterns, and names of unknown users and vhosts.
     pub(super) fn users(&self) -> Result<HashMap<String, User>, BrokerError> {
         let mut users: HashMap<_, _> =
@@ -145,7 +151,7 @@ impl Accounts {
 
     fn user(&self, name: &str, password: &str) -> (String, User) {
         let user = User {
-            password: password.to_owned(),
+            password: (!password.is_empty()).then(|| PasswordHash::new(password, Uuid::new_v4().into_bytes())),
             is_loopback_only: self.loopback_users.contains(name),
             ..User::default()
         };

@@ -33,6 +33,8 @@ pub struct BrokerBuilder {
     pub(super) handshake_timeout: Duration,
     pub(super) message_max_bytes: u64,
     pub(super) connections_max: usize,
+    /// `None` is a share of `connections_max`.
+    pub(super) handshakes_max: Option<usize>,
     /// `None` is a share of the memory of the machine.
     pub(super) memory_high_watermark: Option<u64>,
     pub(super) limits: Limits,
@@ -53,6 +55,7 @@ impl Default for BrokerBuilder {
             handshake_timeout: Duration::from_secs(defaults::HANDSHAKE_TIMEOUT_S.into()),
             message_max_bytes: defaults::MESSAGE_MAX_BYTES,
             connections_max: defaults::CONNECTIONS_MAX,
+            handshakes_max: None,
             memory_high_watermark: None,
             limits: Limits::default(),
             #[cfg(feature = "tls")]
@@ -197,14 +200,15 @@ impl BrokerBuilder {
         let user = self.accounts.first_user();
         let uri = accounts::uri("amqp", user, address, "/");
         let tls_uri = tls_address.map(|address| accounts::uri("amqps", user, address, "/"));
-        let shared = Arc::new(Shared::new(self.rules(users), self.handshake_timeout));
+        let handshakes_max = self.handshakes_max.unwrap_or_else(|| defaults::handshakes_max(self.connections_max));
+        let shared = Arc::new(Shared::new(self.rules(users), self.handshake_timeout, handshakes_max));
         // No `.await` from here on: a task of a future that is dropped would have no owner.
         let listener = Some(AbortOnDrop::spawn(listener::run(doors, Arc::clone(&shared))));
         tracing::info!(%address, "broker listening");
         if let Some(address) = tls_address {
             tracing::info!(%address, "broker listening for TLS");
         }
-        Ok(Broker { uri, address, tls_address, tls_uri, shared, listener })
+        Ok(Broker { uri, address, tls_address, tls_uri, accounts: Box::new(self.accounts), shared, listener })
     }
 
     fn check_limits(&self) -> Result<(), BrokerError> {

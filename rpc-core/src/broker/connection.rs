@@ -24,6 +24,7 @@ use tokio::{
 use self::{input::Input, reader::Reader, writer::Writer};
 use super::{
     core::{ConnectionId, Flow, Peer},
+    seats::Seat,
     shared::Shared,
 };
 use crate::wire::{PROTOCOL_HEADER, Start, read_protocol_header};
@@ -37,7 +38,7 @@ pub(super) enum Transport {
 }
 
 /// Serves a connection to its end.
-pub(super) async fn serve(stream: TcpStream, peer: Peer, transport: Transport, shared: Arc<Shared>) {
+pub(super) async fn serve(stream: TcpStream, peer: Peer, transport: Transport, shared: Arc<Shared>, seat: Seat) {
     // Requests and replies are small, and their receivers wait for them.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
@@ -46,15 +47,20 @@ pub(super) async fn serve(stream: TcpStream, peer: Peer, transport: Transport, s
     match transport {
         Transport::Plain => {
             let (reading, writing) = stream.into_split();
-            converse(reading, writing, peer, handshake_deadline, shared).await;
+            converse(reading, writing, peer, handshake_deadline, shared, &seat).await;
         }
         #[cfg(feature = "tls")]
         Transport::Tls(acceptor) => {
             // Boxed, so that the tasks of plain connections are no larger for it.
-            let Some(stream) = Box::pin(accept_tls(stream, &acceptor, handshake_deadline)).await else { return };
+            let stream = tokio::select! {
+                biased;
+                () = seat.cut.notified() => return,
+                stream = Box::pin(accept_tls(stream, &acceptor, handshake_deadline)) => stream,
+            };
+            let Some(stream) = stream else { return };
             let peer = Peer { certificate_name: super::tls::certificate_name(&stream), ..peer };
             let (reading, writing) = tokio::io::split(stream);
-            Box::pin(converse(reading, writing, peer, handshake_deadline, shared)).await;
+            Box::pin(converse(reading, writing, peer, handshake_deadline, shared, &seat)).await;
         }
     }
 }
@@ -78,28 +84,38 @@ async fn accept_tls(
     }
 }
 
-async fn converse<R, W>(mut reading: R, mut writing: W, peer: Peer, handshake_deadline: Instant, shared: Arc<Shared>)
-where
+async fn converse<R, W>(
+    mut reading: R,
+    mut writing: W,
+    peer: Peer,
+    handshake_deadline: Instant,
+    shared: Arc<Shared>,
+    seat: &Seat,
+) where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
     let mut input = Input::default();
-    let start = match timeout_at(handshake_deadline, read_start(&mut reading, &mut input)).await {
-        Ok(Ok(start)) => start,
-        Ok(Err(_)) | Err(_) => return,
+    let start = tokio::select! {
+        biased;
+        () = seat.cut.notified() => return,
+        start = timeout_at(handshake_deadline, read_start(&mut reading, &mut input)) => match start {
+            Ok(Ok(start)) => start,
+            Ok(Err(_)) | Err(_) => return,
+        },
     };
     if start == Start::Unknown {
         drop(timeout(LAST_WRITE_TIMEOUT, writing.write_all(&PROTOCOL_HEADER)).await);
         linger(&mut reading, &mut writing, &shared).await;
         return;
     }
-    let Some((id, outbox)) = shared.open(peer, start == Start::Version0_8) else {
+    let Some((id, outbox)) = shared.open(peer, start == Start::Version0_8, &seat.cut) else {
         tracing::warn!("connection refused: the broker has connections_max of them");
         return;
     };
     // The core forgets the connection however this task ends.
     let registered = Registered { shared: &shared, id };
-    let reader = Reader { shared: &shared, id, outbox: &outbox, handshake_deadline };
+    let reader = Reader { shared: &shared, id, outbox: &outbox, seat, handshake_deadline };
     let writer = Writer { shared: &shared, id, outbox: &outbox };
     let flow = tokio::select! {
         biased;

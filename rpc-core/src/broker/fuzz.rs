@@ -77,7 +77,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let user = User { password: "guest".to_owned(), ..User::default() };
+        let user = User::with_password("guest");
         let rules = Rules {
             users: [("guest".to_owned(), user)].into(),
             vhosts: vec!["/".to_owned()],
@@ -94,7 +94,7 @@ impl World {
             },
         };
         let now = Now { instant: Instant::now(), unix_s: 1_700_000_000 };
-        Self { core: Core::new(rules, 1), now, clients: [const { None }; CLIENTS], methods_received: 0 }
+        Self { core: Core::new(rules, [1; 32]), now, clients: [const { None }; CLIENTS], methods_received: 0 }
     }
 
     fn step(&mut self, what: u8, who: usize, input: &mut Input<'_>) {

@@ -61,6 +61,16 @@ impl BrokerBuilder {
         self
     }
 
+    /// The most connections that are not open yet. The default is a quarter of
+    /// [`connections_max`](Self::connections_max), at least 64.
+    ///
+    /// For each further one the broker disconnects the client that has waited for its login longest, stalled TLS
+    /// handshakes included. So clients that connect and stay silent keep no others out.
+    pub fn handshakes_max(mut self, connections: usize) -> Self {
+        self.handshakes_max = Some(connections);
+        self
+    }
+
     /// The most ready messages in any queue. The default is none:
     /// [`memory_high_watermark`](Self::memory_high_watermark) bounds all queues together.
     ///

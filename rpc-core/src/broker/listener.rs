@@ -1,6 +1,10 @@
 //! Accepts connections, and owns the tasks that serve them.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     net::TcpListener,
@@ -40,19 +44,20 @@ async fn accept(Door { socket, transport }: Door, shared: Arc<Shared>) {
             accepted = socket.accept() => match accepted {
                 Ok(_) if shared.refuses() => tracing::debug!("connection refused: a fault asks for it"),
                 Ok((stream, address)) => {
-                    let Some(seat) = shared.admit() else {
+                    let Some(seat) = shared.seats.admit() else {
                         tracing::warn!(peer = %address, "connection refused: the broker has connections_max of them");
                         continue;
                     };
                     let span = tracing::info_span!("connection", peer = %address);
-                    let is_loopback = address.ip().to_canonical().is_loopback();
-                    let peer = Peer { address: address.to_string(), is_loopback, certificate_name: None };
-                    let serving = connection::serve(stream, peer, transport.clone(), Arc::clone(&shared));
-                    let seated = async move {
-                        serving.await;
-                        drop(seat);
+                    let ip = address.ip().to_canonical();
+                    let peer = Peer {
+                        address: address.to_string(),
+                        origin: origin_of(ip),
+                        is_loopback: ip.is_loopback(),
+                        certificate_name: None,
                     };
-                    connections.spawn(seated.instrument(span));
+                    let serving = connection::serve(stream, peer, transport.clone(), Arc::clone(&shared), seat);
+                    connections.spawn(serving.instrument(span));
                 }
                 Err(error) => {
                     // Most likely the process has no file descriptors left, until connections close.
@@ -66,6 +71,17 @@ async fn accept(Door { socket, transport }: Door, shared: Arc<Shared>) {
     }
     drop(socket);
     while connections.join_next().await.is_some() {}
+}
+
+/// The address that failed logins are counted by. A client has a whole network of IPv6 addresses, of 64 bits.
+fn origin_of(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, ..] = ip.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).to_string()
+        }
+    }
 }
 
 /// Runs the timers of the core.

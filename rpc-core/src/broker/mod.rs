@@ -25,19 +25,20 @@ mod inspect;
 mod limits;
 mod listener;
 mod machine;
+mod seats;
 mod shared;
 #[cfg(feature = "tls")]
 mod tls;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 
 #[cfg(feature = "cli")]
 pub(crate) use self::core::defaults;
-use self::shared::Shared;
 #[cfg(feature = "tls")]
 pub use self::tls::TlsOptions;
+use self::{accounts::Accounts, shared::Shared};
 pub use self::{
     config::BrokerBuilder,
     error::BrokerError,
@@ -61,7 +62,6 @@ use crate::task::AbortOnDrop;
 /// broker.shutdown().await;
 /// # Ok(()) }
 /// ```
-#[derive(Debug)]
 pub struct Broker {
     uri: String,
     address: SocketAddr,
@@ -69,9 +69,21 @@ pub struct Broker {
     tls_address: Option<SocketAddr>,
     #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "always `None`"))]
     tls_uri: Option<String>,
+    /// The passwords that the builder was given: the core keeps hashes.
+    accounts: Box<Accounts>,
     shared: Arc<Shared>,
     /// `None` while the broker shuts down.
     listener: Option<AbortOnDrop>,
+}
+
+/// Shows no passwords.
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { address, tls_address, accounts, .. } = self;
+        let mut shown = f.debug_struct("Broker");
+        shown.field("address", address).field("tls_address", tls_address).field("accounts", accounts);
+        shown.finish_non_exhaustive()
+    }
 }
 
 impl Broker {
@@ -99,25 +111,27 @@ impl Broker {
 
     /// The URI of a user and a vhost, with names and password percent-encoded.
     ///
+    /// The broker itself keeps hashes of passwords. This handle keeps those that its builder was given.
+    ///
     /// # Errors
-    /// [`BrokerError::Configuration`] when the broker has no such user or vhost.
+    /// [`BrokerError::Configuration`] when the builder added no such user, or the broker has no such vhost.
     pub fn uri_for(&self, user: &str, vhost: &str) -> Result<String, BrokerError> {
         let password = self.password(user, vhost)?;
-        Ok(accounts::uri("amqp", (user, &password), self.address, vhost))
+        Ok(accounts::uri("amqp", (user, password), self.address, vhost))
     }
 
     /// As [`uri_for`](Self::uri_for), with TLS. A user without a password logs in with a certificate, so its URI contains
     /// `auth_mechanism=external`.
     ///
     /// # Errors
-    /// [`BrokerError::Configuration`] when the broker has no such user or vhost, or does not listen for TLS.
+    /// [`BrokerError::Configuration`] as in [`uri_for`](Self::uri_for), or when the broker does not listen for TLS.
     #[cfg(feature = "tls")]
     pub fn tls_uri_for(&self, user: &str, vhost: &str) -> Result<String, BrokerError> {
         let address = self.tls_address.ok_or_else(|| {
             BrokerError::Configuration("the broker does not listen for TLS: set `tls` before it starts".to_owned())
         })?;
         let password = self.password(user, vhost)?;
-        let uri = accounts::uri("amqps", (user, &password), address, vhost);
+        let uri = accounts::uri("amqps", (user, password), address, vhost);
         Ok(if password.is_empty() { uri + "?auth_mechanism=external" } else { uri })
     }
 
@@ -133,10 +147,13 @@ impl Broker {
         self.tls_address
     }
 
-    fn password(&self, user: &str, vhost: &str) -> Result<String, BrokerError> {
-        let password = self.shared.with(|core, _| core.login(vhost, user).map(str::to_owned));
-        password
-            .ok_or_else(|| BrokerError::Configuration(format!("the broker has no user '{user}' or no vhost '{vhost}'")))
+    fn password(&self, user: &str, vhost: &str) -> Result<&str, BrokerError> {
+        let missing = || {
+            BrokerError::Configuration(format!(
+                "the builder of this broker added no user '{user}' or no vhost '{vhost}'"
+            ))
+        };
+        self.accounts.password(user).filter(|_| self.shared.look(|core| core.has_vhost(vhost))).ok_or_else(missing)
     }
 
     /// The address on which it listens.

@@ -11,8 +11,12 @@ use std::{
 
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
+use uuid::Uuid;
 
-use super::core::{ConnectionId, Core, Memory, Now, Peer, Rules, Traffic};
+use super::{
+    core::{ConnectionId, Core, Memory, Now, Peer, Rules, Traffic},
+    seats::Seats,
+};
 use crate::wire::OutBuffer;
 
 /// The state of a broker, shared by its tasks.
@@ -27,9 +31,7 @@ pub(super) struct Shared {
     pub(super) changed: Notify,
     /// Whether new connections are closed at once.
     is_refusing: AtomicBool,
-    /// Connections accepted and not closed, even those before their handshake.
-    seats_taken: AtomicUsize,
-    seats: usize,
+    pub(super) seats: Arc<Seats>,
     memory: Arc<Memory>,
     pub(super) outbox: OutboxBounds,
     pub(super) handshake_timeout: Duration,
@@ -69,7 +71,7 @@ pub(super) struct Outbox {
     pub(super) drained: Notify,
     pub(super) traffic: Arc<Traffic>,
     /// Ends the connection without another frame.
-    pub(super) cut: Notify,
+    pub(super) cut: Arc<Notify>,
 }
 
 impl Outbox {
@@ -92,10 +94,13 @@ impl Outbox {
 }
 
 impl Shared {
-    pub(super) fn new(rules: Rules, handshake_timeout: Duration) -> Self {
-        let seed = uuid::Uuid::new_v4().as_u64_pair().0 | 1;
+    pub(super) fn new(rules: Rules, handshake_timeout: Duration, handshakes_max: usize) -> Self {
+        // Each has 122 bits from the system's generator.
+        let halves = [(); 2].map(|()| Uuid::new_v4().into_bytes());
+        let mut seed = [0; 32];
+        seed.copy_from_slice(halves.as_flattened());
         let outbox = OutboxBounds::new(rules.limits.outbox_max_bytes);
-        let seats = rules.connections_max;
+        let seats = Seats::new(rules.connections_max, handshakes_max);
         let core = Core::new(rules, seed);
         let memory = Arc::clone(core.memory());
         Self {
@@ -107,21 +112,14 @@ impl Shared {
             watchers: AtomicUsize::new(0),
             changed: Notify::new(),
             is_refusing: AtomicBool::new(false),
-            seats_taken: AtomicUsize::new(0),
             seats,
             handshake_timeout,
         }
     }
 
-    /// A seat for an accepted connection; `None` when all are taken.
-    pub(super) fn admit(self: &Arc<Self>) -> Option<Seat> {
-        let seat = Seat(Arc::clone(self));
-        (self.seats_taken.fetch_add(1, Ordering::AcqRel) < self.seats).then_some(seat)
-    }
-
-    /// Registers a connection; `None` when the core has too many.
-    pub(super) fn open(&self, peer: Peer, version_0_8: bool) -> Option<(ConnectionId, Arc<Outbox>)> {
-        let outbox = Arc::new(Outbox::default());
+    /// Registers a connection, which ends when `cut` is notified; `None` when the core has too many.
+    pub(super) fn open(&self, peer: Peer, version_0_8: bool, cut: &Arc<Notify>) -> Option<(ConnectionId, Arc<Outbox>)> {
+        let outbox = Arc::new(Outbox { cut: Arc::clone(cut), ..Outbox::default() });
         let mut state = self.lock();
         let id = state.core.open(peer, Arc::clone(&outbox.traffic), version_0_8)?;
         if state.outboxes.len() <= id.0 {
@@ -245,16 +243,6 @@ impl Shared {
                 self.with(|_, _| ());
             }
         }
-    }
-}
-
-/// One of the connections that the broker accepts at a time. Dropping it frees it.
-#[derive(Debug)]
-pub(super) struct Seat(Arc<Shared>);
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.0.seats_taken.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

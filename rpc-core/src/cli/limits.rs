@@ -30,6 +30,10 @@ pub(super) struct LimitArguments {
     /// The most connections at once, from the moment they are accepted.
     #[arg(long, value_name = "CONNECTIONS", default_value_t = defaults::CONNECTIONS_MAX)]
     connections_max: usize,
+    /// The most connections that are not open yet; for each further one, the client that has waited for its login longest
+    /// is disconnected. By default a quarter of --connections-max, at least 64.
+    #[arg(long, value_name = "CONNECTIONS")]
+    handshakes_max: Option<usize>,
     /// The memory that messages may take before publishers are blocked: a size such as 512MiB, or a part of the machine's
     /// memory such as 25%.
     #[arg(long, value_name = "SIZE", default_value_t = Share::Percent(defaults::MEMORY_HIGH_WATERMARK_PERCENT))]
@@ -77,6 +81,10 @@ impl LimitArguments {
             .consumers_per_channel_max(self.consumers_per_channel_max)
             .transaction_max(self.transaction_max)
             .table_depth_max(self.table_depth_max);
+        let builder = match self.handshakes_max {
+            None => builder,
+            Some(connections) => builder.handshakes_max(connections),
+        };
         let builder = match self.queue_max_length {
             None => builder,
             Some(messages) => builder.queue_max_length(messages),
@@ -183,7 +191,7 @@ mod tests {
             "--heartbeat 1 --handshake-timeout 2 --frame-max 8192 --channel-max 3 --message-max 4kB \
              --connections-max 5 --memory-high-watermark 6MiB --outbox-max 7MiB \
              --queue-max-length 8 --queues-max 9 --exchanges-max 10 --bindings-per-exchange-max 11 \
-             --consumers-per-channel-max 12 --transaction-max 13 --table-depth-max 14 --consumer-timeout 15",
+             --consumers-per-channel-max 12 --transaction-max 13 --table-depth-max 14 --consumer-timeout 15 --handshakes-max 16",
         );
         let expected = Broker::builder()
             .heartbeat(Duration::from_secs(1))
@@ -201,7 +209,8 @@ mod tests {
             .consumers_per_channel_max(12)
             .transaction_max(13)
             .table_depth_max(14)
-            .consumer_timeout(Duration::from_secs(15));
+            .consumer_timeout(Duration::from_secs(15))
+            .handshakes_max(16);
         assert_eq!(format!("{:?}", given.unwrap()), format!("{expected:?}"));
     }
 

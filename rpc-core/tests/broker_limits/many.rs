@@ -70,3 +70,27 @@ async fn a_handshake_byte_by_byte_is_cut_off_all_the_same() {
         assert!((Duration::from_millis(200)..Duration::from_secs(3)).contains(&took), "{took:?}");
     }
 }
+
+#[tokio::test]
+async fn silent_clients_keep_no_other_out() {
+    let broker = Broker::builder().connections_max(60).handshakes_max(10).start().await.unwrap();
+    let mut logged_in = open(&broker, 0).await;
+    // More than the broker has places for; all of them are still open.
+    let mut silent = Vec::new();
+    for number in 0..110 {
+        let mut stream = TcpStream::connect(broker.address()).await.unwrap();
+        if number % 2 == 0 {
+            stream.write_all(PROTOCOL_HEADER).await.unwrap();
+        }
+        silent.push(stream);
+    }
+    let mut another = timeout(Duration::from_secs(5), open(&broker, 0)).await.expect("well before the silent time out");
+    for stream in [&mut logged_in, &mut another] {
+        stream.write_all(&crate::socket::channel_open()).await.unwrap();
+        let read = timeout(LIMIT, stream.read(&mut [0; 64])).await.unwrap();
+        assert!(matches!(read, Ok(1..)), "{read:?}");
+    }
+    // The first ones were disconnected for the last ones.
+    let first = timeout(LIMIT, async { while matches!(silent[1].read(&mut [0; 64]).await, Ok(1..)) {} });
+    first.await.expect("the oldest is disconnected");
+}

@@ -12,6 +12,7 @@ use super::{input::Input, waiting::Waiting};
 use crate::{
     broker::{
         core::{ConnectionId, Flow},
+        seats::Seat,
         shared::{Outbox, Shared},
     },
     wire::{Decoder, FRAME_MIN_SIZE},
@@ -21,6 +22,7 @@ pub(super) struct Reader<'a> {
     pub(super) shared: &'a Shared,
     pub(super) id: ConnectionId,
     pub(super) outbox: &'a Outbox,
+    pub(super) seat: &'a Seat,
     pub(super) handshake_deadline: Instant,
 }
 
@@ -116,7 +118,9 @@ impl Reader<'_> {
             }
             if let Some(negotiated) = negotiated {
                 decoder.set_frame_max(negotiated.frame_max);
-                waiting.follow(&negotiated);
+                if waiting.follow(&negotiated) {
+                    self.seat.settle();
+                }
             }
         }
     }

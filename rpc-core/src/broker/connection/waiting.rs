@@ -18,17 +18,20 @@ pub(super) enum Waiting {
 }
 
 impl Waiting {
-    /// Follows the connection from the handshake to traffic, and from both to closing.
-    pub(super) fn follow(&mut self, negotiated: &Negotiated) {
+    /// Follows the connection from the handshake to traffic, and from both to closing. Returns whether it is open now
+    /// and was not before.
+    pub(super) fn follow(&mut self, negotiated: &Negotiated) -> bool {
         match (&*self, negotiated.closing_limit) {
             (Self::Close { .. }, _) => {}
             (_, Some(limit)) => *self = Self::Close { deadline: Instant::now() + limit },
             (Self::Handshake { .. }, None) if negotiated.is_open => {
                 let heartbeat = Duration::from_secs(negotiated.heartbeat_s.into());
                 *self = Self::Traffic { silence_max: (!heartbeat.is_zero()).then(|| heartbeat * 2) };
+                return true;
             }
             (Self::Handshake { .. } | Self::Traffic { .. }, None) => {}
         }
+        false
     }
 
     /// When to stop waiting for a client that sent something at `last_read`.

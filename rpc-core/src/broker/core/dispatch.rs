@@ -1,8 +1,8 @@
 //! From frames to methods: which class a frame is for, or which fault it is.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use amq_protocol::protocol::{AMQPClass, access, channel::AMQPMethod};
+use amq_protocol::protocol::{AMQPClass, access, channel::AMQPMethod, connection::Tune};
 
 use crate::{
     broker::core::{
@@ -15,11 +15,11 @@ use crate::{
         fault::Fault,
         globals::Globals,
         interface::{ConnectionId, Flow, Now, Peer, Traffic},
-        rules::{Limits, Rules, WORK_MAX},
+        rules::{Limits, WORK_MAX},
         session::{
             REFUSED_PAUSE, Session, Stage,
             channel::{Incoming, Settle},
-            sessions::PendingCloseOk,
+            sessions::{PendingCloseOk, PendingVerdict},
         },
         state::Core,
         vhost::Vhost,
@@ -122,7 +122,7 @@ impl Core {
                 Ok(Some(answer)) => self.sessions.send(id, number, &AMQPClass::Channel(answer)),
                 Err(fault) => self.fail(id, number, &fault, now),
             },
-            _ => match connection_frame(session, &self.globals.rules, &self.vhosts, frame) {
+            _ => match connection_frame(session, &mut self.globals, &self.vhosts, frame, now) {
                 Ok(step) => return self.step(id, step, now),
                 Err(fault) => self.fail(id, 0, &fault.hardened(), now),
             },
@@ -146,7 +146,9 @@ impl Core {
                 Flow::Continue
             }
             // As in RabbitMQ, a client that has not logged in gets no explanation.
-            Some(Stage::AwaitStartOk | Stage::AwaitTuneOk | Stage::AwaitOpen) => Flow::ClosePaused(REFUSED_PAUSE),
+            Some(Stage::AwaitStartOk | Stage::AwaitVerdict | Stage::AwaitTuneOk | Stage::AwaitOpen) => {
+                Flow::ClosePaused(REFUSED_PAUSE)
+            }
             None => Flow::Close,
         }
     }
@@ -173,6 +175,7 @@ impl Core {
         match step {
             Step::Ignore => {}
             Step::Send(method) => self.sessions.send(id, 0, &AMQPClass::Connection(method)),
+            Step::Answer(pause, verdict) => self.answer_login(id, pause, verdict, now),
             Step::Refuse => return Flow::ClosePaused(REFUSED_PAUSE),
             Step::Close => {
                 self.sessions.flush_confirms(id, now);
@@ -185,6 +188,28 @@ impl Core {
             }
         }
         Flow::Continue
+    }
+
+    /// Answers a login, now or after a pause.
+    fn answer_login(&mut self, id: ConnectionId, pause: Option<Duration>, verdict: Result<Tune, Fault>, now: Now) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let Some(pause) = pause else { return self.send_verdict(id, verdict, now) };
+        session.stage = Stage::AwaitVerdict;
+        let (due, nonce) = (now.instant + pause, session.nonce);
+        self.sessions.pending_verdicts.push_back(PendingVerdict { due, connection: id, nonce, verdict });
+    }
+
+    /// Sends the answer to a login.
+    pub(crate) fn send_verdict(&mut self, id: ConnectionId, verdict: Result<Tune, Fault>, now: Now) {
+        match verdict {
+            Ok(tune) => {
+                if let Some(session) = self.sessions.get_mut(id) {
+                    session.stage = Stage::AwaitTuneOk;
+                    self.sessions.send(id, 0, &connection::tune(tune));
+                }
+            }
+            Err(fault) => self.fail(id, 0, &fault, now),
+        }
     }
 
     /// The context of a frame; `None` unless its connection and its channel are open.
@@ -200,9 +225,10 @@ impl Core {
 /// A frame on channel 0, or one before the connection is open.
 fn connection_frame(
     session: &mut Session,
-    rules: &Rules,
+    globals: &mut Globals,
     vhosts: &[Vhost],
     frame: &RawFrame<'_>,
+    now: Now,
 ) -> Result<Step, Fault> {
     match frame.kind {
         FrameKind::Heartbeat if frame.channel == 0 => return Ok(Step::Ignore),
@@ -210,14 +236,14 @@ fn connection_frame(
         kind => return Err(Fault::unexpected_kind(kind.octet(), frame.payload)),
     }
     let ids = method_ids(frame.payload).unwrap_or_default();
-    match read_method(frame.payload, Role::Client, rules.limits.table_depth_max) {
+    match read_method(frame.payload, Role::Client, globals.rules.limits.table_depth_max) {
         Ok(Method::Other(class)) if frame.channel == 0 => match *class {
-            AMQPClass::Connection(method) => connection::method(session, rules, vhosts, method),
+            AMQPClass::Connection(method) => connection::method(session, globals, vhosts, method, now),
             _ => connection::unexpected_method(session),
         },
         Ok(_) | Err(MethodError::Foreign { .. }) => connection::unexpected_method(session),
         // As in RabbitMQ, a client that has not logged in gets no explanation.
-        Err(_) if matches!(session.stage, Stage::AwaitStartOk | Stage::AwaitTuneOk) => Ok(Step::Refuse),
+        Err(_) if !matches!(session.stage, Stage::Open | Stage::AwaitOpen) => Ok(Step::Refuse),
         // On channel 0 RabbitMQ names the method, on other channels it does not.
         Err(MethodError::NotUtf8 { .. }) => Err(Fault::malformed_utf8().at(ids)),
         Err(error) => Err(unreadable(frame, error)),

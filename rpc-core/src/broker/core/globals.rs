@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::broker::core::{
-    limits::{alarm::Alarm, memory::Memory},
+    limits::{alarm::Alarm, logins::FailedLogins, memory::Memory},
     random::Random,
     rules::Rules,
 };
@@ -15,6 +15,7 @@ pub(crate) struct Globals {
     pub(crate) memory: Arc<Memory>,
     pub(crate) alarm: Alarm,
     pub(crate) random: Random,
+    pub(crate) failed_logins: FailedLogins,
 }
 
 impl Globals {

@@ -14,6 +14,8 @@ pub(crate) struct ConnectionId(pub(crate) usize);
 pub(crate) struct Peer {
     /// `host:port`.
     pub(crate) address: String,
+    /// The address without the port; of IPv6 the network, in which one client has many addresses.
+    pub(crate) origin: String,
     /// Whether it is on this machine.
     pub(crate) is_loopback: bool,
     /// The name in its certificate, if it presented one that was verified.

@@ -37,6 +37,9 @@ pub(crate) use self::{
     limits::{defaults, memory::Memory},
     probes::injected::ConfirmTiming,
     rules::{Limits, Rules},
-    session::access::{Grants, Pattern, Permissions, TopicPermissions, User},
+    session::{
+        access::{Grants, Pattern, Permissions, TopicPermissions, User},
+        password::PasswordHash,
+    },
     state::Core,
 };

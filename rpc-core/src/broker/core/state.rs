@@ -6,9 +6,9 @@ use crate::{
     broker::core::{
         globals::Globals,
         interface::{ConnectionId, Negotiated, Now},
-        limits::{alarm::Alarm, memory::Memory, overdue::OverdueScans},
+        limits::{alarm::Alarm, logins::FailedLogins, memory::Memory, overdue::OverdueScans},
         probes::injected::Injected,
-        random::Random,
+        random::{Random, Seed},
         rules::Rules,
         session::sessions::Sessions,
         vhost::{Vhost, message::Entry},
@@ -36,19 +36,18 @@ impl Garbage {
 }
 
 impl Core {
-    /// An empty broker. `seed`, which is not 0, determines generated names.
-    pub(crate) fn new(rules: Rules, seed: u64) -> Self {
+    /// An empty broker. `seed`, which has to be secret, determines generated names.
+    pub(crate) fn new(rules: Rules, seed: Seed) -> Self {
         let memory = Arc::new(Memory::new(rules.limits.memory_high_watermark));
         let vhosts = rules.vhosts.iter().map(|name| Vhost::new(name, rules.limits, &memory)).collect();
         let sessions = Sessions::new(rules.limits.outbox_max_bytes);
-        let globals = Globals { rules, memory, alarm: Alarm::default(), random: Random::new(seed) };
+        let (random, failed_logins) = (Random::new(seed), FailedLogins::default());
+        let globals = Globals { rules, memory, alarm: Alarm::default(), random, failed_logins };
         Self { vhosts, sessions, globals, overdue_scans: OverdueScans::default() }
     }
 
-    /// A user's password; `None` if there is no such user or vhost.
-    pub(crate) fn login(&self, vhost: &str, user: &str) -> Option<&str> {
-        let is_known = self.vhosts.iter().any(|known| &*known.name == vhost);
-        self.globals.rules.users.get(user).filter(|_| is_known).map(|user| user.password.as_str())
+    pub(crate) fn has_vhost(&self, name: &str) -> bool {
+        self.vhosts.iter().any(|vhost| &*vhost.name == name)
     }
 
     pub(crate) fn negotiated(&self, id: ConnectionId) -> Option<Negotiated> {
@@ -76,7 +75,8 @@ impl Core {
     pub(crate) fn next_timer(&self) -> Option<Instant> {
         let held = self.sessions.injected.as_deref().and_then(Injected::next_timer);
         let close_ok = self.sessions.pending_close_oks.front().map(|pending| pending.due);
-        self.vhosts.iter().filter_map(Vhost::next_timer).chain(held).chain(close_ok).min()
+        let verdict = self.sessions.pending_verdicts.front().map(|pending| pending.due);
+        self.vhosts.iter().filter_map(Vhost::next_timer).chain(held).chain(close_ok).chain(verdict).min()
     }
 
     /// Takes the messages that are in no queue any more. Dropping them takes time, but no lock.

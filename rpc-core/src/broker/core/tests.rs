@@ -6,6 +6,7 @@ mod confirms;
 mod directions;
 mod histories;
 mod limits;
+mod logins;
 mod memory;
 mod overdue;
 mod searches;
@@ -45,7 +46,7 @@ impl Bench {
     }
 
     fn with_limits(limits: Limits) -> Self {
-        Self::with([("guest", User { password: "guest".to_owned(), ..User::default() })], limits)
+        Self::with([("guest", User::with_password("guest"))], limits)
     }
 
     fn with<const N: usize>(users: [(&str, User); N], limits: Limits) -> Self {
@@ -60,7 +61,7 @@ impl Bench {
             limits,
         };
         let now = Now { instant: Instant::now(), unix_s: 1_700_000_000 };
-        Self { core: Core::new(rules, 1), now, received: HashMap::new() }
+        Self { core: Core::new(rules, [1; 32]), now, received: HashMap::new() }
     }
 
     /// A client past the handshake, with channel 1 open.

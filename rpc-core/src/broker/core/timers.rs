@@ -12,6 +12,7 @@ impl Core {
         }
         self.sessions.send_held_confirms(now);
         self.send_close_oks(now);
+        self.send_verdicts(now);
         let next_scan = self.close_overdue(now);
         self.next_timer().into_iter().chain(next_scan).min()
     }
@@ -29,6 +30,21 @@ impl Core {
                 .is_some_and(|session| session.nonce == pending.nonce && session.stage == Stage::Closed);
             if is_waiting {
                 self.sessions.send(id, 0, &connection::close_ok());
+            }
+        }
+    }
+
+    /// Sends due answers to logins.
+    fn send_verdicts(&mut self, now: Now) {
+        while self.sessions.pending_verdicts.front().is_some_and(|pending| pending.due <= now.instant) {
+            let Some(pending) = self.sessions.pending_verdicts.pop_front() else { return };
+            let id = pending.connection;
+            let is_waiting = self
+                .sessions
+                .get(id)
+                .is_some_and(|session| session.nonce == pending.nonce && session.stage == Stage::AwaitVerdict);
+            if is_waiting {
+                self.send_verdict(id, pending.verdict, now);
             }
         }
     }

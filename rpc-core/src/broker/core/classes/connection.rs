@@ -17,9 +17,10 @@ use amq_protocol::{
 use crate::{
     broker::core::{
         fault::Fault,
-        interface::Peer,
+        globals::Globals,
+        interface::{Now, Peer},
         rules::Rules,
-        session::{Capabilities, Session, Stage, access::User},
+        session::{Capabilities, Session, Stage, access::User, password::PasswordHash},
         vhost::Vhost,
     },
     wire::{FRAME_MIN_SIZE, table},
@@ -30,6 +31,8 @@ use crate::{
 pub(crate) enum Step {
     Ignore,
     Send(AMQPMethod),
+    /// Answer a login, after a pause where one is given.
+    Answer(Option<Duration>, Result<Tune, Fault>),
     /// Close the socket after a pause, without an explanation.
     Refuse,
     /// Release everything the connection holds, and answer its `connection.close`.
@@ -56,12 +59,14 @@ pub(crate) fn start(peer: &Peer, version_0_8: bool) -> AMQPClass {
 /// Handles a method of this class.
 pub(crate) fn method(
     session: &mut Session,
-    rules: &Rules,
+    globals: &mut Globals,
     vhosts: &[Vhost],
     method: AMQPMethod,
+    now: Now,
 ) -> Result<Step, Fault> {
+    let rules = &globals.rules;
     match (session.stage, method) {
-        (Stage::AwaitStartOk, AMQPMethod::StartOk(start_ok)) => self::start_ok(session, rules, &start_ok),
+        (Stage::AwaitStartOk, AMQPMethod::StartOk(start_ok)) => Ok(self::start_ok(session, globals, &start_ok, now)),
         (Stage::AwaitTuneOk, AMQPMethod::TuneOk(tune_ok)) => Ok(self::tune_ok(session, rules, &tune_ok)),
         (Stage::AwaitOpen, AMQPMethod::Open(open)) => self::open(session, rules, vhosts, &open),
         (_, AMQPMethod::Close(_)) => Ok(Step::Close),
@@ -85,28 +90,34 @@ pub(crate) const fn close_ok() -> AMQPClass {
     AMQPClass::Connection(AMQPMethod::CloseOk(CloseOk {}))
 }
 
-fn start_ok(session: &mut Session, rules: &Rules, start_ok: &StartOk) -> Result<Step, Fault> {
+fn start_ok(session: &mut Session, globals: &mut Globals, start_ok: &StartOk, now: Now) -> Step {
     let mechanism = start_ok.mechanism.as_str();
     let capabilities = Capabilities::read(&start_ok.client_properties);
     let Some(claim) = claim(mechanism, start_ok.response.as_bytes(), &session.peer) else {
-        return Ok(Step::Refuse);
+        return Step::Refuse;
     };
-    let Some((name, user)) = log_in(rules, mechanism, claim, &session.peer) else {
-        if capabilities.authentication_failure_close {
-            return Err(Fault::authentication_refused(mechanism));
-        }
-        return Ok(Step::Refuse);
+    let claimed = claim.as_ref().map(|(user, _)| user.clone()).unwrap_or_default();
+    let rules = &globals.rules;
+    let user = log_in(rules, mechanism, claim, &session.peer);
+    let pause = globals.failed_logins.pause(&session.peer.origin, &claimed, user.is_some(), now.instant);
+    let Some((name, user)) = user else {
+        return match capabilities.authentication_failure_close {
+            true => Step::Answer(pause, Err(Fault::authentication_refused(mechanism))),
+            // This one always waits.
+            false => Step::Refuse,
+        };
     };
     session.capabilities = capabilities;
     session.client_name = client_name(&start_ok.client_properties);
     session.user = name;
     session.is_impersonator = user.tags.contains("impersonator");
-    session.stage = Stage::AwaitTuneOk;
-    Ok(Step::Send(AMQPMethod::Tune(Tune {
-        channel_max: rules.channel_max,
-        frame_max: rules.frame_max,
-        heartbeat: rules.heartbeat_s,
-    })))
+    let tune = Tune { channel_max: rules.channel_max, frame_max: rules.frame_max, heartbeat: rules.heartbeat_s };
+    Step::Answer(pause, Ok(tune))
+}
+
+/// The second method that a client is sent.
+pub(crate) const fn tune(tune: Tune) -> AMQPClass {
+    AMQPClass::Connection(AMQPMethod::Tune(tune))
 }
 
 /// The user of a claim, if the claim is true. Otherwise only the log gives the reason.
@@ -115,7 +126,12 @@ fn log_in<'a>(rules: &'a Rules, mechanism: &str, claim: Option<Claim>, peer: &Pe
         tracing::warn!(mechanism, "login refused: neither the response nor the certificate names a user");
         return None;
     };
-    let user = rules.users.get(&name).filter(|user| password.is_none_or(|password| user.proves(&password)));
+    let known = rules.users.get(&name);
+    if known.is_none() {
+        // An unknown user takes as long as a wrong password.
+        std::hint::black_box(PasswordHash::new(password.as_deref().unwrap_or_default(), [0; 16]));
+    }
+    let user = known.filter(|user| password.is_none_or(|password| user.proves(&password)));
     let Some(user) = user else {
         tracing::warn!(mechanism, user = name, "login refused: wrong user or password");
         return None;

@@ -4,6 +4,12 @@ use crate::wire::table;
 
 /// Connections at once, from the moment they are accepted.
 pub(crate) const CONNECTIONS_MAX: usize = 65_536;
+/// Connections that are not open yet: a quarter of all, but not so few that clients which reconnect together cut each
+/// other off.
+pub(crate) const fn handshakes_max(connections_max: usize) -> usize {
+    let quarter = connections_max / 4;
+    if quarter < 64 { 64 } else { quarter }
+}
 /// Channels that a connection may open; RabbitMQ's default.
 pub(crate) const CHANNEL_MAX: u16 = 2_047;
 /// Bytes of a frame; RabbitMQ's default.

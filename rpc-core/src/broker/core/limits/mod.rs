@@ -2,5 +2,6 @@
 
 pub(crate) mod alarm;
 pub(crate) mod defaults;
+pub(crate) mod logins;
 pub(crate) mod memory;
 pub(crate) mod overdue;

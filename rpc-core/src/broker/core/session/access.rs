@@ -15,13 +15,13 @@ use std::{
 
 use fancy_regex::{Regex, RegexBuilder};
 
-use crate::broker::core::fault::Fault;
+use crate::broker::core::{fault::Fault, session::password::PasswordHash};
 
 /// A user who may connect.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct User {
-    /// Empty for a user who has no password, and authenticates by certificate.
-    pub(crate) password: String,
+    /// `None` for a user who has no password, and authenticates by certificate.
+    pub(crate) password: Option<PasswordHash>,
     pub(crate) tags: BTreeSet<String>,
     /// Whether the user may connect from this machine alone.
     pub(crate) is_loopback_only: bool,
@@ -39,9 +39,15 @@ pub(crate) enum Grants {
 }
 
 impl User {
+    /// A user with every right.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn with_password(password: &str) -> Self {
+        Self { password: Some(PasswordHash::new(password, [0; 16])), ..Self::default() }
+    }
+
     /// Whether the password is the user's. An empty password is always refused.
     pub(crate) fn proves(&self, password: &str) -> bool {
-        !password.is_empty() && self.password == password
+        !password.is_empty() && self.password.as_ref().is_some_and(|hash| hash.is_of(password))
     }
 
     /// The user's rights on a vhost; `None` if the user may not connect to it.
@@ -264,8 +270,9 @@ mod tests {
 
     #[test]
     fn an_empty_password_is_refused() {
-        let user = |password: &str| User { password: password.to_owned(), ..User::default() };
+        let user = User::with_password;
         assert!(user("p").proves("p") && !user("p").proves("") && !user("p").proves("q") && !user("").proves(""));
+        assert!(!User::default().proves(""));
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub(crate) mod channel;
 pub(crate) mod channels;
 pub(crate) mod confirms;
 pub(crate) mod output;
+pub(crate) mod password;
 pub(crate) mod reply_address;
 pub(crate) mod sessions;
 pub(crate) mod unacked;
@@ -32,6 +33,8 @@ use crate::{routing::QueueId, wire::OutBuffer};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
     AwaitStartOk,
+    /// The login is decided, but its answer has to wait.
+    AwaitVerdict,
     AwaitTuneOk,
     AwaitOpen,
     Open,

@@ -2,8 +2,11 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
+use amq_protocol::protocol::connection::Tune;
+
 use crate::{
     broker::core::{
+        fault::Fault,
         interface::{ConnectionId, Peer, Traffic},
         probes::injected::Injected,
         session::{Session, channel::Channel},
@@ -22,6 +25,8 @@ pub(crate) struct Sessions {
     /// Entries of purged and deleted queues, to be dropped without the lock.
     pub(crate) garbage: Vec<VecDeque<Entry>>,
     pub(crate) pending_close_oks: VecDeque<PendingCloseOk>,
+    /// Answers to logins that have to wait, in the order in which they are due.
+    pub(crate) pending_verdicts: VecDeque<PendingVerdict>,
     /// Faults that tests asked for.
     pub(crate) injected: Option<Box<Injected>>,
     slots: Vec<Option<Session>>,
@@ -38,6 +43,15 @@ pub(crate) struct PendingCloseOk {
     pub(crate) nonce: u128,
 }
 
+/// The answer to a login that is sent after a pause.
+#[derive(Debug)]
+pub(crate) struct PendingVerdict {
+    pub(crate) due: Instant,
+    pub(crate) connection: ConnectionId,
+    pub(crate) nonce: u128,
+    pub(crate) verdict: Result<Tune, Fault>,
+}
+
 impl Sessions {
     pub(crate) fn new(outbox_max_bytes: usize) -> Self {
         Self {
@@ -45,6 +59,7 @@ impl Sessions {
             work: 0,
             garbage: Vec::new(),
             pending_close_oks: VecDeque::new(),
+            pending_verdicts: VecDeque::new(),
             injected: None,
             slots: Vec::new(),
             free: Vec::new(),

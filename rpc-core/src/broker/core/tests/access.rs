@@ -223,7 +223,7 @@ fn close_text(bench: &mut Bench, id: ConnectionId) -> Option<String> {
 }
 
 fn user(name: &str) -> User {
-    User { password: name.to_owned(), ..User::default() }
+    User::with_password(name)
 }
 
 fn limited(permissions: Permissions) -> User {
