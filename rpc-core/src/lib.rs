@@ -128,6 +128,9 @@ mod error;
 pub mod guide;
 #[cfg(feature = "framework")]
 mod method;
+#[cfg(any(feature = "framework", feature = "broker"))]
+#[cfg_attr(not(feature = "framework"), allow(dead_code, reason = "the framework's half of it"))]
+mod printable;
 #[cfg(feature = "broker")]
 mod routing;
 #[cfg(feature = "framework")]

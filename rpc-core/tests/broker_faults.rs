@@ -16,7 +16,7 @@ use lapin::{
     options::*, types::FieldTable,
 };
 use rpc_core::{
-    CallError, Connection, ConnectionOptions, ConnectionState, TimeoutStage, WorkerPool,
+    AckPolicy, CallError, Connection, ConnectionOptions, ConnectionState, TimeoutStage, WorkerPool,
     broker::{Broker, Restart},
     service,
 };
@@ -282,3 +282,26 @@ async fn confirms_are_delayed_withheld_and_released_in_order() {
 
 /// Longer than any of these tests takes.
 const LIMIT: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+async fn a_dropped_pool_stops_its_replier_while_confirms_are_withheld() {
+    let broker = Broker::start().await.unwrap();
+    let counter = Counter::default();
+    let pool = WorkerPool::new(&connect(broker.uri()).await).serve(CountingServer::new(counter.clone()));
+    let pool = pool.ack_policy(AckPolicy::AfterConfirmedReply).start().await.unwrap();
+    let client = CountingClient::new(&connect(broker.uri()).await);
+    broker.faults().withhold_confirms();
+    let call = tokio::spawn(client.once(7).into_future());
+    counter.1.notified().await;
+    assert_eq!(broker.queue("rpc.faulty").unwrap().unacked, 1);
+    drop(pool);
+    // The replier holds the channel: until it stops, the request stays with the pool that is gone.
+    let requeued = async {
+        while broker.queue("rpc.faulty").unwrap().ready != 1 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(5), requeued).await.expect("the broker requeues the request");
+    broker.faults().release_confirms();
+    call.abort();
+}

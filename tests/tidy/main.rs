@@ -14,6 +14,7 @@ mod circles;
 #[path = "../cost/src/table.rs"]
 #[allow(dead_code, reason = "the cost gate writes and judges by it; its tests run here")]
 mod cost;
+mod error_sources;
 #[path = "../it/kill_points/table.rs"]
 #[allow(dead_code, reason = "it measures more of it than is looked at here")]
 mod kill_points;
@@ -122,6 +123,12 @@ fn the_guide_shows_what_is_promised_when_something_is_killed() {
     let shown = kill_points::marked(&chapter).map(|range| &chapter[range]);
     let promised = kill_points::render(kill_points::TABLE);
     assert_eq!(shown, Some(promised.as_str()), "tests/run --kill-points measures and writes it");
+}
+
+#[test]
+fn every_error_type_with_a_source_has_a_sample() {
+    let samples = Source::new(error_sources::SAMPLES, &read(&root().join(error_sources::SAMPLES)));
+    assert_none(&error_sources::complaints(&samples, &SOURCES));
 }
 
 #[test]

@@ -25,7 +25,7 @@ use super::{
     source::Intake,
     stats::Counters,
 };
-use crate::{connection::open_again, error::Error};
+use crate::{connection::open_again, error::Error, task::AbortOnDrop};
 
 /// Serves one queue until the pool shuts down or the connection is closed for good.
 pub(super) async fn run(
@@ -69,8 +69,8 @@ async fn serve(
     phase: &mut watch::Receiver<Phase>,
 ) -> LaneEnd {
     let (finished, inbox) = mpsc::unbounded_channel();
-    let replier =
-        tokio::spawn(send_replies(intake.channel.clone(), lane.source.ack_policy, inbox, Arc::clone(&lane.counters)));
+    let replying = send_replies(intake.channel.clone(), lane.source.ack_policy, inbox, Arc::clone(&lane.counters));
+    let replier = AbortOnDrop::spawn(replying);
     let shared = Arc::new(Shared::new(Arc::clone(lane), finished, phase.clone()));
     let mut handlers = Handlers::default();
     // With confirms, a reply's confirm says whether the reply was returned.
@@ -106,7 +106,7 @@ async fn serve(
     };
     drop(shared);
     // The replier ends with its last sender, because it waits for nothing that outlives the channel.
-    drop(replier.await);
+    replier.join().await;
     if let Some(returns) = returns {
         returns.finish().await;
     }
