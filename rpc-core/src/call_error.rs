@@ -163,7 +163,8 @@ pub enum CallError<E = Infallible> {
         /// The reason.
         message: Box<str>,
     },
-    /// The encoded arguments are larger than [`ClientOptions::max_body_bytes`](crate::ClientOptions::max_body_bytes).
+    /// The encoded arguments are larger than [`ClientOptions::max_body_bytes`](crate::ClientOptions::max_body_bytes), or the
+    /// encoded result is larger than the messages that the worker's broker takes.
     #[non_exhaustive]
     PayloadTooLarge {
         /// The service that was called.
@@ -172,8 +173,10 @@ pub enum CallError<E = Infallible> {
         method: &'static str,
         /// The encoded size.
         body_bytes: usize,
-        /// The limit.
+        /// The limit; 0 when the broker has not named it.
         limit_bytes: usize,
+        /// True when the result was too large: the handler has run. False when the arguments were: nothing was sent.
+        maybe_executed: bool,
     },
     /// The client was shut down.
     #[non_exhaustive]
@@ -214,14 +217,15 @@ impl<E> CallError<E> {
         match self {
             Self::Service { .. } | Self::Internal { .. } | Self::Abandoned { .. } | Self::BadReply { .. } => true,
             Self::Timeout { stage, .. } => stage.is_sent(),
-            Self::Disconnected { maybe_executed, .. } | Self::Shutdown { maybe_executed, .. } => *maybe_executed,
+            Self::Disconnected { maybe_executed, .. }
+            | Self::Shutdown { maybe_executed, .. }
+            | Self::PayloadTooLarge { maybe_executed, .. } => *maybe_executed,
             Self::Other { error, .. } => error.maybe_executed,
             Self::NoSuchService { .. }
             | Self::NoSuchMethod { .. }
             | Self::BadRequest { .. }
             | Self::BadVersion { .. }
             | Self::Overloaded { .. }
-            | Self::PayloadTooLarge { .. }
             | Self::Topology { .. } => false,
         }
     }
@@ -314,8 +318,8 @@ impl<E> CallError<E> {
             Self::Internal { service, method, message } => CallError::Internal { service, method, message },
             Self::Abandoned { service, method, message } => CallError::Abandoned { service, method, message },
             Self::BadReply { service, method, message } => CallError::BadReply { service, method, message },
-            Self::PayloadTooLarge { service, method, body_bytes, limit_bytes } => {
-                CallError::PayloadTooLarge { service, method, body_bytes, limit_bytes }
+            Self::PayloadTooLarge { service, method, body_bytes, limit_bytes, maybe_executed } => {
+                CallError::PayloadTooLarge { service, method, body_bytes, limit_bytes, maybe_executed }
             }
             Self::Shutdown { service, method, maybe_executed } => {
                 CallError::Shutdown { service, method, maybe_executed }

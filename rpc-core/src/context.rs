@@ -60,7 +60,8 @@ pub struct Context {
 
 impl Context {
     pub(crate) fn new(delivery: Delivery, received_at: Instant) -> Self {
-        let budget = delivery.expiration_ms().map(Duration::from_millis);
+        // RabbitMQ takes no larger one, and no clock has to add a longer time.
+        let budget = delivery.expiration_ms().map(|ms| Duration::from_millis(ms.min(u32::MAX.into())));
         let deadline = budget.and_then(|budget| received_at.checked_add(budget));
         Self { delivery, received_at, deadline }
     }

@@ -22,6 +22,7 @@ use crate::{
     call_error::{CallError, OtherError, TimeoutStage},
     codec::Codec,
     connection::amqp::{HeaderValue, PERSISTENT, Properties},
+    printable::printable,
     service::{MethodDescriptor, ServiceDescriptor},
     topology,
 };
@@ -51,6 +52,10 @@ pub(crate) const CODE_HEADER: &str = "rpc-code";
 pub(crate) const MESSAGE_HEADER: &str = "rpc-message";
 /// Whether trying again can help.
 pub(crate) const RETRYABLE_HEADER: &str = "rpc-retryable";
+/// The size of a result that was too large.
+pub(crate) const BODY_BYTES_HEADER: &str = "rpc-body-bytes";
+/// The largest message that the worker's broker takes, if it has said so.
+pub(crate) const LIMIT_BYTES_HEADER: &str = "rpc-limit-bytes";
 /// False says that the handler did not run. Only read here, and only beside a code that is none of [`Code`].
 pub(crate) const EXECUTED_HEADER: &str = "rpc-executed";
 
@@ -127,10 +132,14 @@ fn request_properties<'a>(service: &ServiceDescriptor, method: &MethodDescriptor
     }
 }
 
-/// Rounded up, at least 1: a message with `expiration` "0" expires unless a consumer takes it at once.
+/// Rounded up, at least 1: a message with `expiration` "0" expires unless a consumer takes it at once. At most 49 days, because
+/// RabbitMQ closes the channel of a message with a larger one.
 fn whole_milliseconds(budget: Duration) -> u64 {
-    u64::try_from(budget.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX).max(1)
+    u64::try_from(budget.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX).clamp(1, EXPIRATION_MAX_MS)
 }
+
+/// RabbitMQ: the largest `expiration` of a message.
+const EXPIRATION_MAX_MS: u64 = u32::MAX as u64;
 
 /// Why a worker answers without a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,10 +154,12 @@ pub(crate) enum Code {
     Internal,
     /// An earlier worker may have executed the request, and no worker executes it again.
     Abandoned,
+    /// The handler ran, and the broker takes no message as large as its result.
+    PayloadTooLarge,
 }
 
 impl Code {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Service,
         Self::NoSuchMethod,
         Self::BadRequest,
@@ -157,6 +168,7 @@ impl Code {
         Self::Timeout,
         Self::Internal,
         Self::Abandoned,
+        Self::PayloadTooLarge,
     ];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -169,6 +181,7 @@ impl Code {
             Self::Timeout => "timeout",
             Self::Internal => "internal",
             Self::Abandoned => "abandoned",
+            Self::PayloadTooLarge => "payload_too_large",
         }
     }
 
@@ -227,13 +240,15 @@ pub(crate) fn error_properties<'a>(
 }
 
 /// The first `bytes_max` bytes of `text`, without a character cut in half.
-fn beginning(text: &str, bytes_max: usize) -> &str {
+pub(crate) fn beginning(text: &str, bytes_max: usize) -> &str {
     let end = (0..=bytes_max.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
     &text[..end.unwrap_or_default()]
 }
 
 /// The most bytes of an error's text: it travels in the content header, which must fit one frame of at least 4,096 bytes.
 const MESSAGE_MAX_BYTES: usize = 2_048;
+/// Of a code that this version does not know.
+const CODE_MAX_BYTES: usize = 255;
 
 /// How a call ended, by the properties of its reply.
 #[derive(Debug)]
@@ -258,7 +273,7 @@ pub(crate) fn reply_status(
         None | Some(OK) => ReplyStatus::Ok,
         Some(ERROR) => error_status(service.name, method.name, header, budget),
         Some(other) => {
-            let message = format!("its type is '{other}', neither '{OK}' nor '{ERROR}'");
+            let message = format!("its type is '{}', neither '{OK}' nor '{ERROR}'", printable(other));
             ReplyStatus::Failed(CallError::bad_reply(service.name, method.name, message))
         }
     }
@@ -272,12 +287,13 @@ fn error_status(
     header: impl Fn(&str) -> Option<HeaderValue>,
     budget: Duration,
 ) -> ReplyStatus {
+    let shown = |text: String, length_max| printable(&text).up_to(length_max).to_string();
     let Some(HeaderValue::Text(code)) = header(CODE_HEADER) else {
         let message = format!("its type is '{ERROR}', and it has no text in the header {CODE_HEADER}");
         return ReplyStatus::Failed(CallError::bad_reply(service, method, message));
     };
     let message = match header(MESSAGE_HEADER) {
-        Some(HeaderValue::Text(message)) => message,
+        Some(HeaderValue::Text(message)) => shown(message, MESSAGE_MAX_BYTES),
         _ => String::new(),
     };
     ReplyStatus::Failed(match Code::from_name(&code) {
@@ -289,9 +305,14 @@ fn error_status(
         Some(Code::Timeout) => CallError::timeout(service, method, TimeoutStage::Running, budget),
         Some(Code::Internal) => CallError::internal(service, method, message),
         Some(Code::Abandoned) => CallError::abandoned(service, method, message),
+        Some(Code::PayloadTooLarge) => {
+            let size = |name| header(name).and_then(|value| value.as_i64()).and_then(|bytes| bytes.try_into().ok());
+            let (body_bytes, limit_bytes) = (size(BODY_BYTES_HEADER), size(LIMIT_BYTES_HEADER));
+            CallError::result_too_large(service, method, body_bytes.unwrap_or(0), limit_bytes.unwrap_or(0))
+        }
         None => {
             let flag = |name| header(name).and_then(|value| value.as_bool());
-            let error = OtherError::new(code, message)
+            let error = OtherError::new(shown(code, CODE_MAX_BYTES), message)
                 .maybe_executed(flag(EXECUTED_HEADER).unwrap_or(true))
                 .retryable(flag(RETRYABLE_HEADER).unwrap_or(false));
             CallError::other(service, method, error)
@@ -363,6 +384,7 @@ mod tests {
         assert_eq!(whole_milliseconds(Duration::ZERO), 1);
         assert_eq!(whole_milliseconds(Duration::from_nanos(1)), 1);
         assert_eq!(whole_milliseconds(Duration::from_millis(1_000)), 1_000);
+        assert_eq!(whole_milliseconds(Duration::MAX), 4_294_967_295);
     }
 
     #[test]

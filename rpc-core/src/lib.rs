@@ -232,6 +232,6 @@ pub use error::Error;
 pub use rpc_macros::service;
 #[cfg(feature = "framework")]
 pub use worker::{
-    AckPolicy, DedupeOptions, Dispatch, PoolHandle, PoolMonitor, PoolState, PoolStats, QueueKind, RedeliveryPolicy,
-    ShutdownError, ShutdownReport, WorkerPool,
+    AckPolicy, DeadLetterOptions, DedupeOptions, Dispatch, PoolHandle, PoolMonitor, PoolState, PoolStats, QueueKind,
+    RedeliveryPolicy, ShutdownError, ShutdownReport, WorkerPool,
 };

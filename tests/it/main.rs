@@ -25,6 +25,7 @@ mod poison;
 mod punctual;
 mod quick;
 mod reconnect;
+mod refusals;
 mod shutdown;
 mod soak;
 mod unroutable;

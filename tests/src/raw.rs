@@ -52,6 +52,18 @@ impl Peer {
         name
     }
 
+    /// Declares a queue of this connection that takes no message more, and refuses them.
+    pub async fn full_queue(&self) -> String {
+        let name = format!("full.{}", uuid());
+        let options = QueueDeclareOptions { exclusive: true, ..Default::default() };
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-max-length".into(), AMQPValue::LongInt(1));
+        arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+        self.channel.queue_declare(name.as_str().into(), options, arguments).await.expect("declared");
+        self.publish("", &name, BasicProperties::default(), b"the only one").await;
+        name
+    }
+
     /// Declares a durable queue.
     pub async fn durable_queue(&self, name: &str) {
         let options = QueueDeclareOptions { durable: true, ..Default::default() };

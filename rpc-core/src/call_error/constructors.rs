@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{CallError, other::OtherError, stage::TimeoutStage};
 use crate::error::Error;
 
-/// One constructor for each variant, named after its code.
+/// A constructor for each variant, named after its code.
 impl<E> CallError<E> {
     /// A [`Service`](Self::Service) error: the handler returned `error`.
     pub const fn service(service: &'static str, method: &'static str, error: E) -> Self {
@@ -62,14 +62,24 @@ impl<E> CallError<E> {
         Self::BadReply { service, method, message: message.into() }
     }
 
-    /// A [`PayloadTooLarge`](Self::PayloadTooLarge) error.
+    /// A [`PayloadTooLarge`](Self::PayloadTooLarge) error of arguments, which were not sent.
     pub const fn payload_too_large(
         service: &'static str,
         method: &'static str,
         body_bytes: usize,
         limit_bytes: usize,
     ) -> Self {
-        Self::PayloadTooLarge { service, method, body_bytes, limit_bytes }
+        Self::PayloadTooLarge { service, method, body_bytes, limit_bytes, maybe_executed: false }
+    }
+
+    /// A [`PayloadTooLarge`](Self::PayloadTooLarge) error of a result, whose handler has run.
+    pub const fn result_too_large(
+        service: &'static str,
+        method: &'static str,
+        body_bytes: usize,
+        limit_bytes: usize,
+    ) -> Self {
+        Self::PayloadTooLarge { service, method, body_bytes, limit_bytes, maybe_executed: true }
     }
 
     /// A [`Shutdown`](Self::Shutdown) error; `maybe_executed` is false when the request was certainly not sent.

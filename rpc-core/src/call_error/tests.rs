@@ -49,6 +49,8 @@ fn every_error() -> Vec<CallError<StoreError>> {
         CallError::abandoned(SERVICE, METHOD, "delivered 21 times"),
         CallError::bad_reply(SERVICE, METHOD, "application/msgpack: more bytes follow the value"),
         CallError::payload_too_large(SERVICE, METHOD, 20, 10),
+        CallError::result_too_large(SERVICE, METHOD, 20, 10),
+        CallError::result_too_large(SERVICE, METHOD, 20, 0),
         CallError::shutdown(SERVICE, METHOD, false),
         CallError::shutdown(SERVICE, METHOD, true),
         CallError::topology(SERVICE, METHOD, refused),
@@ -77,6 +79,8 @@ x- internal             store.put: internal error of the worker: the handler pan
 x- abandoned            store.put: abandoned: delivered 21 times; a lost worker may have executed the request
 x- bad_reply            store.put: bad reply: application/msgpack: more bytes follow the value
 -- payload_too_large    store.put: payload too large: 20 bytes, the limit is 10; send less, or raise ClientOptions::max_body_bytes
+x- payload_too_large    store.put: payload too large: the broker does not take the result of 20 bytes, its limit is 10; return less, or raise the broker's limit; the request was executed
+x- payload_too_large    store.put: payload too large: the broker does not take the result of 20 bytes; return less, or raise the broker's limit; the request was executed
 -- shutdown             store.put: the client was shut down before the request was sent
 x- shutdown             store.put: the client was shut down; the request may have been executed
 -- topology             store.put: cannot set up the client's exchanges and queues: declare queue 'rpc.reply.1' failed: 403 ACCESS_REFUSED; grant the user this permission on the vhost

@@ -44,6 +44,13 @@ impl<E> CallError<E> {
                 write!(f, "abandoned: {message}; a lost worker may have executed the request")
             }
             Self::BadReply { message, .. } => write!(f, "bad reply: {message}"),
+            Self::PayloadTooLarge { body_bytes, limit_bytes, maybe_executed: true, .. } => {
+                write!(f, "payload too large: the broker does not take the result of {body_bytes} bytes")?;
+                if *limit_bytes > 0 {
+                    write!(f, ", its limit is {limit_bytes}")?;
+                }
+                f.write_str("; return less, or raise the broker's limit; the request was executed")
+            }
             Self::PayloadTooLarge { body_bytes, limit_bytes, .. } => write!(
                 f,
                 "payload too large: {body_bytes} bytes, the limit is {limit_bytes}; send less, or raise \

@@ -220,7 +220,13 @@ impl Channel {
         headers: &[(Cow<'static, str>, HeaderValue)],
     ) -> Result<Confirm, Error> {
         let original = &message.delivery.properties;
-        let mut table = original.headers().clone().unwrap_or_default();
+        // The broker would send copies to the queues that the original's sender named in CC, with the rights of this user.
+        let mut table = FieldTable::default();
+        for (name, value) in original.headers().iter().flat_map(FieldTable::inner) {
+            if !matches!(name.as_str(), "CC" | "BCC") {
+                table.insert(name.clone(), value.clone());
+            }
+        }
         for (name, value) in headers {
             table.insert(short(&**name)?, value.into());
         }

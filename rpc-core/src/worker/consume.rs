@@ -16,16 +16,17 @@ use tokio::sync::{mpsc, watch};
 use super::{
     cancel::Cancels,
     execute::Taker,
+    finished::Outcome,
     handlers::Handlers,
     job::Shared,
     lane::{Lane, LaneEnd, Phase},
     policy::AckPolicy,
-    reply::{Outcome, send_replies},
+    reply::send_replies,
     returns::ReturnsTask,
     source::Intake,
     stats::Counters,
 };
-use crate::{connection::open_again, error::Error, task::AbortOnDrop};
+use crate::{connection::open_again, error::Error, printable::printable, task::AbortOnDrop};
 
 /// Serves one queue until the pool shuts down or the connection is closed for good.
 pub(super) async fn run(
@@ -43,7 +44,7 @@ pub(super) async fn run(
         if *phase.borrow() > Phase::Serving {
             return LaneEnd::Lost { reason };
         }
-        tracing::warn!(reason, "consumer lost");
+        tracing::warn!(reason = %printable(&reason), "consumer lost");
         intake = tokio::select! {
             reopened = reopen(&lane) => match reopened {
                 Ok(intake) => intake,
@@ -69,8 +70,7 @@ async fn serve(
     phase: &mut watch::Receiver<Phase>,
 ) -> LaneEnd {
     let (finished, inbox) = mpsc::unbounded_channel();
-    let replying = send_replies(intake.channel.clone(), lane.source.ack_policy, inbox, Arc::clone(&lane.counters));
-    let replier = AbortOnDrop::spawn(replying);
+    let replier = AbortOnDrop::spawn(send_replies(intake.channel.clone(), Arc::clone(lane), inbox));
     let shared = Arc::new(Shared::new(Arc::clone(lane), finished, phase.clone()));
     let mut handlers = Handlers::default();
     // With confirms, a reply's confirm says whether the reply was returned.
@@ -93,7 +93,10 @@ async fn serve(
                 Taker { shared: &shared, intake, handlers, tombstones }.take_ready(delivery).await;
             }
             Ok(None) => break Some("the broker cancelled the consumer".to_owned()),
-            Err(error) => break Some(error.to_string()),
+            Err(error) => {
+                lane.caution.note_loss(&error);
+                break Some(error.to_string());
+            }
         }
     };
     let end = match lost {
@@ -105,7 +108,7 @@ async fn serve(
         None => drain(&shared, &mut intake, &mut handlers, phase).await,
     };
     drop(shared);
-    // The replier ends with its last sender, because it waits for nothing that outlives the channel.
+    // The replier ends with its last sender and the last reply that travels apart; it waits for nothing that outlives the channel.
     replier.join().await;
     if let Some(returns) = returns {
         returns.finish().await;

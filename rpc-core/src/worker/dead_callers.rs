@@ -12,6 +12,7 @@
 use std::sync::Arc;
 
 use super::{
+    direct_reply_to,
     dispatch::Response,
     poison,
     source::{DeadLetters, Source},
@@ -60,12 +61,17 @@ async fn tell_all(DeadLetters { channel, mut consumer }: DeadLetters, counters: 
 
 async fn tell(channel: &Channel, letter: &Delivery, counters: &Counters) -> Result<(), Error> {
     let Some(reply_to) = letter.reply_to().filter(|reply_to| !reply_to.is_empty()) else { return Ok(()) };
+    if !direct_reply_to::is_safe(reply_to) {
+        // The broker would close the connection.
+        Counters::add(&counters.replies_refused);
+        return Ok(());
+    }
     let Some(answer) = Response::failed(Code::Abandoned, poison::DEAD_LETTERED_BY_BROKER).into_answer() else {
         return Ok(());
     };
-    let (properties, body) = answer.into_message(letter, reply_to);
+    let (properties, body) = answer.message(letter, reply_to);
     // The caller may have gone: then no one waits for the answer.
-    let publish = Publish { exchange: "", routing_key: reply_to, mandatory: false, properties, body: &body };
+    let publish = Publish { exchange: "", routing_key: reply_to, mandatory: false, properties, body };
     channel.publish_written(publish).await?;
     Counters::add(&counters.answered);
     Ok(())

@@ -29,6 +29,8 @@ pub(super) struct Arrival<'a> {
     pub(super) is_given_up: bool,
     /// Its caller's deadline has passed already.
     pub(super) is_expired: bool,
+    /// How often the broker has closed the lane's channel while the request was here.
+    pub(super) losses: u32,
     /// The answers the lane remembers, if it does.
     pub(super) dedupe: Option<&'a Dedupe>,
     /// The paces of the methods, if handlers may run in the consume loop.
@@ -66,7 +68,7 @@ pub(super) fn on_arrival(arrival: &Arrival<'_>, is_draining: impl FnOnce() -> bo
     }
     if delivery.redelivered()
         && !arrival.dedupe.is_some_and(|dedupe| dedupe.remembers(found.method, delivery))
-        && let Some(abandoned) = poison::abandons(arrival.redelivery, method, delivery)
+        && let Some(abandoned) = poison::abandons(arrival.redelivery, method, delivery, arrival.losses)
     {
         return Plan::Abandon(abandoned);
     }
@@ -157,6 +159,7 @@ mod tests {
         redelivery: RedeliveryRules,
         is_given_up: bool,
         is_expired: bool,
+        losses: u32,
         is_draining: bool,
         is_remembered: bool,
         /// Whether handlers may run in the consume loop, and whether all methods are quick.
@@ -169,6 +172,7 @@ mod tests {
             redelivery: RedeliveryRules { policy: RedeliveryPolicy::Execute, delivery_limit: None },
             is_given_up: false,
             is_expired: false,
+            losses: 0,
             is_draining: false,
             is_remembered: false,
             inline: Some(true),
@@ -201,6 +205,7 @@ mod tests {
                 context: &context,
                 is_given_up: self.is_given_up,
                 is_expired: self.is_expired,
+                losses: self.losses,
                 dedupe: dedupe.as_deref(),
                 inline_paces: self.inline.map(|_| &*paces),
             };
@@ -261,6 +266,13 @@ mod tests {
         let mut classic = counted(3);
         classic.redelivery.delivery_limit = None;
         classic.is("inline 1");
+    }
+
+    #[test]
+    fn a_request_that_has_cost_the_channel_twice_is_abandoned_even_if_idempotent() {
+        let lost = |losses| Case { losses, ..case("s.again").redelivered(RedeliveryPolicy::Execute) };
+        lost(1).is("inline 1");
+        lost(2).is(&format!("abandon: {:?}", Abandoned::ChannelLost));
     }
 
     #[test]

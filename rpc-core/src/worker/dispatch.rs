@@ -4,6 +4,7 @@
 
 use std::{
     any::Any,
+    borrow::Cow,
     fmt,
     future::Future,
     panic::AssertUnwindSafe,
@@ -24,6 +25,7 @@ use crate::{
     context::Context,
     envelope::{self, Code, Manner},
     method::{FallibleMethod, Method, Outcome},
+    printable::printable,
     service::ServiceDescriptor,
 };
 
@@ -141,6 +143,8 @@ pub(super) enum Answer {
     ServiceError(Codec, Vec<u8>),
     /// An error of ours: a code and words for a person.
     Failed(Code, String),
+    /// The broker does not take a result of this size.
+    TooLarge { body_bytes: usize, limit_bytes: Option<usize> },
 }
 
 impl Response {
@@ -157,20 +161,18 @@ impl Response {
             Some(Answer::Ok(..)) | None => None,
             Some(Answer::ServiceError(..)) => Some(Code::Service.name()),
             Some(Answer::Failed(code, _)) => Some(code.name()),
+            Some(Answer::TooLarge { .. }) => Some(Code::PayloadTooLarge.name()),
         }
     }
 
     /// Whether the handler came to its end, and would not give another answer.
     pub(super) const fn is_final(&self) -> bool {
-        !matches!(self.0, Some(Answer::Failed(..)))
+        !matches!(self.0, Some(Answer::Failed(..) | Answer::TooLarge { .. }))
     }
 
     /// How large the answer is, encoded.
     pub(super) fn body_bytes(&self) -> usize {
-        match &self.0 {
-            Some(Answer::Ok(_, body) | Answer::ServiceError(_, body)) => body.len(),
-            Some(Answer::Failed(..)) | None => 0,
-        }
+        self.0.as_ref().map_or(0, Answer::body_bytes)
     }
 
     /// A result of so many bytes.
@@ -185,17 +187,38 @@ impl Response {
 }
 
 impl Answer {
+    /// The size of the body, encoded.
+    pub(super) fn body_bytes(&self) -> usize {
+        match self {
+            Self::Ok(_, body) | Self::ServiceError(_, body) => body.len(),
+            Self::Failed(..) | Self::TooLarge { .. } => 0,
+        }
+    }
+
     /// The properties and body of the reply to `request`.
-    pub(super) fn into_message<'a>(self, request: &'a Delivery, reply_to: &str) -> (Properties<'a>, Vec<u8>) {
+    pub(super) fn message<'a>(&'a self, request: &'a Delivery, reply_to: &str) -> (Properties<'a>, &'a [u8]) {
         let correlation_id = request.correlation_id();
         let manner = Manner::towards(request.content_type(), reply_to);
         match self {
-            Self::Ok(codec, body) => (envelope::ok_properties(manner, codec, correlation_id), body),
+            Self::Ok(codec, body) => (envelope::ok_properties(manner, *codec, correlation_id), body),
             Self::ServiceError(codec, body) => {
-                (envelope::error_properties(manner, codec, correlation_id, Code::Service, ""), body)
+                (envelope::error_properties(manner, *codec, correlation_id, Code::Service, ""), body)
             }
             Self::Failed(code, message) => {
-                (envelope::error_properties(manner, Codec::default(), correlation_id, code, &message), Vec::new())
+                (envelope::error_properties(manner, Codec::default(), correlation_id, *code, message), &[])
+            }
+            Self::TooLarge { body_bytes, limit_bytes } => {
+                let message = "the broker does not take a result of this size";
+                let code = Code::PayloadTooLarge;
+                let mut properties =
+                    envelope::error_properties(manner, Codec::default(), correlation_id, code, message);
+                let sizes =
+                    [(envelope::BODY_BYTES_HEADER, Some(*body_bytes)), (envelope::LIMIT_BYTES_HEADER, *limit_bytes)];
+                for (name, bytes) in sizes {
+                    let bytes = bytes.and_then(|bytes| i64::try_from(bytes).ok());
+                    properties.headers.extend(bytes.map(|bytes| (Cow::Borrowed(name), bytes.into())));
+                }
+                (properties, &[])
             }
         }
     }
@@ -203,12 +226,13 @@ impl Answer {
 
 impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (code, body_bytes) = match self {
-            Self::Ok(_, body) => ("ok", body.len()),
-            Self::ServiceError(_, body) => (Code::Service.name(), body.len()),
-            Self::Failed(code, _) => (code.name(), 0),
+        let code = match self {
+            Self::Ok(..) => "ok",
+            Self::ServiceError(..) => Code::Service.name(),
+            Self::Failed(code, _) => code.name(),
+            Self::TooLarge { .. } => Code::PayloadTooLarge.name(),
         };
-        f.debug_struct("Answer").field("code", &code).field("body_bytes", &body_bytes).finish()
+        f.debug_struct("Answer").field("code", &code).field("body_bytes", &self.body_bytes()).finish()
     }
 }
 
@@ -263,7 +287,7 @@ pub(super) fn find(descriptor: &ServiceDescriptor, delivery: &Delivery) -> Resul
     let codec = match delivery.content_type() {
         None => descriptor.codec,
         Some(content_type) => Codec::from_content_type(content_type).ok_or_else(|| {
-            Response::failed(Code::BadRequest, format!("content_type '{content_type}' is not understood"))
+            Response::failed(Code::BadRequest, format!("content_type '{}' is not understood", printable(content_type)))
         })?,
     };
     // The bare profile has one method, whatever the routing key says.
@@ -275,7 +299,8 @@ pub(super) fn find(descriptor: &ServiceDescriptor, delivery: &Delivery) -> Resul
 }
 
 fn no_such_method(delivery: &Delivery) -> Response {
-    Response::failed(Code::NoSuchMethod, format!("'{}' names no method of this service", delivery.routing_key()))
+    let routing_key = printable(delivery.routing_key());
+    Response::failed(Code::NoSuchMethod, format!("'{routing_key}' names no method of this service"))
 }
 
 /// Starts a handler; an error is the answer when that panics.
@@ -314,16 +339,29 @@ impl Future for Running {
     }
 }
 
+/// A handler that is stopped may panic while it is dropped: that must end neither the task nor the consume loop, which would
+/// keep its place for ever.
+impl Drop for Running {
+    fn drop(&mut self) {
+        let handler = std::mem::replace(&mut self.handler, Box::pin(std::future::pending()));
+        drop(guarded(self.deadline, || drop(handler)));
+    }
+}
+
 /// Runs a piece of a handler; an error is the answer when it panics.
 fn guarded<T>(deadline: Option<Instant>, piece: impl FnOnce() -> T) -> Result<T, Response> {
     // No state of a handler that panicked is used again, so unwind safety does not matter.
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| budget::within(deadline, piece)));
-    outcome.map_err(|panic| panicked(&*panic))
+    outcome.map_err(panicked)
 }
 
-fn panicked(panic: &(dyn Any + Send)) -> Response {
-    let message = panic_message(panic);
+fn panicked(panic: Box<dyn Any + Send>) -> Response {
+    let message = printable(panic_message(&*panic)).up_to(PANIC_MESSAGE_MAX_BYTES).to_string();
     tracing::error!(message, "handler panicked");
+    // The payload is the handler's own type, whose `Drop` may panic as well.
+    if let Err(second) = std::panic::catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(second);
+    }
     Response::failed(Code::Internal, format!("the handler panicked: {message}"))
 }
 
@@ -334,3 +372,6 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("a panic without a message")
 }
+
+/// Of a panic's message in the log and in the reply.
+const PANIC_MESSAGE_MAX_BYTES: usize = 1_024;

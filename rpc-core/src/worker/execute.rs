@@ -71,7 +71,8 @@ impl Taker<'_> {
     fn take(&mut self, delivery: Delivery, now: Instant) -> Option<Begun> {
         let lane = &*self.shared.lane;
         Counters::add(&lane.counters.received);
-        let job = Job::new(delivery.clone(), self.shared);
+        let losses = if delivery.redelivered() { lane.caution.losses(&delivery) } else { 0 };
+        let job = Job::new(delivery.clone(), self.shared, losses > 0);
         if lane.source.ack_policy == AckPolicy::BeforeHandler && !self.acknowledge(&delivery) {
             return None;
         }
@@ -83,6 +84,7 @@ impl Taker<'_> {
             context: &context,
             is_given_up,
             is_expired: context.is_expired(now),
+            losses,
             dedupe: lane.dedupe.as_deref(),
             inline_paces: self.shared.inline_paces(),
         };

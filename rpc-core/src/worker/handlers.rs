@@ -6,9 +6,9 @@ use tokio::{task::JoinHandle, time::Instant};
 
 use super::{
     cancel::{Cancel, Tombstones},
+    finished::Outcome,
     job::Shared,
     policy::AckPolicy,
-    reply::Outcome,
     stats::Counters,
 };
 use crate::connection::{Delivery, WeakDelivery};

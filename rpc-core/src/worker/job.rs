@@ -5,14 +5,18 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    dispatch::Response,
+    dispatch::{Answer, Response},
+    finished::{Finished, Outcome, Reply, Way},
     lane::{Lane, Phase},
     pace::Pace,
     policy::AckPolicy,
-    reply::{Finished, Outcome, Reply},
     stats::Counters,
 };
-use crate::connection::{Delivery, WeakDelivery};
+use crate::{
+    connection::{Delivery, WeakDelivery},
+    envelope::Code,
+    printable::printable,
+};
 
 /// The state that the jobs of one consumer share.
 pub(super) struct Shared {
@@ -64,12 +68,14 @@ pub(super) struct Job {
     pub(super) shared: Arc<Shared>,
     /// Whether it was acknowledged before its handler ([`AckPolicy::BeforeHandler`]).
     is_acked: bool,
+    /// The broker has closed the lane's channel while the request was here: its reply must not cost another one.
+    is_suspect: bool,
 }
 
 impl Job {
-    pub(super) fn new(delivery: Delivery, shared: &Arc<Shared>) -> Self {
+    pub(super) fn new(delivery: Delivery, shared: &Arc<Shared>, is_suspect: bool) -> Self {
         let is_acked = shared.lane.source.ack_policy == AckPolicy::BeforeHandler;
-        Self { delivery: Some(delivery), shared: Arc::clone(shared), is_acked }
+        Self { delivery: Some(delivery), shared: Arc::clone(shared), is_acked, is_suspect }
     }
 
     /// For the table of handlers, which a cancel looks into.
@@ -79,16 +85,45 @@ impl Job {
 
     /// Answers the caller, if it waits for an answer, and settles the request.
     pub(super) fn finish(mut self, response: Response) {
+        if let Some(delivery) = self.delivery.take() {
+            self.settle(delivery, response);
+        }
+    }
+
+    fn settle(&self, delivery: Delivery, response: Response) {
         if let Some(code) = response.error_code() {
             tracing::debug!(code, "answered with an error");
         }
         let outcome = if self.is_acked { Outcome::Settled } else { Outcome::Ack };
-        let Some(delivery) = self.delivery.take() else { return };
         let delivery_tag = delivery.delivery_tag();
-        // A one-way request has no reply_to, and gets no reply whatever happens.
-        let answer = if delivery.has_reply_to() { response.into_answer() } else { None };
-        let reply = answer.map(|answer| Reply { delivery, answer });
+        let reply = response.into_answer().and_then(|answer| {
+            let is_apart = self.is_suspect || self.shared.lane.caution.is_apart(answer.body_bytes());
+            let way = match delivery.has_reply_to() {
+                true if is_apart => Way::Apart,
+                true => Way::Lane,
+                // A one-way request gets no reply whatever happens, and must not fail in silence.
+                false if self.note_failure(&delivery, &answer) => Way::DeadLetter,
+                false => return None,
+            };
+            Some(Reply { delivery, answer, way })
+        });
         self.shared.finish(Finished { delivery_tag, outcome, reply });
+    }
+
+    /// Whether a one-way request has failed; then it is counted and logged.
+    fn note_failure(&self, delivery: &Delivery, answer: &Answer) -> bool {
+        let Answer::Failed(code, message) = answer else { return false };
+        let lane = &self.shared.lane;
+        Counters::add(&lane.counters.oneway_failed);
+        tracing::warn!(
+            service = lane.source.descriptor.name,
+            routing_key = %printable(delivery.routing_key()),
+            message_id = %printable(delivery.message_id().unwrap_or_default()),
+            code = code.name(),
+            message = %printable(message),
+            "a one-way request failed: it is dead-lettered"
+        );
+        true
     }
 
     /// Settles a request whose caller has given up, unexecuted.
@@ -109,8 +144,11 @@ impl Job {
 
 impl Drop for Job {
     fn drop(&mut self) {
-        if let Some(delivery) = &self.delivery {
-            delivery.cancel();
+        let Some(delivery) = self.delivery.take() else { return };
+        delivery.cancel();
+        if std::thread::panicking() {
+            // Its task ends here, and nothing else would give its place back.
+            self.settle(delivery, Response::failed(Code::Internal, "the handler panicked while it was dropped"));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{dedupe::Dedupe, dispatch::Dispatch, slots::Slots, source::Source, stats::Counters};
+use super::{caution::Caution, dedupe::Dedupe, dispatch::Dispatch, slots::Slots, source::Source, stats::Counters};
 
 /// The parts of a lane that outlive its consumer.
 pub(super) struct Lane {
@@ -15,6 +15,8 @@ pub(super) struct Lane {
     pub(super) dedupe: Option<Arc<Dedupe>>,
     /// Whether handlers of quick methods may run in the consume loop.
     pub(super) is_inline: bool,
+    /// Its lessons from refusals of its broker.
+    pub(super) caution: Caution,
 }
 
 /// How far a shutdown has come, seen by every lane.

@@ -10,13 +10,18 @@
 //!
 //! It knows services only as [`Dispatch`], and nothing of their clients.
 
+mod apart;
 mod cancel;
+mod caution;
 mod consume;
 mod dead_callers;
+mod dead_letter;
 mod decide;
 mod dedupe;
+mod direct_reply_to;
 mod dispatch;
 mod execute;
+mod finished;
 mod handle;
 mod handlers;
 mod job;
@@ -37,7 +42,7 @@ pub use self::{
     dispatch::{Dispatch, Handler, Request, Response, Sealed, blocking},
     handle::{PoolHandle, ShutdownError, ShutdownReport},
     monitor::{PoolMonitor, PoolState},
-    policy::{AckPolicy, QueueKind, RedeliveryPolicy},
+    policy::{AckPolicy, DeadLetterOptions, QueueKind, RedeliveryPolicy},
     pool::WorkerPool,
     stats::PoolStats,
 };

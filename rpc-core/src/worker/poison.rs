@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  redelivered ──► at the delivery limit? ─────────────────► rpc.<service>.dead, and the caller gets `abandoned`
+//!              ├─► cost this lane its channel twice? ────────► the same
 //!              └─► not idempotent? Execute ────────────────► the handler runs again
 //!                                  ReplyMaybeExecuted ─────► the caller gets `abandoned`
 //!                                  DeadLetter ─────────────► rpc.<service>.dead, and the caller gets `abandoned`
@@ -10,23 +11,21 @@
 //! Quorum queues count deliveries, and dead-letter by themselves a request that kills every worker before it is looked at
 //! here (`dead_callers.rs` answers its caller). Classic queues only say `redelivered`.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::sleep;
 
 use super::{
+    dead_letter::{self, Reason},
     dispatch::Response,
     lane::Lane,
     policy::{RedeliveryPolicy, RedeliveryRules},
-    source::Source,
     stats::Counters,
 };
 use crate::{
-    connection::{Backoff, Delivery, amqp::HeaderValue},
+    connection::{Backoff, Delivery},
     envelope::Code,
-    error::Error,
     service::MethodDescriptor,
-    topology,
 };
 
 /// Why a request is not executed again.
@@ -36,10 +35,20 @@ pub(super) enum Abandoned {
     DeliveryLimit { deliveries: i64 },
     /// The pool's [`RedeliveryPolicy`] forbids it.
     Policy { is_dead_lettered: bool },
+    /// The broker has closed the lane's channel twice while the request was here.
+    ChannelLost,
 }
 
-/// Decides on a redelivered request; `None` when it is to be executed.
-pub(super) fn abandons(rules: RedeliveryRules, method: &MethodDescriptor, delivery: &Delivery) -> Option<Abandoned> {
+/// Decides on a redelivered request, at which the lane has lost its channel so many times; `None` when it is to be executed.
+pub(super) fn abandons(
+    rules: RedeliveryRules,
+    method: &MethodDescriptor,
+    delivery: &Delivery,
+    losses: u32,
+) -> Option<Abandoned> {
+    if losses >= CHANNEL_LOSSES_MAX {
+        return Some(Abandoned::ChannelLost);
+    }
     if let (Some(limit), Some(count)) = (rules.delivery_limit, delivery.header(DELIVERY_COUNT_HEADER))
         && let Some(deliveries) = count.as_i64().filter(|deliveries| *deliveries >= i64::from(limit))
     {
@@ -60,7 +69,7 @@ impl Abandoned {
     pub(super) async fn execute(self, lane: Arc<Lane>, delivery: &Delivery) -> Response {
         if !matches!(self, Self::Policy { is_dead_lettered: false }) {
             let mut backoff = Backoff::new(RETRY_DELAY_MIN, RETRY_DELAY_MAX);
-            while let Err(error) = self.dead_letter(&lane.source, delivery).await {
+            while let Err(error) = dead_letter::store(&lane.source, delivery, self.reason()).await {
                 tracing::error!(%error, "could not dead-letter a request: it stays unacknowledged, and the next attempt follows");
                 sleep(backoff.pause()).await;
             }
@@ -69,45 +78,11 @@ impl Abandoned {
         Response::failed(Code::Abandoned, self.to_string())
     }
 
-    async fn dead_letter(self, source: &Source, delivery: &Delivery) -> Result<(), Error> {
-        let channel = source.connection.channel().await?;
-        channel.confirm_select().await?;
-        source.declare_dead_queue(&channel).await?;
-        let queue = topology::dead_queue(source.descriptor.name);
-        let confirm = channel.republish(delivery, &queue, &self.headers(delivery))?;
-        let failed = |what: &str| Err(Error::Disconnected { reason: format!("{what} for '{queue}'") });
-        match confirm.wait().await? {
-            (true, None) => {
-                // The broker has confirmed the dead letter: a failure to close loses nothing.
-                drop(channel.close().await);
-                Ok(())
-            }
-            (true, Some(returned)) => failed(&returned.reply_text),
-            (false, _) => failed("the broker refused a dead letter"),
-        }
-    }
-
-    /// The headers that the dead letter has besides those of the request.
-    fn headers(self, delivery: &Delivery) -> Vec<(Cow<'static, str>, HeaderValue)> {
-        let mut headers: Vec<(Cow<'static, str>, HeaderValue)> = vec![
-            ("rpc-dead-reason".into(), self.reason().into()),
-            ("rpc-dead-routing-key".into(), delivery.routing_key().into()),
-        ];
-        if let Self::DeliveryLimit { deliveries } = self {
-            headers.push(("rpc-dead-deliveries".into(), deliveries.into()));
-        }
-        if let Some(expiration_ms) = delivery.expiration_ms() {
-            // Not as the property `expiration`, because the dead letter itself would expire.
-            let expiration_ms = i64::try_from(expiration_ms).unwrap_or(i64::MAX);
-            headers.push(("rpc-dead-expiration-ms".into(), expiration_ms.into()));
-        }
-        headers
-    }
-
-    const fn reason(self) -> &'static str {
+    const fn reason(self) -> Reason<'static> {
         match self {
-            Self::DeliveryLimit { .. } => "delivery_limit",
-            Self::Policy { .. } => "redelivered",
+            Self::DeliveryLimit { deliveries } => Reason::DeliveryLimit { deliveries },
+            Self::Policy { .. } => Reason::Redelivered,
+            Self::ChannelLost => Reason::ChannelLost,
         }
     }
 }
@@ -119,6 +94,9 @@ impl std::fmt::Display for Abandoned {
                 write!(f, "delivered {deliveries} times before, and lost by its worker each time")
             }
             Self::Policy { .. } => f.write_str("the worker that had it was lost, and it is not executed again"),
+            Self::ChannelLost => {
+                f.write_str("the broker closed its worker's channel twice, and it is not executed again")
+            }
         }
     }
 }
@@ -129,6 +107,9 @@ pub(super) const DEAD_LETTERED_BY_BROKER: &str =
 
 /// The header in which a quorum queue counts earlier deliveries.
 const DELIVERY_COUNT_HEADER: &str = "x-delivery-count";
+
+/// A request at which a lane has lost its channel so often is not executed again, on any kind of queue.
+const CHANNEL_LOSSES_MAX: u32 = 2;
 
 /// RabbitMQ 4's default.
 pub(super) const DEFAULT_DELIVERY_LIMIT: u32 = 20;

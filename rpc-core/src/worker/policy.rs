@@ -1,4 +1,9 @@
-//! The choices a pool's user makes: when to acknowledge, which kind of queue, what to do with redelivered requests.
+//! The choices a pool's user makes: when to acknowledge, which kind of queue, what to do with redelivered requests, how
+//! many dead letters are kept.
+
+use std::time::Duration;
+
+use crate::connection::HeaderValue;
 
 /// When the pool acknowledges a request to the broker.
 ///
@@ -48,6 +53,56 @@ pub enum RedeliveryPolicy {
     /// The handler does not run; the caller gets [`CallError::Abandoned`](crate::CallError::Abandoned), and the request
     /// moves to the queue `rpc.<service>.dead`, for a person to look at.
     DeadLetter,
+}
+
+/// Bounds of a service's dead-letter queue `rpc.<service>.dead`, beyond which the broker drops the oldest letters.
+///
+/// They are arguments of the queue's declaration, so all pools of a service must use the same ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DeadLetterOptions {
+    length: u32,
+    bytes: u32,
+    age: Duration,
+}
+
+impl Default for DeadLetterOptions {
+    fn default() -> Self {
+        Self { length: 10_000, bytes: 256 << 20, age: Duration::from_secs(14 * 24 * 60 * 60) }
+    }
+}
+
+impl DeadLetterOptions {
+    /// Letters kept. The default is 10 000.
+    #[must_use]
+    pub const fn length(mut self, letters: u32) -> Self {
+        self.length = letters;
+        self
+    }
+
+    /// The size of their bodies together, in bytes. The default is 256 MiB.
+    #[must_use]
+    pub const fn bytes(mut self, bytes: u32) -> Self {
+        self.bytes = bytes;
+        self
+    }
+
+    /// How long a letter is kept. The default is 14 days, the most that can be set are 49 days (RabbitMQ: `x-message-ttl` has 32 bits).
+    #[must_use]
+    pub const fn age(mut self, age: Duration) -> Self {
+        self.age = age;
+        self
+    }
+
+    /// The arguments of the queue's declaration.
+    pub(super) fn arguments(self) -> [(&'static str, HeaderValue); 3] {
+        let age_ms = u32::try_from(self.age.as_millis()).unwrap_or(u32::MAX);
+        [
+            ("x-max-length", self.length.into()),
+            ("x-max-length-bytes", self.bytes.into()),
+            ("x-message-ttl", age_ms.into()),
+        ]
+    }
 }
 
 /// When a redelivered request is not executed again.

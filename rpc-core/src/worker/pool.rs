@@ -7,13 +7,14 @@ use tracing::Instrument;
 
 use super::{
     cancel::Control,
+    caution::Caution,
     consume, dead_callers,
     dedupe::{Dedupe, DedupeOptions},
     dispatch::Dispatch,
     handle::PoolHandle,
     lane::{Lane, Phase},
     poison,
-    policy::{AckPolicy, QueueKind, RedeliveryPolicy, RedeliveryRules},
+    policy::{AckPolicy, DeadLetterOptions, QueueKind, RedeliveryPolicy, RedeliveryRules},
     slots::Slots,
     source::{Source, kind_arguments},
     stats::Counters,
@@ -51,6 +52,7 @@ pub struct WorkerPool {
     max_priority: Option<u8>,
     delivery_limit: Option<u32>,
     redelivery: RedeliveryPolicy,
+    dead_letters: DeadLetterOptions,
     dedupe: Option<DedupeOptions>,
     is_inline: bool,
 }
@@ -68,6 +70,7 @@ impl WorkerPool {
             max_priority: None,
             delivery_limit: None,
             redelivery: RedeliveryPolicy::default(),
+            dead_letters: DeadLetterOptions::default(),
             dedupe: None,
             is_inline: true,
         }
@@ -129,6 +132,13 @@ impl WorkerPool {
         self
     }
 
+    /// The bounds of the queue `rpc.<service>.dead`. All pools of a service must use the same ones. The default is
+    /// 10 000 letters, 256 MiB and 14 days.
+    pub fn dead_letters(mut self, options: DeadLetterOptions) -> Self {
+        self.dead_letters = options;
+        self
+    }
+
     /// Remembers answers, and repeats them when a request arrives again. The default is to remember nothing: it
     /// costs every request two allocations and a copy of its answer.
     pub fn dedupe(mut self, options: DedupeOptions) -> Self {
@@ -187,6 +197,7 @@ impl WorkerPool {
                     dedupe: self.dedupe.map(|options| Arc::new(Dedupe::new(options))),
                     counters: Arc::clone(&counters),
                     is_inline: self.is_inline,
+                    caution: Caution::new(),
                 };
                 let span = tracing::info_span!("worker", queue = intake.queue);
                 handle.spawn(consume::run(lane, intake, control.lane(), handle.phase()).instrument(span));
@@ -250,6 +261,7 @@ impl WorkerPool {
             ack_policy: self.ack_policy,
             is_quorum,
             redelivery: RedeliveryRules { policy: self.redelivery, delivery_limit },
+            dead_letters: self.dead_letters,
             arguments,
         }
     }

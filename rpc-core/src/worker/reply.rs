@@ -6,57 +6,54 @@
 //!
 //! The broker keeps the order of a channel, so when it has received an ack it has received the reply. All replies that
 //! are ready are sent together, and the acks wait once until they are on the socket, because lapin sends
-//! methods before queued messages. Where tags are consecutive one `multiple` ack covers them.
+//! methods before queued messages. Where tags are consecutive one `multiple` ack covers them. Replies that the broker may
+//! refuse take another way (`apart.rs`), and come back here to be acknowledged.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::sync::mpsc;
 
-use super::{dispatch::Answer, policy::AckPolicy, stats::Counters};
-use crate::connection::{
-    Channel, Delivery, Unconfirmed, Verdict,
-    amqp::{Properties, Publish, Settlement},
+use super::{
+    apart::Apart,
+    direct_reply_to,
+    finished::{Finished, Outcome, Reply, Way, reply_publish},
+    lane::Lane,
+    policy::AckPolicy,
+    stats::Counters,
+};
+use crate::{
+    connection::{Channel, Unconfirmed, Verdict, amqp::Settlement},
+    error::Error,
+    printable::printable,
 };
 
-/// A delivery whose handler has ended, or that needs none.
-#[derive(Debug)]
-pub(super) struct Finished {
-    pub(super) delivery_tag: u64,
-    pub(super) outcome: Outcome,
-    pub(super) reply: Option<Reply>,
-}
-
-/// How the delivery is settled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
-    Ack,
-    Requeue,
-    /// It was acknowledged before the handler ran.
-    Settled,
-}
-
-#[derive(Debug)]
-pub(super) struct Reply {
-    /// The request; its `reply_to` is set.
-    pub(super) delivery: Delivery,
-    pub(super) answer: Answer,
-}
-
-/// Runs until every sender is gone. The queue is bounded by the prefetch count: each delivery is sent here once.
-pub(super) async fn send_replies(
-    channel: Channel,
-    ack_policy: AckPolicy,
-    mut finished: mpsc::UnboundedReceiver<Finished>,
-    counters: Arc<Counters>,
-) {
+/// Runs until every sender is gone and every reply that travels apart has ended. The queue is bounded by the prefetch count: each
+/// delivery is sent here once.
+pub(super) async fn send_replies(channel: Channel, lane: Arc<Lane>, mut finished: mpsc::UnboundedReceiver<Finished>) {
     let mut batch = Vec::with_capacity(BATCH_MAX);
     let mut acks = Acks::default();
     let mut settlements = Vec::new();
-    while finished.recv_many(&mut batch, BATCH_MAX).await > 0 {
-        if ack_policy == AckPolicy::AfterConfirmedReply {
-            confirm(&channel, &mut batch, &counters).await;
+    let mut apart = Apart::new(Arc::clone(&lane));
+    let mut is_open = true;
+    while is_open || !apart.is_idle() {
+        if apart.is_idle() {
+            is_open = finished.recv_many(&mut batch, BATCH_MAX).await > 0;
         } else {
-            send(&channel, &mut batch, &counters).await;
+            tokio::select! {
+                received = finished.recv_many(&mut batch, BATCH_MAX), if is_open => is_open = received > 0,
+                settled = apart.next() => batch.extend(settled),
+            }
+        }
+        if !is_open && channel.has_ended() {
+            // Requests whose replies still travel apart are redelivered, and nothing here outlives the lane's channel.
+            return;
+        }
+        part(&mut batch, &mut apart);
+        if lane.source.ack_policy == AckPolicy::AfterConfirmedReply {
+            confirm(&channel, &mut batch, &lane.counters).await;
+            part(&mut batch, &mut apart);
+        } else {
+            send(&channel, &mut batch, &lane.counters).await;
         }
         for Finished { delivery_tag, outcome, .. } in batch.drain(..) {
             if outcome == Outcome::Requeue {
@@ -74,57 +71,84 @@ pub(super) async fn send_replies(
     }
 }
 
+/// Moves those that travel apart out of the batch.
+fn part(batch: &mut Vec<Finished>, apart: &mut Apart) {
+    if batch.iter().any(Finished::is_apart) {
+        for finished in batch.extract_if(.., |finished| finished.is_apart()) {
+            apart.send(finished);
+        }
+    }
+}
+
 /// Sends a batch's replies and waits until the last one is on the socket, and with it all of them.
 async fn send(channel: &Channel, batch: &mut [Finished], counters: &Counters) {
     let mut left = batch.iter().filter(|finished| finished.reply.is_some()).count();
-    for Reply { delivery, answer } in batch.iter_mut().filter_map(|finished| finished.reply.take()) {
+    for Reply { delivery, answer, .. } in batch.iter_mut().filter_map(|finished| finished.reply.take()) {
         left -= 1;
         let reply_to = delivery.reply_to().unwrap_or_default();
-        let (properties, body) = answer.into_message(&delivery, reply_to);
-        let publish = reply_publish(reply_to, properties, &body);
+        if !direct_reply_to::is_safe(reply_to) {
+            refuse(reply_to, counters);
+            continue;
+        }
+        let (properties, body) = answer.message(&delivery, reply_to);
+        let publish = reply_publish(reply_to, properties, body);
         // Counted first, so that a caller that has its answer finds it counted.
         Counters::add(&counters.answered);
         let sent = if left == 0 { channel.publish_written(publish).await } else { channel.publish(publish) };
         if let Err(error) = sent {
             Counters::subtract(&counters.answered);
-            tracing::warn!(%error, reply_to, "could not send a reply");
+            tracing::warn!(%error, reply_to = %printable(reply_to), "could not send a reply");
         }
     }
 }
 
-/// Sends a batch's replies and waits for the confirm of each; a request whose reply the broker refused is requeued.
+/// Counts a reply whose `reply_to` the broker would close the connection for.
+#[cold]
+fn refuse(reply_to: &str, counters: &Counters) {
+    Counters::add(&counters.replies_refused);
+    tracing::warn!(reply_to = %printable(reply_to), "a malformed reply_to: the request is acknowledged without its reply");
+}
+
+/// Sends a batch's replies and waits for the confirm of each. A reply that the broker refuses is tried again, apart: that it is
+/// refused is no reason to execute its request again.
 async fn confirm(channel: &Channel, batch: &mut [Finished], counters: &Counters) {
     let mut unconfirmed = Unconfirmed::new();
-    for finished in batch {
-        let Some(Reply { delivery, answer }) = finished.reply.take() else { continue };
+    for (at, finished) in batch.iter_mut().enumerate() {
+        let Some(Reply { delivery, answer, .. }) = &finished.reply else { continue };
         let reply_to = delivery.reply_to().unwrap_or_default();
-        let (properties, body) = answer.into_message(&delivery, reply_to);
-        let publish = reply_publish(reply_to, properties, &body);
-        if let Err((finished, error)) = unconfirmed.publish(channel, publish, finished) {
-            tracing::warn!(%error, reply_to, "could not send a reply");
-            finished.outcome = Outcome::Requeue;
+        if !direct_reply_to::is_safe(reply_to) {
+            refuse(reply_to, counters);
+            finished.reply = None;
+            continue;
+        }
+        let (properties, body) = answer.message(delivery, reply_to);
+        let publish = reply_publish(reply_to, properties, body);
+        if let Err((_, error)) = unconfirmed.publish(channel, publish, at) {
+            tracing::warn!(%error, reply_to = %printable(reply_to), "could not send a reply");
+            if matches!(error, Error::Disconnected { .. }) {
+                finished.outcome = Outcome::Requeue;
+            } else {
+                Counters::add(&counters.replies_refused);
+            }
+            finished.reply = None;
         }
     }
-    for (finished, confirmed) in unconfirmed.settle().await {
+    for (at, confirmed) in unconfirmed.settle().await {
+        let Some(finished) = batch.get_mut(at) else { continue };
+        let reply = finished.reply.take();
         match confirmed {
             Verdict::Confirmed => Counters::add(&counters.answered),
             Verdict::Returned { .. } => {
                 Counters::add(&counters.answered);
                 Counters::add(&counters.callers_gone);
             }
-            Verdict::Refused | Verdict::Lost => {
+            Verdict::Refused => finished.reply = reply.map(|reply| Reply { way: Way::Apart, ..reply }),
+            Verdict::Lost => {
                 tracing::warn!(delivery_tag = finished.delivery_tag, "the broker did not confirm a reply");
                 finished.outcome = Outcome::Requeue;
             }
         }
     }
-}
-
-/// Replies are mandatory, so that callers that have gone are counted; but RabbitMQ returns mandatory replies to
-/// `amq.rabbitmq.reply-to` although it delivers them.
-fn reply_publish<'a>(reply_to: &'a str, properties: Properties<'a>, body: &'a [u8]) -> Publish<'a> {
-    let mandatory = !reply_to.starts_with(DIRECT_REPLY_TO);
-    Publish { exchange: "", routing_key: reply_to, mandatory, properties, body }
 }
 
 /// Merges acks of consecutive delivery tags.
@@ -178,9 +202,6 @@ impl Acks {
         }
     }
 }
-
-/// The first words of the names of RabbitMQ's direct reply-to.
-const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
 /// As many as a busy pool finishes between two looks.
 const BATCH_MAX: usize = 256;

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::policy::{AckPolicy, RedeliveryPolicy, RedeliveryRules};
+use super::policy::{AckPolicy, DeadLetterOptions, RedeliveryPolicy, RedeliveryRules};
 use crate::{
     connection::{
         Channel, Connection, Consumer,
@@ -23,6 +23,7 @@ pub(super) struct Source {
     pub(super) ack_policy: AckPolicy,
     pub(super) is_quorum: bool,
     pub(super) redelivery: RedeliveryRules,
+    pub(super) dead_letters: DeadLetterOptions,
     /// Of the queue's declaration.
     pub(super) arguments: Vec<(&'static str, HeaderValue)>,
 }
@@ -125,8 +126,9 @@ impl Source {
 
     /// Declares `rpc.<service>.dead`.
     pub(super) async fn declare_dead_queue(&self, channel: &Channel) -> Result<(), Error> {
-        self.declare_durable(channel, &topology::dead_queue(self.descriptor.name), &kind_arguments(self.is_quorum))
-            .await
+        let mut arguments = kind_arguments(self.is_quorum);
+        arguments.extend(self.dead_letters.arguments());
+        self.declare_durable(channel, &topology::dead_queue(self.descriptor.name), &arguments).await
     }
 
     /// Binds `dead` to the requests of `queue` that the broker dead-letters at the delivery limit. Expired requests are not

@@ -24,6 +24,12 @@ pub struct PoolStats {
     /// are counted up to a second late, and lapin logs each of them as a warning, which `lapin::returned_messages=error` in a
     /// log filter silences.
     pub callers_gone: u64,
+    /// Replies that were given up although their request was executed: the broker refused them, or their `reply_to` is malformed. Their
+    /// callers time out, and the log has the reason.
+    pub replies_refused: u64,
+    /// One-way requests that failed: undecodable, of an unknown method, or their handler panicked. They are logged and moved to
+    /// `rpc.<service>.dead`.
+    pub oneway_failed: u64,
     /// Requests answered from memory ([`WorkerPool::dedupe`](crate::WorkerPool::dedupe)).
     pub deduplicated: u64,
 }
@@ -39,6 +45,8 @@ pub(super) struct Counters {
     pub(super) deduplicated: AtomicU64,
     pub(super) shed: AtomicU64,
     pub(super) callers_gone: AtomicU64,
+    pub(super) replies_refused: AtomicU64,
+    pub(super) oneway_failed: AtomicU64,
 }
 
 impl Counters {
@@ -60,6 +68,8 @@ impl Counters {
             dead_lettered: self.dead_lettered.load(Ordering::Relaxed),
             shed: self.shed.load(Ordering::Relaxed),
             callers_gone: self.callers_gone.load(Ordering::Relaxed),
+            replies_refused: self.replies_refused.load(Ordering::Relaxed),
+            oneway_failed: self.oneway_failed.load(Ordering::Relaxed),
             deduplicated: self.deduplicated.load(Ordering::Relaxed),
         }
     }

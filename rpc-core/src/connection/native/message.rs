@@ -112,7 +112,9 @@ impl Message {
     pub(super) fn persistent_properties(&self, more: &[(Cow<'static, str>, HeaderValue)]) -> Result<Vec<u8>, Error> {
         let mut writer = TableWriter::new();
         for field in table::fields(self.reader().raw_headers().unwrap_or_default()) {
-            if !more.iter().any(|(name, _)| name.as_bytes() == field.key) {
+            // The broker would send copies to the queues that the original's sender named there, with the rights of this user.
+            let is_routing = matches!(field.key, b"CC" | b"BCC");
+            if !is_routing && !more.iter().any(|(name, _)| name.as_bytes() == field.key) {
                 writer.raw(field);
             }
         }
@@ -286,7 +288,17 @@ mod tests {
     #[test]
     fn a_copy_is_persistent_and_does_not_expire() {
         let more = [("text".into(), "other".into()), ("reason".into(), 1.into())];
-        let properties = message().persistent_properties(&more).unwrap();
+        let mut bytes = Vec::new();
+        let mut original = headers();
+        original.extend([("CC".into(), "rpc.victim".into()), ("BCC".into(), "rpc.victim".into())]);
+        let sent = Properties {
+            correlation_id: Some("17".into()),
+            kind: Some("rpc.call"),
+            headers: original,
+            ..Properties::default()
+        };
+        write_properties(&mut bytes, &sent).unwrap();
+        let properties = Message::new(b"", &bytes, 0).persistent_properties(&more).unwrap();
         let reader = PropertyReader::new(&properties);
         assert_eq!((reader.delivery_mode(), reader.expiration(), reader.user_id()), (Some(2), None, None));
         let copy = Message::new(b"", &properties, 0);
@@ -294,6 +306,7 @@ mod tests {
         assert_eq!(copy.header("reason"), Some(1.into()));
         assert_eq!(copy.header("number"), Some((-7_i64).into()));
         assert_eq!((copy.correlation_id(), copy.kind()), (Some("17"), Some("rpc.call")));
+        assert_eq!((copy.header("CC"), copy.header("BCC")), (None, None), "it goes to one queue alone");
     }
 
     #[test]

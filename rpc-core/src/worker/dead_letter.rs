@@ -1,0 +1,104 @@
+//! Dead letters that a worker stores in `rpc.<service>.dead`: requests that are not executed again, and one-way requests that
+//! failed, for a person to look at.
+
+use std::borrow::Cow;
+
+use super::source::Source;
+use crate::{
+    connection::{
+        Channel, Confirm, Delivery,
+        amqp::{HeaderValue, PERSISTENT, Properties, Publish},
+    },
+    envelope::{self, Code},
+    error::Error,
+    topology,
+};
+
+/// Why a request becomes a dead letter; the header `rpc-dead-reason` says so.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Reason<'a> {
+    /// Delivered too often.
+    DeliveryLimit { deliveries: i64 },
+    /// Its worker was lost, and the pool does not execute it again.
+    Redelivered,
+    /// The broker has closed the lane's channel twice while the request was here.
+    ChannelLost,
+    /// A one-way request that ended so: the reason is the error's code.
+    Failed { code: Code, message: &'a str },
+}
+
+impl Reason<'_> {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::DeliveryLimit { .. } => "delivery_limit",
+            Self::Redelivered => "redelivered",
+            Self::ChannelLost => "channel_lost",
+            Self::Failed { code, .. } => code.name(),
+        }
+    }
+
+    /// The headers that the dead letter has besides those of the request.
+    fn headers(self, delivery: &Delivery) -> Vec<(Cow<'static, str>, HeaderValue)> {
+        let mut headers: Vec<(Cow<'static, str>, HeaderValue)> = vec![
+            ("rpc-dead-reason".into(), self.name().into()),
+            ("rpc-dead-routing-key".into(), delivery.routing_key().into()),
+        ];
+        match self {
+            Self::DeliveryLimit { deliveries } => headers.push(("rpc-dead-deliveries".into(), deliveries.into())),
+            Self::Failed { message, .. } => {
+                headers.push(("rpc-dead-message".into(), envelope::beginning(message, MESSAGE_MAX_BYTES).into()));
+            }
+            Self::Redelivered | Self::ChannelLost => {}
+        }
+        if let Some(expiration_ms) = delivery.expiration_ms() {
+            // Not as the property `expiration`, because the dead letter itself would expire.
+            let expiration_ms = i64::try_from(expiration_ms).unwrap_or(i64::MAX);
+            headers.push(("rpc-dead-expiration-ms".into(), expiration_ms.into()));
+        }
+        headers
+    }
+}
+
+/// Stores a request in the service's dead-letter queue, on a channel of its own; `Ok` once the broker has confirmed it.
+pub(super) async fn store(source: &Source, delivery: &Delivery, reason: Reason<'_>) -> Result<(), Error> {
+    let channel = source.connection.channel().await?;
+    channel.confirm_select().await?;
+    source.declare_dead_queue(&channel).await?;
+    let queue = topology::dead_queue(source.descriptor.name);
+    let confirm = publish(&channel, &queue, delivery, reason)?;
+    let failed = |what: &str| Err(Error::Disconnected { reason: format!("{what} for '{queue}'") });
+    match confirm.wait().await? {
+        (true, None) => {
+            // The broker has confirmed the dead letter: a failure to close loses nothing.
+            drop(channel.close().await);
+            Ok(())
+        }
+        (true, Some(returned)) => failed(&returned.reply_text),
+        (false, _) => failed("the broker refused a dead letter"),
+    }
+}
+
+fn publish(channel: &Channel, queue: &str, delivery: &Delivery, reason: Reason<'_>) -> Result<Confirm, Error> {
+    let mut headers = reason.headers(delivery);
+    match channel.republish(delivery, queue, &headers) {
+        // The broker would close the connection for a content header beyond frame_max, and some brokers deliver one that is near it.
+        Err(Error::PropertiesTooLarge { bytes, .. }) => {
+            let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+            headers.push(("rpc-dead-properties-bytes".into(), bytes.into()));
+            let properties = Properties {
+                correlation_id: delivery.correlation_id().map(Cow::Borrowed),
+                reply_to: delivery.reply_to(),
+                message_id: delivery.message_id().map(str::to_owned),
+                delivery_mode: Some(PERSISTENT),
+                headers,
+                ..Properties::default()
+            };
+            let body = delivery.body();
+            channel.publish_for_confirm(Publish { exchange: "", routing_key: queue, mandatory: true, properties, body })
+        }
+        published => published,
+    }
+}
+
+/// Of an error's text in a header: the properties must fit one frame.
+const MESSAGE_MAX_BYTES: usize = 1_024;
