@@ -77,7 +77,7 @@ impl CallHeaders {
 pub(crate) fn call_properties<'a>(
     service: &ServiceDescriptor,
     method: &MethodDescriptor,
-    correlation_id: u64,
+    correlation_id: &'a str,
     reply_to: &'a str,
     budget: Option<Duration>,
     call: CallHeaders,
@@ -86,7 +86,7 @@ pub(crate) fn call_properties<'a>(
     Properties {
         kind: is_bare.then_some(CALL),
         content_type: is_bare.then(|| service.codec.content_type()),
-        correlation_id: Some(correlation_id.to_string().into()),
+        correlation_id: Some(correlation_id.into()),
         reply_to: Some(reply_to),
         expiration_ms: budget.map(whole_milliseconds),
         ..request_properties(service, method, call)
@@ -136,6 +136,12 @@ fn request_properties<'a>(service: &ServiceDescriptor, method: &MethodDescriptor
 /// RabbitMQ closes the channel of a message with a larger one.
 fn whole_milliseconds(budget: Duration) -> u64 {
     u64::try_from(budget.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX).clamp(1, EXPIRATION_MAX_MS)
+}
+
+/// A header that a caller may not add: RabbitMQ takes it for further routing keys, and closes the channel of a message in which
+/// it is no list.
+pub(crate) fn is_reserved(header: &str) -> bool {
+    matches!(header, "CC" | "BCC")
 }
 
 /// RabbitMQ: the largest `expiration` of a message.
@@ -347,7 +353,7 @@ mod tests {
     #[test]
     fn a_plain_request_omits_properties_that_have_their_default() {
         let budget = Some(Duration::from_micros(1_500));
-        let properties = call_properties(&SERVICE, &METHOD, 7, "rpc.reply.x.1", budget, CallHeaders::default());
+        let properties = call_properties(&SERVICE, &METHOD, "7", "rpc.reply.x.1", budget, CallHeaders::default());
         let expected = Properties {
             correlation_id: Some("7".into()),
             reply_to: Some("rpc.reply.x.1"),
@@ -356,7 +362,7 @@ mod tests {
         };
         assert_eq!(properties, expected);
         let bare = ServiceDescriptor { queue: Some("rpc_queue"), codec: Codec::Text, ..SERVICE };
-        let properties = call_properties(&bare, &METHOD, 7, "rpc.reply.x.1", budget, CallHeaders::default());
+        let properties = call_properties(&bare, &METHOD, "7", "rpc.reply.x.1", budget, CallHeaders::default());
         assert_eq!(
             (properties.content_type, properties.kind),
             (Some("text/plain"), Some(CALL)),
@@ -384,6 +390,7 @@ mod tests {
         assert_eq!(whole_milliseconds(Duration::ZERO), 1);
         assert_eq!(whole_milliseconds(Duration::from_nanos(1)), 1);
         assert_eq!(whole_milliseconds(Duration::from_millis(1_000)), 1_000);
+        assert_eq!(whole_milliseconds(Duration::from_secs(100 * 24 * 60 * 60)), 4_294_967_295);
         assert_eq!(whole_milliseconds(Duration::MAX), 4_294_967_295);
     }
 

@@ -21,6 +21,11 @@ impl<T> AbortOnDrop<T> {
         (&mut self.0).await.ok()
     }
 
+    /// Whether it has ended by itself, was stopped, or went down with its runtime.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.0.is_finished()
+    }
+
     /// Stops the task at its next `.await`.
     pub(crate) fn abort(&self) {
         self.0.abort();

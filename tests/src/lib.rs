@@ -14,6 +14,7 @@ mod definitions;
 pub mod proxy;
 pub mod raw;
 mod script;
+mod slow_link;
 mod stage;
 mod wait;
 pub mod wire;
@@ -28,6 +29,7 @@ use rpc_core::{
     Call, Client, Context, Dispatch,
 };
 pub use script::Script;
+pub use slow_link::SlowLink;
 pub use stage::{Stage, Target, framework_uri, run};
 pub use wait::{eventually, within};
 pub use worker_process::WorkerProcess;

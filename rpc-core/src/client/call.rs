@@ -11,10 +11,12 @@ use std::{
 };
 
 use serde::de::DeserializeOwned;
+use tokio::runtime::Handle;
 
 use super::{
     Client,
     in_flight::Waiter,
+    kept::outside,
     request::{Obstacle, Reply, Request},
 };
 use crate::{
@@ -212,6 +214,8 @@ impl<T, E> Future for CallFuture<T, E> {
                         Err(failure) => Obstacle::Failed(failure),
                     },
                 },
+                // It has timers.
+                Stage::Detour(_) if Handle::try_current().is_err() => break Err(this.request.topology(outside())),
                 Stage::Detour(detour) => match detour.as_mut().poll(cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(outcome) => break outcome,

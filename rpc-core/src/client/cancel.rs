@@ -14,8 +14,12 @@ use std::{
 
 use tokio::{sync::Notify, time::sleep};
 
+use super::{
+    correlation::Correlation,
+    opening::{Mode, open_with},
+};
 use crate::{
-    connection::{Channel, amqp::Publish},
+    connection::{Channel, Connection, amqp::Publish},
     envelope, topology,
 };
 
@@ -30,18 +34,18 @@ pub(super) struct Cancels {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct GivenUp {
     service: &'static str,
-    correlation_id: u64,
+    number: u64,
 }
 
 impl Cancels {
     /// Notes a call. Beyond [`GIVEN_UP_MAX`] the call is ignored: its request runs until its own deadline.
-    pub(super) fn note(&self, service: &'static str, correlation_id: u64) {
+    pub(super) fn note(&self, service: &'static str, number: u64) {
         let is_first = {
             let mut given_up = self.given_up();
             if given_up.len() >= GIVEN_UP_MAX {
                 return;
             }
-            given_up.push(GivenUp { service, correlation_id });
+            given_up.push(GivenUp { service, number });
             given_up.len() == 1
         };
         if is_first {
@@ -49,23 +53,43 @@ impl Cancels {
         }
     }
 
-    /// Sends the noted calls, for as long as the session lives.
-    pub(super) async fn send(&self, channel: &Channel, reply_queue: &str) {
+    /// Sends the noted calls, for as long as the session lives: on `shared`, or on a channel of its own, which is opened when it
+    /// is needed. A broker that refuses cancels closes that one alone.
+    pub(super) async fn send(
+        &self,
+        connection: &Connection,
+        epoch: u64,
+        shared: Option<Channel>,
+        correlation: &Correlation,
+        reply_to: &str,
+    ) {
+        let mut own: Option<Channel> = None;
         loop {
             self.noted.notified().await;
+            let channel = match shared.as_ref().or(own.as_ref()).filter(|channel| !channel.has_ended()) {
+                Some(channel) => channel.clone(),
+                None => match open_with(connection, Some(epoch), &[topology::CANCELS], Mode::Plain).await {
+                    Ok((channel, _)) => own.insert(channel).clone(),
+                    Err(error) => {
+                        tracing::debug!(%error, "could not open a channel for cancels");
+                        sleep(RETRY).await;
+                        continue;
+                    }
+                },
+            };
             let mut given_up = std::mem::take(&mut *self.given_up());
-            for message in messages(&mut given_up) {
+            for message in messages(&mut given_up, correlation) {
                 let publish = Publish {
                     exchange: topology::CANCEL_EXCHANGE,
                     routing_key: message.service,
                     // Without a worker there is nothing to stop.
                     mandatory: false,
-                    properties: envelope::cancel_properties(reply_queue),
+                    properties: envelope::cancel_properties(reply_to),
                     body: message.body.as_bytes(),
                 };
                 if let Err(error) = channel.publish(publish) {
                     tracing::debug!(%error, "could not send cancels");
-                    return;
+                    break;
                 }
             }
             sleep(GATHER).await;
@@ -85,14 +109,17 @@ struct Message {
 }
 
 /// One message for each service, or several of them when it has many.
-fn messages(given_up: &mut [GivenUp]) -> Vec<Message> {
+fn messages(given_up: &mut [GivenUp], correlation: &Correlation) -> Vec<Message> {
     given_up.sort_unstable();
     let of_one_service = given_up.chunk_by(|one, next| one.service == next.service);
     of_one_service
         .flat_map(|calls| calls.chunks(envelope::CANCELS_PER_MESSAGE_MAX))
         .map(|calls| {
-            let lines: Vec<_> = calls.iter().map(|call| call.correlation_id.to_string()).collect();
-            let body = lines.join("\n");
+            let mut body = String::new();
+            for call in calls {
+                body.push_str(correlation.id(call.number).as_str());
+                body.push('\n');
+            }
             Message { service: calls[0].service, body }
         })
         .collect()
@@ -103,20 +130,25 @@ const GIVEN_UP_MAX: usize = 16_384;
 
 /// The pause after a round, in which the calls of the next one are gathered.
 const GATHER: Duration = Duration::from_millis(2);
+/// The pause before another channel is opened.
+const RETRY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::correlation::CorrelationId;
 
     #[test]
     fn ten_thousand_calls_make_a_few_messages_for_each_service() {
-        let mut given_up: Vec<_> = (0..10_000)
-            .map(|id| GivenUp { service: if id % 2 == 0 { "even" } else { "odd" }, correlation_id: id })
-            .collect();
-        let messages = messages(&mut given_up);
+        let mut given_up: Vec<_> =
+            (0..10_000).map(|id| GivenUp { service: if id % 2 == 0 { "even" } else { "odd" }, number: id }).collect();
+        let correlation = Correlation::new(1);
+        let messages = messages(&mut given_up, &correlation);
         let per_service = 5_000_usize.div_ceil(envelope::CANCELS_PER_MESSAGE_MAX);
         assert_eq!(messages.len(), 2 * per_service);
-        assert!(messages[0].body.starts_with("0\n2\n4\n"));
+        let first: Vec<_> = [0, 2, 4].map(|number| correlation.id(number)).into();
+        let lines: Vec<_> = messages[0].body.lines().take(3).collect();
+        assert_eq!(lines, first.iter().map(CorrelationId::as_str).collect::<Vec<_>>());
         let named: usize = messages.iter().map(|message| message.body.lines().count()).sum();
         assert_eq!(named, 10_000);
     }

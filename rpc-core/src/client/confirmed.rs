@@ -1,20 +1,30 @@
-//! Requests that the broker may refuse: published on a channel in confirm mode, so that a full queue is known at once.
+//! Requests that the broker may refuse: published on a channel in confirm mode, so that the answer to each is known.
 //!
 //! ```text
 //!  call ──publish──► channel (confirms) ──confirms──► task ──nack──► the call ends: overloaded
-//!                                                         └─return─► the call it names ends
+//!                                                         ├─return─► the call it names ends
+//!                                                         └─closed─► the one that was too large ends; later ones are sent again
 //! ```
 //!
-//! Only requests of services with a `max_length` are published here: confirms cost a fifth of the calls, and without a bound
-//! no queue refuses. Replies arrive at the session's reply queue as for other calls.
+//! These are the requests of services with a `max_length`, whose queue may be full, and those that are larger than all
+//! before ([`Sizes`](super::sizes::Sizes)). Confirms cost a fifth of the calls, so others have none.
 
-use std::sync::Arc;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::in_flight::InFlight;
+use super::{
+    in_flight::InFlight,
+    kept::{Keep, lock},
+    life::{EndOnDrop, Life},
+    opening::{Exchange, Mode, open_for},
+    publisher::Place,
+};
 use crate::{
-    connection::{Channel, Confirm, Connection, amqp::Publish},
+    connection::{Channel, Confirm, amqp::Publish},
     error::Error,
     task::AbortOnDrop,
 };
@@ -23,52 +33,89 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Confirming {
     channel: Channel,
-    published: mpsc::Sender<(u64, Confirm)>,
-    in_flight: Arc<InFlight>,
+    life: Arc<Life>,
+    /// Locked until a publish has its place in the list: the list is in the order of publishing.
+    published: Mutex<mpsc::UnboundedSender<Published>>,
+    /// The bound of the list.
+    places: Arc<Semaphore>,
     _task: AbortOnDrop,
 }
 
+/// A request whose confirm is awaited.
+struct Published {
+    correlation_number: u64,
+    body_bytes: usize,
+    confirm: Confirm,
+    _place: OwnedSemaphorePermit,
+}
+
 impl Confirming {
-    pub(super) async fn open(connection: &Connection, in_flight: Arc<InFlight>) -> Result<Self, Error> {
-        let channel = connection.channel().await?;
-        channel.confirm_select().await?;
-        let (published, inbox) = mpsc::channel(UNCONFIRMED_MAX);
-        let task = AbortOnDrop::spawn(await_confirms(Arc::clone(&in_flight), inbox));
-        Ok(Self { channel, published, in_flight, _task: task })
-    }
-
-    pub(super) fn has_ended(&self) -> bool {
-        self.channel.has_ended() || self.published.is_closed()
-    }
-
     /// Publishes the request of a call; if the broker refuses it, the call ends.
-    pub(super) async fn publish(&self, correlation_id: u64, publish: Publish<'_>) -> Result<(), Error> {
+    pub(super) async fn publish(&self, correlation_number: u64, publish: Publish<'_>) -> Result<(), Error> {
+        // It is never closed.
+        let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return Ok(()) };
+        let body_bytes = publish.body.len();
+        let published = lock(&self.published);
         let confirm = self.channel.publish_for_confirm(publish)?;
-        if self.published.send((correlation_id, confirm)).await.is_err() {
-            // The task has ended with the channel: the confirm will not arrive.
-            self.in_flight.lose(correlation_id);
-        }
+        // The task may have ended with the channel: the calls of the session are about to end.
+        drop(published.send(Published { correlation_number, body_bytes, confirm, _place: place }));
         Ok(())
     }
 }
 
+impl Keep for Confirming {
+    type Source = Place;
+
+    async fn open(place: &Place) -> Result<Self, Error> {
+        let (channel, _) = open_for(&place.connection, Some(place.epoch), place.exchange, Mode::Confirms).await?;
+        let life = Arc::new(Life::default());
+        let (published, inbox) = mpsc::unbounded_channel();
+        let end = EndOnDrop(Arc::clone(&life));
+        let task = await_confirms(Arc::clone(&place.in_flight), place.exchange, channel.clone(), inbox, end);
+        let places = Arc::new(Semaphore::new(UNCONFIRMED_MAX));
+        Ok(Self { channel, life, published: Mutex::new(published), places, _task: AbortOnDrop::spawn(task) })
+    }
+
+    fn life(&self) -> &Life {
+        &self.life
+    }
+
+    fn has_failed_alone(&self, place: &Place) -> bool {
+        place.connection.is_in(place.epoch)
+    }
+}
+
 /// Awaits confirms, in the order of publishing, until the channel ends.
-async fn await_confirms(in_flight: Arc<InFlight>, mut published: mpsc::Receiver<(u64, Confirm)>) {
-    while let Some((correlation_id, confirm)) = published.recv().await {
+async fn await_confirms(
+    in_flight: Arc<InFlight>,
+    exchange: Exchange,
+    channel: Channel,
+    mut published: mpsc::UnboundedReceiver<Published>,
+    _end: EndOnDrop,
+) {
+    while let Some(Published { correlation_number, body_bytes, confirm, _place }) = published.recv().await {
         match confirm.wait().await {
             Ok((is_acked, returned)) => {
+                in_flight.sizes.accept(body_bytes);
                 // A returned message names its call, so it does not matter with which confirm it arrives.
                 if let Some(returned) = returned {
                     in_flight.give_back(returned);
                 }
                 if !is_acked {
-                    in_flight.refuse(correlation_id);
+                    in_flight.refuse(correlation_number);
                 }
             }
             Err(_) => {
-                // The rest of the queue is lost as well, and settles at once.
                 published.close();
-                in_flight.lose(correlation_id);
+                let mut lost = VecDeque::from([(correlation_number, body_bytes)]);
+                while let Some(Published { correlation_number, body_bytes, .. }) = published.recv().await {
+                    lost.push_back((correlation_number, body_bytes));
+                }
+                match channel.refusal().await {
+                    Some(refusal) => in_flight.refuse_publishes(exchange, lost.make_contiguous(), &refusal),
+                    None => lost.iter().for_each(|(correlation_number, _)| in_flight.lose(*correlation_number)),
+                }
+                return;
             }
         }
     }

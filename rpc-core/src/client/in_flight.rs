@@ -3,10 +3,7 @@
 //! Replies, returned messages, deadlines and the end of the session complete a call here; whichever is first counts.
 
 use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{self, Poll},
 };
 
@@ -17,12 +14,16 @@ use tokio::{
 
 use super::{
     cancel::Cancels,
-    pending::{Ended, Pending},
+    correlation::{Correlation, CorrelationId},
+    life::Life,
+    opening::Exchange,
+    pending::{EXCHANGES, Ended, Pending, Tag},
+    sizes::Sizes,
 };
 use crate::{
     connection::{
-        Channel, Delivery,
-        amqp::{Publish, Returned},
+        Delivery,
+        amqp::{ACCESS_REFUSED, Refusal, Returned},
     },
     error::Error,
 };
@@ -37,30 +38,48 @@ pub(super) enum Outcome {
     },
     /// The broker refused the request: its queue is full.
     Refused,
+    /// The broker refused the request: it takes no message of its size.
+    TooLarge {
+        limit_bytes: usize,
+    },
+    /// The broker refused the request: the user may not publish it.
+    Denied(Box<Refusal>),
+    /// The channel ended before the broker looked at the request.
+    Unsent,
     Expired,
     Disconnected,
     Shutdown,
 }
 
-/// Why a call was not taken in.
+/// Why a call was not taken in, or its request not sent.
 #[derive(Debug)]
 pub(super) enum NotSent {
     /// `max_in_flight` calls wait already.
     Full,
-    /// The session has ended: open another one.
+    /// The session or its channel has ended: open another one.
     Ended,
-    /// The request cannot be expressed in AMQP.
+    /// The request cannot be expressed in AMQP, or the broker does not open a channel for it.
     Refused(Error),
 }
 
-/// The calls in flight of one session, and the channel they are published on.
+impl From<Error> for NotSent {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Disconnected { .. } => Self::Ended,
+            error => Self::Refused(error),
+        }
+    }
+}
+
+/// The calls in flight of one session.
 #[derive(Debug)]
 pub(super) struct InFlight {
-    pub(super) channel: Channel,
-    pub(super) reply_queue: String,
+    pub(super) reply_to: String,
     pub(super) cancels: Cancels,
+    pub(super) correlation: Correlation,
+    pub(super) sizes: Sizes,
+    pub(super) life: Life,
     calls: Mutex<Calls>,
-    has_ended: AtomicBool,
     /// Wakes the task that expires calls: the earliest deadline has changed, or the session has ended.
     deadlines: Notify,
     /// One permit for each call that ended while others waited for a place.
@@ -70,56 +89,32 @@ pub(super) struct InFlight {
 #[derive(Debug)]
 struct Calls {
     pending: Pending<Outcome>,
-    /// As `InFlight::has_ended`, in step with `pending`.
+    /// As `InFlight::life`, in step with `pending`.
     has_ended: bool,
     /// Callers waiting for a place.
     waiting: usize,
+    /// By exchange: whether a request was answered.
+    has_replied: [bool; EXCHANGES],
 }
 
 /// The caller's end of one call in flight. Dropping it takes the call out and cancels what was sent.
 #[derive(Debug)]
 pub(super) struct Waiter {
     in_flight: Arc<InFlight>,
-    id: u64,
+    number: u64,
     is_over: bool,
     /// The service whose workers are notified when the call is given up.
     cancellable: Option<&'static str>,
 }
 
 impl Waiter {
-    /// The correlation_id.
-    pub(super) fn id(&self) -> u64 {
-        self.id
+    /// The number behind the correlation_id.
+    pub(super) fn number(&self) -> u64 {
+        self.number
     }
 
-    /// Sends the request. `cancellable` is the service whose workers are to know if the call is given up.
-    pub(super) fn publish(&mut self, publish: Publish<'_>, cancellable: Option<&'static str>) -> Result<(), NotSent> {
-        match self.in_flight.channel.publish(publish) {
-            Ok(()) => {
-                self.cancellable = cancellable;
-                Ok(())
-            }
-            Err(error) => Err(self.not_sent(error)),
-        }
-    }
-
-    /// The reason why a publish failed, for the caller.
-    pub(super) fn not_sent(&self, error: Error) -> NotSent {
-        match error {
-            Error::Disconnected { .. } => {
-                self.check_channel();
-                NotSent::Ended
-            }
-            error => NotSent::Refused(error),
-        }
-    }
-
-    /// If the channel of the session has ended, which the reply consumer may not have seen yet, the session takes no more
-    /// calls: the next attempt needs another session.
-    pub(super) fn check_channel(&self) {
-        if self.in_flight.channel.has_ended() {
-            self.in_flight.close();
-        }
+    pub(super) fn correlation_id(&self) -> CorrelationId {
+        self.in_flight.correlation.id(self.number)
     }
 
     /// Lets the service's workers know if the call is given up from now on.
@@ -129,7 +124,7 @@ impl Waiter {
 
     /// How the call ended. It always does: at its deadline it expires.
     pub(super) fn poll_outcome(&mut self, cx: &task::Context<'_>) -> Poll<Outcome> {
-        let outcome = self.in_flight.calls().pending.poll(self.id, cx.waker());
+        let outcome = self.in_flight.calls().pending.poll(self.number, cx.waker());
         self.is_over = outcome.is_ready();
         if matches!(outcome, Poll::Ready(Outcome::Expired)) {
             // The worker counts the budget from the request's arrival there, so it would go on for a while.
@@ -145,7 +140,7 @@ impl Waiter {
 
     fn cancel(&self) {
         if let Some(service) = self.cancellable {
-            self.in_flight.cancels.note(service, self.id);
+            self.in_flight.cancels.note(service, self.number);
         }
     }
 }
@@ -153,20 +148,23 @@ impl Waiter {
 impl Drop for Waiter {
     fn drop(&mut self) {
         // A call that is no longer in flight has just been answered.
-        if !self.is_over && self.in_flight.forget(self.id) {
+        if !self.is_over && self.in_flight.forget(self.number) {
             self.cancel();
         }
     }
 }
 
 impl InFlight {
-    pub(super) fn new(channel: Channel, reply_queue: String, max_in_flight: usize) -> Self {
+    /// Those of a session with that `reply_to`. The key is random: it protects the correlation_ids.
+    pub(super) fn new(reply_to: String, key: u128, max_in_flight: usize) -> Self {
+        let pending = Pending::new(max_in_flight);
         Self {
-            channel,
-            reply_queue,
+            reply_to,
             cancels: Cancels::default(),
-            calls: Mutex::new(Calls { pending: Pending::new(max_in_flight), has_ended: false, waiting: 0 }),
-            has_ended: AtomicBool::new(false),
+            correlation: Correlation::new(key),
+            sizes: Sizes::default(),
+            life: Life::default(),
+            calls: Mutex::new(Calls { pending, has_ended: false, waiting: 0, has_replied: [false; EXCHANGES] }),
             deadlines: Notify::new(),
             freed: Notify::new(),
         }
@@ -176,27 +174,23 @@ impl InFlight {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn has_ended(&self) -> bool {
-        self.has_ended.load(Ordering::Acquire)
-    }
-
     pub(super) fn len(&self) -> usize {
         self.calls().pending.len()
     }
 
     /// Takes a call in. Its waiter exists from here on, so no answer can come too early.
-    pub(super) fn begin(self: &Arc<Self>, deadline: Instant) -> Result<Waiter, NotSent> {
+    pub(super) fn begin(self: &Arc<Self>, deadline: Instant, tag: Tag) -> Result<Waiter, NotSent> {
         let inserted = {
             let mut calls = self.calls();
             if calls.has_ended {
                 return Err(NotSent::Ended);
             }
-            calls.pending.insert(deadline.into_std()).ok_or(NotSent::Full)?
+            calls.pending.insert(deadline.into_std(), tag).ok_or(NotSent::Full)?
         };
         if inserted.is_earliest {
             self.deadlines.notify_one();
         }
-        Ok(Waiter { in_flight: Arc::clone(self), id: inserted.id, is_over: false, cancellable: None })
+        Ok(Waiter { in_flight: Arc::clone(self), number: inserted.id, is_over: false, cancellable: None })
     }
 
     /// Waits until a call ends while `max_in_flight` are waiting.
@@ -223,15 +217,23 @@ impl InFlight {
         freed.await;
     }
 
-    /// Ends the call that `correlation_id` names, and offers its place to a waiting caller.
-    pub(super) fn complete(&self, correlation_id: Option<u64>, outcome: Outcome) {
-        let ended = correlation_id.and_then(|id| {
+    /// Hands a reply to the call that it names.
+    pub(super) fn reply(&self, delivery: Delivery) {
+        let number = delivery.correlation_id().and_then(|id| self.correlation.number(id.as_bytes()));
+        self.complete(number, Outcome::Reply(delivery));
+    }
+
+    /// Ends a call, and offers its place to a waiting caller.
+    fn complete(&self, number: Option<u64>, outcome: Outcome) {
+        let is_reply = matches!(outcome, Outcome::Reply(_));
+        let ended = number.and_then(|number| {
             let mut calls = self.calls();
-            let ended = calls.pending.complete(id, outcome).ok();
-            ended.map(|ended| (ended, calls.waiting > 0))
+            let ended = calls.pending.complete(number, outcome).ok()?;
+            calls.has_replied[usize::from(ended.tag.exchange)] |= is_reply;
+            Some((ended, calls.waiting > 0))
         });
         let Some((ended, is_wanted)) = ended else {
-            tracing::debug!(correlation_id, "dropped a late, duplicate or foreign reply");
+            tracing::debug!("dropped a late, duplicate or foreign reply");
             return;
         };
         ended.wake();
@@ -254,18 +256,72 @@ impl InFlight {
 
     /// Ends the call whose request no queue took.
     pub(super) fn give_back(&self, Returned { correlation_id, reply_text }: Returned) {
-        let correlation_id = correlation_id.and_then(|id| id.parse().ok());
-        self.complete(correlation_id, Outcome::Returned { reply_text });
+        let number = correlation_id.and_then(|id| self.correlation.number(id.as_bytes()));
+        self.complete(number, Outcome::Returned { reply_text });
     }
 
     /// Ends a call whose request the broker refused.
-    pub(super) fn refuse(&self, correlation_id: u64) {
-        self.complete(Some(correlation_id), Outcome::Refused);
+    pub(super) fn refuse(&self, number: u64) {
+        self.complete(Some(number), Outcome::Refused);
     }
 
     /// Ends a call whose request was lost before the broker had confirmed it.
-    pub(super) fn lose(&self, correlation_id: u64) {
-        self.complete(Some(correlation_id), Outcome::Disconnected);
+    pub(super) fn lose(&self, number: u64) {
+        self.complete(Some(number), Outcome::Disconnected);
+    }
+
+    /// The broker has closed the channel that the requests to an exchange share. The calls that this is true of end, the
+    /// idempotent ones are sent again, and the others wait on: the broker has taken those from before the one that it refused.
+    pub(super) fn refuse_channel(&self, exchange: Exchange, refusal: &Refusal) {
+        let limit_bytes = self.learn_limit(refusal);
+        let ended = {
+            let mut calls = self.calls();
+            let is_denied = calls.is_denied(exchange, refusal);
+            calls.pending.end_some(|tag| {
+                let is_here = usize::from(tag.exchange) == exchange.index() && !tag.is_confirmed;
+                is_here.then(|| judge(tag, refusal, limit_bytes, is_denied)).flatten()
+            })
+        };
+        self.wake(ended);
+    }
+
+    /// The same for the channel with confirms, whose unconfirmed publishes are known in their order.
+    pub(super) fn refuse_publishes(&self, exchange: Exchange, unconfirmed: &[(u64, usize)], refusal: &Refusal) {
+        let limit_bytes = self.learn_limit(refusal);
+        let is_too_large = |bytes: usize| limit_bytes.is_some_and(|limit_bytes| bytes > limit_bytes);
+        let refused = unconfirmed.iter().position(|(_, bytes)| is_too_large(*bytes));
+        let mut ended = Vec::new();
+        {
+            let mut calls = self.calls();
+            let is_denied = calls.is_denied(exchange, refusal);
+            for (at, (number, _)) in unconfirmed.iter().enumerate() {
+                let Some(tag) = calls.pending.tag(*number) else { continue };
+                let outcome = match refused {
+                    // The broker has taken it, and its reply is to come.
+                    Some(refused) if at < refused => None,
+                    // The broker has not looked at it.
+                    Some(refused) if at > refused && !is_too_large(tag.body_bytes as usize) => Some(Outcome::Unsent),
+                    _ => judge(tag, refusal, limit_bytes, is_denied),
+                };
+                ended.extend(outcome.and_then(|outcome| calls.pending.complete(*number, outcome).ok()));
+            }
+        }
+        self.wake(ended);
+    }
+
+    fn learn_limit(&self, refusal: &Refusal) -> Option<usize> {
+        let limit_bytes = refusal.message_max_bytes();
+        if let Some(limit_bytes) = limit_bytes {
+            self.sizes.limit(limit_bytes);
+        }
+        limit_bytes
+    }
+
+    fn wake(&self, ended: Vec<Ended>) {
+        for ended in ended {
+            ended.wake();
+            self.freed.notify_one();
+        }
     }
 
     /// Expires calls at their deadlines, with one timer for all of them, until the session ends.
@@ -273,7 +329,7 @@ impl InFlight {
         loop {
             let next_deadline = self.expire(Instant::now());
             match next_deadline {
-                None if self.has_ended() => return,
+                None if self.life.has_ended() => return,
                 None => self.deadlines.notified().await,
                 Some(at) => tokio::select! {
                     () = self.deadlines.notified() => {}
@@ -299,19 +355,32 @@ impl InFlight {
         }
     }
 
-    /// Takes no more calls in. Those in flight go on: replies that have arrived already are still to be handed out, and then
-    /// the reply consumer ends the others.
-    pub(super) fn close(&self) {
-        self.calls().has_ended = true;
-        self.has_ended.store(true, Ordering::Release);
-        self.freed.notify_waiters();
-    }
-
     /// Ends all calls, and takes no more in.
     pub(super) fn end(&self, outcome: impl Fn() -> Outcome) {
-        self.close();
-        let ended = self.calls().pending.end_all(outcome);
+        let ended = {
+            let mut calls = self.calls();
+            calls.has_ended = true;
+            calls.pending.end_all(outcome)
+        };
+        self.life.end();
         ended.into_iter().for_each(Ended::wake);
+        self.freed.notify_waiters();
         self.deadlines.notify_one();
+    }
+}
+
+impl Calls {
+    /// Whether the user may not publish to the exchange: then no request has got through.
+    fn is_denied(&self, exchange: Exchange, refusal: &Refusal) -> bool {
+        refusal.reply_code == ACCESS_REFUSED && !self.has_replied[exchange.index()]
+    }
+}
+
+/// The end of a call whose channel the broker has closed, unless it waits on.
+fn judge(tag: Tag, refusal: &Refusal, limit_bytes: Option<usize>, is_denied: bool) -> Option<Outcome> {
+    match limit_bytes.filter(|limit_bytes| tag.body_bytes as usize > *limit_bytes) {
+        Some(limit_bytes) => Some(Outcome::TooLarge { limit_bytes }),
+        None if is_denied => Some(Outcome::Denied(Box::new(refusal.clone()))),
+        None => tag.is_idempotent.then_some(Outcome::Disconnected),
     }
 }

@@ -5,15 +5,25 @@
 mod call;
 mod cancel;
 mod confirmed;
+mod correlation;
 mod in_flight;
+mod kept;
+mod life;
+mod line;
 mod oneway;
+mod opening;
 mod options;
 mod pending;
+mod publisher;
 mod reply_queue;
 mod request;
+mod resend;
+mod seen;
+mod sizes;
+mod tell;
 
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
+    Arc, Mutex,
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
@@ -23,7 +33,16 @@ pub use self::{
     call::{Call, CallFuture},
     options::{ClientOptions, WhenFull},
 };
-use self::{oneway::ConfirmChannel, reply_queue::Session};
+use self::{
+    correlation::Correlation,
+    kept::{Kept, lock},
+    line::Line,
+    oneway::{ConfirmChannel, Destination},
+    opening::Exchange,
+    pending::EXCHANGES,
+    reply_queue::{Session, Source, random_key},
+    seen::Seen,
+};
 use crate::{connection::Connection, error::Error};
 
 /// The untyped client under every generated one; clones share its reply queue.
@@ -39,15 +58,17 @@ struct Inner {
     connection: Connection,
     options: ClientOptions,
     id: Uuid,
-    /// Counts sessions: part of the next reply queue's name.
-    epoch: AtomicU64,
     /// Counts the calls that carry a message_id.
     messages: AtomicU64,
+    /// Enciphers the count: a message_id cannot be guessed from another one.
+    message_ids: Correlation,
     is_shut_down: AtomicBool,
-    session: Mutex<Option<Arc<Session>>>,
-    confirms: Mutex<Option<Arc<ConfirmChannel>>>,
-    /// Held while a session or a confirm channel is opened, so that callers open one together.
-    opening: tokio::sync::Mutex<()>,
+    seen: Seen,
+    session: Kept<Session>,
+    /// By exchange. For one-way requests.
+    oneways: [Kept<ConfirmChannel>; EXCHANGES],
+    /// By exchange. The line of the last call.
+    lines: Mutex<[Option<Arc<Line>>; EXCHANGES]>,
 }
 
 impl Client {
@@ -58,86 +79,91 @@ impl Client {
 
     /// A client with other options.
     pub fn with_options(connection: &Connection, options: ClientOptions) -> Self {
+        let source = Source { connection: connection.clone(), max_in_flight: options.max_in_flight.max(1) };
+        let oneway = |exchange| Kept::new(Destination { connection: connection.clone(), exchange });
         Self {
             inner: Arc::new(Inner {
                 connection: connection.clone(),
                 options,
                 id: Uuid::new_v4(),
-                epoch: AtomicU64::new(1),
                 messages: AtomicU64::new(1),
+                message_ids: Correlation::new(random_key()),
                 is_shut_down: AtomicBool::new(false),
-                session: Mutex::new(None),
-                confirms: Mutex::new(None),
-                opening: tokio::sync::Mutex::new(()),
+                seen: Seen::default(),
+                session: Kept::new(source),
+                oneways: [Exchange::Requests, Exchange::Default].map(oneway),
+                lines: Mutex::default(),
             }),
         }
     }
 
-    /// Declares the reply queue now rather than at the first call.
+    /// Opens now what calls need, rather than at the first one: the reply queue, the channel of the requests, and that of one-way
+    /// requests. The tasks that opened them open them again whenever they are lost.
     ///
     /// # Errors
-    /// [`Error::Closed`], [`Error::Disconnected`], or [`Error::Refused`] when the user may not declare it. Waits while
-    /// the connection is being reopened.
+    /// [`Error::Closed`], or [`Error::Refused`] when the user may not declare the reply queue. Waits while the connection is being
+    /// reopened.
     ///
     /// # Cancel safety
-    /// Dropping the future abandons the attempt; the next call makes its own.
+    /// Dropping the future abandons nothing: what it has begun to open is opened.
     pub async fn ready(&self) -> Result<(), Error> {
-        self.session().await.map(drop)
+        self.inner.oneways[Exchange::Requests.index()].want()?;
+        self.line(Exchange::Requests).await?;
+        self.confirm_channel(Exchange::Requests).await.map(drop)
     }
 
     /// How many calls are waiting for their answer.
     pub fn in_flight(&self) -> usize {
-        lock(&self.inner.session).as_ref().map_or(0, |session| session.in_flight())
+        self.inner.session.current().map_or(0, |session| session.in_flight.len())
     }
 
     /// Ends every call in flight, and every later one, with [`CallError::Shutdown`](crate::CallError::Shutdown).
     pub fn shutdown(&self) {
         self.inner.is_shut_down.store(true, Ordering::Release);
-        lock(&self.inner.confirms).take();
-        if let Some(session) = lock(&self.inner.session).take() {
+        for oneway in &self.inner.oneways {
+            oneway.stop();
+        }
+        *lock(&self.inner.lines) = Default::default();
+        if let Some(session) = self.inner.session.stop() {
             session.shutdown();
         }
     }
 
-    /// The session, unless there is none or it has ended.
-    fn current_session(&self) -> Option<Arc<Session>> {
-        lock(&self.inner.session).as_ref().filter(|session| !session.has_ended()).cloned()
+    /// The line of a call, if it is open; it may have ended a moment ago.
+    fn current_line(&self, exchange: Exchange) -> Option<Arc<Line>> {
+        lock(&self.inner.lines)[exchange.index()].clone()
     }
 
-    /// The session, opened if there is none or the last one has ended.
-    async fn session(&self) -> Result<Arc<Session>, Error> {
-        if let Some(session) = self.current_session() {
-            return Ok(session);
+    /// The line of a call, once it is open.
+    async fn line(&self, exchange: Exchange) -> Result<Arc<Line>, Error> {
+        loop {
+            if let Some(line) = self.current_line(exchange).filter(|line| !line.has_ended()) {
+                return Ok(line);
+            }
+            let session = self.inner.session.get().await?;
+            let publisher = tokio::select! {
+                publisher = session.publisher(exchange) => publisher?,
+                // It cannot open one on a link that is lost.
+                () = session.ended() => continue,
+            };
+            let line = Arc::new(Line::new(session, exchange, publisher));
+            lock(&self.inner.lines)[exchange.index()] = Some(Arc::clone(&line));
+            if self.is_shut_down() {
+                *lock(&self.inner.lines) = Default::default();
+            }
+            return Ok(line);
         }
-        let _opening = self.inner.opening.lock().await;
-        if let Some(session) = self.current_session() {
-            return Ok(session);
-        }
-        let epoch = self.inner.epoch.fetch_add(1, Ordering::Relaxed);
-        let Inner { connection, options, id, .. } = &*self.inner;
-        let session = Arc::new(Session::open(connection, *id, epoch, options.max_in_flight.max(1)).await?);
-        *lock(&self.inner.session) = Some(Arc::clone(&session));
-        Ok(session)
     }
 
-    /// The confirm channel, opened if there is none or the last one has ended.
-    async fn confirm_channel(&self) -> Result<Arc<ConfirmChannel>, Error> {
-        let current = || lock(&self.inner.confirms).as_ref().filter(|channel| !channel.has_ended()).cloned();
-        if let Some(channel) = current() {
-            return Ok(channel);
-        }
-        let _opening = self.inner.opening.lock().await;
-        if let Some(channel) = current() {
-            return Ok(channel);
-        }
-        let channel = Arc::new(ConfirmChannel::open(&self.inner.connection).await?);
-        *lock(&self.inner.confirms) = Some(Arc::clone(&channel));
-        Ok(channel)
+    /// The channel of one-way requests, once it is open.
+    async fn confirm_channel(&self, exchange: Exchange) -> Result<Arc<ConfirmChannel>, Error> {
+        self.inner.oneways[exchange.index()].get().await
     }
 
-    /// Unique: the client's uuid and a count.
+    /// Unique: the client's uuid and a count, enciphered.
     fn next_message_id(&self) -> String {
-        format!("{}-{}", self.inner.id, self.inner.messages.fetch_add(1, Ordering::Relaxed))
+        let number = self.inner.messages.fetch_add(1, Ordering::Relaxed);
+        format!("{}-{}", self.inner.id, self.inner.message_ids.id(number).as_str())
     }
 
     fn options(&self) -> &ClientOptions {
@@ -157,8 +183,4 @@ impl Client {
     fn is_shut_down(&self) -> bool {
         self.inner.is_shut_down.load(Ordering::Acquire)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

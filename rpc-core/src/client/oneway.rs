@@ -1,23 +1,30 @@
 //! One-way requests: persistent, and settled by the broker's publisher confirm.
 //!
-//! They are published in batches. Requests that arrive while a batch waits for its confirms form the next one.
+//! They are published in batches. Requests that arrive while a batch waits for its confirms form the next one. A request that is
+//! larger than all before is a batch of its own: if the broker refuses it, no other one is lost with the channel.
+
+use std::{collections::VecDeque, sync::Arc};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::{
+    kept::Keep,
+    life::{EndOnDrop, Life},
+    opening::{Exchange, Mode, open_for},
+    sizes::Sizes,
+};
 use crate::{
     connection::{
         Channel, Connection, Unconfirmed, Verdict,
-        amqp::{Properties, Publish},
+        amqp::{ACCESS_REFUSED, Properties, Publish, Refusal},
     },
     error::Error,
     task::AbortOnDrop,
-    topology,
 };
 
 /// A request to publish and confirm.
 #[derive(Debug)]
 pub(super) struct OneWay {
-    pub(super) exchange: &'static str,
     pub(super) routing_key: &'static str,
     /// All but the correlation_id, which the batch assigns.
     pub(super) properties: Properties<'static>,
@@ -29,67 +36,158 @@ pub(super) struct OneWay {
 #[derive(Debug)]
 pub(super) enum Settled {
     Sent(Verdict),
-    /// The channel was lost before the request was sent.
-    NotSent,
+    /// The channel was lost before the request was sent: it can be sent on the next one, if it comes back.
+    NotSent(Option<Box<Unsent>>),
     /// The request cannot be expressed in AMQP.
     Refused(Error),
+    /// The broker takes no message of its size.
+    TooLarge {
+        body_bytes: usize,
+        limit_bytes: usize,
+    },
+    /// The user may not publish it.
+    Denied(Refusal),
+}
+
+/// The content of a request that was not sent.
+#[derive(Debug)]
+pub(super) struct Unsent {
+    pub(super) properties: Properties<'static>,
+    pub(super) body: Vec<u8>,
 }
 
 /// The channel in confirm mode and the task that owns it.
 #[derive(Debug)]
 pub(super) struct ConfirmChannel {
     requests: mpsc::Sender<OneWay>,
+    life: Arc<Life>,
+    epoch: u64,
     _task: AbortOnDrop,
 }
 
-impl ConfirmChannel {
-    pub(super) async fn open(connection: &Connection) -> Result<Self, Error> {
-        let channel = connection.channel().await?;
-        channel.confirm_select().await?;
-        channel.declare_exchanges(&topology::REQUEST_EXCHANGES).await?;
-        let (requests, inbox) = mpsc::channel(BATCH_MAX);
-        Ok(Self { requests, _task: AbortOnDrop::spawn(publish_batches(channel, inbox)) })
-    }
+/// Where its requests go.
+#[derive(Debug, Clone)]
+pub(super) struct Destination {
+    pub(super) connection: Connection,
+    pub(super) exchange: Exchange,
+}
 
+impl ConfirmChannel {
     /// Hands a request over once there is room; returns it if the channel has ended.
     pub(super) async fn send(&self, request: OneWay) -> Result<(), OneWay> {
         self.requests.send(request).await.map_err(|mpsc::error::SendError(request)| request)
     }
+}
 
-    pub(super) fn has_ended(&self) -> bool {
-        self.requests.is_closed()
+impl Keep for ConfirmChannel {
+    type Source = Destination;
+
+    async fn open(Destination { connection, exchange }: &Destination) -> Result<Self, Error> {
+        let (channel, epoch) = open_for(connection, None, *exchange, Mode::Confirms).await?;
+        let (requests, inbox) = mpsc::channel(BATCH_MAX);
+        let life = Arc::new(Life::default());
+        let batches = Batches { channel, exchange: *exchange, sizes: Sizes::default(), has_confirmed: false };
+        let task = AbortOnDrop::spawn(batches.run(inbox, EndOnDrop(Arc::clone(&life))));
+        Ok(Self { requests, life, epoch, _task: task })
+    }
+
+    fn life(&self) -> &Life {
+        &self.life
+    }
+
+    fn has_failed_alone(&self, destination: &Destination) -> bool {
+        destination.connection.is_in(self.epoch)
     }
 }
 
-async fn publish_batches(channel: Channel, mut inbox: mpsc::Receiver<OneWay>) {
-    let mut batch = Vec::new();
-    let mut unconfirmed = Unconfirmed::new();
-    while inbox.recv_many(&mut batch, BATCH_MAX).await > 0 {
-        for (id, request) in batch.drain(..).enumerate() {
-            publish(&channel, &mut unconfirmed, id, request);
-        }
-        let mut is_open = true;
-        for (settled, verdict) in unconfirmed.settle().await {
-            is_open &= verdict != Verdict::Lost;
-            drop(settled.send(Settled::Sent(verdict)));
-        }
-        if !is_open || channel.has_ended() {
-            inbox.close();
-            while let Some(request) = inbox.recv().await {
-                drop(request.settled.send(Settled::NotSent));
+/// The publishing side.
+struct Batches {
+    channel: Channel,
+    exchange: Exchange,
+    sizes: Sizes,
+    /// Whether the broker has taken a request.
+    has_confirmed: bool,
+}
+
+impl Batches {
+    async fn run(mut self, mut inbox: mpsc::Receiver<OneWay>, end: EndOnDrop) {
+        let mut arrived = Vec::new();
+        let mut waiting = VecDeque::new();
+        while !waiting.is_empty() || inbox.recv_many(&mut arrived, BATCH_MAX).await > 0 {
+            waiting.extend(arrived.drain(..));
+            let batch_len = self.next_batch(&waiting);
+            if !self.publish_batch(waiting.drain(..batch_len)).await {
+                // Before the callers look for another channel.
+                drop(end);
+                inbox.close();
+                waiting.into_iter().for_each(give_back);
+                while let Some(request) = inbox.recv().await {
+                    give_back(request);
+                }
+                return;
             }
-            return;
+        }
+    }
+
+    /// How many of the requests are published together.
+    fn next_batch(&self, waiting: &VecDeque<OneWay>) -> usize {
+        waiting.iter().take_while(|request| self.sizes.is_accepted(request.body.len())).count().max(1)
+    }
+
+    /// Publishes requests and waits for their confirms; false when the channel has ended.
+    async fn publish_batch(&mut self, batch: impl Iterator<Item = OneWay>) -> bool {
+        let mut unconfirmed = Unconfirmed::new();
+        for (id, request) in batch.enumerate() {
+            publish(&self.channel, self.exchange, &mut unconfirmed, id, request);
+        }
+        let verdicts = unconfirmed.settle().await;
+        let is_lost = verdicts.iter().any(|(_, verdict)| *verdict == Verdict::Lost);
+        let refusal = if is_lost { self.channel.refusal().await } else { None };
+        for ((settled, body_bytes), verdict) in verdicts {
+            let fate = match (verdict, &refusal) {
+                (Verdict::Lost, Some(refusal)) => self.refused(body_bytes, refusal),
+                (verdict, _) => {
+                    if verdict != Verdict::Lost {
+                        self.has_confirmed = true;
+                        self.sizes.accept(body_bytes);
+                    }
+                    Settled::Sent(verdict)
+                }
+            };
+            drop(settled.send(fate));
+        }
+        !is_lost && !self.channel.has_ended()
+    }
+
+    /// The fate of a request that was unconfirmed when the broker closed the channel.
+    fn refused(&self, body_bytes: usize, refusal: &Refusal) -> Settled {
+        match refusal.message_max_bytes().filter(|limit_bytes| body_bytes > *limit_bytes) {
+            Some(limit_bytes) => Settled::TooLarge { body_bytes, limit_bytes },
+            // Then no request has got through.
+            None if refusal.reply_code == ACCESS_REFUSED && !self.has_confirmed => Settled::Denied(refusal.clone()),
+            None => Settled::Sent(Verdict::Lost),
         }
     }
 }
 
-fn publish(channel: &Channel, unconfirmed: &mut Unconfirmed<oneshot::Sender<Settled>>, id: usize, request: OneWay) {
-    let OneWay { exchange, routing_key, properties, body, settled } = request;
+fn give_back(request: OneWay) {
+    let OneWay { properties, body, settled, .. } = request;
+    drop(settled.send(Settled::NotSent(Some(Box::new(Unsent { properties, body })))));
+}
+
+/// The caller that waits, and the size of its request.
+type Waits = (oneshot::Sender<Settled>, usize);
+
+fn publish(channel: &Channel, exchange: Exchange, unconfirmed: &mut Unconfirmed<Waits>, id: usize, request: OneWay) {
+    if channel.has_ended() {
+        return give_back(request);
+    }
+    let OneWay { routing_key, properties, body, settled } = request;
     let properties = Properties { correlation_id: Some(id.to_string().into()), ..properties };
-    let publish = Publish { exchange, routing_key, mandatory: true, properties, body: &body };
-    if let Err((settled, error)) = unconfirmed.publish(channel, publish, settled) {
+    let publish = Publish { exchange: exchange.name(), routing_key, mandatory: true, properties, body: &body };
+    if let Err(((settled, _), error)) = unconfirmed.publish(channel, publish, (settled, body.len())) {
         drop(settled.send(match error {
-            Error::Disconnected { .. } => Settled::NotSent,
+            Error::Disconnected { .. } => Settled::NotSent(None),
             error => Settled::Refused(error),
         }));
     }
@@ -121,8 +219,8 @@ mod tests {
             let mut request = || {
                 let (settled, outcome) = oneshot::channel();
                 let properties = Properties::default();
-                let request = OneWay { exchange: "", routing_key: "missing", properties, body: Vec::new(), settled };
-                publish(&channel, &mut unconfirmed, 0, request);
+                let request = OneWay { routing_key: "missing", properties, body: Vec::new(), settled };
+                publish(&channel, Exchange::Default, &mut unconfirmed, 0, request);
                 outcome
             };
             broker.faults().withhold_confirms();
@@ -135,7 +233,7 @@ mod tests {
                 }
             };
             timeout(Duration::from_secs(10), ended).await.expect("the channel ends with its connection");
-            assert!(matches!(request().await, Ok(Settled::NotSent)), "{transport}");
+            assert!(matches!(request().await, Ok(Settled::NotSent(_))), "{transport}");
             let verdicts = unconfirmed.settle().await;
             assert!(matches!(&verdicts[..], [(_, Verdict::Lost)]), "{transport}");
             broker.faults().release_confirms();

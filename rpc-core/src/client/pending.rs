@@ -19,6 +19,20 @@ use std::{
     time::Instant,
 };
 
+/// The properties of a call besides its deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tag {
+    /// The number of its exchange, below [`EXCHANGES`].
+    pub(crate) exchange: u8,
+    /// It was published on the channel with confirms.
+    pub(crate) is_confirmed: bool,
+    pub(crate) is_idempotent: bool,
+    pub(crate) body_bytes: u32,
+}
+
+/// The exchanges that requests go to.
+pub(crate) const EXCHANGES: usize = 2;
+
 /// The calls in flight of one reply queue; `O` is how a call can end.
 #[derive(Debug)]
 pub(crate) struct Pending<O> {
@@ -35,6 +49,7 @@ pub(crate) struct Pending<O> {
 #[derive(Debug)]
 struct Slot<O> {
     id: u64,
+    tag: Tag,
     state: State<O>,
 }
 
@@ -59,6 +74,7 @@ pub(crate) struct Inserted {
 #[derive(Debug)]
 #[must_use = "its caller sleeps until it is woken"]
 pub(crate) struct Ended {
+    pub(crate) tag: Tag,
     waker: Option<Waker>,
 }
 
@@ -77,7 +93,7 @@ impl<O> Pending<O> {
     }
 
     /// Takes a call in; `None` when `limit` calls are in flight.
-    pub(crate) fn insert(&mut self, deadline: Instant) -> Option<Inserted> {
+    pub(crate) fn insert(&mut self, deadline: Instant, tag: Tag) -> Option<Inserted> {
         if self.is_full() {
             return None;
         }
@@ -91,7 +107,7 @@ impl<O> Pending<O> {
         let id = self.next_id;
         self.next_id += 1;
         let place = self.place(id);
-        self.slots[place] = Slot { id, state: State::Waiting(None) };
+        self.slots[place] = Slot { id, tag, state: State::Waiting(None) };
         self.taken += 1;
         self.in_flight += 1;
         let is_earliest = self.deadlines.earliest().is_none_or(|(earliest, _)| deadline < earliest);
@@ -123,12 +139,12 @@ impl<O> Pending<O> {
 
     /// Ends a call; returns the outcome if the call had ended before (a late, duplicate or foreign reply).
     pub(crate) fn complete(&mut self, id: u64, outcome: O) -> Result<Ended, O> {
-        let Some(state) = self.state_mut(id) else { return Err(outcome) };
-        let State::Waiting(waker) = state else { return Err(outcome) };
-        let waker = waker.take();
-        *state = State::Ended(outcome);
+        let Some(slot) = self.slot_mut(id) else { return Err(outcome) };
+        let State::Waiting(waker) = &mut slot.state else { return Err(outcome) };
+        let ended = Ended { tag: slot.tag, waker: waker.take() };
+        slot.state = State::Ended(outcome);
         self.has_ended();
-        Ok(Ended { waker })
+        Ok(ended)
     }
 
     /// Takes out a call whose caller has stopped waiting; returns whether the call was still in flight.
@@ -181,11 +197,24 @@ impl<O> Pending<O> {
             State::Waiting(waker) => {
                 let waker = waker.take();
                 slot.state = State::Ended(outcome());
-                Some(Ended { waker })
+                Some(Ended { tag: slot.tag, waker })
             }
             State::Ended(_) | State::Free => None,
         });
         waiting.collect()
+    }
+
+    /// Ends the calls for which `judge` has an outcome.
+    pub(crate) fn end_some(&mut self, judge: impl Fn(Tag) -> Option<O>) -> Vec<Ended> {
+        let waiting = self.slots.iter().filter(|slot| matches!(slot.state, State::Waiting(_)));
+        let judged: Vec<_> = waiting.filter_map(|slot| Some((slot.id, judge(slot.tag)?))).collect();
+        judged.into_iter().filter_map(|(id, outcome)| self.complete(id, outcome).ok()).collect()
+    }
+
+    /// The properties of a call in flight.
+    pub(crate) fn tag(&self, id: u64) -> Option<Tag> {
+        let slot = self.slots.get(id as usize & self.slots.len().checked_sub(1)?)?;
+        (slot.id == id && matches!(slot.state, State::Waiting(_))).then_some(slot.tag)
     }
 
     /// Whether another call would be refused.
@@ -203,13 +232,17 @@ impl<O> Pending<O> {
         id as usize & (self.slots.len() - 1)
     }
 
-    fn state_mut(&mut self, id: u64) -> Option<&mut State<O>> {
+    fn slot_mut(&mut self, id: u64) -> Option<&mut Slot<O>> {
         if self.slots.is_empty() {
             return None;
         }
         let place = self.place(id);
         let slot = &mut self.slots[place];
-        (slot.id == id).then_some(&mut slot.state)
+        (slot.id == id).then_some(slot)
+    }
+
+    fn state_mut(&mut self, id: u64) -> Option<&mut State<O>> {
+        self.slot_mut(id).map(|slot| &mut slot.state)
     }
 
     fn is_waiting(&self, id: u64) -> bool {
@@ -228,7 +261,8 @@ impl<O> Pending<O> {
     /// Twice as many slots. Ids that lay apart still do: one more of their bits counts.
     fn grow(&mut self) {
         let doubled = (2 * self.slots.len()).max(SLOTS_MIN);
-        let mut slots: Vec<_> = std::iter::repeat_with(|| Slot { id: 0, state: State::Free }).take(doubled).collect();
+        let mut slots: Vec<_> =
+            std::iter::repeat_with(|| Slot { id: 0, tag: NO_TAG, state: State::Free }).take(doubled).collect();
         for slot in self.slots.drain(..).filter(|slot| !matches!(slot.state, State::Free)) {
             let place = slot.id as usize & (doubled - 1);
             slots[place] = slot;
@@ -290,6 +324,7 @@ impl Deadlines {
 /// Ended calls that may stay among the deadlines before they are swept.
 const DEADLINES_KEPT: usize = 64;
 const SLOTS_MIN: usize = 16;
+const NO_TAG: Tag = Tag { exchange: 0, is_confirmed: false, is_idempotent: false, body_bytes: 0 };
 
 #[cfg(test)]
 mod tests {
@@ -320,8 +355,8 @@ mod tests {
     fn a_call_completes_once() {
         let mut pending = Pending::new(8);
         assert_eq!(pending.complete(1, "foreign").unwrap_err(), "foreign", "before the first call");
-        let first = pending.insert(at(10)).unwrap();
-        let second = pending.insert(at(20)).unwrap();
+        let first = pending.insert(at(10), NO_TAG).unwrap();
+        let second = pending.insert(at(20), NO_TAG).unwrap();
         assert_eq!((first.id, second.id), (1, 2));
         pending.complete(second.id, "second").unwrap().wake();
         assert_eq!(pending.complete(second.id, "again").unwrap_err(), "again", "a duplicate reply");
@@ -343,7 +378,7 @@ mod tests {
         }
         let counters = [0, 1].map(|_| Arc::new(Counter(AtomicUsize::new(0))));
         let mut pending = Pending::new(8);
-        let call = pending.insert(at(10)).unwrap();
+        let call = pending.insert(at(10), NO_TAG).unwrap();
         for counter in &counters {
             assert!(pending.poll(call.id, &Waker::from(Arc::clone(counter))).is_pending());
         }
@@ -355,7 +390,7 @@ mod tests {
     fn calls_expire_in_deadline_order_and_completed_ones_do_not() {
         let mut pending = Pending::new(8);
         for deadline in [30, 10, 20, 40] {
-            pending.insert(at(deadline)).unwrap();
+            pending.insert(at(deadline), NO_TAG).unwrap();
         }
         pending.complete(2, "reply").unwrap().wake();
         assert_eq!(pending.next_deadline(), Some(at(20)));
@@ -373,32 +408,32 @@ mod tests {
     #[test]
     fn an_earlier_deadline_is_announced() {
         let mut pending = Pending::<()>::new(8);
-        assert!(pending.insert(at(20)).unwrap().is_earliest);
-        assert!(!pending.insert(at(20)).unwrap().is_earliest);
-        assert!(pending.insert(at(10)).unwrap().is_earliest);
+        assert!(pending.insert(at(20), NO_TAG).unwrap().is_earliest);
+        assert!(!pending.insert(at(20), NO_TAG).unwrap().is_earliest);
+        assert!(pending.insert(at(10), NO_TAG).unwrap().is_earliest);
     }
 
     #[test]
     fn the_limit_counts_calls_in_flight_only() {
         let mut pending = Pending::new(1);
-        let first = pending.insert(at(1)).unwrap();
-        assert_eq!(pending.insert(at(1)), None);
+        let first = pending.insert(at(1), NO_TAG).unwrap();
+        assert_eq!(pending.insert(at(1), NO_TAG), None);
         pending.complete(first.id, ()).unwrap().wake();
         // The caller of this one has not looked yet: the slot is taken, the place is not.
-        let second = pending.insert(at(1)).unwrap();
+        let second = pending.insert(at(1), NO_TAG).unwrap();
         assert!(pending.forget(second.id));
         assert!(!pending.forget(second.id));
         assert!(!pending.forget(first.id), "it had ended");
         assert_eq!((pending.len(), pending.taken), (0, 0));
-        pending.insert(at(1)).unwrap();
+        pending.insert(at(1), NO_TAG).unwrap();
     }
 
     #[test]
     fn ended_calls_do_not_pile_up_behind_a_long_one() {
         let mut pending = Pending::new(1_000);
-        let long = pending.insert(at(0)).unwrap();
+        let long = pending.insert(at(0), NO_TAG).unwrap();
         for _ in 0..100_000 {
-            let call = pending.insert(at(1_000_000)).unwrap();
+            let call = pending.insert(at(1_000_000), NO_TAG).unwrap();
             assert_ne!(call.id, long.id);
             pending.complete(call.id, "short").unwrap().wake();
             assert_eq!(look(&mut pending, call.id), Some("short"));
@@ -415,7 +450,7 @@ mod tests {
         let mut pending = Pending::new(10_000);
         let mut ids = Vec::new();
         for round in 0..10_000_u64 {
-            ids.push(pending.insert(at(round)).unwrap().id);
+            ids.push(pending.insert(at(round), NO_TAG).unwrap().id);
             if round % 3 == 0 {
                 let id = ids.swap_remove(usize::try_from(round * 7).unwrap() % ids.len());
                 pending.complete(id, id).unwrap().wake();
@@ -431,9 +466,26 @@ mod tests {
     }
 
     #[test]
+    fn calls_are_ended_by_their_tags() {
+        let mut pending = Pending::new(8);
+        let insert =
+            |pending: &mut Pending<_>, body_bytes| pending.insert(at(1), Tag { body_bytes, ..NO_TAG }).unwrap().id;
+        let (small, large, gone) = (insert(&mut pending, 1), insert(&mut pending, 9), insert(&mut pending, 10));
+        assert!(pending.forget(gone));
+        let ended = pending.end_some(|tag| (tag.body_bytes > 5).then_some("too large"));
+        assert_eq!(ended.iter().map(|ended| ended.tag.body_bytes).collect::<Vec<_>>(), [9]);
+        assert_eq!((look(&mut pending, small), look(&mut pending, large)), (None, Some("too large")));
+        assert_eq!(
+            (pending.tag(small).map(|tag| tag.body_bytes), pending.tag(large), pending.tag(99)),
+            (Some(1), None, None)
+        );
+        assert_eq!(Pending::<()>::new(8).tag(1), None);
+    }
+
+    #[test]
     fn ending_all_leaves_nothing_to_expire() {
         let mut pending = Pending::new(8);
-        let ids = [1, 2].map(|deadline| pending.insert(at(deadline)).unwrap().id);
+        let ids = [1, 2].map(|deadline| pending.insert(at(deadline), NO_TAG).unwrap().id);
         assert_eq!(pending.end_all(|| "shutdown").len(), 2);
         assert_eq!(pending.next_deadline(), None);
         assert!(pending.expire(at(3), || "expired").is_none());

@@ -1,134 +1,171 @@
-//! A client's session: its channel, its exclusive reply queue, and the tasks that complete the calls in flight.
+//! A client's session: its exclusive reply queue, its channels for requests, and the tasks that complete the calls in flight.
 //!
 //! ```text
-//!  call ──begin──► InFlight ◄──complete── replies task  ◄── consumer (no_ack)
+//!  call ──begin──► InFlight ◄──reply────── replies task  ◄── consumer (no_ack), alone on its channel
 //!    │                ▲  ▲
-//!    └─publish        │  └──give_back──── returns task  ◄── basic.return
+//!    ├─publish        │  └──give_back──── a task of each channel  ◄── basic.return
 //!    └─given up       └─────expire─────── deadlines task (one timer for all calls)
-//!         └──► cancels task
+//!         └──► cancels task, with a channel of its own
 //! ```
 //!
-//! A session ends with its channel and is never reused: the next call opens another one, whose reply queue has
-//! another name, so no reply can reach the wrong session.
+//! A session ends with the channel of its replies and is never reused: the next one's reply queue has another name, so no reply
+//! can reach the wrong session. A channel for requests that ends is replaced within the session.
+//!
+//! When the broker does not declare the queue within [`QUEUE_LIMIT`], the session takes direct replies (RabbitMQ's pseudo-queue
+//! `amq.rabbitmq.reply-to`), which need no queue. They arrive on the channel that published the request, so such a session has one
+//! channel for everything. While a node of a cluster hangs, the other nodes declare an exclusive queue after 55 s.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio::time::Instant;
+use tokio::{
+    runtime::{Handle, Id},
+    time::timeout,
+};
 use tracing::Instrument;
 use uuid::Uuid;
 
 use super::{
     confirmed::Confirming,
-    in_flight::{InFlight, NotSent, Outcome, Waiter},
+    in_flight::{InFlight, Outcome},
+    kept::{Keep, Kept, outside},
+    life::Life,
+    opening::{Exchange, Step, in_one_flight, within_limit},
+    pending::EXCHANGES,
+    publisher::{Place, Publisher},
 };
 use crate::{
     connection::{
-        Connection, Consumer, Returns,
-        amqp::{Publish, QueueDeclaration},
+        Channel, Connection, Consumer,
+        amqp::{DIRECT_REPLIES, QueueDeclaration},
     },
     error::Error,
     task::AbortOnDrop,
     topology,
 };
 
-/// An open session; dropping it stops its tasks and closes its channel.
+/// An open session; dropping it stops its tasks and closes its channels.
 #[derive(Debug)]
 pub(super) struct Session {
-    in_flight: Arc<InFlight>,
-    _tasks: [AbortOnDrop; 4],
-    /// Publishes the requests that the broker may refuse; opened by the first one.
-    confirming: tokio::sync::Mutex<Option<Arc<Confirming>>>,
+    pub(super) in_flight: Arc<InFlight>,
+    /// The one that runs the session's tasks.
+    pub(super) runtime: Id,
+    epoch: u64,
+    publishers: [Kept<Publisher>; EXCHANGES],
+    /// For the requests that the broker may refuse; opened by the first one.
+    confirming: [Kept<Confirming>; EXCHANGES],
+    /// Of a session with direct replies.
+    direct: Option<Arc<Publisher>>,
+    _tasks: [AbortOnDrop; 3],
+}
+
+/// All that a session is opened with.
+#[derive(Debug, Clone)]
+pub(super) struct Source {
+    pub(super) connection: Connection,
+    pub(super) max_in_flight: usize,
 }
 
 impl Session {
-    /// Declares the exchanges and the reply queue, and starts consuming.
-    pub(super) async fn open(
-        connection: &Connection,
-        client: Uuid,
-        epoch: u64,
-        max_in_flight: usize,
-    ) -> Result<Self, Error> {
-        let channel = connection.channel().await?;
-        channel.declare_exchanges(&topology::REQUEST_EXCHANGES).await?;
-        channel.declare_exchanges(&[topology::CANCELS]).await?;
-        let reply_queue = topology::reply_queue(client, epoch);
-        let queue =
-            QueueDeclaration { name: &reply_queue, durable: false, exclusive: true, auto_delete: true, arguments: &[] };
-        channel.declare_queue(queue).await?;
-        let returns = channel.returned();
-        let consumer = channel.consume(&reply_queue, "", true).await?;
-        tracing::debug!(reply_queue, "reply queue ready");
-        let span = tracing::debug_span!("client", reply_queue);
-        let in_flight = Arc::new(InFlight::new(channel, reply_queue, max_in_flight));
-        let share = || Arc::clone(&in_flight);
-        let (expiring, cancelling) = (share(), share());
-        let tasks = [
-            AbortOnDrop::spawn(take_replies(share(), consumer).instrument(span.clone())),
-            AbortOnDrop::spawn(take_returns(share(), returns).instrument(span.clone())),
-            AbortOnDrop::spawn(async move { expiring.expire_calls().await }.instrument(span.clone())),
-            AbortOnDrop::spawn(
-                async move { cancelling.cancels.send(&cancelling.channel, &cancelling.reply_queue).await }
-                    .instrument(span),
-            ),
-        ];
-        Ok(Self { in_flight, _tasks: tasks, confirming: tokio::sync::Mutex::default() })
-    }
-
-    pub(super) fn reply_queue(&self) -> &str {
-        &self.in_flight.reply_queue
+    /// The reply_to of its requests.
+    pub(super) fn reply_to(&self) -> &str {
+        &self.in_flight.reply_to
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        self.in_flight.has_ended()
+        self.in_flight.life.has_ended()
     }
 
-    /// How many calls are in flight.
-    pub(super) fn in_flight(&self) -> usize {
-        self.in_flight.len()
+    pub(super) async fn ended(&self) {
+        self.in_flight.life.ended().await;
     }
 
-    /// Takes a call in; see [`InFlight::begin`].
-    pub(super) fn begin(&self, deadline: Instant) -> Result<Waiter, NotSent> {
-        self.in_flight.begin(deadline)
+    /// Whether all is published and received on one channel.
+    pub(super) fn is_direct(&self) -> bool {
+        self.direct.is_some()
     }
 
-    /// Waits for a place among the calls in flight; see [`InFlight::freed`].
-    pub(super) async fn freed(&self) {
-        self.in_flight.freed().await;
-    }
-
-    /// Sends a request that the broker may refuse; then the call ends with `Refused`.
-    pub(super) async fn publish_confirmed(
-        &self,
-        connection: &Connection,
-        waiter: &mut Waiter,
-        publish: Publish<'_>,
-        cancellable: Option<&'static str>,
-    ) -> Result<(), NotSent> {
-        let Some(confirming) = self.confirming(connection).await else {
-            waiter.check_channel();
-            return Err(NotSent::Ended);
-        };
-        // Before the publish: a future dropped during it may have sent the request.
-        waiter.make_cancellable(cancellable);
-        confirming.publish(waiter.id(), publish).await.map_err(|error| waiter.not_sent(error))
-    }
-
-    /// The channel in confirm mode; `None` when it cannot be opened while the session lives.
-    async fn confirming(&self, connection: &Connection) -> Option<Arc<Confirming>> {
-        let mut confirming = self.confirming.lock().await;
-        if let Some(confirming) = confirming.as_ref().filter(|confirming| !confirming.has_ended()) {
-            return Some(Arc::clone(confirming));
+    /// The channel that the requests to an exchange share, once it is open.
+    pub(super) async fn publisher(&self, exchange: Exchange) -> Result<Arc<Publisher>, Error> {
+        match &self.direct {
+            Some(direct) => Ok(Arc::clone(direct)),
+            None => self.publishers[exchange.index()].get().await,
         }
-        let opened = Confirming::open(connection, Arc::clone(&self.in_flight)).await.ok()?;
-        // Opening may have waited for the next link, on which the reply queue of this session does not exist.
-        (!self.in_flight.channel.has_ended()).then(|| Arc::clone(confirming.insert(Arc::new(opened))))
+    }
+
+    /// The channel in confirm mode.
+    pub(super) fn confirming(&self, exchange: Exchange) -> &Kept<Confirming> {
+        &self.confirming[exchange.index()]
     }
 
     /// Ends the session: every call in flight gets `Shutdown`.
     pub(super) fn shutdown(&self) {
         self.in_flight.end(|| Outcome::Shutdown);
     }
+}
+
+impl Keep for Session {
+    type Source = Source;
+
+    async fn open(source: &Source) -> Result<Self, Error> {
+        let Source { connection, max_in_flight } = source;
+        let runtime = Handle::try_current().map_err(|_| outside())?.id();
+        let (channel, epoch) = connection.channel_and_epoch().await?;
+        let reply_queue = topology::reply_queue(Uuid::new_v4(), epoch);
+        let in_flight = Arc::new(InFlight::new(reply_queue, random_key(), *max_in_flight));
+        let place = |in_flight: &Arc<InFlight>, exchange| {
+            let in_flight = Arc::clone(in_flight);
+            Place { connection: connection.clone(), epoch, exchange, in_flight }
+        };
+        let requests = Kept::<Publisher>::new(place(&in_flight, Exchange::Requests));
+        // While the queue is declared.
+        requests.want()?;
+        let (in_flight, consumer, direct) = match timeout(QUEUE_LIMIT, consume(&channel, &in_flight.reply_to)).await {
+            Ok(consumer) => (in_flight, consumer?, None),
+            Err(_) => {
+                let (channel, consumer) = consume_directly(connection, epoch).await?;
+                let in_flight = Arc::new(InFlight::new(DIRECT_REPLIES.to_owned(), random_key(), *max_in_flight));
+                let direct = Publisher::on(channel, &place(&in_flight, Exchange::Requests));
+                (in_flight, consumer, Some(Arc::new(direct)))
+            }
+        };
+        tracing::debug!(reply_to = in_flight.reply_to, "session ready");
+        let publishers = [requests, Kept::new(place(&in_flight, Exchange::Default))];
+        let confirming = [Exchange::Requests, Exchange::Default].map(|exchange| Kept::new(place(&in_flight, exchange)));
+        let cancels_on = direct.as_ref().map(|direct| direct.channel.clone());
+        let tasks = start_tasks(&in_flight, consumer, connection.clone(), epoch, cancels_on);
+        Ok(Self { in_flight, runtime, epoch, publishers, confirming, direct, _tasks: tasks })
+    }
+
+    fn life(&self) -> &Life {
+        &self.in_flight.life
+    }
+
+    fn has_failed_alone(&self, source: &Source) -> bool {
+        source.connection.is_in(self.epoch)
+    }
+}
+
+fn start_tasks(
+    in_flight: &Arc<InFlight>,
+    consumer: Consumer,
+    connection: Connection,
+    epoch: u64,
+    cancels_on: Option<Channel>,
+) -> [AbortOnDrop; 3] {
+    let span = tracing::debug_span!("client", reply_to = in_flight.reply_to);
+    let share = || Arc::clone(in_flight);
+    let (expiring, cancelling) = (share(), share());
+    [
+        AbortOnDrop::spawn(take_replies(EndOnDrop(share()), consumer).instrument(span.clone())),
+        AbortOnDrop::spawn(async move { expiring.expire_calls().await }.instrument(span.clone())),
+        AbortOnDrop::spawn(
+            async move {
+                let InFlight { cancels, correlation, reply_to, .. } = &*cancelling;
+                cancels.send(&connection, epoch, cancels_on, correlation, reply_to).await;
+            }
+            .instrument(span),
+        ),
+    ]
 }
 
 impl Drop for Session {
@@ -138,42 +175,95 @@ impl Drop for Session {
     }
 }
 
+/// Declares the reply queue and starts its consumer.
+async fn consume(channel: &Channel, reply_queue: &str) -> Result<Consumer, Error> {
+    let queue =
+        QueueDeclaration { name: reply_queue, durable: false, exclusive: true, auto_delete: true, arguments: &[] };
+    let mut consumer = None;
+    // Together: a queue without a consumer would outlive its channel if this future were dropped in between.
+    let steps: Vec<Step<'_>> = vec![
+        Box::pin(channel.declare_queue(queue)),
+        Box::pin(async {
+            consumer = Some(channel.consume(reply_queue, "", true).await?);
+            Ok(())
+        }),
+    ];
+    in_one_flight(steps).await?;
+    consumer.ok_or_else(|| Error::Disconnected { reason: "the reply queue has no consumer".to_owned() })
+}
+
+/// Starts a consumer of direct replies, on the channel that is to publish the requests.
+async fn consume_directly(connection: &Connection, epoch: u64) -> Result<(Channel, Consumer), Error> {
+    tracing::warn!("the broker does not declare a reply queue within {QUEUE_LIMIT:?}: taking direct replies");
+    let channel = connection.channel_of(epoch).await?;
+    let consumer = within_limit("consume direct replies", channel.consume(DIRECT_REPLIES, "", true)).await?;
+    within_limit("declare exchanges", channel.declare_exchanges(&topology::REQUEST_EXCHANGES)).await?;
+    Ok((channel, consumer))
+}
+
+/// Ends the calls of a session with the task that takes their replies, also when that goes down with its runtime.
+struct EndOnDrop(Arc<InFlight>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.end(|| Outcome::Disconnected);
+    }
+}
+
 /// Hands replies to their callers until the consumer ends.
-async fn take_replies(in_flight: Arc<InFlight>, mut consumer: Consumer) {
+async fn take_replies(end: EndOnDrop, mut consumer: Consumer) {
+    let EndOnDrop(in_flight) = &end;
     loop {
         match consumer.next().await {
-            Ok(Some(delivery)) => {
-                let correlation_id = delivery.correlation_id().and_then(|id| id.parse().ok());
-                in_flight.complete(correlation_id, Outcome::Reply(delivery));
-            }
-            Ok(None) => {
-                tracing::debug!("the reply consumer was cancelled");
-                return in_flight.end(|| Outcome::Disconnected);
-            }
-            Err(error) => {
-                tracing::debug!(%error, "the reply consumer ended");
-                return in_flight.end(|| Outcome::Disconnected);
-            }
+            Ok(Some(delivery)) => in_flight.reply(delivery),
+            Ok(None) => return tracing::debug!("the reply consumer was cancelled"),
+            Err(error) => return tracing::debug!(%error, "the reply consumer ended"),
         }
     }
 }
 
-/// Ends the calls whose requests are returned, until the channel ends.
-async fn take_returns(in_flight: Arc<InFlight>, mut returns: Returns) {
-    while let Some(returned) = returns.next(|| in_flight.len() > 0).await {
-        in_flight.give_back(returned);
-    }
+/// 128 bits of the system's random generator. The fixed bits of one uuid lie on random ones of the other.
+pub(super) fn random_key() -> u128 {
+    Uuid::new_v4().as_u128() ^ Uuid::new_v4().as_u128().rotate_left(32)
 }
+
+/// A queue takes a broker milliseconds. One that needs longer may need a minute.
+const QUEUE_LIMIT: Duration = Duration::from_secs(2);
 
 #[cfg(feature = "broker")]
 #[cfg(test)]
 mod tests {
     use std::{sync::mpsc, thread, time::Duration};
 
-    use tokio::runtime::Builder;
+    use tokio::{runtime::Builder, time::Instant};
 
     use super::*;
-    use crate::{broker::Broker, connection::amqp::Properties};
+    use crate::{
+        broker::Broker,
+        client::{
+            in_flight::{NotSent, Waiter},
+            line::Line,
+            pending::Tag,
+        },
+        connection::amqp::{Properties, Publish},
+    };
+
+    const TAG: Tag =
+        Tag { exchange: Exchange::Default as u8, is_confirmed: false, is_idempotent: false, body_bytes: 0 };
+
+    /// A session, and its line to the default exchange.
+    async fn line(connection: &Connection) -> Line {
+        let source = Source { connection: connection.clone(), max_in_flight: 8 };
+        let session = Arc::new(Session::open(&source).await.unwrap());
+        let publisher = session.publisher(Exchange::Default).await.unwrap();
+        Line::new(session, Exchange::Default, publisher)
+    }
+
+    fn to<'a>(exchange: &'a str, queue: &'a str, waiter: &Waiter) -> Publish<'a> {
+        let correlation_id = Some(waiter.correlation_id().as_str().to_owned().into());
+        let properties = Properties { correlation_id, ..Properties::default() };
+        Publish { exchange, routing_key: queue, mandatory: true, properties, body: b"" }
+    }
 
     /// No timer fires in the client: its clock is paused, and a blocking task keeps tokio from advancing it.
     #[test]
@@ -188,10 +278,11 @@ mod tests {
                 let (release, held) = mpsc::channel::<()>();
                 let blocking = tokio::task::spawn_blocking(move || held.recv().is_err());
                 let connection = Connection::open(&uri).await.unwrap();
-                let session = Session::open(&connection, Uuid::nil(), 1, 8).await.unwrap();
+                let line = line(&connection).await;
                 let begin = Instant::now();
-                let mut waiter = session.begin(begin + Duration::from_secs(10)).unwrap();
-                waiter.publish(to("missing", &waiter), None).unwrap();
+                let mut waiter = line.begin(begin + Duration::from_secs(10), TAG).unwrap();
+                let publish = to("", "missing", &waiter);
+                line.publish(&mut waiter, publish, None).unwrap();
                 let outcome = waiter.outcome().await;
                 assert_eq!(Instant::now(), begin, "the clock stands still");
                 ended.send(outcome).unwrap();
@@ -203,41 +294,47 @@ mod tests {
         assert!(matches!(&outcome, Outcome::Returned { reply_text } if reply_text == "NO_ROUTE"), "{outcome:?}");
     }
 
-    fn to<'a>(queue: &'a str, waiter: &Waiter) -> Publish<'a> {
-        let properties = Properties { correlation_id: Some(waiter.id().to_string().into()), ..Properties::default() };
-        Publish { exchange: "", routing_key: queue, mandatory: true, properties, body: b"" }
-    }
-
     #[tokio::test]
-    async fn a_session_that_takes_no_more_calls_still_hands_out_replies() {
+    async fn a_call_gets_its_reply_although_the_broker_has_closed_its_channel() {
         let broker = Broker::start().await.unwrap();
-        let connection = Connection::open(broker.uri()).await.unwrap();
-        let session = Session::open(&connection, Uuid::nil(), 1, 8).await.unwrap();
-        let deadline = Instant::now() + Duration::from_secs(10);
-        let mut waiter = session.begin(deadline).unwrap();
-        session.in_flight.close();
-        assert!(matches!(session.begin(deadline), Err(NotSent::Ended)));
-        waiter.publish(to(session.reply_queue(), &waiter), None).unwrap();
-        let outcome = waiter.outcome().await;
-        assert!(matches!(outcome, Outcome::Reply(_)), "{outcome:?}");
+        for transport in ["native", if cfg!(feature = "lapin") { "lapin" } else { "native" }] {
+            let connection = Connection::open(&format!("{}?transport={transport}", broker.uri())).await.unwrap();
+            let line = line(&connection).await;
+            let mut waiter = line.begin(Instant::now() + Duration::from_secs(10), TAG).unwrap();
+            let refused = to("missing", "", &waiter);
+            line.publish(&mut waiter, refused, None).unwrap();
+            let publisher = loop {
+                tokio::task::yield_now().await;
+                if line.has_ended() {
+                    let publisher = line.session.publisher(Exchange::Default).await.unwrap();
+                    if !publisher.has_ended() {
+                        break publisher;
+                    }
+                }
+            };
+            let line = Line::new(Arc::clone(&line.session), Exchange::Default, publisher);
+            let reply_to = line.session.reply_to().to_owned();
+            let reply = to("", &reply_to, &waiter);
+            line.publish(&mut waiter, reply, None).unwrap();
+            let outcome = waiter.outcome().await;
+            assert!(matches!(outcome, Outcome::Reply(_)), "{transport}: {outcome:?}");
+        }
     }
 
     #[tokio::test]
     async fn a_session_of_a_lost_link_publishes_nothing_on_the_next_one() {
         let broker = Broker::start().await.unwrap();
         let connection = Connection::open(broker.uri()).await.unwrap();
-        let session = Session::open(&connection, Uuid::nil(), 1, 8).await.unwrap();
-        let mut waiter = session.begin(Instant::now() + Duration::from_secs(10)).unwrap();
+        let line = line(&connection).await;
+        let mut waiter = line.begin(Instant::now() + Duration::from_secs(10), TAG).unwrap();
         broker.faults().drop_connections();
-        while !session.has_ended() {
-            tokio::task::yield_now().await;
-        }
+        line.session.ended().await;
         let channel = connection.channel().await.unwrap();
         let queue =
             QueueDeclaration { name: "next", durable: false, exclusive: false, auto_delete: false, arguments: &[] };
         channel.declare_queue(queue).await.unwrap();
-        let publish = to("next", &waiter);
-        let published = session.publish_confirmed(&connection, &mut waiter, publish, None).await;
+        let publish = to("", "next", &waiter);
+        let published = line.publish_confirmed(&mut waiter, publish, None).await;
         assert!(matches!(published, Err(NotSent::Ended)), "{published:?}");
         assert!(broker.wait_until_idle(Duration::from_secs(5)).await);
         assert_eq!(broker.queue("next").unwrap().ready, 0);

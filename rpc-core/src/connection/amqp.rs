@@ -82,11 +82,38 @@ pub(crate) enum Settlement {
     Requeue { delivery_tag: u64 },
 }
 
+/// The pseudo-queue of direct replies (RabbitMQ): they arrive on the channel that published the request.
+pub(crate) const DIRECT_REPLIES: &str = "amq.rabbitmq.reply-to";
+
 /// A message that no queue took.
 #[derive(Debug)]
 pub(crate) struct Returned {
     pub(crate) correlation_id: Option<String>,
     pub(crate) reply_text: String,
+}
+
+/// The broker's reason for closing a channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) reply_code: u16,
+    pub(crate) reply_text: String,
+}
+
+impl Refusal {
+    /// The limit in bytes, when a message was too large. RabbitMQ: "message size 7 is larger than configured max size 6", or
+    /// "… than max size 6" for the limit that it cannot be configured above.
+    pub(crate) fn message_max_bytes(&self) -> Option<usize> {
+        let (_, sizes) = self.reply_text.split_once("message size ")?;
+        let (_, limit) = sizes.split_once(" is larger than ")?.1.split_once("max size ")?;
+        let digits = limit.bytes().take_while(u8::is_ascii_digit).count();
+        limit[..digits].parse().ok().filter(|_| self.reply_code == PRECONDITION_FAILED)
+    }
+
+    /// As the error of an operation.
+    pub(crate) fn error(&self, operation: impl Into<String>) -> Error {
+        let Self { reply_code, reply_text } = self.clone();
+        Error::Refused { operation: operation.into(), reply_code, reply_text }
+    }
 }
 
 /// A change of a connection that its transport reports.
@@ -108,8 +135,34 @@ pub(super) const REPLY_SUCCESS: u16 = 200;
 /// AMQP 0-9-1 §1.2: connection-forced.
 pub(super) const CONNECTION_FORCED: u16 = 320;
 /// AMQP 0-9-1 §1.2: access-refused.
-pub(super) const ACCESS_REFUSED: u16 = 403;
+pub(crate) const ACCESS_REFUSED: u16 = 403;
 /// AMQP 0-9-1 §1.2: not-found.
-pub(super) const NOT_FOUND: u16 = 404;
+pub(crate) const NOT_FOUND: u16 = 404;
+/// AMQP 0-9-1 §1.2: precondition-failed.
+pub(super) const PRECONDITION_FAILED: u16 = 406;
 /// AMQP 0-9-1 §1.2: not-allowed.
 pub(super) const NOT_ALLOWED: u16 = 530;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_is_read_from_the_words_of_the_refusal() {
+        let limit = |reply_code, reply_text: &str| {
+            Refusal { reply_code, reply_text: reply_text.to_owned() }.message_max_bytes()
+        };
+        let configured = "PRECONDITION_FAILED - message size 2000011 is larger than configured max size 1048576";
+        assert_eq!(limit(406, configured), Some(1_048_576));
+        let largest = "PRECONDITION_FAILED - message size 600000000 is larger than max size 536870912";
+        assert_eq!(limit(406, largest), Some(536_870_912));
+        for (reply_code, reply_text) in [
+            (404, configured),
+            (406, "PRECONDITION_FAILED - fast reply consumer does not exist"),
+            (406, "message size 7 is larger than configured max size "),
+            (406, "message size 7 is larger than configured max size 99999999999999999999999"),
+        ] {
+            assert_eq!(limit(reply_code, reply_text), None, "{reply_text}");
+        }
+    }
+}

@@ -17,8 +17,10 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
+    /// Limits below [`PAUSE_FLOOR`] count as that.
     pub(crate) fn new(initial: Duration, max: Duration) -> Self {
-        Self { limit: initial.min(max), max }
+        let max = max.max(PAUSE_FLOOR);
+        Self { limit: initial.clamp(PAUSE_FLOOR, max), max }
     }
 
     /// The next pause.
@@ -50,6 +52,8 @@ where
     }
 }
 
+/// A limit of zero would never grow: attempts would follow each other without a pause, for ever.
+const PAUSE_FLOOR: Duration = Duration::from_millis(10);
 const OPEN_DELAY_INITIAL: Duration = Duration::from_millis(50);
 const OPEN_DELAY_MAX: Duration = Duration::from_secs(30);
 
@@ -72,6 +76,16 @@ mod tests {
         let mut pauses: Vec<_> = (0..16).map(|_| backoff.pause()).collect();
         pauses.dedup();
         assert!(pauses.len() > 8, "{pauses:?}");
+    }
+
+    #[test]
+    fn pauses_grow_from_zero_too() {
+        let mut backoff = Backoff::new(Duration::ZERO, Duration::from_secs(1));
+        for limit_ms in [10, 20, 40] {
+            assert_eq!(backoff.limit.as_millis(), limit_ms);
+            backoff.pause();
+        }
+        assert_eq!(Backoff::new(Duration::ZERO, Duration::ZERO).limit, PAUSE_FLOOR);
     }
 
     #[tokio::test(start_paused = true)]

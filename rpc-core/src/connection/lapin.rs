@@ -4,6 +4,8 @@
 //!   call. Their frames are queued by the first poll already, so [`start`] polls once and drops the future.
 //! - lapin sends methods before queued messages: an ack overtakes a message that is not on the socket yet, and a
 //!   `channel.close` discards it. [`Channel::publish_written`] is the barrier.
+//! - The reason why the broker closed a channel reaches consumers and confirms alone: [`Channel::watch`] starts a consumer of
+//!   direct replies, which costs the broker nothing, on channels that have neither.
 //! - Outside confirm mode returned messages pile up silently: [`Returns`] looks for them from time to time.
 //! - In confirm mode a return arrives inside the confirm of any publish: [`Confirm::wait`] hands it over as it is,
 //!   to be matched by correlation_id.
@@ -14,7 +16,7 @@
 //! - `Acker::ack` spawns a task for each ack: we ack by tag on the channel.
 //! - `Consumer` buffers without bound: `basic.qos` comes before `basic.consume`, always.
 //! - Calling a channel's method inside a consumer's delegate deadlocks: we use the stream.
-//! - A lost connection leaves its heartbeat task behind, asleep for half the heartbeat (30 s by default).
+//! - A lost connection leaves its heartbeat task behind, asleep for half the heartbeat (5 s by default).
 //! - A connection is a thread and about 7 MB.
 //! - Built without TLS it takes `amqps` for `amqp`: `uri.rs` refuses it.
 //! - `ShortString::from` panics above 255 bytes: every name passes through [`short`].
@@ -45,16 +47,16 @@ use lapin::{
 };
 use tokio::{
     sync::Notify,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
     amqp::{
-        ACCESS_REFUSED, Arguments, Event, ExchangeKind, HeaderValue, NOT_ALLOWED, NOT_FOUND, PERSISTENT, Properties,
-        Publish, QueueDeclaration, REPLY_SUCCESS, Returned, Settlement,
+        ACCESS_REFUSED, Arguments, DIRECT_REPLIES, Event, ExchangeKind, HeaderValue, NOT_ALLOWED, NOT_FOUND,
+        PERSISTENT, Properties, Publish, QueueDeclaration, REPLY_SUCCESS, Refusal, Returned, Settlement,
     },
     fields::{short, table},
-    options::ConnectionOptions,
+    options::{ConnectionOptions, HEARTBEAT_S},
     uri::{AuthMechanism, Endpoint},
 };
 use crate::error::Error;
@@ -63,21 +65,24 @@ use crate::error::Error;
 #[derive(Debug)]
 pub(super) struct Link {
     connection: lapin::Connection,
+    was_used: Arc<AtomicBool>,
 }
 
 impl Link {
     pub(super) async fn open(endpoint: &Endpoint, options: &ConnectionOptions) -> Result<Self, Error> {
         let properties = ConnectionProperties::default().with_connection_name(options.name.as_str().into());
+        let mut uri = uri(endpoint);
+        uri.query.heartbeat.get_or_insert(HEARTBEAT_S);
         #[cfg(not(feature = "tls"))]
-        let connecting = lapin::Connection::connect_uri(uri(endpoint), properties);
+        let connecting = lapin::Connection::connect_uri(uri, properties);
         #[cfg(feature = "tls")]
         let connecting = {
             let runtime = lapin::runtime::default_runtime().map_err(|error| opening_error(&error, endpoint))?;
             let tls = tls_config(&options.tls);
-            lapin::Connection::connect_uri_with_config(uri(endpoint), properties, tls, runtime)
+            lapin::Connection::connect_uri_with_config(uri, properties, tls, runtime)
         };
         match connecting.await {
-            Ok(connection) => Ok(Self { connection }),
+            Ok(connection) => Ok(Self { connection, was_used: Arc::default() }),
             Err(error) => Err(opening_error(&error, endpoint)),
         }
     }
@@ -90,9 +95,17 @@ impl Link {
         self.connection.status().connected()
     }
 
+    pub(super) fn was_used(&self) -> bool {
+        self.was_used.load(Ordering::Relaxed)
+    }
+
     pub(super) async fn channel(&self) -> Result<Channel, Error> {
         match self.connection.create_channel().await {
-            Ok(channel) => Ok(Channel { channel, numbering: Arc::default(), published: Arc::default() }),
+            Ok(channel) => {
+                let (numbering, published, watch) = Default::default();
+                let (link, was_used) = (self.connection.status().clone(), Arc::clone(&self.was_used));
+                Ok(Channel { channel, numbering, published, watch, link, was_used })
+            }
             Err(error) if matches!(error.kind(), ErrorKind::ChannelsLimitReached) => {
                 Err(Error::NoChannelLeft { channel_max: self.connection.configuration().channel_max() })
             }
@@ -158,9 +171,40 @@ pub(crate) struct Channel {
     /// Held while a publish gets its number and its frames their place.
     numbering: Arc<Mutex<()>>,
     published: Arc<Published>,
+    /// Notices the end of the channel.
+    watch: Arc<Mutex<Option<lapin::Consumer>>>,
+    link: lapin::ConnectionStatus,
+    was_used: Arc<AtomicBool>,
 }
 
 impl Channel {
+    pub(super) fn note_use(&self) {
+        self.was_used.store(true, Ordering::Relaxed);
+    }
+
+    /// Lets [`refusal`](Self::refusal) know the reason why the channel has ended.
+    pub(super) async fn watch(&self) -> Result<(), Error> {
+        let options = BasicConsumeOptions { no_ack: true, ..Default::default() };
+        let consumed = self.channel.basic_consume(DIRECT_REPLIES.into(), "".into(), options, FieldTable::default());
+        let consumer = consumed.await.map_err(|error| operation_error(&error, "watch a channel"))?;
+        *self.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some(consumer);
+        Ok(())
+    }
+
+    /// The broker's reason, if it has closed the channel and not the connection. Of a channel that is watched and has ended;
+    /// asked again, it has forgotten the reason.
+    pub(super) async fn refusal(&self) -> Option<Refusal> {
+        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        // Confirms learn of the end a moment earlier.
+        let noticed = timeout(NOTICE_LIMIT, poll_fn(|cx| Pin::new(&mut watch).poll_next(cx))).await;
+        match operation_error(&noticed.ok()??.err()?, "") {
+            Error::Refused { reply_code, reply_text, .. } if self.link.connected() => {
+                Some(Refusal { reply_code, reply_text })
+            }
+            _ => None,
+        }
+    }
+
     pub(super) fn publish(&self, publish: Publish<'_>) -> Result<(), Error> {
         let Publish { exchange, routing_key, mandatory, properties, body } = publish;
         let (exchange, routing_key, properties) = (short(exchange)?, short(routing_key)?, to_lapin(properties)?);
@@ -295,6 +339,7 @@ impl Channel {
         &self,
         name: &str,
         kind: ExchangeKind,
+        is_passive: bool,
         arguments: Arguments<'_>,
     ) -> Result<(), Error> {
         let kind = match kind {
@@ -302,7 +347,7 @@ impl Channel {
             ExchangeKind::Topic => lapin::ExchangeKind::Topic,
             ExchangeKind::Headers => lapin::ExchangeKind::Headers,
         };
-        let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
+        let options = ExchangeDeclareOptions { passive: is_passive, durable: true, ..Default::default() };
         self.channel
             .exchange_declare(short(name)?, kind, options, table(arguments)?)
             .await
@@ -461,6 +506,9 @@ impl Returns {
         self.found.pop_front()
     }
 }
+
+/// The end of a channel reaches its consumers within this time.
+const NOTICE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Most calls are answered within this time.
 const LOOK_FIRST: Duration = Duration::from_millis(2);
@@ -708,7 +756,6 @@ fn operation_error(error: &lapin::Error, operation: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use tokio::time::timeout;
 
     use super::*;
     use crate::broker::Broker;

@@ -12,7 +12,9 @@ use std::{
 #[cfg(feature = "lapin")]
 use super::lapin;
 use super::{
-    amqp::{Arguments, Event, ExchangeDeclaration, HeaderValue, Publish, QueueDeclaration, Returned, Settlement},
+    amqp::{
+        Arguments, Event, ExchangeDeclaration, HeaderValue, Publish, QueueDeclaration, Refusal, Returned, Settlement,
+    },
     delivery::Delivery,
     native,
     options::{ConnectionOptions, Transport},
@@ -63,6 +65,11 @@ impl Link {
 
     pub(super) fn is_connected(&self) -> bool {
         either!(self, link => link.is_connected())
+    }
+
+    /// Whether it was good for more than to be opened.
+    pub(super) fn was_used(&self) -> bool {
+        either!(self, link => link.was_used())
     }
 
     pub(super) async fn channel(&self) -> Result<Channel, Error> {
@@ -132,6 +139,25 @@ impl Channel {
         either!(self, channel => channel.has_ended())
     }
 
+    /// Lets [`refusal`](Self::refusal) know the reason why a channel ended that has no consumer and no confirms.
+    pub(crate) async fn watch(&self) -> Result<(), Error> {
+        match self {
+            #[cfg(feature = "lapin")]
+            Self::Lapin(channel) => channel.watch().await,
+            // It always knows.
+            Self::Native(_) => Ok(()),
+        }
+    }
+
+    /// The broker's reason, if it has closed this channel alone; `None` when the whole connection has ended, too.
+    pub(crate) async fn refusal(&self) -> Option<Refusal> {
+        match self {
+            #[cfg(feature = "lapin")]
+            Self::Lapin(channel) => channel.refusal().await,
+            Self::Native(channel) => channel.refusal(),
+        }
+    }
+
     /// Queues the message for sending on a channel in confirm mode.
     ///
     /// # Errors
@@ -190,11 +216,16 @@ impl Channel {
     /// Declares exchanges in their order.
     pub(crate) async fn declare_exchanges(&self, exchanges: &[ExchangeDeclaration]) -> Result<(), Error> {
         for exchange in exchanges {
-            let alternate = exchange.alternate.map(|alternate| ("alternate-exchange", HeaderValue::from(alternate)));
-            let arguments = alternate.as_slice();
-            either!(self, channel => channel.declare_exchange(exchange.name, exchange.kind, arguments).await)?;
+            self.declare_exchange(exchange, false).await?;
         }
         Ok(())
+    }
+
+    /// Declares an exchange, or checks that it exists, which needs no permission: if it does not, the broker closes this channel.
+    pub(crate) async fn declare_exchange(&self, exchange: &ExchangeDeclaration, is_passive: bool) -> Result<(), Error> {
+        let alternate = exchange.alternate.map(|alternate| ("alternate-exchange", HeaderValue::from(alternate)));
+        let arguments = alternate.as_slice();
+        either!(self, channel => channel.declare_exchange(exchange.name, exchange.kind, is_passive, arguments).await)
     }
 
     pub(crate) async fn declare_queue(&self, queue: QueueDeclaration<'_>) -> Result<(), Error> {
@@ -221,15 +252,24 @@ impl Channel {
 
     /// Bounds the unacknowledged deliveries of consumers started afterwards.
     pub(crate) async fn qos(&self, prefetch_count: u16) -> Result<(), Error> {
-        either!(self, channel => channel.qos(prefetch_count).await)
+        either!(self, channel => channel.qos(prefetch_count).await)?;
+        self.note_use();
+        Ok(())
     }
 
     pub(crate) async fn consume(&self, queue: &str, consumer_tag: &str, no_ack: bool) -> Result<Consumer, Error> {
-        Ok(match self {
+        let consumer = match self {
             #[cfg(feature = "lapin")]
             Self::Lapin(channel) => Consumer::Lapin(channel.consume(queue, consumer_tag, no_ack).await?),
             Self::Native(channel) => Consumer::Native(channel.consume(queue, consumer_tag, no_ack).await?),
-        })
+        };
+        self.note_use();
+        Ok(consumer)
+    }
+
+    /// The connection is good for more than to be opened: after its loss it is reopened without a longer pause.
+    pub(crate) fn note_use(&self) {
+        either!(self, channel => channel.note_use());
     }
 
     pub(crate) async fn cancel(&self, consumer_tag: &str) -> Result<(), Error> {

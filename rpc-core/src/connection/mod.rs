@@ -115,7 +115,7 @@ impl Connection {
     fn supervised(link: Link, endpoints: Vec<Endpoint>, at: usize, options: ConnectionOptions) -> Self {
         let link = Arc::new(link);
         let state = ConnectionState::Connected;
-        let current = watch::Sender::new(Current { link: Some(Arc::clone(&link)), state });
+        let current = watch::Sender::new(Current { link: Some(Arc::clone(&link)), state, epoch: 1 });
         let supervisor = Supervisor { endpoints, at, options, current: current.clone() };
         Self::new(current, AbortOnDrop::spawn(supervisor.run(link)))
     }
@@ -179,24 +179,49 @@ impl Connection {
     /// [`Error::Closed`] once the connection is closed for good; [`Error::Disconnected`], [`Error::Refused`] or
     /// [`Error::NoChannelLeft`] when the open connection does not open a channel.
     pub(crate) async fn channel(&self) -> Result<Channel, Error> {
+        self.channel_and_epoch().await.map(|(channel, _)| channel)
+    }
+
+    /// A channel as [`channel`](Self::channel) opens it, and the number of its epoch.
+    pub(crate) async fn channel_and_epoch(&self) -> Result<(Channel, u64), Error> {
         let mut current = self.shared.current.subscribe();
         loop {
-            let link = {
+            let (link, epoch) = {
                 let usable =
                     current.wait_for(|current| current.state.is_closed() || current.usable_link().is_some()).await;
                 let Ok(current) = usable else { return Err(Error::Closed { reason: CLOSED_BY_US.to_owned() }) };
                 match (&current.state, current.usable_link()) {
                     (ConnectionState::Closed { reason }, _) => return Err(Error::Closed { reason: reason.clone() }),
-                    (_, Some(link)) => Arc::clone(link),
+                    (_, Some(link)) => (Arc::clone(link), current.epoch),
                     // It has ended between the two looks.
                     (_, None) => continue,
                 }
             };
             let opened = link.channel().await;
             if link.is_connected() || matches!(opened, Err(Error::Refused { .. })) {
-                return opened;
+                return opened.map(|channel| (channel, epoch));
             }
         }
+    }
+
+    /// A channel of that epoch.
+    ///
+    /// # Errors
+    /// [`Error::Disconnected`] once the epoch has ended; otherwise as [`channel`](Self::channel).
+    pub(crate) async fn channel_of(&self, epoch: u64) -> Result<Channel, Error> {
+        let link =
+            self.link_of(epoch).ok_or_else(|| Error::Disconnected { reason: "it has been reopened".to_owned() })?;
+        link.channel().await
+    }
+
+    /// Whether the link of that epoch still lives.
+    pub(crate) fn is_in(&self, epoch: u64) -> bool {
+        self.link_of(epoch).is_some()
+    }
+
+    fn link_of(&self, epoch: u64) -> Option<Arc<Link>> {
+        let current = self.shared.current.borrow();
+        current.usable_link().filter(|_| current.epoch == epoch).map(Arc::clone)
     }
 }
 

@@ -58,14 +58,15 @@ impl ConnectionOptions {
     }
 
     /// Upper bound of the first reconnect delay, which is random. The bound doubles after each failure, up to
-    /// [`reconnect_delay_max`](Self::reconnect_delay_max). The default is 100 ms.
+    /// [`reconnect_delay_max`](Self::reconnect_delay_max), and begins anew after a connection that was of use: one that is opened
+    /// and lost before a channel works counts as a failure. The default is 100 ms; less than 10 ms counts as 10 ms.
     #[must_use]
     pub const fn reconnect_delay_initial(mut self, reconnect_delay_initial: Duration) -> Self {
         self.reconnect_delay_initial = reconnect_delay_initial;
         self
     }
 
-    /// Upper bound of every reconnect delay. The default is 30 s.
+    /// Upper bound of every reconnect delay. The default is 30 s; less than 10 ms counts as 10 ms.
     #[must_use]
     pub const fn reconnect_delay_max(mut self, reconnect_delay_max: Duration) -> Self {
         self.reconnect_delay_max = reconnect_delay_max;
@@ -122,6 +123,10 @@ pub enum Transport {
     /// `lapin`, which is on by default.
     Lapin,
 }
+
+/// The heartbeat that a connection asks for when its URI names none. A broker that says nothing for two heartbeats counts as
+/// lost: RabbitMQ's own 60 s would let calls wait for two minutes on a node that hangs.
+pub(super) const HEARTBEAT_S: u16 = 10;
 
 fn process_name() -> String {
     let program = std::env::current_exe().ok();

@@ -49,6 +49,8 @@ pub(super) struct Current {
     /// While reconnecting, the one that was lost; `None` once the connection is closed.
     pub(super) link: Option<Arc<Link>>,
     pub(super) state: ConnectionState,
+    /// Counts the links.
+    pub(super) epoch: u64,
 }
 
 impl Current {
@@ -56,6 +58,11 @@ impl Current {
     /// alone is not enough.
     pub(super) fn usable_link(&self) -> Option<&Arc<Link>> {
         self.link.as_ref().filter(|link| self.state.is_open() && link.is_connected())
+    }
+
+    /// The next epoch begins.
+    pub(super) fn reopen(&mut self, link: Arc<Link>) {
+        *self = Self { link: Some(link), state: ConnectionState::Connected, epoch: self.epoch + 1 };
     }
 
     /// Closes for good, unless that has happened before; returns the link, which is still to be closed.

@@ -40,17 +40,22 @@ pub(super) struct Supervisor {
 impl Supervisor {
     /// Runs until the connection is closed for good.
     pub(super) async fn run(mut self, mut link: Arc<Link>) {
+        let mut backoff = self.backoff();
         loop {
             let lost = self.follow(&link).await;
+            // A broker that takes connections and nothing else must not be asked ever faster.
+            if link.was_used() {
+                backoff = self.backoff();
+            }
             if !self.enter(ConnectionState::Reconnecting { reason: lost.clone() }) {
                 return;
             }
             tracing::warn!(reason = lost, "connection lost");
-            match self.reopen(lost).await {
+            match self.reopen(lost, &mut backoff).await {
                 Ok(opened) => {
                     link = Arc::new(opened);
-                    let current = Current { link: Some(Arc::clone(&link)), state: ConnectionState::Connected };
-                    if !self.change(|previous| *previous = current) {
+                    let next = Arc::clone(&link);
+                    if !self.change(|current| current.reopen(next)) {
                         return;
                     }
                 }
@@ -61,6 +66,10 @@ impl Supervisor {
                 }
             }
         }
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::new(self.options.reconnect_delay_initial, self.options.reconnect_delay_max)
     }
 
     fn enter(&self, state: ConnectionState) -> bool {
@@ -108,8 +117,7 @@ impl Supervisor {
     }
 
     /// Tries the nodes in turn, from the one after the last.
-    async fn reopen(&mut self, mut reason: String) -> Result<Link, String> {
-        let mut backoff = Backoff::new(self.options.reconnect_delay_initial, self.options.reconnect_delay_max);
+    async fn reopen(&mut self, mut reason: String, backoff: &mut Backoff) -> Result<Link, String> {
         let mut attempt = 0;
         loop {
             if self.options.reconnect_attempts.is_some_and(|attempts| attempt >= attempts) {
@@ -127,6 +135,15 @@ impl Supervisor {
                 }
             }
         }
+    }
+}
+
+/// The task can end with the runtime that opened the connection: nothing reopens it then.
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        let reason =
+            "the runtime that opened the connection has ended: open connections in one that lives as long as they do";
+        self.change(|current| drop(current.close(reason)));
     }
 }
 
@@ -181,7 +198,7 @@ mod tests {
         let (endpoint, link) = open(&broker).await;
         let (_, late) = open(&broker).await;
         let state = ConnectionState::Connected;
-        let current = watch::Sender::new(Current { link: Some(Arc::clone(&link)), state });
+        let current = watch::Sender::new(Current { link: Some(Arc::clone(&link)), state, epoch: 1 });
         let supervisor = Supervisor {
             endpoints: vec![endpoint],
             at: 0,
@@ -192,10 +209,9 @@ mod tests {
         assert!(matches!(current.borrow().state, ConnectionState::Blocked { .. }));
         current.send_modify(|current| drop(current.close("closed")));
         // As the supervisor does when it has just reopened the connection.
-        let reopened = Current { link: Some(late), state: ConnectionState::Connected };
-        assert!(!supervisor.change(|current| *current = reopened));
+        assert!(!supervisor.change(|current| current.reopen(late)));
         assert!(!supervisor.enter(ConnectionState::Connected));
-        assert!(matches!(&*current.borrow(), Current { link: None, state: ConnectionState::Closed { .. } }));
+        assert!(matches!(&*current.borrow(), Current { link: None, state: ConnectionState::Closed { .. }, .. }));
     }
 
     /// The supervisor has not run yet when a caller asks: the state still says `Connected`.
@@ -204,7 +220,7 @@ mod tests {
         let broker = Broker::builder().start().await.expect("the bundled broker starts");
         let ((_, ended), (_, living)) = (open(&broker).await, open(&broker).await);
         ended.close().await.expect("the broker confirms");
-        let connected = |link| Current { link: Some(link), state: ConnectionState::Connected };
+        let connected = |link| Current { link: Some(link), state: ConnectionState::Connected, epoch: 1 };
         let current = watch::Sender::new(connected(ended));
         let connection = Connection::new(current.clone(), AbortOnDrop::spawn(std::future::pending()));
         let mut channel = std::pin::pin!(connection.channel());
@@ -213,7 +229,7 @@ mod tests {
             channel = &mut channel => panic!("{channel:?}"),
             () = tokio::task::yield_now() => {}
         }
-        current.send_modify(|current| *current = connected(living));
+        current.send_modify(|current| current.reopen(living));
         let channel = channel.await.expect("the next epoch has one");
         channel.qos(1).await.expect("it is a channel of the living link");
     }

@@ -22,8 +22,8 @@ use super::{
 use crate::{
     connection::{
         amqp::{
-            Arguments, ExchangeKind, HeaderValue, NOT_FOUND, Publish, QueueDeclaration, REPLY_SUCCESS, Returned,
-            Settlement,
+            Arguments, ExchangeKind, HeaderValue, NOT_FOUND, Publish, QueueDeclaration, REPLY_SUCCESS, Refusal,
+            Returned, Settlement,
         },
         delivery::Delivery,
         fields::{short, table},
@@ -170,6 +170,20 @@ impl Channel {
         self.inner.failure.get().is_some() || self.inner.shared.outbox().ended().is_some()
     }
 
+    pub(in crate::connection) fn note_use(&self) {
+        self.inner.shared.note_use();
+    }
+
+    /// The broker's reason, if it has closed the channel and not the connection.
+    pub(in crate::connection) fn refusal(&self) -> Option<Refusal> {
+        match self.inner.failure.get()? {
+            Failure::Refused { reply_code, reply_text } if self.inner.shared.is_connected() => {
+                Some(Refusal { reply_code: *reply_code, reply_text: reply_text.to_string() })
+            }
+            _ => None,
+        }
+    }
+
     pub(in crate::connection) fn returned(&self) -> Returns {
         self.inner.state().push_returned()
     }
@@ -183,12 +197,13 @@ impl Channel {
         &self,
         name: &str,
         kind: ExchangeKind,
+        is_passive: bool,
         arguments: Arguments<'_>,
     ) -> Result<(), Error> {
         let declare = AMQPClass::Exchange(exchange::AMQPMethod::Declare(exchange::Declare {
             exchange: short(name)?,
             kind: kind.as_str().into(),
-            passive: false,
+            passive: is_passive,
             durable: true,
             auto_delete: false,
             internal: false,

@@ -13,7 +13,7 @@ use crate::{
     connection::{
         amqp::{ACCESS_REFUSED, NOT_ALLOWED},
         fields::short,
-        options::ConnectionOptions,
+        options::{ConnectionOptions, HEARTBEAT_S},
         uri::{AuthMechanism, Endpoint},
     },
     error::Error,
@@ -69,7 +69,7 @@ fn agree(tune: &connection::Tune, endpoint: &Endpoint) -> Tuning {
         frame_max: if frame_max == 0 { FRAME_MAX } else { frame_max.clamp(FRAME_MIN_SIZE, FRAME_MAX) },
         heartbeat_s: match endpoint.heartbeat_s {
             Some(0) => 0,
-            wanted => narrower(tune.heartbeat.into(), wanted.map(Into::into)) as u16,
+            wanted => narrower(tune.heartbeat.into(), Some(wanted.unwrap_or(HEARTBEAT_S).into())) as u16,
         },
     }
 }

@@ -70,6 +70,10 @@ impl Link {
         self.channels.shared().is_connected()
     }
 
+    pub(super) fn was_used(&self) -> bool {
+        self.channels.shared().was_used()
+    }
+
     pub(super) async fn channel(&self) -> Result<Channel, Error> {
         Channel::open(self.channels.add()?).await
     }

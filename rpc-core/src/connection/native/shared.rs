@@ -16,16 +16,30 @@ use crate::{connection::amqp::Event, error::Error};
 pub(super) struct Shared {
     outbox: Mutex<Outbox>,
     is_connected: AtomicBool,
+    was_used: AtomicBool,
     events: mpsc::UnboundedSender<Event>,
 }
 
 impl Shared {
     pub(super) fn new(frame_max: u32, events: mpsc::UnboundedSender<Event>) -> Self {
-        Self { outbox: Mutex::new(Outbox::new(frame_max)), is_connected: AtomicBool::new(true), events }
+        Self {
+            outbox: Mutex::new(Outbox::new(frame_max)),
+            is_connected: AtomicBool::new(true),
+            was_used: AtomicBool::new(false),
+            events,
+        }
     }
 
     pub(super) fn is_connected(&self) -> bool {
         self.is_connected.load(Ordering::Acquire)
+    }
+
+    pub(super) fn was_used(&self) -> bool {
+        self.was_used.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note_use(&self) {
+        self.was_used.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn outbox(&self) -> MutexGuard<'_, Outbox> {

@@ -1,0 +1,190 @@
+//! Channels for publishing: opened with few round trips, and one for each exchange.
+//!
+//! The broker closes the channel of a publish to an exchange that is gone, or that the user may not write to. So the requests
+//! of a channel have one exchange, and what closes the channel is true of all of them.
+
+use std::{future::poll_fn, pin::Pin, task::Poll, time::Duration};
+
+use tokio::time::timeout;
+
+use crate::{
+    connection::{
+        Channel, Connection,
+        amqp::{ExchangeDeclaration, NOT_FOUND},
+    },
+    error::Error,
+    topology,
+};
+
+/// The exchange of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Exchange {
+    /// `rpc`.
+    Requests,
+    /// The default exchange: the bare profile.
+    Default,
+}
+
+impl Exchange {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Requests => topology::EXCHANGE,
+            Self::Default => "",
+        }
+    }
+
+    pub(super) const fn index(self) -> usize {
+        self as usize
+    }
+
+    const fn declarations(self) -> &'static [ExchangeDeclaration] {
+        match self {
+            Self::Requests => &topology::REQUEST_EXCHANGES,
+            Self::Default => &[],
+        }
+    }
+}
+
+/// Whether the broker confirms the publishes of a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    Plain,
+    Confirms,
+}
+
+/// Opens a channel for publishing to an exchange, in `epoch` or in the next one that is open; returns the epoch, too.
+pub(super) async fn open_for(
+    connection: &Connection,
+    epoch: Option<u64>,
+    exchange: Exchange,
+    mode: Mode,
+) -> Result<(Channel, u64), Error> {
+    open_with(connection, epoch, exchange.declarations(), mode).await
+}
+
+/// As [`open_for`], for any exchanges. One that exists needs no permission to be declared.
+pub(super) async fn open_with(
+    connection: &Connection,
+    epoch: Option<u64>,
+    exchanges: &[ExchangeDeclaration],
+    mode: Mode,
+) -> Result<(Channel, u64), Error> {
+    match open_once(connection, epoch, exchanges, true, mode).await {
+        Err(Error::Refused { reply_code: NOT_FOUND, .. }) => open_once(connection, epoch, exchanges, false, mode).await,
+        opened => opened,
+    }
+}
+
+async fn open_once(
+    connection: &Connection,
+    epoch: Option<u64>,
+    exchanges: &[ExchangeDeclaration],
+    is_passive: bool,
+    mode: Mode,
+) -> Result<(Channel, u64), Error> {
+    let (channel, epoch) = match epoch {
+        Some(epoch) => (connection.channel_of(epoch).await?, epoch),
+        None => connection.channel_and_epoch().await?,
+    };
+    let mut steps: Vec<Step<'_>> = vec![Box::pin(channel.watch())];
+    if mode == Mode::Confirms {
+        steps.push(Box::pin(channel.confirm_select()));
+    }
+    for exchange in exchanges {
+        steps.push(Box::pin(channel.declare_exchange(exchange, is_passive)));
+    }
+    within_limit("open a channel for requests", in_one_flight(steps)).await?;
+    channel.note_use();
+    Ok((channel, epoch))
+}
+
+/// One method and its answer.
+pub(super) type Step<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
+
+/// Sends the methods together, in their order, and waits for all the answers.
+///
+/// # Errors
+/// That of the first method that failed: it closed the channel, and the later ones failed with it.
+pub(super) async fn in_one_flight(mut steps: Vec<Step<'_>>) -> Result<(), Error> {
+    let mut answers: Vec<_> = steps.iter().map(|_| Poll::Pending).collect();
+    poll_fn(|cx| {
+        for (step, answer) in steps.iter_mut().zip(&mut answers).filter(|(_, answer)| answer.is_pending()) {
+            *answer = step.as_mut().poll(cx);
+        }
+        first_failure(&mut answers)
+    })
+    .await
+}
+
+/// Ready at the first answer that is a failure, or when all are there. Answers arrive in order, so one that is missing decides.
+fn first_failure(answers: &mut [Poll<Result<(), Error>>]) -> Poll<Result<(), Error>> {
+    for answer in answers {
+        match std::mem::replace(answer, Poll::Ready(Ok(()))) {
+            Poll::Ready(Ok(())) => {}
+            undecided => {
+                let decided = match &undecided {
+                    Poll::Ready(failed) => Poll::Ready(failed.clone()),
+                    Poll::Pending => Poll::Pending,
+                };
+                *answer = undecided;
+                return decided;
+            }
+        }
+    }
+    Poll::Ready(Ok(()))
+}
+
+/// Limits the wait for the broker's answers; then it is asked again, on another channel.
+pub(super) async fn within_limit<T>(
+    operation: &str,
+    answers: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    match timeout(ANSWER_LIMIT, answers).await {
+        Ok(answered) => answered,
+        Err(_) => Err(Error::TimedOut { operation: operation.to_owned(), limit: ANSWER_LIMIT }),
+    }
+}
+
+/// RabbitMQ answers in milliseconds, and in seconds while a cluster finds out that a node is gone.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    fn failed(reason: &str) -> Poll<Result<(), Error>> {
+        Poll::Ready(Err(Error::Disconnected { reason: reason.to_owned() }))
+    }
+
+    #[test]
+    fn the_first_failure_counts_and_an_earlier_answer_is_waited_for() {
+        let ok = || Poll::Ready(Ok(()));
+        assert!(matches!(first_failure(&mut [ok(), ok()]), Poll::Ready(Ok(()))));
+        assert!(first_failure(&mut [ok(), Poll::Pending, failed("third")]).is_pending());
+        let mut answers = [ok(), failed("second"), failed("third"), Poll::Pending];
+        let Poll::Ready(Err(Error::Disconnected { reason })) = first_failure(&mut answers) else {
+            panic!("{answers:?}")
+        };
+        assert_eq!(reason, "second");
+    }
+
+    #[tokio::test]
+    async fn all_methods_are_sent_before_the_first_answer() {
+        let (first, second) = (Notify::new(), Notify::new());
+        let steps: Vec<Step<'_>> = vec![
+            Box::pin(async {
+                first.notify_one();
+                second.notified().await;
+                Ok(())
+            }),
+            Box::pin(async {
+                first.notified().await;
+                second.notify_one();
+                Ok(())
+            }),
+        ];
+        within_limit("send both", in_one_flight(steps)).await.unwrap();
+    }
+}

@@ -1,0 +1,147 @@
+//! Sends a call that could not be sent at once, and sends a call again where that is safe.
+
+use std::{future::Future, pin::Pin, time::Duration};
+
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::{
+    WhenFull,
+    in_flight::{NotSent, Outcome, Waiter},
+    request::{FOREVER, Failure, Limits, Obstacle, Reply, Request},
+};
+use crate::{
+    call_error::{CallError, TimeoutStage},
+    connection::Backoff,
+};
+
+type Detour = Pin<Box<dyn Future<Output = Result<Reply, CallError>> + Send>>;
+
+impl Obstacle {
+    /// The future that continues the call, or the error that ends it.
+    pub(super) fn over(self, request: &mut Request) -> Result<Detour, CallError> {
+        Ok(match self {
+            Self::Failed(Failure::Final(error)) if request.awaits_service(&error, 0) => {
+                Box::pin(request.take().send(Some(Failure::Final(error))))
+            }
+            Self::Final(error) | Self::Failed(Failure::Final(error)) => return Err(error),
+            Self::OneWay => Box::pin(request.take().send_oneway()),
+            Self::NotYet => Box::pin(request.take().send(None)),
+            Self::Failed(failure) => Box::pin(request.take().send(Some(failure))),
+        })
+    }
+}
+
+impl Request {
+    /// Sends until a reply arrives, the deadline passes, or a request that may have been executed must not be sent
+    /// again. `failure` is that of a first attempt.
+    pub(super) async fn send(mut self, failure: Option<Failure>) -> Result<Reply, CallError> {
+        let limits = self.limits();
+        let mut sent = 0;
+        // None before the first resend: the next session is one of a connection that lives.
+        let mut backoff: Option<Backoff> = None;
+        let mut missing = None;
+        let mut outcome = match failure {
+            Some(failure) => Err(failure),
+            None => self.attempt(limits, 1).await,
+        };
+        loop {
+            let maybe_executed = match outcome {
+                Ok(reply) => return Ok(reply),
+                Err(Failure::Final(error)) if self.awaits_service(&error, sent) => {
+                    missing = Some(error);
+                    false
+                }
+                // No attempt of this size was executed.
+                Err(Failure::Final(error @ CallError::PayloadTooLarge { .. })) => return Err(error),
+                // An earlier attempt may have been executed, so report that, not that this attempt was rejected.
+                Err(Failure::Final(error)) if sent > 0 && !error.maybe_executed() => {
+                    return Err(self.disconnected(true));
+                }
+                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Lost { maybe_executed }) => maybe_executed,
+            };
+            sent += u32::from(maybe_executed);
+            let is_resendable = self.method.idempotent || !maybe_executed;
+            if !is_resendable || self.client.is_shut_down() {
+                return Err(self.disconnected(maybe_executed));
+            }
+            let pause = backoff.as_mut().map_or(Duration::ZERO, Backoff::pause);
+            backoff.get_or_insert_with(|| Backoff::new(RESEND_DELAY_INITIAL, RESEND_DELAY_MAX));
+            if Instant::now() >= limits.deadline || timeout_at(limits.deadline, wait(pause)).await.is_err() {
+                return Err(match sent {
+                    0 => missing.unwrap_or_else(|| self.timed_out(TimeoutStage::Connecting)),
+                    _ => self.disconnected(true),
+                });
+            }
+            tracing::debug!(routing_key = self.method.routing_key, sent, "sending again");
+            outcome = self.attempt(limits, sent + 1).await;
+        }
+    }
+
+    /// Sends once and waits for the end of that attempt.
+    async fn attempt(&self, limits: Limits, number: u32) -> Result<Reply, Failure> {
+        let timed_out = |stage| Failure::Final(self.timed_out(stage));
+        if timeout_at(limits.deadline, self.client.unblocked()).await.is_err() {
+            return Err(timed_out(if number > 1 { TimeoutStage::Unknown } else { TimeoutStage::Blocked }));
+        }
+        let line = match timeout_at(limits.deadline, self.client.line(self.exchange())).await {
+            Ok(line) => line.map_err(|error| self.not_connected(error))?,
+            // An earlier attempt may have been executed, so report that, not that this one is still connecting.
+            Err(_) if number > 1 => return Err(timed_out(TimeoutStage::Unknown)),
+            Err(_) => return Err(timed_out(TimeoutStage::Connecting)),
+        };
+        let in_flight = &line.session.in_flight;
+        if let Some(limit_bytes) = in_flight.sizes.refusing_limit(self.body().len()) {
+            return Err(Failure::Final(self.too_large(limit_bytes)));
+        }
+        let needs_confirm = self.needs_confirm(&line);
+        let mut waiter = loop {
+            match line.begin(limits.deadline, self.tag(needs_confirm)) {
+                Ok(waiter) => break waiter,
+                Err(NotSent::Full) if self.client.options().when_full == WhenFull::Refuse => {
+                    let message = format!("{} calls are in flight", self.client.options().max_in_flight);
+                    let error = CallError::overloaded(self.service.name, self.method.name, message);
+                    return Err(Failure::Final(error));
+                }
+                Err(NotSent::Full) => {
+                    if timeout_at(limits.deadline, in_flight.freed()).await.is_err() {
+                        return Err(timed_out(TimeoutStage::InFlightLimit));
+                    }
+                }
+                Err(reason) => return Err(self.not_sent(reason)),
+            }
+        };
+        let remaining = match limits.budget < FOREVER {
+            true => limits.deadline.saturating_duration_since(Instant::now()),
+            false => limits.budget,
+        };
+        if !needs_confirm {
+            self.publish(&line, &mut waiter, remaining, number)?;
+        } else {
+            let publishing = self.publish_confirmed(&line, &mut waiter, remaining, number);
+            match timeout_at(limits.deadline, publishing).await {
+                Ok(published) => published?,
+                Err(_) => return Err(timed_out(TimeoutStage::Unconfirmed)),
+            }
+        }
+        self.conclude(outcome(waiter, limits).await)
+    }
+}
+
+/// Waits for the end of the call, with a timer of its own: the session's may be one of a runtime that stands still.
+async fn outcome(waiter: Waiter, limits: Limits) -> Outcome {
+    // An expired waiter cancels its call when it is dropped.
+    timeout_at(limits.deadline, waiter.outcome()).await.unwrap_or(Outcome::Expired)
+}
+
+/// Sleeps, unless there is nothing to wait for: a timer costs at least a millisecond.
+async fn wait(pause: Duration) {
+    if !pause.is_zero() {
+        sleep(pause).await;
+    }
+}
+
+/// Pauses before a call is sent for the third time and later: a request that ends its channel each time (RabbitMQ closes the
+/// channel of a message that is too large) must not be sent in a tight loop.
+const RESEND_DELAY_INITIAL: Duration = Duration::from_millis(10);
+const RESEND_DELAY_MAX: Duration = Duration::from_secs(1);

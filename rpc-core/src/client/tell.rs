@@ -1,0 +1,79 @@
+//! Sends a one-way request, and waits for the broker's confirm.
+
+use tokio::{sync::oneshot, time::timeout_at};
+
+use super::{
+    oneway::{OneWay, Settled, Unsent},
+    request::{Limits, Reply, Request},
+};
+use crate::{
+    call_error::{CallError, TimeoutStage},
+    connection::Verdict,
+    envelope,
+};
+
+impl Request {
+    /// Sends until the broker has confirmed or refused the request; again only if it was certainly not sent.
+    pub(super) async fn send_oneway(mut self) -> Result<Reply, CallError> {
+        let limits = self.limits();
+        let body = std::mem::replace(&mut self.body, Ok(Vec::new())).unwrap_or_default();
+        let call = std::mem::take(&mut self.headers);
+        let message_id = self.client.next_message_id();
+        let properties = envelope::oneway_properties(self.service, self.method, message_id, call);
+        let mut unsent = Unsent { properties, body };
+        loop {
+            match self.tell_once(limits, unsent).await {
+                Ok(None) => return Ok(Reply::Nothing),
+                Ok(Some(again)) => unsent = again,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Returns a request that was not sent.
+    async fn tell_once(&self, limits: Limits, unsent: Unsent) -> Result<Option<Unsent>, CallError> {
+        let Unsent { properties, body } = unsent;
+        if timeout_at(limits.deadline, self.client.unblocked()).await.is_err() {
+            return Err(self.timed_out(TimeoutStage::Blocked));
+        }
+        let channel = match timeout_at(limits.deadline, self.client.confirm_channel(self.exchange())).await {
+            Ok(channel) => channel.map_err(|error| self.last_failure(self.not_connected(error)))?,
+            Err(_) => return Err(self.timed_out(TimeoutStage::Connecting)),
+        };
+        let (settled, outcome) = oneshot::channel();
+        let request = OneWay { routing_key: self.method.routing_key, properties, body, settled };
+        match timeout_at(limits.deadline, channel.send(request)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(OneWay { properties, body, .. })) => return Ok(Some(Unsent { properties, body })),
+            Err(_) => return Err(self.timed_out(TimeoutStage::InFlightLimit)),
+        }
+        match timeout_at(limits.deadline, outcome).await {
+            Ok(Ok(settled)) => self.settled(settled),
+            // The channel's task has ended: the client was shut down, or its last clone was dropped.
+            Ok(Err(_)) if self.client.is_shut_down() => {
+                Err(CallError::shutdown(self.service.name, self.method.name, true))
+            }
+            Ok(Err(_)) => Err(self.disconnected(true)),
+            Err(_) => Err(self.timed_out(TimeoutStage::Unconfirmed)),
+        }
+    }
+
+    fn settled(&self, settled: Settled) -> Result<Option<Unsent>, CallError> {
+        let (service, method) = (self.service.name, self.method.name);
+        match settled {
+            Settled::Sent(Verdict::Confirmed) => Ok(None),
+            Settled::Sent(Verdict::Returned { reply_text }) => Err(self.no_such_service(&reply_text)),
+            Settled::Sent(Verdict::Refused) => {
+                Err(CallError::overloaded(service, method, "the broker refused the request (basic.nack)"))
+            }
+            Settled::Sent(Verdict::Lost) => Err(self.disconnected(true)),
+            Settled::NotSent(Some(unsent)) if !self.client.is_shut_down() => Ok(Some(*unsent)),
+            Settled::NotSent(_) => Err(self.disconnected(false)),
+            Settled::Refused(error) => Err(self.last_failure(self.not_sent(error.into()))),
+            Settled::TooLarge { body_bytes, limit_bytes } => {
+                Err(CallError::payload_too_large(service, method, body_bytes, limit_bytes))
+            }
+            Settled::Denied(refusal) => Err(self.denied(&refusal)),
+        }
+    }
+}
