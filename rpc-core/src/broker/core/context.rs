@@ -13,7 +13,7 @@ use crate::{
             channel::Channel,
             sessions::Sessions,
         },
-        vhost::Vhost,
+        vhost::{Vhost, consumers::Regained},
     },
     routing::{ExchangeKind, QueueId},
 };
@@ -70,8 +70,13 @@ impl Context<'_> {
     }
 
     /// Delivers ready messages of several queues, and routes dead letters.
-    pub(crate) fn deliver_all(&mut self, keys: Vec<QueueId>) {
-        self.vhost.deliver_all(keys, self.now, self.sessions);
+    pub(crate) fn deliver_all(&mut self, keys: Vec<QueueId>, regained: Regained) {
+        self.vhost.deliver_all(keys, regained, self.now, self.sessions);
+    }
+
+    /// The consumers of the channel, when they may have got credit.
+    pub(crate) const fn regained(&self) -> Regained {
+        Regained::Channel(self.id, self.number)
     }
 
     /// The queue that a method names. An empty name stands for the last queue declared on the channel.

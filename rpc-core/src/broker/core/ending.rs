@@ -13,7 +13,7 @@ use crate::{
             sessions::Sessions,
         },
         state::Core,
-        vhost::{Vhost, queue::RequeueReason},
+        vhost::{Vhost, consumers::Regained, queue::RequeueReason},
     },
     routing::QueueId,
 };
@@ -35,7 +35,7 @@ impl Core {
         for key in exclusive_queues {
             vhost.delete_queue(key, &mut self.sessions);
         }
-        vhost.deliver_all(freed, now, &mut self.sessions);
+        vhost.deliver_all(freed, Regained::Nobody, now, &mut self.sessions);
     }
 
     /// Sends `connection.close` because the broker shuts down.
@@ -71,7 +71,7 @@ impl Core {
         // A connection that fails during its handshake has neither a vhost nor channels.
         if let Some(vhost) = vhost.and_then(|at| self.vhosts.get_mut(at)) {
             let freed = end_channels(id, vhost, &mut self.sessions, now);
-            vhost.deliver_all(freed, now, &mut self.sessions);
+            vhost.deliver_all(freed, Regained::Nobody, now, &mut self.sessions);
         }
     }
 
@@ -89,7 +89,7 @@ impl Core {
             method_id: fault.method_id,
         });
         self.sessions.send(id, number, &AMQPClass::Channel(close));
-        vhost.deliver_all(freed, now, &mut self.sessions);
+        vhost.deliver_all(freed, Regained::Nobody, now, &mut self.sessions);
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
         random::{Random, Seed},
         rules::Rules,
         session::sessions::Sessions,
-        vhost::{Vhost, message::Entry},
+        vhost::{Vhost, consumers::Regained, message::Entry},
     },
     wire::OutBuffer,
 };
@@ -67,7 +67,7 @@ impl Core {
         keys.sort_unstable();
         keys.dedup();
         if let Some(vhost) = session.vhost.and_then(|at| self.vhosts.get_mut(at)) {
-            vhost.deliver_all(keys, now, &mut self.sessions);
+            vhost.deliver_all(keys, Regained::Connection(id), now, &mut self.sessions);
         }
     }
 

@@ -38,12 +38,12 @@ pub(crate) fn method(context: &mut Context<'_>, method: AMQPMethod, payload: &[u
         AMQPMethod::Recover(recover) => {
             let freed = self::recover(context, recover.requeue)?;
             context.send(&AMQPClass::Basic(AMQPMethod::RecoverOk(RecoverOk {})));
-            context.deliver_all(freed);
+            context.deliver_all(freed, context.regained());
             Ok(())
         }
         AMQPMethod::RecoverAsync(recover) => {
             let freed = self::recover(context, recover.requeue)?;
-            context.deliver_all(freed);
+            context.deliver_all(freed, context.regained());
             Ok(())
         }
         _ => Err(Fault::unimplemented_method()),
@@ -65,7 +65,7 @@ fn qos(context: &mut Context<'_>, qos: &Qos, payload: &[u8]) -> Result<(), Fault
     // A wider window of the channel takes effect at once.
     let keys = if qos.global { channel.consumed_queues() } else { Vec::new() };
     context.send(&AMQPClass::Basic(AMQPMethod::QosOk(QosOk {})));
-    context.deliver_all(keys);
+    context.deliver_all(keys, context.regained());
     Ok(())
 }
 

@@ -14,6 +14,7 @@ use crate::{
         fault::Fault,
         limits::memory::Memory,
         session::{Session, channel::Channel},
+        vhost::consumers::Regained,
     },
     wire::{FrameKind, RawFrame, method_ids},
 };
@@ -66,7 +67,7 @@ fn close(context: &mut Context<'_>) {
     context.send(&AMQPClass::Channel(AMQPMethod::CloseOk(CloseOk {})));
     let number = context.number;
     context.session_mut().channels.remove(number);
-    context.deliver_all(freed);
+    context.deliver_all(freed, Regained::Nobody);
 }
 
 pub(crate) const OPEN: (u16, u16) = (20, 10);

@@ -17,9 +17,10 @@ use crate::broker::core::{
         reply_address::DIRECT_REPLY_TO,
     },
     vhost::{
+        consumers::{Consumer, Regained},
         field_values::{integer_of, type_name},
         live_queue::LiveQueue,
-        queue::{Consumer, Queue},
+        queue::Queue,
         stream::{Start, Stream},
     },
 };
@@ -45,19 +46,10 @@ pub(crate) fn consume(context: &mut Context<'_>, consume: &Consume) -> Result<()
     let tag_bytes = Bytes::copy_from_slice(tag.as_bytes());
     let prefetch_count = channel.prefetch_count;
     let slot = channel.add_consumer(ChannelConsumer::new(tag_bytes.clone(), key, consume.no_ack, prefetch_count));
-    queue.add_consumer(Consumer {
-        connection,
-        channel: number,
-        tag: tag_bytes,
-        slot,
-        priority,
-        exclusive,
-        offset,
-        is_blocked: false,
-    });
+    queue.consumers.add(Consumer { connection, channel: number, tag: tag_bytes, slot, priority, exclusive, offset });
     queue.last_used = now.instant;
     send_consume_ok(context, consume, &tag);
-    context.deliver_all(vec![key]);
+    context.deliver_all(vec![key], Regained::Nobody);
     Ok(())
 }
 
@@ -68,16 +60,16 @@ pub(crate) fn cancel(context: &mut Context<'_>, cancel: Cancel) {
     if channel.direct_replies.as_deref() == Some(tag) {
         channel.direct_replies = None;
     }
-    let removed = channel.consumer_slot(tag).and_then(|slot| channel.remove_consumer(slot));
+    let removed = channel.consumer_slot(tag).and_then(|slot| Some((slot, channel.remove_consumer(slot)?)));
     if !cancel.nowait {
         let ok = AMQPMethod::CancelOk(CancelOk { consumer_tag: cancel.consumer_tag });
         context.send(&AMQPClass::Basic(ok));
     }
-    if let Some(consumer) = removed {
+    if let Some((slot, consumer)) = removed {
         let Context { id, number, now, vhost, sessions, .. } = context;
-        vhost.remove_consumer(consumer.queue, (*id, *number, &consumer.tag), *now, sessions);
+        vhost.remove_consumer(consumer.queue, (*id, *number, slot), *now, sessions);
         // With a single active consumer, the next in line takes over.
-        context.deliver_all(vec![consumer.queue]);
+        context.deliver_all(vec![consumer.queue], Regained::Nobody);
     }
 }
 
@@ -107,7 +99,7 @@ fn check_channel(context: &Context<'_>, tag: &str) -> Result<(), Fault> {
         return Err(Fault::not_allowed(format!("attempt to reuse consumer tag '{tag}'")));
     }
     let consumers_max = context.globals.rules.limits.consumers_per_channel_max;
-    if channel.consumers().count() >= consumers_max {
+    if channel.consumer_count() >= consumers_max {
         return Err(Fault::too_many_consumers(consumers_max));
     }
     Ok(())
@@ -125,9 +117,9 @@ struct Terms {
 fn check_queue(queue: &Queue, channel: &Channel, consume: &Consume, vhost: &str, now: Now) -> Result<Terms, Fault> {
     // RabbitMQ's quorum queues and streams ignore the flag.
     let exclusive = consume.exclusive && !queue.arguments.is_quorum && queue.stream.is_none();
-    let is_taken = queue.consumers().iter().any(|consumer| consumer.exclusive);
+    let is_taken = queue.consumers.has_exclusive();
     // RabbitMQ regards an exclusive consumer and a single active one as a contradiction.
-    let is_shared = !queue.consumers().is_empty() || queue.arguments.single_active_consumer;
+    let is_shared = !queue.consumers.is_empty() || queue.arguments.single_active_consumer;
     if is_taken || (exclusive && is_shared) {
         return Err(Fault::exclusive_use(&queue.name, vhost));
     }

@@ -158,7 +158,7 @@ fn check_delete(queue: &Queue, delete: &Delete, vhost: &str) -> Result<(), Fault
     {
         return Err(Fault::quorum_delete(flag, &queue.name, vhost));
     }
-    if delete.if_unused && !queue.consumers().is_empty() {
+    if delete.if_unused && !queue.consumers.is_empty() {
         return Err(Fault::in_use("queue", &queue.name, vhost));
     }
     if delete.if_empty && queue.ready_count() > 0 {

@@ -52,7 +52,7 @@ pub(crate) fn declare(context: &mut Context<'_>, declare: &Declare) -> Result<De
 
 fn declare_ok(queue: &Queue) -> DeclareOk {
     let (message_count, consumer_count) = match &queue.stream {
-        None => (queue.ready_count() as u64, queue.consumers().len()),
+        None => (queue.ready_count() as u64, queue.consumers.len()),
         // RabbitMQ does not count the consumers of a stream.
         Some(stream) => (stream.len(), 0),
     };

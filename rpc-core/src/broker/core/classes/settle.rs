@@ -13,7 +13,7 @@ use crate::{
             channel::{Mode, Settle},
             unacked::Delivered,
         },
-        vhost::{Vhost, dead_letter::Death, queue::RequeueReason},
+        vhost::{Vhost, consumers::Regained, dead_letter::Death, queue::RequeueReason},
     },
     routing::QueueId,
 };
@@ -34,7 +34,7 @@ pub(crate) fn settle(
         let taken = channel.take_through(delivery_tag).ok_or_else(unknown)?;
         let refusal = refuse_of_streams(context.vhost, taken.queues(), settle, NACK);
         let freed = apply(context, taken.into_deliveries(), settle);
-        context.deliver_all(freed);
+        context.deliver_all(freed, context.regained());
         return refusal;
     }
     let delivered = channel.take_one(delivery_tag).ok_or_else(unknown)?;
@@ -43,16 +43,23 @@ pub(crate) fn settle(
     // The usual case: only consumers of this channel can have got credit.
     if !is_shared && settle == Settle::Ack {
         channel.release(&delivered);
-        let place = context.place();
-        context.vhost.acknowledged(key, place, context.now, context.sessions);
+        let regained = consumer_of(context, delivered.slot);
+        context.vhost.acknowledged(key, regained, context.now, context.sessions);
         context.vhost.route_dead(context.now, context.sessions);
         return Ok(());
     }
     let refusal = refuse_of_streams(context.vhost, [key], settle, NACK);
+    let regained = if is_shared { context.regained() } else { consumer_of(context, delivered.slot) };
     let freed = apply(context, [delivered], settle);
     refusal?;
-    context.deliver_all(freed);
+    context.deliver_all(freed, regained);
     Ok(())
+}
+
+/// The consumer that a delivery was sent to. One of `basic.get` had none.
+#[inline]
+fn consumer_of(context: &Context<'_>, slot: Option<usize>) -> Regained {
+    slot.map_or(Regained::Nobody, |slot| Regained::Consumer((context.id, context.number, slot)))
 }
 
 /// Requeues all deliveries of the channel. Returns the queues that may have messages to deliver now.
@@ -66,7 +73,7 @@ pub(crate) fn recover(context: &mut Context<'_>, requeue: bool) -> Result<Vec<Qu
     match refusal {
         Ok(()) => Ok(freed),
         Err(fault) => {
-            context.deliver_all(freed);
+            context.deliver_all(freed, context.regained());
             Err(fault)
         }
     }

@@ -48,7 +48,7 @@ fn commit(context: &mut Context<'_>) -> Result<(), Fault> {
     if is_taken {
         send(context, AMQPMethod::CommitOk(CommitOk {}));
     }
-    context.deliver_all(freed);
+    context.deliver_all(freed, context.regained());
     if is_taken { Ok(()) } else { Err(Fault::precondition("partial tx completion")) }
 }
 

@@ -4,7 +4,7 @@ use crate::{
     broker::core::{
         interface::{ConnectionId, Now},
         session::sessions::Sessions,
-        vhost::{Vhost, live_queue::LiveQueue, message::Message},
+        vhost::{Vhost, consumers::Place, live_queue::LiveQueue, message::Message},
     },
     routing::{ExchangeOptions, QueueId},
     wire::{PERSISTENT, PropertyReader},
@@ -19,7 +19,7 @@ impl Vhost {
         if let Some(owner) = queue.exclusive_to.and_then(|owner| sessions.get_mut(owner)) {
             owner.exclusive_queues.remove(&key);
         }
-        for consumer in queue.consumers() {
+        for consumer in queue.consumers.iter() {
             if let Some(channel) = sessions.channel_mut(consumer.connection, consumer.channel) {
                 channel.remove_consumer(consumer.slot);
             }
@@ -32,15 +32,9 @@ impl Vhost {
     }
 
     /// Removes a consumer from its queue. An auto-delete queue is deleted with its last consumer.
-    pub(crate) fn remove_consumer(
-        &mut self,
-        key: QueueId,
-        (connection, channel, tag): (ConnectionId, u16, &[u8]),
-        now: Now,
-        sessions: &mut Sessions,
-    ) {
+    pub(crate) fn remove_consumer(&mut self, key: QueueId, place: Place, now: Now, sessions: &mut Sessions) {
         let Some(mut live) = self.live(key) else { return };
-        let is_removed = live.queue.remove_consumer(connection, channel, tag).is_some();
+        let is_removed = live.queue.consumers.remove(place).is_some();
         if is_removed && live.is_left_for_deletion(now) {
             self.delete_queue(key, sessions);
         }
@@ -55,7 +49,7 @@ impl Vhost {
         sessions: &mut Sessions,
     ) {
         let Some(mut live) = self.live(key) else { return };
-        let are_removed = live.queue.remove_consumers_of(connection, channel);
+        let are_removed = live.queue.consumers.remove_of(connection, channel);
         if are_removed && live.is_left_for_deletion(now) {
             self.delete_queue(key, sessions);
         }
@@ -93,7 +87,7 @@ impl LiveQueue<'_> {
     /// Notes that consumers have left. Returns whether the queue is to be deleted with the last of them.
     fn is_left_for_deletion(&mut self, now: Now) -> bool {
         self.queue.last_used = now.instant;
-        let is_over = self.queue.auto_delete && self.queue.consumers().is_empty();
+        let is_over = self.queue.auto_delete && self.queue.consumers.is_empty();
         if !is_over {
             self.set_timer();
         }

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use crate::{
     broker::core::{
-        interface::{ConnectionId, Now},
+        interface::Now,
         session::{output::Extra, sessions::Sessions},
         vhost::{
             Vhost,
             arguments::Overflow,
+            consumers::{ConsumerAt, Regained},
             dead_letter::Death,
             live_queue::LiveQueue,
             message::{Entry, Message},
@@ -26,34 +27,26 @@ impl Vhost {
     }
 
     /// Delivers ready messages to consumers with credit, including those that have only just got it.
-    pub(crate) fn deliver(&mut self, key: QueueId, now: Now, sessions: &mut Sessions) {
+    pub(crate) fn deliver(&mut self, key: QueueId, regained: Regained, now: Now, sessions: &mut Sessions) {
         if let Some(mut live) = self.live(key) {
-            live.queue.unblock(|consumer| sessions.has_credit(consumer));
+            live.queue.consumers.unblock(regained, |consumer| sessions.has_credit(consumer));
             live.serve(now, sessions);
         }
     }
 
     /// As [`Vhost::deliver`], for several queues, and routes the dead letters.
-    pub(crate) fn deliver_all(&mut self, keys: Vec<QueueId>, now: Now, sessions: &mut Sessions) {
+    pub(crate) fn deliver_all(&mut self, keys: Vec<QueueId>, regained: Regained, now: Now, sessions: &mut Sessions) {
         for key in keys {
-            self.deliver(key, now, sessions);
+            self.deliver(key, regained, now, sessions);
         }
         self.route_dead(now, sessions);
     }
 
     /// Subtracts an acknowledged delivery from its queue, and delivers as much as the freed window has room for.
-    pub(crate) fn acknowledged(
-        &mut self,
-        key: QueueId,
-        (connection, channel): (ConnectionId, u16),
-        now: Now,
-        sessions: &mut Sessions,
-    ) {
+    pub(crate) fn acknowledged(&mut self, key: QueueId, regained: Regained, now: Now, sessions: &mut Sessions) {
         let Some(mut live) = self.live(key) else { return };
         live.queue.unacked = live.queue.unacked.saturating_sub(1);
-        live.queue.unblock(|consumer| {
-            (consumer.connection, consumer.channel) == (connection, channel) && sessions.has_credit(consumer)
-        });
+        live.queue.consumers.unblock(regained, |consumer| sessions.has_credit(consumer));
         if live.queue.ready_count() > 0 || live.queue.stream.is_some() {
             live.serve(now, sessions);
         }
@@ -84,7 +77,7 @@ impl LiveQueue<'_> {
         // The usual case: a consumer is waiting, so the message need not be stored in the queue.
         if queue.ready_count() == 0
             && sessions.injected.is_none()
-            && let Some(at) = queue.next_consumer(|consumer| sessions.has_credit(consumer))
+            && let Some(at) = queue.consumers.next(|consumer| sessions.has_credit(consumer))
         {
             hand_over(queue, (self.key, at), entry, sessions);
             return true;
@@ -133,27 +126,29 @@ impl LiveQueue<'_> {
     }
 }
 
-/// Delivers an entry to the consumer at an index, which moves behind its equals.
-fn hand_over(queue: &mut Queue, (key, at): (QueueId, usize), entry: Entry, sessions: &mut Sessions) {
+/// Delivers an entry to the next consumer, which moves behind its equals.
+fn hand_over(queue: &mut Queue, (key, at): (QueueId, ConsumerAt), entry: Entry, sessions: &mut Sessions) {
     // RabbitMQ omits `x-delivery-count` on the first delivery.
     let is_counted = queue.arguments.is_quorum && entry.is_redelivered();
     let extra = if is_counted { Extra::DeliveryCount } else { Extra::Nothing };
-    if sessions.deliver(&queue.consumers()[at], key, entry, extra) {
+    if sessions.deliver(&queue.consumers[at], key, entry, extra) {
         queue.unacked += 1;
     }
-    queue.rotate(at);
+    queue.consumers.rotate();
 }
 
 /// Delivers a stream's entries to the consumers that have not read them, as far as they have credit.
 fn serve_stream(queue: &mut Queue, key: QueueId, sessions: &mut Sessions) {
-    for at in 0..queue.consumers().len() {
-        while sessions.has_credit(&queue.consumers()[at])
+    let mut next = queue.consumers.following(None);
+    while let Some(at) = next {
+        while sessions.has_credit(&queue.consumers[at])
             && let Some(entry) = queue.read_next(at)
         {
             sessions.work += 1;
-            if sessions.deliver(&queue.consumers()[at], key, entry, Extra::StreamOffset) {
+            if sessions.deliver(&queue.consumers[at], key, entry, Extra::StreamOffset) {
                 queue.unacked += 1;
             }
         }
+        next = queue.consumers.following(Some(at));
     }
 }

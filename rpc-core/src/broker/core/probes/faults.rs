@@ -5,7 +5,7 @@ use crate::broker::core::{
     probes::injected::{ConfirmTiming, Injected},
     session::Stage,
     state::Core,
-    vhost::{Vhost, queue::Consumer},
+    vhost::{Vhost, consumers::Regained},
 };
 
 impl Core {
@@ -43,7 +43,7 @@ impl Core {
         self.injected().are_deliveries_paused = false;
         for vhost in &mut self.vhosts {
             let keys: Vec<_> = vhost.queues.keys().copied().collect();
-            vhost.deliver_all(keys, now, &mut self.sessions);
+            vhost.deliver_all(keys, Regained::Everybody, now, &mut self.sessions);
         }
     }
 
@@ -76,7 +76,7 @@ impl Core {
                 .queues
                 .iter()
                 .flat_map(|(key, queue)| {
-                    let consumers = queue.consumers().iter().filter(|consumer| is_meant(&queue.name, &consumer.tag));
+                    let consumers = queue.consumers.iter().filter(|consumer| is_meant(&queue.name, &consumer.tag));
                     consumers.map(|consumer| (*key, consumer.clone()))
                 })
                 .collect();
@@ -85,9 +85,8 @@ impl Core {
                     channel.remove_consumer(consumer.slot);
                 }
                 self.sessions.cancel_notify(&consumer);
-                let Consumer { connection, channel, tag, .. } = &consumer;
-                vhost.remove_consumer(key, (*connection, *channel, tag), now, &mut self.sessions);
-                vhost.deliver(key, now, &mut self.sessions);
+                vhost.remove_consumer(key, consumer.place(), now, &mut self.sessions);
+                vhost.deliver(key, Regained::Nobody, now, &mut self.sessions);
                 cancelled += 1;
             }
             vhost.route_dead(now, &mut self.sessions);

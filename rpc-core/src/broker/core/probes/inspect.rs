@@ -80,7 +80,7 @@ impl Core {
                 name: queue.name.to_string(),
                 ready: queue.ready_count(),
                 unacked: queue.unacked,
-                consumers: queue.consumers().len(),
+                consumers: queue.consumers.len(),
                 durable: queue.durable,
                 auto_delete: queue.auto_delete,
                 exclusive: queue.exclusive_to.is_some(),

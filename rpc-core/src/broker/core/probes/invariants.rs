@@ -33,7 +33,7 @@ impl Core {
             check_owners(vhost, &here);
             for queue in vhost.queues.values() {
                 let is_waiting = queue.ready_count() > 0 && !queue.arguments.single_active_consumer;
-                let has_taker = queue.consumers().iter().any(|consumer| self.sessions.has_credit(consumer));
+                let has_taker = queue.consumers.iter().any(|consumer| self.sessions.has_credit(consumer));
                 assert!(!(is_waiting && has_taker), "'{}' has a ready message and a consumer with credit", queue.name);
             }
         }
@@ -98,7 +98,7 @@ fn check_consumers(vhost: &Vhost, sessions: &[(ConnectionId, &Session)]) {
     }
     let mut in_line = BTreeSet::new();
     for (key, queue) in &vhost.queues {
-        for consumer in queue.consumers() {
+        for consumer in queue.consumers.iter() {
             let tag = consumer.tag.clone();
             let is_new = in_line.insert((*key, consumer.connection, consumer.channel, Some(consumer.slot), tag));
             assert!(is_new, "a consumer is listed twice by '{}'", queue.name);

@@ -1,6 +1,6 @@
 //! One channel: delivery tags, unacknowledged deliveries, prefetch windows, confirm and transaction mode. Pure.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 
@@ -34,6 +34,8 @@ pub(crate) struct Channel {
     windowed: usize,
     slots: Vec<Slot>,
     free_slots: Vec<usize>,
+    /// The consumers' slots by their tags.
+    tags: HashMap<Bytes, usize>,
     /// How often [`Channel::consumed_queues`] was called.
     turn: usize,
     /// The queue that an empty name stands for: the last one declared on the channel.
@@ -212,16 +214,13 @@ impl Channel {
     }
 
     pub(crate) fn add_consumer(&mut self, consumer: ChannelConsumer) -> usize {
-        match self.free_slots.pop() {
-            Some(slot) => {
-                self.slots[slot] = Slot::Taken(consumer);
-                slot
-            }
-            None => {
-                self.slots.push(Slot::Taken(consumer));
-                self.slots.len() - 1
-            }
+        let slot = self.free_slots.pop().unwrap_or(self.slots.len());
+        self.tags.insert(consumer.tag.clone(), slot);
+        match self.slots.get_mut(slot) {
+            Some(free) => *free = Slot::Taken(consumer),
+            None => self.slots.push(Slot::Taken(consumer)),
         }
+        slot
     }
 
     pub(crate) fn consumer(&self, slot: usize) -> Option<&ChannelConsumer> {
@@ -229,6 +228,10 @@ impl Channel {
             Some(Slot::Taken(consumer)) => Some(consumer),
             _ => None,
         }
+    }
+
+    pub(crate) fn consumer_count(&self) -> usize {
+        self.tags.len()
     }
 
     pub(crate) fn consumers(&self) -> impl Iterator<Item = &ChannelConsumer> {
@@ -250,7 +253,7 @@ impl Channel {
     }
 
     pub(crate) fn consumer_slot(&self, tag: &[u8]) -> Option<usize> {
-        (0..self.slots.len()).find(|slot| self.consumer(*slot).is_some_and(|consumer| consumer.tag == tag))
+        self.tags.get(tag).copied()
     }
 
     pub(crate) fn remove_consumer(&mut self, slot: usize) -> Option<ChannelConsumer> {
@@ -263,7 +266,10 @@ impl Channel {
             unacked => Slot::Cancelled { unacked },
         };
         match std::mem::replace(self.slots.get_mut(slot)?, left) {
-            Slot::Taken(consumer) => Some(consumer),
+            Slot::Taken(consumer) => {
+                self.tags.remove(&consumer.tag);
+                Some(consumer)
+            }
             Slot::Free | Slot::Cancelled { .. } => None,
         }
     }

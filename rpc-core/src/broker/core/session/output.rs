@@ -10,8 +10,8 @@ use crate::{
         names::{short, text_of},
         session::{Stage, confirms::Confirm, reply_address::ReplyAddress, sessions::Sessions, unacked::Delivered},
         vhost::{
+            consumers::Consumer,
             message::{Entry, Message},
-            queue::Consumer,
         },
     },
     routing::QueueId,

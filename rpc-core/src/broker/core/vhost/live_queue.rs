@@ -74,7 +74,7 @@ impl LiveQueue<'_> {
     /// Sets the timer to the next event: a message expires, or the queue does.
     pub(crate) fn set_timer(&mut self) {
         let queue = &mut *self.queue;
-        let unused = queue.arguments.expires.filter(|_| queue.consumers().is_empty());
+        let unused = queue.arguments.expires.filter(|_| queue.consumers.is_empty());
         let expiry = unused.and_then(|expires| queue.last_used.checked_add(expires));
         if let Some(at) = [queue.next_expiry(), expiry].into_iter().flatten().min()
             && queue.timer.is_none_or(|timer| at < timer)

@@ -1,6 +1,7 @@
 //! One virtual host: its exchanges, its queues and their timers. It knows no connections: the `delivery` folder does.
 
 pub(crate) mod arguments;
+pub(crate) mod consumers;
 pub(crate) mod dead_letter;
 pub(crate) mod field_values;
 pub(crate) mod live_queue;

@@ -18,12 +18,12 @@ use std::{
 };
 
 use amq_protocol::types::FieldTable;
-use bytes::Bytes;
 
 use crate::broker::core::{
     interface::ConnectionId,
     vhost::{
         arguments::QueueArguments,
+        consumers::{Consumer, ConsumerAt, Consumers},
         message::{Entry, Message},
         stream::Stream,
     },
@@ -50,38 +50,11 @@ pub(crate) struct Queue {
     next_place: u64,
     /// Delivered and neither acknowledged nor requeued.
     pub(crate) unacked: usize,
-    /// Highest priority first, and among equals the one served last at the end.
-    consumers: Vec<Consumer>,
-    /// How many consumers are not blocked.
-    unblocked: usize,
-    /// The only consumer that is served, on a queue with `x-single-active-consumer`.
-    active: Option<(ConnectionId, u16, Bytes)>,
+    pub(crate) consumers: Consumers,
     /// When the queue was last declared, consumed from or got from: `x-expires` counts from here.
     pub(crate) last_used: Instant,
     /// The earliest timer set for the queue.
     pub(crate) timer: Option<Instant>,
-}
-
-/// A consumer as its queue sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Consumer {
-    pub(crate) connection: ConnectionId,
-    pub(crate) channel: u16,
-    pub(crate) tag: Bytes,
-    /// Its place among the channel's consumers.
-    pub(crate) slot: usize,
-    pub(crate) priority: i64,
-    pub(crate) exclusive: bool,
-    /// The next offset to read, in a stream.
-    pub(crate) offset: u64,
-    /// Whether it had no credit when its turn came. It is passed over until it has.
-    pub(crate) is_blocked: bool,
-}
-
-impl Consumer {
-    fn is(&self, connection: ConnectionId, channel: u16, tag: &[u8]) -> bool {
-        self.connection == connection && self.channel == channel && self.tag == tag
-    }
 }
 
 impl Queue {
@@ -90,6 +63,7 @@ impl Queue {
             _ if arguments.is_quorum => RETURNED + 1,
             max_priority => max_priority.map_or(1, |max| usize::from(max) + 1),
         };
+        let single_active_consumer = arguments.single_active_consumer;
         Self {
             name,
             durable: false,
@@ -103,9 +77,7 @@ impl Queue {
             ready_bytes: 0,
             next_place: 1,
             unacked: 0,
-            consumers: Vec::new(),
-            unblocked: 0,
-            active: None,
+            consumers: Consumers::new(single_active_consumer),
             last_used: now,
             timer: None,
         }
@@ -219,107 +191,15 @@ impl Queue {
         (std::mem::take(&mut self.ready_count), self.ready.iter_mut().map(std::mem::take))
     }
 
-    pub(crate) fn consumers(&self) -> &[Consumer] {
-        &self.consumers
-    }
-
-    /// Adds a consumer behind its equals.
-    pub(crate) fn add_consumer(&mut self, consumer: Consumer) {
-        if self.arguments.single_active_consumer && self.active.is_none() {
-            self.active = Some((consumer.connection, consumer.channel, consumer.tag.clone()));
-        }
-        self.unblocked += usize::from(!consumer.is_blocked);
-        let at = self.consumers.partition_point(|other| other.priority >= consumer.priority);
-        self.consumers.insert(at, consumer);
-    }
-
-    /// Removes a consumer. The next one takes over if it was the single active one.
-    pub(crate) fn remove_consumer(&mut self, connection: ConnectionId, channel: u16, tag: &[u8]) -> Option<Consumer> {
-        let at = self.consumers.iter().position(|consumer| consumer.is(connection, channel, tag))?;
-        let removed = self.remove_at(at);
-        if self.active.as_ref().is_some_and(|(c, n, t)| removed.is(*c, *n, t)) {
-            self.active = self.consumers.first().map(|next| (next.connection, next.channel, next.tag.clone()));
-        }
-        Some(removed)
-    }
-
-    /// Removes all consumers of a channel in one pass. Returns false if there are none.
-    pub(crate) fn remove_consumers_of(&mut self, connection: ConnectionId, channel: u16) -> bool {
-        let before = self.consumers.len();
-        self.consumers.retain(|consumer| (consumer.connection, consumer.channel) != (connection, channel));
-        if self.consumers.len() == before {
-            return false;
-        }
-        self.unblocked = self.consumers.iter().filter(|consumer| !consumer.is_blocked).count();
-        if self.active.as_ref().is_some_and(|(c, n, _)| (*c, *n) == (connection, channel)) {
-            self.active = self.consumers.first().map(|next| (next.connection, next.channel, next.tag.clone()));
-        }
-        true
-    }
-
-    fn remove_at(&mut self, at: usize) -> Consumer {
-        let removed = self.consumers.remove(at);
-        self.unblocked -= usize::from(!removed.is_blocked);
-        removed
-    }
-
-    /// Unblocks the consumers that have credit again; each moves behind its equals.
-    pub(crate) fn unblock(&mut self, has_credit: impl Fn(&Consumer) -> bool) {
-        if self.unblocked == self.consumers.len() {
-            return;
-        }
-        let mut at = 0;
-        let mut left = self.consumers.len();
-        while left > 0 {
-            left -= 1;
-            if self.consumers[at].is_blocked && has_credit(&self.consumers[at]) {
-                let consumer = self.remove_at(at);
-                self.add_consumer(Consumer { is_blocked: false, ..consumer });
-            } else {
-                at += 1;
-            }
-        }
-    }
-
-    /// The index of the next consumer for which `has_credit` holds: round robin, in the highest priority that has one.
-    /// Consumers found without credit are blocked.
-    pub(crate) fn next_consumer(&mut self, mut has_credit: impl FnMut(&Consumer) -> bool) -> Option<usize> {
-        if let Some((connection, channel, tag)) = &self.active {
-            let active = self.consumers.iter().position(|consumer| consumer.is(*connection, *channel, tag))?;
-            return has_credit(&self.consumers[active]).then_some(active);
-        }
-        if self.unblocked == 0 {
-            return None;
-        }
-        for (at, consumer) in self.consumers.iter_mut().enumerate().filter(|(_, consumer)| !consumer.is_blocked) {
-            if has_credit(consumer) {
-                return Some(at);
-            }
-            consumer.is_blocked = true;
-            self.unblocked -= 1;
-        }
-        None
-    }
-
-    /// The next delivery: the index of its consumer, and the entry.
-    pub(crate) fn next_delivery(&mut self, has_credit: impl FnMut(&Consumer) -> bool) -> Option<(usize, Entry)> {
-        let at = self.next_consumer(has_credit)?;
+    /// The next delivery: its consumer, and the entry.
+    pub(crate) fn next_delivery(&mut self, has_credit: impl FnMut(&Consumer) -> bool) -> Option<(ConsumerAt, Entry)> {
+        let at = self.consumers.next(has_credit)?;
         Some((at, self.pop()?))
     }
 
-    /// Reads the next entry of a stream for the consumer at an index.
-    pub(crate) fn read_next(&mut self, at: usize) -> Option<Entry> {
-        self.stream.as_ref()?.read_next(&mut self.consumers.get_mut(at)?.offset)
-    }
-
-    /// Moves a consumer that was just served behind its equals.
-    pub(crate) fn rotate(&mut self, at: usize) {
-        if self.consumers.len() == 1 {
-            return;
-        }
-        let priority = self.consumers[at].priority;
-        let end = self.consumers.partition_point(|other| other.priority >= priority);
-        self.consumers[at..end].rotate_left(1);
+    /// Reads the next entry of a stream for a consumer.
+    pub(crate) fn read_next(&mut self, at: ConsumerAt) -> Option<Entry> {
+        self.stream.as_ref()?.read_next(self.consumers.offset_mut(at)?)
     }
 
     fn take(&mut self, line: usize) -> Option<Entry> {
@@ -338,13 +218,7 @@ impl Queue {
         assert_eq!(self.ready_bytes, bytes as u64, "ready bytes of '{}'", self.name);
         let is_in_order = |line: &VecDeque<Entry>| line.iter().is_sorted_by(|a, b| a.place < b.place);
         assert!(self.ready.iter().all(is_in_order), "'{}' is out of order", self.name);
-        let unblocked = self.consumers.iter().filter(|consumer| !consumer.is_blocked).count();
-        assert_eq!(self.unblocked, unblocked, "consumers of '{}' that are not blocked", self.name);
-        assert!(self.consumers.is_sorted_by(|a, b| a.priority >= b.priority), "priorities of '{}'", self.name);
-        let is_active = |consumer: &Consumer| self.active.as_ref().is_some_and(|(c, n, t)| consumer.is(*c, *n, t));
-        let active = self.consumers.iter().filter(|consumer| is_active(consumer)).count();
-        let expected = usize::from(self.arguments.single_active_consumer && !self.consumers.is_empty());
-        assert_eq!(active, expected, "active consumers of '{}'", self.name);
+        self.consumers.check(&self.name);
     }
 
     /// The ready messages.

@@ -16,19 +16,6 @@ fn push(queue: &mut Queue, priority: u8) -> u64 {
     place
 }
 
-fn consumer(tag: &'static str, priority: i64) -> Consumer {
-    Consumer {
-        connection: ConnectionId(1),
-        channel: 1,
-        tag: Bytes::from_static(tag.as_bytes()),
-        slot: 0,
-        priority,
-        exclusive: false,
-        offset: 0,
-        is_blocked: false,
-    }
-}
-
 #[test]
 fn requeued_entries_return_to_their_places_in_any_order() {
     let mut queue = queue(QueueArguments::default());
@@ -134,72 +121,6 @@ fn higher_priorities_come_first_and_above_the_maximum_is_the_maximum() {
     let places: Vec<_> = [0, 9, 5, 1].into_iter().map(|priority| push(&mut queue, priority)).collect();
     let order: Vec<_> = std::iter::from_fn(|| queue.pop()).map(|entry| entry.place).collect();
     assert_eq!(order, [places[1], places[2], places[3], places[0]]);
-}
-
-#[test]
-fn consumers_take_turns_within_their_priority() {
-    let mut queue = queue(QueueArguments::default());
-    for (tag, priority) in [("low", 0), ("a", 1), ("b", 1)] {
-        queue.add_consumer(consumer(tag, priority));
-    }
-    let mut turns = Vec::new();
-    for _ in 0..4 {
-        let at = queue.next_consumer(|_| true).unwrap();
-        turns.push(queue.consumers[at].tag.clone());
-        queue.rotate(at);
-    }
-    assert_eq!(turns, ["a", "b", "a", "b"]);
-    let at = queue.next_consumer(|consumer| consumer.priority == 0).unwrap();
-    assert_eq!(queue.consumers[at].tag, "low");
-    queue.unblock(|consumer| consumer.tag == "a");
-    let at = queue.next_consumer(|_| true).unwrap();
-    assert_eq!(queue.consumers[at].tag, "a");
-    assert_eq!(queue.next_consumer(|consumer| consumer.tag == "b"), None, "b is blocked until it is unblocked");
-}
-
-#[test]
-fn an_unblocked_consumer_moves_behind_its_equals() {
-    let mut queue = queue(QueueArguments::default());
-    for tag in ["a", "b", "c"] {
-        queue.add_consumer(consumer(tag, 0));
-    }
-    let at = queue.next_consumer(|consumer| consumer.tag == "c").unwrap();
-    assert_eq!(queue.consumers[at].tag, "c");
-    queue.unblock(|_| true);
-    let order: Vec<_> = queue.consumers.iter().map(|consumer| consumer.tag.clone()).collect();
-    assert_eq!(order, ["c", "a", "b"]);
-    assert_eq!(queue.unblocked, 3);
-}
-
-#[test]
-fn the_single_active_consumer_stays_until_it_leaves() {
-    let mut queue = queue(QueueArguments { single_active_consumer: true, ..Default::default() });
-    queue.add_consumer(consumer("a", 0));
-    queue.add_consumer(consumer("b", 0));
-    for _ in 0..3 {
-        let at = queue.next_consumer(|_| true).unwrap();
-        assert_eq!(queue.consumers[at].tag, "a");
-        queue.rotate(at);
-    }
-    assert_eq!(queue.next_consumer(|consumer| consumer.tag == "b"), None, "b waits although a has no credit");
-    queue.remove_consumer(ConnectionId(1), 1, b"a");
-    let at = queue.next_consumer(|_| true).unwrap();
-    assert_eq!(queue.consumers[at].tag, "b");
-}
-
-#[test]
-fn the_consumers_of_a_channel_leave_together() {
-    for single_active_consumer in [false, true] {
-        let mut queue = queue(QueueArguments { single_active_consumer, ..Default::default() });
-        for (tag, channel) in [("a", 1), ("b", 1), ("c", 2), ("d", 1)] {
-            queue.add_consumer(Consumer { channel, ..consumer(tag, 0) });
-        }
-        assert!(!queue.remove_consumers_of(ConnectionId(2), 1), "of another connection");
-        assert!(queue.remove_consumers_of(ConnectionId(1), 1));
-        queue.check();
-        let at = queue.next_consumer(|_| true).unwrap();
-        assert_eq!((queue.consumers[at].tag.as_ref(), queue.consumers.len()), (&b"c"[..], 1));
-    }
 }
 
 #[test]
