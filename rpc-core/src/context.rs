@@ -139,6 +139,12 @@ impl Context {
         self.delivery.message_id()
     }
 
+    /// The user as whom the caller has logged in, if it sends that (`ClientOptions::send_user_id`): the broker refuses any
+    /// other name than the connection's own.
+    pub fn user_id(&self) -> Option<&str> {
+        self.delivery.user_id()
+    }
+
     /// The `app_id` that the caller announces.
     pub fn app_id(&self) -> Option<&str> {
         self.delivery.app_id()
@@ -236,6 +242,12 @@ impl TestContext {
         self
     }
 
+    /// The caller's `user_id`. The default is none.
+    pub fn user_id(mut self, user_id: impl Into<String>) -> Self {
+        self.delivery.user_id = Some(user_id.into());
+        self
+    }
+
     /// The caller's `app_id`. The default is none.
     pub fn app_id(mut self, app_id: impl Into<String>) -> Self {
         self.delivery.app_id = Some(app_id.into());
@@ -285,17 +297,18 @@ mod tests {
             .message_id("m")
             .reply_to("q")
             .priority(5)
+            .user_id("alice")
             .app_id("shop")
             .routing_key("stock.take")
             .build();
         assert_eq!((ctx.header("tenant"), ctx.header("shard")), (Some("blue".into()), Some(7.into())));
         assert_eq!((ctx.attempt(), ctx.redelivered(), ctx.priority()), (3, true, Some(5)));
-        let texts = [ctx.message_id(), ctx.reply_to(), ctx.app_id(), Some(ctx.routing_key())];
-        assert_eq!(texts, [Some("m"), Some("q"), Some("shop"), Some("stock.take")]);
+        let texts = [ctx.message_id(), ctx.reply_to(), ctx.user_id(), ctx.app_id(), Some(ctx.routing_key())];
+        assert_eq!(texts, [Some("m"), Some("q"), Some("alice"), Some("shop"), Some("stock.take")]);
         assert!(ctx.remaining().is_none() && !ctx.is_cancelled());
         let plain = Context::for_test().build();
         assert_eq!((plain.attempt(), plain.redelivered(), plain.priority()), (1, false, None));
-        assert_eq!([plain.message_id(), plain.reply_to(), plain.app_id()], [None; 3]);
+        assert_eq!([plain.message_id(), plain.reply_to(), plain.user_id(), plain.app_id()], [None; 4]);
         assert_eq!((plain.header("tenant"), plain.routing_key()), (None, ""));
     }
 

@@ -132,6 +132,17 @@ fn request_properties<'a>(service: &ServiceDescriptor, method: &MethodDescriptor
     }
 }
 
+/// A version in a header of a request: absent, it is 1; `None` when the value is no whole number.
+///
+/// AMQP has no unsigned number of 64 bits that every broker and client library agrees on, so 2^64 - 1 arrives as -1. No version
+/// is negative: the bits are read as they were meant.
+pub(crate) fn version(header: Option<HeaderValue>) -> Option<u64> {
+    match header {
+        None => Some(1),
+        Some(value) => value.as_i64().map(i64::cast_unsigned),
+    }
+}
+
 /// Rounded up, at least 1: a message with `expiration` "0" expires unless a consumer takes it at once. At most 49 days, because
 /// RabbitMQ closes the channel of a message with a larger one.
 fn whole_milliseconds(budget: Duration) -> u64 {
@@ -227,14 +238,14 @@ pub(crate) fn ok_properties(manner: Manner, codec: Codec, correlation_id: Option
     }
 }
 
-/// The properties of a reply that carries an error.
-pub(crate) fn error_properties<'a>(
-    manner: Manner,
-    codec: Codec,
-    correlation_id: Option<&'a str>,
-    code: Code,
-    message: &str,
-) -> Properties<'a> {
+/// The properties of a reply that carries the service's error.
+pub(crate) fn service_error_properties(manner: Manner, codec: Codec, correlation_id: Option<&str>) -> Properties<'_> {
+    let content_type = ok_properties(manner, codec, None).content_type;
+    Properties { content_type, ..error_properties(correlation_id, Code::Service, "") }
+}
+
+/// The properties of a reply that carries an error of ours. Its body is empty, so it has no `content_type`, whoever reads it.
+pub(crate) fn error_properties<'a>(correlation_id: Option<&'a str>, code: Code, message: &str) -> Properties<'a> {
     let mut headers = vec![
         (Cow::Borrowed(CODE_HEADER), code.name().into()),
         (Cow::Borrowed(RETRYABLE_HEADER), code.is_retryable().into()),
@@ -242,7 +253,12 @@ pub(crate) fn error_properties<'a>(
     if !message.is_empty() {
         headers.push((Cow::Borrowed(MESSAGE_HEADER), beginning(message, MESSAGE_MAX_BYTES).into()));
     }
-    Properties { kind: Some(ERROR), headers, ..ok_properties(manner, codec, correlation_id) }
+    Properties {
+        kind: Some(ERROR),
+        correlation_id: correlation_id.map(Cow::Borrowed),
+        headers,
+        ..Properties::default()
+    }
 }
 
 /// The first `bytes_max` bytes of `text`, without a character cut in half.
@@ -337,6 +353,7 @@ mod tests {
         queue: None,
         codec: Codec::MessagePack,
         max_length: None,
+        max_depth: Codec::MAX_DEPTH,
         methods: &[METHOD],
     };
 
@@ -372,7 +389,7 @@ mod tests {
 
     #[test]
     fn only_our_own_terse_requests_get_terse_replies() {
-        let ours = topology::reply_queue(uuid::Uuid::nil(), 1);
+        let ours = topology::reply_queue(Some("guest"), uuid::Uuid::nil(), 1);
         assert_eq!(Manner::towards(None, &ours), Manner::Terse);
         for (content_type, reply_to) in [(Some("application/json"), &*ours), (None, "amq.gen-x"), (None, "rpc.replies")]
         {
@@ -405,7 +422,7 @@ mod tests {
     #[test]
     fn every_error_code_survives_the_round_trip() {
         for code in Code::ALL {
-            let properties = error_properties(Manner::Terse, Codec::Json, Some("9"), code, "why");
+            let properties = error_properties(Some("9"), code, "why");
             assert_eq!(properties.correlation_id.as_deref(), Some("9"));
             match status_of(&properties) {
                 ReplyStatus::Service => assert_eq!(code, Code::Service),
@@ -419,9 +436,27 @@ mod tests {
     }
 
     #[test]
+    fn an_error_without_data_has_no_content_type_and_one_with_data_has_it() {
+        assert_eq!(error_properties(None, Code::Internal, "why").content_type, None);
+        let explicit = service_error_properties(Manner::Explicit, Codec::Json, Some("1"));
+        assert_eq!((explicit.content_type, explicit.kind), (Some("application/json"), Some(ERROR)));
+        assert_eq!(explicit.correlation_id.as_deref(), Some("1"));
+        assert_eq!(service_error_properties(Manner::Terse, Codec::Json, None).content_type, None);
+    }
+
+    #[test]
+    fn a_version_is_absent_or_a_whole_number() {
+        assert_eq!(version(None), Some(1));
+        assert_eq!(version(Some(2.into())), Some(2));
+        assert_eq!(version(Some((-1).into())), Some(u64::MAX), "2^64 - 1 has the same bits");
+        assert_eq!(version(Some("2".into())), None);
+        assert_eq!(version(Some(2.0.into())), None);
+    }
+
+    #[test]
     fn a_long_message_is_cut_between_characters() {
         let long = format!("{}ö", "x".repeat(MESSAGE_MAX_BYTES - 1));
-        let properties = error_properties(Manner::Terse, Codec::Json, None, Code::Internal, &long);
+        let properties = error_properties(None, Code::Internal, &long);
         let ReplyStatus::Failed(CallError::Internal { message, .. }) = status_of(&properties) else { panic!() };
         assert_eq!(*message, long[..MESSAGE_MAX_BYTES - 1]);
         assert_eq!(beginning("", 5), "");

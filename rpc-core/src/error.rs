@@ -38,7 +38,7 @@ pub enum Error {
     },
     /// The broker refused an operation for good: permissions (403), a queue or exchange that exists with other
     /// arguments (406), another connection's exclusive queue (405), …
-    #[error("{operation} failed: {reply_code} {reply_text}{}", advice(operation, *reply_code))]
+    #[error("{operation} failed: {reply_code} {reply_text}{}", advice(operation, *reply_code, reply_text))]
     Refused {
         /// The operation that failed, for example `declare queue 'rpc.fibonacci'`.
         operation: String,
@@ -106,9 +106,27 @@ pub enum Error {
     Configuration(String),
 }
 
+impl Error {
+    /// Whether the user lacks a permission.
+    pub(crate) fn is_access_refused(&self) -> bool {
+        matches!(self, Self::Refused { reply_code: 403, .. })
+    }
+
+    /// Whether the broker is too short of memory for a declaration. It takes the same one later.
+    pub(crate) fn is_overload(&self) -> bool {
+        matches!(self, Self::Refused { reply_code: 406, reply_text, .. } if is_low_on_memory(reply_text))
+    }
+}
+
+/// The bundled broker's text of a 406 of this kind.
+fn is_low_on_memory(reply_text: &str) -> bool {
+    reply_text.ends_with("low on memory")
+}
+
 /// The remedy for a refusal of the broker, after its words.
-fn advice(operation: &str, reply_code: u16) -> &'static str {
+fn advice(operation: &str, reply_code: u16, reply_text: &str) -> &'static str {
     match reply_code {
+        406 if is_low_on_memory(reply_text) => "; try again later, or give the broker more memory",
         403 => "; grant the user this permission on the vhost",
         405 if operation.starts_with("declare") => "; close the connection that declared it, or use another name",
         406 if operation.starts_with("declare") => "; delete it first, or declare it as it is",

@@ -3,6 +3,8 @@
 //! They are compiled for unit tests, which run their seeds and mutations of them, and with `--cfg fuzzing` for libFuzzer
 //! (`tests/fuzz`). Other builds do not contain them.
 
+#[cfg(feature = "framework")]
+pub use crate::codec::fuzz::{bodies, body_seeds};
 pub use crate::{
     broker::fuzz::{connection_seeds, connections},
     routing::fuzz::{topic_seeds, topics},
@@ -21,11 +23,13 @@ pub struct FuzzTarget {
 }
 
 /// All targets.
-pub const TARGETS: [FuzzTarget; 4] = [
+pub const TARGETS: &[FuzzTarget] = &[
     FuzzTarget { name: "frames", run: frames, seeds: frame_seeds },
     FuzzTarget { name: "tables", run: tables, seeds: table_seeds },
     FuzzTarget { name: "connections", run: connections, seeds: connection_seeds },
     FuzzTarget { name: "topics", run: topics, seeds: topic_seeds },
+    #[cfg(feature = "framework")]
+    FuzzTarget { name: "bodies", run: bodies, seeds: body_seeds },
 ];
 
 #[cfg(test)]
@@ -87,5 +91,11 @@ mod tests {
     #[test]
     fn topics_hold_on_seeds_and_their_mutations() {
         smoke(TARGETS[3]);
+    }
+
+    #[cfg(feature = "framework")]
+    #[test]
+    fn bodies_hold_on_seeds_and_their_mutations() {
+        smoke(TARGETS[4]);
     }
 }

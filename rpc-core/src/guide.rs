@@ -9,7 +9,8 @@
 //! | [Workers and shutdown](workers) | How is load shared, when is a request acknowledged, how does a worker stop? |
 //! | [Testing](testing) | How do I test handlers, callers, and failures? |
 //! | [Guarantees](guarantees) | What is promised, and which test shows it? |
-//! | [RabbitMQ](rabbitmq) | Which permissions, queue kinds, clusters and limits? |
+//! | [RabbitMQ](rabbitmq) | Which queue kinds, clusters and limits? |
+//! | [Who may do what](permissions) | Which rights does each role need, and what can it not do? |
 //! | [The wire contract](wire) | How do other languages take part, and how does each type look? |
 //! | [The bundled broker](broker) | What can it do, and what not? |
 //! | [Performance](performance) | How fast is it, and what costs? |
@@ -30,6 +31,7 @@ macro_rules! chapter {
         #[doc = "[testing]: crate::guide::testing"]
         #[doc = "[guarantees]: crate::guide::guarantees"]
         #[doc = "[rabbitmq]: crate::guide::rabbitmq"]
+        #[doc = "[permissions]: crate::guide::permissions"]
         #[doc = "[wire]: crate::guide::wire"]
         #[doc = "[broker]: crate::guide::broker"]
         #[doc = "[performance]: crate::guide::performance"]
@@ -47,6 +49,7 @@ macro_rules! chapter {
         #[doc = "[`PoolHandle`]: crate::PoolHandle"]
         #[doc = "[`PoolMonitor`]: crate::PoolMonitor"]
         #[doc = "[`WorkerPool`]: crate::WorkerPool"]
+        #[doc = "[`WorkerPool::declare`]: crate::WorkerPool::declare"]
         #[doc = "[`WorkerPool::inline`]: crate::WorkerPool::inline"]
         #[cfg_attr(feature = "macros", doc = "[`service`]: macro@crate::service")]
         #[cfg_attr(not(feature = "macros"), doc = "[`service`]: crate::guide::services")]
@@ -70,6 +73,7 @@ chapter!(workers, "../docs/workers.md", "macros");
 chapter!(testing, "../docs/testing.md", "macros", "broker");
 chapter!(guarantees, "../docs/guarantees.md", "macros");
 chapter!(rabbitmq, "../docs/rabbitmq.md", "macros");
+chapter!(permissions, "../docs/permissions.md", "macros");
 chapter!(wire, "../docs/wire.md", "macros");
 chapter!(broker, "../docs/broker.md", "broker");
 chapter!(performance, "../docs/performance.md", "macros");

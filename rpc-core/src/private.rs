@@ -17,3 +17,18 @@ pub use crate::{
 pub mod async_trait_prelude {
     pub use std::boxed::Box;
 }
+
+/// The parameters of generated functions. Generated code imports these with `*`: a function hides a constant or a variant of
+/// the same name from the module around it, which a parameter of that name would otherwise be matched against.
+pub mod parameters {
+    /// Hides a constant `client`.
+    pub fn client() {}
+    /// Hides a constant `connection`.
+    pub fn connection() {}
+    /// Hides a constant `f`.
+    pub fn f() {}
+    /// Hides a constant `options`.
+    pub fn options() {}
+    /// Hides a constant `service`.
+    pub fn service() {}
+}

@@ -19,6 +19,8 @@ pub struct ServiceDescriptor {
     /// How many requests each of its queues holds before the broker refuses further ones. Callers then publish with
     /// confirms, so that a refusal reaches them.
     pub max_length: Option<u32>,
+    /// How many levels a body may nest: a request at the worker, a reply at the client.
+    pub max_depth: u32,
     /// In the order of the trait.
     pub methods: &'static [MethodDescriptor],
 }
@@ -121,6 +123,7 @@ mod tests {
         queue: None,
         codec: Codec::MessagePack,
         max_length: None,
+        max_depth: Codec::MAX_DEPTH,
         methods: METHODS,
     };
 

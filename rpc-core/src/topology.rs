@@ -5,11 +5,11 @@
 //!    │                   ──<service>.<queue>.<method>──► rpc.<service>.<queue>    #[rpc(queue = "…")]
 //!    └─alternate─► rpc.other (topic, durable) ──<service>.*──► rpc.<service>      requests without a binding of their own,
 //!                                             ──<service>.<queue>.*──► …          so that unknown methods are answered, too
-//!  rpc.cancel (direct, durable) ──<service>──► rpc.control.<uuid>   exclusive, auto-delete, one per worker pool
+//!  rpc.cancel (direct, durable) ──<service>──► rpc.control.<user>.<uuid>   exclusive, auto-delete, one per worker pool
 //!  rpc.dead (headers, durable) ──x-first-death-…──► rpc.<service>.dead   requests beyond the delivery limit of a quorum queue
 //!                              └─x-first-death-…──► rpc.<service>.dead.callers   the same, until their callers are notified
 //!  "" (default) ──► rpc.<service>.dead    requests that a worker dead-letters
-//!  "" (default) ──► rpc.reply.<uuid>.<epoch>   exclusive, auto-delete, one per client and connection epoch
+//!  "" (default) ──► rpc.reply.<user>.<uuid>.<epoch>   exclusive, auto-delete, one per client and connection epoch
 //! ```
 //!
 //! A direct exchange, because a topic exchange costs RabbitMQ a third of its calls.
@@ -78,9 +78,13 @@ pub(crate) fn method_of(routing_key: &str) -> &str {
     routing_key.rsplit('.').next().unwrap_or(routing_key)
 }
 
-/// A client's reply queue: never used by an earlier epoch, so no late reply can reach a later one.
-pub(crate) fn reply_queue(client: Uuid, epoch: u64) -> String {
-    format!("{REPLY_PREFIX}{client}.{epoch}")
+/// A client's reply queue: never used by an earlier epoch, so no late reply can reach a later one. The user's name lets
+/// permissions tell whose it is.
+pub(crate) fn reply_queue(user: Option<&str>, client: Uuid, epoch: u64) -> String {
+    match owner(user) {
+        Some(user) => format!("{REPLY_PREFIX}{user}.{client}.{epoch}"),
+        None => format!("{REPLY_PREFIX}{client}.{epoch}"),
+    }
 }
 
 /// Whether a client of ours reads this queue.
@@ -98,10 +102,22 @@ pub(crate) fn dead_callers_queue(service: &str) -> String {
     format!("{PREFIX}.{service}.dead.callers")
 }
 
-/// A pool's control queue: a new one for each opening, because cancels of an earlier one are of no use.
-pub(crate) fn control_queue(opening: Uuid) -> String {
-    format!("{PREFIX}.control.{opening}")
+/// A pool's control queue: a new one for each opening, because cancels of an earlier one are of no use. The user's name lets
+/// permissions tell whose it is.
+pub(crate) fn control_queue(user: Option<&str>, opening: Uuid) -> String {
+    match owner(user) {
+        Some(user) => format!("{PREFIX}.control.{user}.{opening}"),
+        None => format!("{PREFIX}.control.{opening}"),
+    }
 }
+
+/// The part of a queue's name that says whose it is; `None` when it leaves no room for the rest.
+fn owner(user: Option<&str>) -> Option<&str> {
+    user.filter(|user| user.len() <= OWNER_BYTES_MAX)
+}
+
+/// A queue's name has 255 bytes.
+const OWNER_BYTES_MAX: usize = 150;
 
 #[cfg(test)]
 mod tests {
@@ -120,8 +136,12 @@ mod tests {
         assert_eq!(method_of("rpc_queue"), "rpc_queue");
         assert_eq!(dead_queue("fibonacci"), "rpc.fibonacci.dead");
         assert_eq!(dead_callers_queue("fibonacci"), "rpc.fibonacci.dead.callers");
-        assert!(is_reply_queue(&reply_queue(Uuid::nil(), 2)) && !is_reply_queue("amq.rabbitmq.reply-to"));
-        assert_eq!(control_queue(Uuid::nil()), "rpc.control.00000000-0000-0000-0000-000000000000");
-        assert_eq!(reply_queue(Uuid::nil(), 2), "rpc.reply.00000000-0000-0000-0000-000000000000.2");
+        assert!(is_reply_queue(&reply_queue(None, Uuid::nil(), 2)) && !is_reply_queue("amq.rabbitmq.reply-to"));
+        assert_eq!(control_queue(None, Uuid::nil()), "rpc.control.00000000-0000-0000-0000-000000000000");
+        assert_eq!(control_queue(Some("a.b"), Uuid::nil()), "rpc.control.a.b.00000000-0000-0000-0000-000000000000");
+        let long = "u".repeat(151);
+        assert_eq!(control_queue(Some(&long), Uuid::nil()), control_queue(None, Uuid::nil()));
+        assert_eq!(reply_queue(None, Uuid::nil(), 2), "rpc.reply.00000000-0000-0000-0000-000000000000.2");
+        assert_eq!(reply_queue(Some("u"), Uuid::nil(), 2), "rpc.reply.u.00000000-0000-0000-0000-000000000000.2");
     }
 }

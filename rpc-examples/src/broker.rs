@@ -80,12 +80,46 @@ impl ExampleBroker {
     }
 }
 
-/// Says where the broker is. Omits a given URI, because it may contain a password.
+/// Says where the broker is, without the password and the parameters of a given URI.
 impl fmt::Display for ExampleBroker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.bundled {
             Some(_) => write!(f, "the bundled broker at {}", self.uri()),
-            None => f.write_str("the broker of --url or AMQP_URL"),
+            None => {
+                let places: Vec<_> = self.uris.iter().map(|uri| without_password(uri)).collect();
+                f.write_str(&places.join(", "))
+            }
+        }
+    }
+}
+
+fn without_password(uri: &str) -> String {
+    let uri = uri.split(['?', '#']).next().unwrap_or_default();
+    let Some((scheme, rest)) = uri.split_once("://") else { return uri.to_owned() };
+    // A password may contain any character but `/`, so the address follows the last `@` before the vhost.
+    let (authority, vhost) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
+    match authority.rsplit_once('@') {
+        Some((login, address)) => {
+            let user = login.split(':').next().unwrap_or_default();
+            format!("{scheme}://{user}@{address}{vhost}")
+        }
+        None => uri.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_given_broker_is_named_without_its_password() {
+        for (uri, shown) in [
+            ("amqp://shop:s3cret@node-1:5672/v?heartbeat=1", "amqp://shop@node-1:5672/v"),
+            ("amqps://shop:a@b@node/%2f", "amqps://shop@node/%2f"),
+            ("amqp://localhost", "amqp://localhost"),
+        ] {
+            let broker = ExampleBroker { uris: vec![uri.to_owned()], bundled: None };
+            assert_eq!(broker.to_string(), shown);
         }
     }
 }

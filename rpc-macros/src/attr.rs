@@ -22,6 +22,7 @@ pub(crate) struct ServiceOptions {
     pub(crate) queue: Option<LitStr>,
     pub(crate) codec: Option<Codec>,
     pub(crate) max_length: Option<u32>,
+    pub(crate) max_depth: Option<u32>,
     pub(crate) krate: Option<Path>,
     pub(crate) client_impls_trait: Option<Span>,
     pub(crate) dyn_trait: Option<Span>,
@@ -55,8 +56,10 @@ pub(crate) struct ArgumentOptions {
     pub(crate) default: Option<Span>,
 }
 
-const SERVICE_KEYS: [&str; 8] =
-    ["name", "version", "queue", "codec", "max_length", "crate", "client_impls_trait", "dyn_trait"];
+const SERVICE_KEYS: [&str; 9] =
+    ["name", "version", "queue", "codec", "max_length", "max_depth", "crate", "client_impls_trait", "dyn_trait"];
+/// The most levels that a body may be allowed to nest: decoding them takes most of the 2 MiB that a thread of tokio has.
+const MAX_DEPTH_MAX: u64 = 10_000;
 const METHOD_KEYS: [&str; 9] =
     ["name", "alias", "timeout", "idempotent", "oneway", "blocking", "no_cancel", "queue", "priority"];
 
@@ -78,6 +81,10 @@ impl ServiceOptions {
                 "max_length" => {
                     options.max_length =
                         integer(&meta, "max_length", 1, u32::MAX.into(), errors)?.and_then(|n| n.try_into().ok());
+                }
+                "max_depth" => {
+                    options.max_depth =
+                        integer(&meta, "max_depth", 1, MAX_DEPTH_MAX, errors)?.and_then(|n| n.try_into().ok());
                 }
                 "crate" => options.krate = krate(&text(&meta)?, errors),
                 "client_impls_trait" => options.client_impls_trait = Some(flag(&meta)?),

@@ -18,6 +18,8 @@ pub(crate) struct Service {
     pub(crate) codec: Codec,
     /// The number of requests that each of its queues holds.
     pub(crate) max_length: Option<u32>,
+    /// The number of levels that a body may nest.
+    pub(crate) max_depth: Option<u32>,
     pub(crate) client: Ident,
     pub(crate) server: Ident,
     pub(crate) client_impls_trait: bool,

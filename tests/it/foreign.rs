@@ -31,6 +31,7 @@ on_both_brokers!(
     an_unknown_content_type_is_answered,
     an_unknown_wire_version_is_answered,
     a_newer_service_version_is_answered,
+    a_version_that_no_program_has_is_refused,
     a_reply_to_nobody_does_not_stop_the_worker,
     a_service_error_is_told_in_headers,
     an_older_method_name_is_still_answered,
@@ -179,6 +180,25 @@ async fn a_newer_service_version_is_answered(stage: &Stage) {
     let reply = raw.call("rpc", "foreign-version.ask", newer, &body("x")).await;
     assert_eq!((kind(&reply), header(&reply, "rpc-code")), (Some("rpc.error"), Some("bad_version")));
     still_serves(&raw, pool, "foreign-version").await;
+}
+
+/// -1 has the bits of 2^64 - 1, and is no earlier version. A text is no version.
+async fn a_version_that_no_program_has_is_refused(stage: &Stage) {
+    probe!("foreign-no-version");
+    let pool = stage.pool(ProbeServer::new(Answers::echo())).await.start().await.unwrap();
+    let raw = stage.raw().await;
+    for header_name in ["rpc-v", "rpc-version"] {
+        for value in [AMQPValue::LongLongInt(-1), AMQPValue::LongString("1".into()), AMQPValue::Boolean(true)] {
+            let request = with_header(header_name, value.clone());
+            let reply = raw.call("rpc", "foreign-no-version.ask", request, &body("x")).await;
+            assert_eq!(header(&reply, "rpc-code"), Some("bad_version"), "{header_name} {value:?}");
+            if value == AMQPValue::LongLongInt(-1) {
+                let message = header(&reply, "rpc-message").unwrap_or_default();
+                assert!(message.contains("18446744073709551615"), "{message}");
+            }
+        }
+    }
+    pool.shutdown(Duration::from_secs(5)).await.unwrap();
 }
 
 async fn a_reply_to_nobody_does_not_stop_the_worker(stage: &Stage) {

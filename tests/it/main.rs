@@ -15,6 +15,7 @@ mod concurrency;
 mod connections;
 mod deadlines;
 mod dedupe;
+mod depth;
 mod errors;
 mod foreign;
 mod kill_points;

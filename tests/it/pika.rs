@@ -24,6 +24,7 @@ on_both_brokers!(
     consumer_cancellation,
     direct_reply_to,
     a_pika_client_calls_a_rust_worker_with_json,
+    an_error_without_data_has_neither_a_body_nor_a_content_type,
     a_pika_client_calls_a_bare_rust_worker,
     a_rust_client_calls_a_pika_server,
 );
@@ -114,6 +115,27 @@ async fn a_pika_client_calls_a_rust_worker_with_json(stage: &Stage) {
     let arguments = [stage.broker_uri(), "rpc", "pika-json.add", r#"{"a": 40, "b": 2}"#, "application/json"];
     if let Some(mut python) = Script::python("rpc_client.py", &arguments) {
         assert_eq!(python.line().await, "42");
+        python.succeeds().await;
+    }
+}
+
+async fn an_error_without_data_has_neither_a_body_nor_a_content_type(stage: &Stage) {
+    #[rpc_core::service(name = "pika-errors")]
+    trait Failing {
+        async fn fail(&self) -> Result<u32, String>;
+        async fn panic(&self);
+    }
+    struct Fails;
+    impl Failing for Fails {
+        async fn fail(&self) -> Result<u32, String> {
+            Err("sold out".to_owned())
+        }
+        async fn panic(&self) {
+            panic!("for a test")
+        }
+    }
+    let _pool = stage.pool(FailingServer::new(Fails)).await.start().await.unwrap();
+    if let Some(python) = Script::python("rpc_errors.py", &[stage.broker_uri(), "pika-errors"]) {
         python.succeeds().await;
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::{Debug, Write},
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
     time::{Duration, UNIX_EPOCH},
 };
@@ -62,9 +62,33 @@ struct Key {
     a: u8,
 }
 
+/// The three places where serde puts a value into a buffer of its own before it is decoded.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum InUntagged<T> {
+    It(T),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "kind")]
+enum InTagged<T> {
+    It { value: T },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct InFlattened<T> {
+    #[serde(flatten)]
+    inner: Inner<T>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Inner<T> {
+    value: T,
+}
+
 /// The table, a row for each type.
 fn measured() -> String {
-    let mut text = String::from("| Rust | value | MessagePack | JSON |\n|---|---|---|---|\n");
+    let mut text = String::from("| Rust | value | MessagePack | JSON | buffered |\n|---|---|---|---|---|\n");
     let uuid = Uuid::from_u128(0x67e5_5044_10b1_426f_9247_bb68_0e5f_e0c8);
     let time = DateTime::<Utc>::from_timestamp(1_700_000_000, 500_000_000).unwrap();
     let day = NaiveDate::from_ymd_opt(2024, 2, 29).unwrap();
@@ -75,6 +99,7 @@ fn measured() -> String {
         row("", "`u64::MAX`", &u64::MAX),
         row("`i8` … `i64`", "`-1`", &-1_i64),
         row("`u128`, `i128`", "`1`", &1_u128),
+        row("", "`u128::MAX`", &u128::MAX),
         row("`f32`, `f64`", "`0.5`", &0.5_f64),
         row("", "`f64::NAN`", &f64::NAN),
         row("", "`f64::INFINITY`", &f64::INFINITY),
@@ -107,6 +132,7 @@ fn measured() -> String {
         row("`std::time::Duration`", "1.5 s", &Duration::from_millis(1_500)),
         row("`std::time::SystemTime`", "1.5 s after 1970", &(UNIX_EPOCH + Duration::from_millis(1_500))),
         row("`std::net::IpAddr`", "127.0.0.1", &IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        row("`std::net::SocketAddr`", "[::1]:80", &SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 80))),
         row("`uuid::Uuid`", "", &uuid),
         row("`chrono::DateTime<Utc>`", "", &time),
         row("`chrono::NaiveDate`", "", &day),
@@ -125,7 +151,35 @@ fn row<T: Debug + Serialize + DeserializeOwned>(rust: &str, value_text: &str, va
         text
     });
     let json = cell(Codec::Json, value, |body| String::from_utf8(body.to_vec()).unwrap());
-    format!("| {rust} | {value_text} | {msgpack} | {json} |\n")
+    let buffered = buffered(value);
+    format!("| {rust} | {value_text} | {msgpack} | {json} | {buffered} |\n")
+}
+
+/// Whether a value reads back where serde buffers it: inside `untagged`, `tag` and `flatten`.
+fn buffered<T: Debug + Serialize + DeserializeOwned>(value: &T) -> String {
+    let failing =
+        [(Codec::MessagePack, "MessagePack"), (Codec::Json, "JSON")].into_iter().filter_map(|(codec, name)| {
+            // A value that is refused or changed everywhere is a matter of the other columns.
+            let alone = read_back::<T>(codec, value)?;
+            let places = [
+                read_back::<InUntagged<T>>(codec, &InUntagged::It(value)),
+                read_back::<InTagged<T>>(codec, &InTagged::It { value }),
+                read_back::<InFlattened<T>>(codec, &InFlattened { inner: Inner { value } }),
+            ];
+            let is_same = |place: &Option<String>| place.as_ref().is_some_and(|read| read.contains(&alone));
+            (!places.iter().all(is_same)).then_some(name)
+        });
+    match &*failing.collect::<Vec<_>>() {
+        [] => "yes".to_owned(),
+        [only] => format!("not in {only}"),
+        _ => "no".to_owned(),
+    }
+}
+
+/// The value that a codec reads where `written` was written.
+fn read_back<T: Debug + DeserializeOwned>(codec: Codec, written: &(impl Debug + Serialize)) -> Option<String> {
+    let body = codec.encode(written).ok()?;
+    codec.decode::<T>(&body).ok().map(|read| format!("{read:?}"))
 }
 
 fn cell<T: Debug + Serialize + DeserializeOwned>(codec: Codec, value: &T, show: impl Fn(&[u8]) -> String) -> String {
@@ -220,4 +274,12 @@ fn the_guide_shows_how_each_type_looks_on_the_wire() {
         return;
     }
     assert_eq!(&chapter[begin..end], measured, "UPDATE_GUIDE=1 cargo it wire_table writes the measured table");
+}
+
+/// As earlier versions wrote it.
+#[test]
+fn a_uuid_of_sixteen_bytes_is_still_read() {
+    let uuid = Uuid::from_u128(0x67e5_5044_10b1_426f_9247_bb68_0e5f_e0c8);
+    let body = [&[0xc4, 16], &uuid.as_bytes()[..]].concat();
+    assert_eq!(Codec::MessagePack.decode::<Uuid>(&body), Ok(uuid));
 }

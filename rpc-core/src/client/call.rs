@@ -81,17 +81,17 @@ impl Client {
     }
 }
 
-/// How a service error is decoded.
-pub(super) type DecodeError<E> = fn(Codec, &[u8]) -> Result<E, CodecError>;
+/// How a service error is decoded, from at most so many levels.
+pub(super) type DecodeError<E> = fn(Codec, &[u8], u32) -> Result<E, CodecError>;
 
 /// For methods whose handler cannot fail.
-pub(super) fn no_service_error(_: Codec, _: &[u8]) -> Result<Infallible, CodecError> {
+pub(super) fn no_service_error(_: Codec, _: &[u8], _: u32) -> Result<Infallible, CodecError> {
     Err(Codec::unexpected_service_error())
 }
 
 /// For methods that return a `Result`.
-pub(super) fn service_error<E: Outcome>(codec: Codec, body: &[u8]) -> Result<E, CodecError> {
-    codec.decode(body).map(E::from_wire)
+pub(super) fn service_error<E: Outcome>(codec: Codec, body: &[u8], max_depth: u32) -> Result<E, CodecError> {
+    codec.decode_within(body, max_depth).map(E::from_wire)
 }
 
 impl<T, E> Call<T, E> {
@@ -168,7 +168,7 @@ where
 
     fn into_future(self) -> CallFuture<T, E> {
         let Self { request, decode_error, .. } = self;
-        CallFuture { request, stage: Stage::Unsent, decode: Codec::decode, decode_error }
+        CallFuture { request, stage: Stage::Unsent, decode: Codec::decode_within, decode_error }
     }
 }
 
@@ -180,7 +180,7 @@ where
 pub struct CallFuture<T, E = Infallible> {
     request: Request,
     stage: Stage,
-    decode: fn(Codec, &[u8]) -> Result<T, CodecError>,
+    decode: fn(Codec, &[u8], u32) -> Result<T, CodecError>,
     decode_error: DecodeError<E>,
 }
 
@@ -232,21 +232,21 @@ impl<T, E> Future for CallFuture<T, E> {
 
 impl<T, E> CallFuture<T, E> {
     fn finish(&self, outcome: Result<Reply, CallError>) -> Result<T, CallError<E>> {
-        let codec = self.request.codec();
+        let (codec, max_depth) = (self.request.codec(), self.request.max_depth());
         let error = match outcome {
-            Ok(Reply::Nothing) => match (self.decode)(codec, codec.nothing()) {
+            Ok(Reply::Nothing) => match (self.decode)(codec, codec.nothing(), max_depth) {
                 Ok(value) => return Ok(value),
                 Err(error) => self.bad_reply(&error),
             },
             Ok(Reply::Result(delivery)) => match codec_of(&delivery, codec) {
-                Ok(codec) => match (self.decode)(codec, delivery.body()) {
+                Ok(codec) => match (self.decode)(codec, delivery.body(), max_depth) {
                     Ok(value) => return Ok(value),
                     Err(error) => self.bad_reply(&error),
                 },
                 Err(unknown) => self.bad_reply(&unknown),
             },
             Ok(Reply::ServiceError(delivery)) => match codec_of(&delivery, codec) {
-                Ok(codec) => match (self.decode_error)(codec, delivery.body()) {
+                Ok(codec) => match (self.decode_error)(codec, delivery.body(), max_depth) {
                     Ok(error) => {
                         return Err(CallError::service(self.request.service_name(), self.request.method_name(), error));
                     }

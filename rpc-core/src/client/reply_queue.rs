@@ -110,7 +110,7 @@ impl Keep for Session {
         let Source { connection, max_in_flight } = source;
         let runtime = Handle::try_current().map_err(|_| outside())?.id();
         let (channel, epoch) = connection.channel_and_epoch().await?;
-        let reply_queue = topology::reply_queue(Uuid::new_v4(), epoch);
+        let reply_queue = topology::reply_queue(connection.user(), Uuid::new_v4(), epoch);
         let in_flight = Arc::new(InFlight::new(reply_queue, random_key(), *max_in_flight));
         let place = |in_flight: &Arc<InFlight>, exchange| {
             let in_flight = Arc::clone(in_flight);

@@ -79,6 +79,10 @@ impl Request {
         self.service.codec
     }
 
+    pub(super) fn max_depth(&self) -> u32 {
+        self.service.max_depth
+    }
+
     pub(super) fn service_name(&self) -> &'static str {
         self.service.name
     }
@@ -305,6 +309,9 @@ impl Request {
                 Failure::Final(CallError::shutdown(self.service.name, self.method.name, false))
             }
             Error::Closed { .. } => Failure::Final(self.disconnected(false)),
+            error if error.is_overload() => {
+                Failure::Final(CallError::overloaded(self.service.name, self.method.name, error.to_string()))
+            }
             error => Failure::Final(self.topology(error)),
         }
     }

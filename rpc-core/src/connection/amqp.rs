@@ -32,6 +32,8 @@ pub(crate) struct Properties<'a> {
     pub(crate) expiration_ms: Option<u64>,
     pub(crate) delivery_mode: Option<u8>,
     pub(crate) priority: Option<u8>,
+    /// Of the connection's own login: the broker closes the channel of any other.
+    pub(crate) user_id: Option<&'a str>,
     pub(crate) headers: Vec<(Cow<'static, str>, HeaderValue)>,
 }
 

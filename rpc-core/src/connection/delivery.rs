@@ -167,6 +167,10 @@ impl Delivery {
         either!(self, received => received.message.message_id())
     }
 
+    pub(crate) fn user_id(&self) -> Option<&str> {
+        either!(self, received => received.message.user_id())
+    }
+
     pub(crate) fn app_id(&self) -> Option<&str> {
         either!(self, received => received.message.app_id())
     }

@@ -577,6 +577,10 @@ impl Message {
         self.delivery.properties.message_id().as_ref().map(ShortString::as_str)
     }
 
+    pub(super) fn user_id(&self) -> Option<&str> {
+        self.delivery.properties.user_id().as_ref().map(ShortString::as_str)
+    }
+
     pub(super) fn app_id(&self) -> Option<&str> {
         self.delivery.properties.app_id().as_ref().map(ShortString::as_str)
     }
@@ -630,6 +634,7 @@ fn to_lapin(properties: Properties<'_>) -> Result<BasicProperties, Error> {
             message_id: None,
             delivery_mode: None,
             priority: None,
+            user_id: None,
             headers,
         } if headers.is_empty() => Ok(BasicProperties::default()
             .with_correlation_id(short(correlation_id)?)
@@ -644,6 +649,7 @@ fn to_lapin(properties: Properties<'_>) -> Result<BasicProperties, Error> {
             message_id: None,
             delivery_mode: None,
             priority: None,
+            user_id: None,
             headers,
         } if headers.is_empty() => Ok(BasicProperties::default().with_correlation_id(short(correlation_id)?)),
         properties => any_to_lapin(properties),
@@ -675,6 +681,9 @@ fn any_to_lapin(properties: Properties<'_>) -> Result<BasicProperties, Error> {
     }
     if let Some(priority) = properties.priority {
         out = out.with_priority(priority);
+    }
+    if let Some(user_id) = properties.user_id {
+        out = out.with_user_id(short(user_id)?);
     }
     if !properties.headers.is_empty() {
         let mut headers = FieldTable::default();

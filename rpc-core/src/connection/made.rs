@@ -21,6 +21,7 @@ pub(crate) struct NewDelivery {
     pub(crate) correlation_id: Option<String>,
     pub(crate) reply_to: Option<String>,
     pub(crate) message_id: Option<String>,
+    pub(crate) user_id: Option<String>,
     pub(crate) app_id: Option<String>,
 }
 
@@ -53,6 +54,9 @@ impl NewDelivery {
         }
         if let Some(message_id) = &self.message_id {
             new.message_id(message_id);
+        }
+        if let Some(user_id) = &self.user_id {
+            new.user_id(user_id);
         }
         if let Some(app_id) = &self.app_id {
             new.app_id(app_id);

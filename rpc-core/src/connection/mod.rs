@@ -66,6 +66,7 @@ pub struct Connection {
 struct Shared {
     current: watch::Sender<Current>,
     supervisor: AbortOnDrop,
+    user: Option<Arc<str>>,
 }
 
 impl Connection {
@@ -117,12 +118,19 @@ impl Connection {
         let link = Arc::new(link);
         let state = ConnectionState::Connected;
         let current = watch::Sender::new(Current { link: Some(Arc::clone(&link)), state, epoch: 1 });
+        let user = uri::common_user(&endpoints).map(Arc::from);
         let supervisor = Supervisor { endpoints, at, options, current: current.clone() };
-        Self::new(current, AbortOnDrop::spawn(supervisor.run(link)))
+        Self::new(current, AbortOnDrop::spawn(supervisor.run(link)), user)
     }
 
-    fn new(current: watch::Sender<Current>, supervisor: AbortOnDrop) -> Self {
-        Self { shared: Arc::new(Shared { current, supervisor }) }
+    fn new(current: watch::Sender<Current>, supervisor: AbortOnDrop, user: Option<Arc<str>>) -> Self {
+        Self { shared: Arc::new(Shared { current, supervisor, user }) }
+    }
+
+    /// The user of the connection's login, whichever node it is open to; `None` when the URIs name several, or the broker takes it
+    /// from a certificate.
+    pub(crate) fn user(&self) -> Option<&str> {
+        self.shared.user.as_deref()
     }
 
     /// The state now.

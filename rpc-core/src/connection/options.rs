@@ -121,6 +121,9 @@ pub enum Transport {
     Native,
     /// The crate lapin, with a thread of its own for each connection, at a fraction of the speed. Needs the feature
     /// `lapin`, which is on by default.
+    ///
+    /// lapin decodes the headers of a message recursively, before this crate can check them: headers that nest some 8 000
+    /// levels deep exhaust the stack and end the process. Do not use it where you do not trust every publisher.
     Lapin,
 }
 

@@ -222,7 +222,7 @@ mod tests {
         ended.close().await.expect("the broker confirms");
         let connected = |link| Current { link: Some(link), state: ConnectionState::Connected, epoch: 1 };
         let current = watch::Sender::new(connected(ended));
-        let connection = Connection::new(current.clone(), AbortOnDrop::spawn(std::future::pending()));
+        let connection = Connection::new(current.clone(), AbortOnDrop::spawn(std::future::pending()), None);
         let mut channel = std::pin::pin!(connection.channel());
         tokio::select! {
             biased;

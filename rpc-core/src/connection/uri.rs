@@ -45,6 +45,16 @@ pub(super) enum AuthMechanism {
     RabbitCrDemo,
 }
 
+/// The user that all endpoints log in as, if they name one.
+pub(super) fn common_user(endpoints: &[Endpoint]) -> Option<&str> {
+    let mut users = endpoints.iter().map(|endpoint| match endpoint.auth_mechanism.unwrap_or_default() {
+        AuthMechanism::Plain | AuthMechanism::AmqPlain | AuthMechanism::RabbitCrDemo => Some(&*endpoint.user),
+        AuthMechanism::Anonymous | AuthMechanism::External => None,
+    });
+    let first = users.next()??;
+    users.all(|user| user == Some(first)).then_some(first).filter(|user| !user.is_empty())
+}
+
 impl Endpoint {
     pub(super) fn parse(uri: &str) -> Result<Self, Error> {
         let url = Url::parse(uri).map_err(|error| invalid(error.to_string()))?;

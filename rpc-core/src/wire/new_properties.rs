@@ -74,6 +74,10 @@ impl<'a> NewProperties<'a> {
         self.text(Property::Kind, text)
     }
 
+    pub(crate) fn user_id(&mut self, text: &str) -> &mut Self {
+        self.text(Property::UserId, text)
+    }
+
     pub(crate) fn app_id(&mut self, text: &str) -> &mut Self {
         self.text(Property::AppId, text)
     }
@@ -131,7 +135,7 @@ mod tests {
         let mut bytes = vec![b'x'];
         let mut new = NewProperties::new(&mut bytes);
         new.content_type("text/plain").headers(&table.finish()).delivery_mode(2).priority(9).correlation_id("c");
-        new.reply_to("r").expiration(0).message_id("m").kind("t").app_id("a").finish().unwrap();
+        new.reply_to("r").expiration(0).message_id("m").kind("t").user_id("u").app_id("a").finish().unwrap();
         let mut headers = FieldTable::default();
         headers.insert("n".into(), AMQPValue::LongLongInt(1));
         let expected = BasicProperties::default()
@@ -144,6 +148,7 @@ mod tests {
             .with_expiration("0".into())
             .with_message_id("m".into())
             .with_type("t".into())
+            .with_user_id("u".into())
             .with_app_id("a".into());
         assert_eq!(basic::parse_properties(&bytes[1..]).unwrap().1, expected);
         let reader = PropertyReader::new(&bytes[1..]);

@@ -1,7 +1,7 @@
 //! Cancels: requests whose caller has given up are stopped, or skipped when their turn comes.
 //!
 //! ```text
-//!  rpc.cancel ──<service>──► rpc.control.<uuid> ──► control task ──► every lane: stop it, or note it for later
+//!  rpc.cancel ──<service>──► rpc.control.<user>.<uuid> ──► control task ──► every lane: stop it, or note it for later
 //! ```
 //!
 //! Every worker of a service receives the cancel of every call given up, and at most one worker has the request. The other
@@ -21,7 +21,7 @@ use uuid::Uuid;
 use crate::{
     connection::{
         Channel, Connection, Consumer, Delivery,
-        amqp::{QueueDeclaration, Settlement},
+        amqp::{NOT_FOUND, QueueDeclaration, Settlement},
         open_again,
     },
     envelope,
@@ -83,9 +83,12 @@ impl Control {
 
     /// Declares the control queue and consumes from it, on a channel of its own: delivery tags are a channel's.
     pub(super) async fn open(&self) -> Result<ControlIntake, Error> {
-        let channel = self.connection.channel().await?;
-        channel.declare_exchanges(&[topology::CANCELS]).await?;
-        let name = topology::control_queue(Uuid::new_v4());
+        // An exchange that exists needs no permission.
+        let channel = match self.channel(true).await {
+            Err(Error::Refused { reply_code: NOT_FOUND, .. }) => self.channel(false).await?,
+            opened => opened?,
+        };
+        let name = topology::control_queue(self.connection.user(), Uuid::new_v4());
         let queue =
             QueueDeclaration { name: &name, durable: false, exclusive: true, auto_delete: true, arguments: &[] };
         channel.declare_queue(queue).await?;
@@ -96,6 +99,13 @@ impl Control {
         channel.qos(CONTROL_PREFETCH).await?;
         let consumer = channel.consume(&name, "", false).await?;
         Ok(ControlIntake { channel, consumer })
+    }
+
+    /// A channel on which the exchange for cancels has been declared.
+    async fn channel(&self, is_passive: bool) -> Result<Channel, Error> {
+        let channel = self.connection.channel().await?;
+        channel.declare_exchange(&topology::CANCELS, is_passive).await?;
+        Ok(channel)
     }
 
     /// Runs until the connection is closed for good.

@@ -145,6 +145,7 @@ mod tests {
         queue: None,
         codec: Codec::MessagePack,
         max_length: None,
+        max_depth: Codec::MAX_DEPTH,
         methods: &[
             MethodDescriptor::new("plain", "s.plain"),
             MethodDescriptor { idempotent: true, ..MethodDescriptor::new("again", "s.again") },

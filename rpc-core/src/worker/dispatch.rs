@@ -62,11 +62,12 @@ pub struct Request {
     context: Context,
     method: usize,
     codec: Codec,
+    max_depth: u32,
 }
 
 impl Request {
-    pub(super) fn new(context: Context, Found { method, codec }: Found) -> Self {
-        Self { context, method, codec }
+    pub(super) fn new(context: Context, Found { method, codec, max_depth }: Found) -> Self {
+        Self { context, method, codec, max_depth }
     }
 
     /// The method's index in the descriptor.
@@ -80,7 +81,7 @@ impl Request {
     /// The answer to give when they cannot be read.
     pub fn arguments<M: Method>(&self) -> Result<M::Arguments, Response> {
         self.codec
-            .decode(self.context.delivery().body())
+            .decode_within(self.context.delivery().body(), self.max_depth)
             .map_err(|error| Response::failed(Code::BadRequest, format!("arguments: {error}")))
     }
 
@@ -202,16 +203,13 @@ impl Answer {
         match self {
             Self::Ok(codec, body) => (envelope::ok_properties(manner, *codec, correlation_id), body),
             Self::ServiceError(codec, body) => {
-                (envelope::error_properties(manner, *codec, correlation_id, Code::Service, ""), body)
+                (envelope::service_error_properties(manner, *codec, correlation_id), body)
             }
-            Self::Failed(code, message) => {
-                (envelope::error_properties(manner, Codec::default(), correlation_id, *code, message), &[])
-            }
+            Self::Failed(code, message) => (envelope::error_properties(correlation_id, *code, message), &[]),
             Self::TooLarge { body_bytes, limit_bytes } => {
                 let message = "the broker does not take a result of this size";
                 let code = Code::PayloadTooLarge;
-                let mut properties =
-                    envelope::error_properties(manner, Codec::default(), correlation_id, code, message);
+                let mut properties = envelope::error_properties(correlation_id, code, message);
                 let sizes =
                     [(envelope::BODY_BYTES_HEADER, Some(*body_bytes)), (envelope::LIMIT_BYTES_HEADER, *limit_bytes)];
                 for (name, bytes) in sizes {
@@ -271,18 +269,20 @@ pub(super) struct Found {
     /// The index in the descriptor.
     pub(super) method: usize,
     codec: Codec,
+    /// The levels that the arguments may nest.
+    max_depth: u32,
 }
 
 /// Finds the method that a delivery asks for; an error is the answer when there is none, or its version or codec is not known.
 pub(super) fn find(descriptor: &ServiceDescriptor, delivery: &Delivery) -> Result<Found, Response> {
-    let wire = delivery.header(envelope::WIRE_VERSION_HEADER).and_then(|version| version.as_i64()).unwrap_or(1);
-    if wire != 1 {
-        return Err(Response::failed(Code::BadVersion, format!("wire contract {wire}, this worker speaks 1")));
+    let version = |name| envelope::version(delivery.header(name));
+    match version(envelope::WIRE_VERSION_HEADER) {
+        Some(1) => {}
+        wire => return Err(bad_version(wire, "the wire contract", 1)),
     }
-    let version = delivery.header(envelope::SERVICE_VERSION_HEADER).and_then(|version| version.as_i64()).unwrap_or(1);
-    if version > i64::from(descriptor.version) {
-        let message = format!("version {version} of '{}', this worker serves {}", descriptor.name, descriptor.version);
-        return Err(Response::failed(Code::BadVersion, message));
+    match version(envelope::SERVICE_VERSION_HEADER) {
+        Some(version) if version <= descriptor.version.into() => {}
+        newer => return Err(bad_version(newer, descriptor.name, descriptor.version)),
     }
     let codec = match delivery.content_type() {
         None => descriptor.codec,
@@ -295,7 +295,15 @@ pub(super) fn find(descriptor: &ServiceDescriptor, delivery: &Delivery) -> Resul
         Some(_) => Some(0).filter(|_| !descriptor.methods.is_empty()),
         None => descriptor.method_of(delivery.routing_key()),
     };
-    method.map(|method| Found { method, codec }).ok_or_else(|| no_such_method(delivery))
+    let max_depth = descriptor.max_depth;
+    method.map(|method| Found { method, codec, max_depth }).ok_or_else(|| no_such_method(delivery))
+}
+
+#[cold]
+fn bad_version(asked: Option<u64>, of: &str, served: u32) -> Response {
+    let asked =
+        asked.map_or_else(|| "a version that is no whole number".to_owned(), |asked| format!("version {asked}"));
+    Response::failed(Code::BadVersion, format!("{asked} of {of}, this worker serves {served}"))
 }
 
 fn no_such_method(delivery: &Delivery) -> Response {

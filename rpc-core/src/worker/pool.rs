@@ -208,6 +208,29 @@ impl WorkerPool {
         Ok(handle)
     }
 
+    /// Declares the exchanges, and the queues of the services with their bindings, and serves nothing. Workers whose user may
+    /// not declare them then use them as they are; the guide's chapter [who may do what](crate::guide::permissions) has the
+    /// permissions.
+    ///
+    /// # Errors
+    /// As those of [`start`](Self::start).
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves a part declared; declaring again completes it.
+    pub async fn declare(self) -> Result<(), Error> {
+        let prefetch_count = self.check()?;
+        let cancels = async { self.connection.channel().await?.declare_exchanges(&[topology::CANCELS]).await };
+        within_start_limit("declare exchanges", cancels).await?;
+        for service in &self.services {
+            let descriptor = service.descriptor();
+            for method_queue in descriptor.method_queues() {
+                let source = self.source(service, method_queue, prefetch_count);
+                within_start_limit(&format!("declare '{}'", descriptor.name), source.declare_all()).await?;
+            }
+        }
+        Ok(())
+    }
+
     fn check(&self) -> Result<u16, Error> {
         let refuse = |message: String| Err(Error::Configuration(message));
         if self.services.is_empty() {

@@ -46,12 +46,11 @@ pub(super) struct DeadLetters {
 impl Source {
     /// Declares the queue and starts its consumer, on a channel of its own.
     pub(super) async fn open(&self) -> Result<Intake, Error> {
-        let channel = self.connection.channel().await?;
-        let queue = match self.descriptor.queue {
-            Some(queue) => self.declare_bare(&channel, queue).await?,
-            None => self.declare(&channel).await?,
+        let queue = self.queue_name();
+        let channel = match self.prepare(&queue).await {
+            Err(refused) if refused.is_access_refused() => self.as_it_is(&queue, refused).await?,
+            prepared => prepared?,
         };
-        self.prepare_dead_letters(&channel, &queue).await?;
         if self.ack_policy == AckPolicy::AfterConfirmedReply {
             channel.confirm_select().await?;
         }
@@ -62,21 +61,65 @@ impl Source {
         Ok(Intake { queue, consumer_tag, channel, consumer })
     }
 
+    /// Declares the queue and everything around it; returns the channel on which that was done.
+    async fn prepare(&self, queue: &str) -> Result<Channel, Error> {
+        let channel = self.connection.channel().await?;
+        match self.descriptor.queue {
+            Some(queue) => self.declare_bare(&channel, queue).await?,
+            None => self.declare(&channel).await?,
+        }
+        self.prepare_dead_letters(&channel, queue).await?;
+        Ok(channel)
+    }
+
+    /// A channel for a queue that this user may not declare and that an operator has declared.
+    ///
+    /// # Errors
+    /// `refused`, when there is no such queue.
+    async fn as_it_is(&self, queue: &str, refused: Error) -> Result<Channel, Error> {
+        let channel = self.connection.channel().await?;
+        match channel.queue_exists(queue).await {
+            Ok(true) => {
+                tracing::debug!(queue, %refused, "the queue is used as it is");
+                Ok(channel)
+            }
+            Ok(false) | Err(Error::Refused { .. }) => Err(refused),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Declares the service's queue, and `rpc.<service>.dead.callers` where the broker dead-letters requests.
+    pub(super) async fn declare_all(&self) -> Result<(), Error> {
+        self.prepare(&self.queue_name()).await?;
+        if self.redelivery.delivery_limit.is_some() {
+            self.prepare_dead_callers(&topology::dead_callers_queue(self.descriptor.name)).await?;
+        }
+        Ok(())
+    }
+
     /// Declares `rpc.<service>.dead.callers` and consumes from it; `None` when the broker dead-letters no request.
     pub(super) async fn open_dead_letters(&self) -> Result<Option<DeadLetters>, Error> {
         if self.redelivery.delivery_limit.is_none() {
             return Ok(None);
         }
-        let channel = self.connection.channel().await?;
         let name = topology::dead_callers_queue(self.descriptor.name);
-        let mut arguments = kind_arguments(self.is_quorum);
-        arguments.push(("x-message-ttl", HeaderValue::from(DEAD_LETTER_AGE_MAX_MS)));
-        arguments.push(("x-max-length", HeaderValue::from(DEAD_LETTERS_MAX)));
-        self.declare_durable(&channel, &name, &arguments).await?;
-        self.bind_dead_letters(&channel, &self.queue_name(), &name).await?;
+        let channel = match self.prepare_dead_callers(&name).await {
+            Err(refused) if refused.is_access_refused() => self.as_it_is(&name, refused).await?,
+            prepared => prepared?,
+        };
         channel.qos(DEAD_LETTERS_PREFETCH).await?;
         let consumer = channel.consume(&name, "", false).await?;
         Ok(Some(DeadLetters { channel, consumer }))
+    }
+
+    async fn prepare_dead_callers(&self, name: &str) -> Result<Channel, Error> {
+        let channel = self.connection.channel().await?;
+        let mut arguments = kind_arguments(self.is_quorum);
+        arguments.push(("x-message-ttl", HeaderValue::from(DEAD_LETTER_AGE_MAX_MS)));
+        arguments.push(("x-max-length", HeaderValue::from(DEAD_LETTERS_MAX)));
+        self.declare_durable(&channel, name, &arguments).await?;
+        self.bind_dead_letters(&channel, &self.queue_name(), name).await?;
+        Ok(channel)
     }
 
     fn queue_name(&self) -> String {
@@ -87,7 +130,7 @@ impl Source {
     }
 
     /// Declares a service queue and binds it.
-    async fn declare(&self, channel: &Channel) -> Result<String, Error> {
+    async fn declare(&self, channel: &Channel) -> Result<(), Error> {
         let service = self.descriptor.name;
         channel.declare_exchanges(&topology::REQUEST_EXCHANGES).await?;
         let queue = self.queue_name();
@@ -99,17 +142,16 @@ impl Source {
             }
         }
         let other = topology::other_binding_key(service, self.method_queue);
-        channel.bind_queue(&queue, topology::OTHER_EXCHANGE, &other).await?;
-        Ok(queue)
+        channel.bind_queue(&queue, topology::OTHER_EXCHANGE, &other).await
     }
 
     /// Declares the queue of the bare profile only if it is missing: another program, often in another language, may have
     /// declared it with arguments of its own. The default exchange binds it already.
-    async fn declare_bare(&self, channel: &Channel, queue: &str) -> Result<String, Error> {
+    async fn declare_bare(&self, channel: &Channel, queue: &str) -> Result<(), Error> {
         if !self.connection.channel().await?.queue_exists(queue).await? {
             self.declare_durable(channel, queue, &self.arguments).await?;
         }
-        Ok(queue.to_owned())
+        Ok(())
     }
 
     /// Declares the queues and bindings for requests of `queue` that are dead-lettered.

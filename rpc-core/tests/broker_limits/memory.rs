@@ -164,3 +164,13 @@ async fn a_call_waits_while_the_broker_is_short_of_memory_and_says_so_at_its_dea
 
 const BLOCKED: [u8; 4] = [0, 10, 0, 60];
 const UNBLOCKED: [u8; 4] = [0, 10, 0, 61];
+
+#[tokio::test]
+async fn a_call_whose_declarations_are_refused_for_memory_is_overloaded() {
+    let broker = Broker::builder().memory_high_watermark(0).start().await.unwrap();
+    let connection = Connection::open(broker.uri()).await.unwrap();
+    let error = AdderClient::new(&connection).add(1, 2).await.unwrap_err();
+    assert!(matches!(&error, CallError::Overloaded { .. }) && error.is_retryable(), "{error}");
+    assert!(!error.maybe_executed() && error.to_string().contains("low on memory"), "{error}");
+    broker.shutdown().await;
+}

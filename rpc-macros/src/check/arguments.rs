@@ -2,7 +2,7 @@
 
 use syn::{FnArg, Ident, Pat, PatType, TraitItemFn, Type};
 
-use super::types::check_type;
+use super::types::{bare, check_type};
 use crate::{
     attr::ArgumentOptions,
     errors::Errors,
@@ -19,7 +19,7 @@ pub(super) fn check(function: &TraitItemFn, is_bare: bool, errors: &mut Errors) 
         let FnArg::Typed(typed) = input else { continue };
         let Some(ident) = name_of(typed, errors) else { continue };
         let options = ArgumentOptions::of(&typed.attrs, errors);
-        let ty = (*typed.ty).clone();
+        let ty = bare(&typed.ty).clone();
         if is_context_reference(&ty) {
             contexts += 1;
             if contexts == 2 {
@@ -79,5 +79,5 @@ fn is_context_reference(ty: &Type) -> bool {
 
 /// A type called `Context`, by whatever path.
 fn is_context(ty: &Type) -> bool {
-    matches!(ty, Type::Path(path) if path.path.segments.last().is_some_and(|segment| segment.ident == "Context"))
+    matches!(bare(ty), Type::Path(path) if path.path.segments.last().is_some_and(|segment| segment.ident == "Context"))
 }

@@ -74,6 +74,16 @@ fn attributes(function: &TraitItemFn, names: &[&str]) -> Vec<Attribute> {
 fn check_signature(function: &TraitItemFn, errors: &mut Errors) -> bool {
     let signature = &function.sig;
     let before = errors.count();
+    let name = text_of(&signature.ident);
+    if CLIENT_FUNCTIONS.contains(&&*name) {
+        errors.at(
+            &signature.ident,
+            format!(
+                "`{name}` is a function of the generated client itself: rename the method; `#[rpc(name = \"{name}\")]` keeps \
+                 its name on the wire"
+            ),
+        );
+    }
     if signature.asyncness.is_none() {
         errors.at(
             signature.fn_token,
@@ -105,6 +115,9 @@ fn check_signature(function: &TraitItemFn, errors: &mut Errors) -> bool {
     check_receiver(function, errors);
     errors.count() == before
 }
+
+/// The functions of every generated client, beside which a method of the same name cannot be called.
+const CLIENT_FUNCTIONS: [&str; 4] = ["new", "with_options", "from_client", "client"];
 
 fn check_receiver(function: &TraitItemFn, errors: &mut Errors) {
     let Some(receiver) = function.sig.receiver() else {

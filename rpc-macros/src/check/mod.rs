@@ -42,6 +42,7 @@ pub(crate) fn check(mut item: ItemTrait, options: ServiceOptions, errors: &mut E
         queue: bare,
         codec: options.codec.unwrap_or(default_codec),
         max_length: options.max_length,
+        max_depth: options.max_depth,
         client: generated(&format!("{}Client", text_of(&item.ident)), &item.ident),
         server: generated(&format!("{}Server", text_of(&item.ident)), &item.ident),
         client_impls_trait,
@@ -74,13 +75,26 @@ fn check_trait(item: &ItemTrait, errors: &mut Errors) {
 
 fn service_name(ident: &Ident, name: Option<&LitStr>, errors: &mut Errors) -> String {
     if let Some(name) = name {
+        if let Some(mistake) = reserved(&name.value()) {
+            errors.at(name, mistake);
+        }
         return name.value();
     }
     let name = snake_case(&text_of(ident));
+    if let Some(mistake) = reserved(&name) {
+        errors.at(ident, format!("{mistake} with `#[service(name = \"…\")]`"));
+    }
     if let Some(mistake) = wire_name_mistake(&name) {
         errors.at(ident, format!("{mistake}; set the service's name with `#[service(name = \"…\")]`"));
     }
     name
+}
+
+/// The mistake of a name whose queue `rpc.<name>` would be called like a queue or an exchange of the framework, so that
+/// permissions could not tell them apart.
+fn reserved(name: &str) -> Option<String> {
+    let is_reserved = ["reply", "control", "cancel", "other", "dead", "nested"].contains(&name);
+    is_reserved.then(|| format!("`rpc.{name}` belongs to the framework: choose another name for the service"))
 }
 
 /// The methods that can be called. Their `#[rpc(…)]` attributes are removed from the trait.

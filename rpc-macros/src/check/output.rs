@@ -3,7 +3,7 @@
 use proc_macro2::Span;
 use syn::{GenericArgument, PathArguments, ReturnType, Type, parse_quote};
 
-use super::types::check_type;
+use super::types::{bare, check_type};
 use crate::{errors::Errors, model::Output};
 
 /// The return type, if it can be sent.
@@ -11,7 +11,8 @@ pub(super) fn check(output: &ReturnType, oneway: Option<Span>, errors: &mut Erro
     let ReturnType::Type(_, ty) = output else {
         return Some(Output::Plain(parse_quote!(())));
     };
-    let is_unit = matches!(&**ty, Type::Tuple(tuple) if tuple.elems.is_empty());
+    let ty = bare(ty);
+    let is_unit = matches!(ty, Type::Tuple(tuple) if tuple.elems.is_empty());
     if oneway.is_some() && !is_unit {
         errors.at(ty, "a one-way method has no reply: remove the return type, or remove `oneway`");
         return None;

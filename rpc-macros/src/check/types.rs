@@ -5,6 +5,17 @@ use syn::{Type, visit::Visit};
 
 use crate::errors::Errors;
 
+/// `ty` without what stands around it: parentheses, and the invisible group of a macro's `$t:ty`.
+pub(super) fn bare(mut ty: &Type) -> &Type {
+    loop {
+        ty = match ty {
+            Type::Group(group) => &group.elem,
+            Type::Paren(paren) => &paren.elem,
+            _ => return ty,
+        };
+    }
+}
+
 /// Notes every part of `ty` that cannot be sent. `what` is the subject of the errors, such as "an argument".
 pub(super) fn check_type(ty: &Type, what: &str, errors: &mut Errors) {
     Look { what, errors }.visit_type(ty);
@@ -23,7 +34,7 @@ impl Look<'_> {
 
 impl<'ast> Visit<'ast> for Look<'_> {
     fn visit_type_reference(&mut self, reference: &'ast syn::TypeReference) {
-        let owned = match &*reference.elem {
+        let owned = match bare(&reference.elem) {
             Type::Path(path) if path.path.is_ident("str") => "String".to_owned(),
             Type::Slice(slice) => format!("Vec<{}>", slice.elem.to_token_stream()),
             other => other.to_token_stream().to_string(),

@@ -91,7 +91,7 @@ fn method_tokens(service: &Service, method: &Method) -> TokenStream {
         #doc
         #(#shared_attributes)*
         #vis fn #ident(&self, #(#parameters),*) -> #result {
-            self.client.#call::<#marker>(&__SERVICE, __Method::#ident as usize, &#arguments)
+            self.client.#call::<#marker>(&__SERVICE, __Method::#ident as ::core::primitive::usize, &#arguments)
         }
     }
 }
@@ -101,6 +101,10 @@ fn descriptor(service: &Service) -> TokenStream {
     let Service { krate, name, version, .. } = service;
     let queue = option(service.queue.as_ref());
     let max_length = option(service.max_length);
+    let max_depth = match service.max_depth {
+        Some(levels) => quote!(#levels),
+        None => quote!(#krate::__private::Codec::MAX_DEPTH),
+    };
     let codec = match service.codec {
         Codec::MessagePack => quote!(MessagePack),
         Codec::Json => quote!(Json),
@@ -115,6 +119,7 @@ fn descriptor(service: &Service) -> TokenStream {
             queue: #queue,
             codec: #krate::__private::Codec::#codec,
             max_length: #max_length,
+            max_depth: #max_depth,
             methods: &[#(#methods,)*],
         };
 

@@ -7,8 +7,8 @@ use syn::Ident;
 use super::tokens::parameters;
 use crate::model::{Argument, Method, Service};
 
-/// The twin, its implementation for every server, and the trait's implementations for `Box<dyn Twin>` and `Arc<dyn Twin>`.
-pub(super) fn expand(service: &Service, twin: &Ident) -> TokenStream {
+/// The twin; and its implementation for every server, with the trait's implementations for `Box<dyn Twin>` and `Arc<dyn Twin>`.
+pub(super) fn expand(service: &Service, twin: &Ident) -> (TokenStream, TokenStream) {
     let Service { krate, item, .. } = service;
     let (vis, trait_ident) = (&item.vis, &item.ident);
     let doc = format!(
@@ -23,13 +23,13 @@ pub(super) fn expand(service: &Service, twin: &Ident) -> TokenStream {
         quote! {
             #(#cfgs)*
             #signature {
-                <T as #trait_ident>::#ident(self, #(#arguments),*).await
+                <__T as #trait_ident>::#ident(self, #(#arguments),*).await
             }
         }
     });
     let pointers = [quote!(::std::boxed::Box), quote!(::std::sync::Arc)];
     let pointers = pointers.iter().map(|pointer| impl_for_pointer(service, twin, pointer));
-    quote! {
+    let trait_tokens = quote! {
         #[allow(unused_imports)]
         use #krate::__private::async_trait_prelude::*;
 
@@ -38,15 +38,16 @@ pub(super) fn expand(service: &Service, twin: &Ident) -> TokenStream {
         #vis trait #twin: ::core::marker::Send + ::core::marker::Sync + 'static {
             #(#declared)*
         }
-
-        #[allow(deprecated)]
+    };
+    let impls = quote! {
         #[#krate::__private::async_trait]
-        impl<T: #trait_ident> #twin for T {
+        impl<__T: #trait_ident> #twin for __T {
             #(#forwarded)*
         }
 
         #(#pointers)*
-    }
+    };
+    (trait_tokens, impls)
 }
 
 fn declaration(trait_ident: &Ident, method: &Method) -> TokenStream {
@@ -74,7 +75,6 @@ fn impl_for_pointer(service: &Service, twin: &Ident, pointer: &TokenStream) -> T
         }
     });
     quote! {
-        #[allow(deprecated)]
         impl #trait_ident for #pointer<dyn #twin> {
             #(#methods)*
         }

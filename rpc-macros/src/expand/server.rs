@@ -45,9 +45,9 @@ pub(super) fn expand(service: &Service) -> (TokenStream, TokenStream) {
             }
         }
 
-        impl<T: #trait_ident> #krate::__private::Sealed for #server<T> {}
+        impl<__T: #trait_ident> #krate::__private::Sealed for #server<__T> {}
 
-        impl<T: #trait_ident> #krate::__private::Dispatch for #server<T> {
+        impl<__T: #trait_ident> #krate::__private::Dispatch for #server<__T> {
             fn descriptor(&self) -> &'static #krate::__private::ServiceDescriptor {
                 &__SERVICE
             }
@@ -72,12 +72,11 @@ fn arm(service: &Service, method: &Method) -> TokenStream {
     let trait_ident = &item.ident;
     let Method { cfgs, ident, .. } = method;
     let marker = types::marker(method);
-    let pattern = types::arguments(service, method);
     let arguments = method.arguments.iter().map(|argument| match argument {
-        Argument::Value(Value { ident, .. }) => quote!(#ident),
+        Argument::Value(Value { ident, .. }) => quote!(__arguments.#ident),
         Argument::Context { .. } => quote!(__request.context()),
     });
-    let call = quote!(<T as #trait_ident>::#ident(&*__service, #(#arguments),*).await);
+    let call = quote!(<__T as #trait_ident>::#ident(&*__service, #(#arguments),*).await);
     let answer = match &method.output {
         _ if method.oneway => quote! {
             #call;
@@ -106,11 +105,11 @@ fn arm(service: &Service, method: &Method) -> TokenStream {
     let start = if method.blocking { quote!(#krate::__private::blocking) } else { quote!(::std::boxed::Box::pin) };
     quote! {
         #(#cfgs)*
-        __method if __method == __Method::#ident as usize => {
+        __method if __method == __Method::#ident as ::core::primitive::usize => {
             #start(async move {
-                let #pattern = match __request.arguments::<#marker>() {
-                    ::core::result::Result::Ok(arguments) => arguments,
-                    ::core::result::Result::Err(refused) => return refused,
+                let __arguments = match __request.arguments::<#marker>() {
+                    ::core::result::Result::Ok(__arguments) => __arguments,
+                    ::core::result::Result::Err(__refused) => return __refused,
                 };
                 #answer
             })

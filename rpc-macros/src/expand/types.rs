@@ -23,12 +23,12 @@ pub(super) fn expand(service: &Service) -> TokenStream {
     }
 }
 
-/// The type that stands for a method.
+/// The type that stands for a method. It has no value, so no pattern is taken for it.
 pub(super) fn marker(method: &Method) -> Ident {
-    format_ident!("__{}", text_of(&method.ident), span = Span::call_site())
+    format_ident!("__TypesOf_{}", text_of(&method.ident), span = Span::call_site())
 }
 
-/// The expression, or the pattern, of a method's arguments.
+/// The expression of a method's arguments.
 pub(super) fn arguments(service: &Service, method: &Method) -> TokenStream {
     if has_no_body(service, method) {
         return quote!(());
@@ -69,7 +69,7 @@ fn declaration(service: &Service, method: &Method) -> TokenStream {
     };
     quote! {
         #(#cfgs)*
-        struct #marker;
+        enum #marker {}
 
         #structure
 
@@ -185,7 +185,7 @@ fn path_text(path: &TokenStream) -> String {
 /// The compiler's proof that a type which is not called `Result` is no alias of it. Its error would otherwise be sent as a
 /// part of the value.
 fn not_a_result(service: &Service, method: &Method, ty: &Type) -> Option<TokenStream> {
-    if !matches!(ty, Type::Path(_)) {
+    if !matches!(ty, Type::Path(_) | Type::Macro(_)) {
         return None;
     }
     let krate = &service.krate;

@@ -19,10 +19,10 @@ struct HalfClient {
 struct HalfServer<T> {
     service: ::std::sync::Arc<T>,
 }
-#[allow(deprecated, dead_code, non_camel_case_types, unused_imports)]
+#[allow(deprecated, dead_code, non_camel_case_types, non_snake_case, unused_imports)]
 const _: () = {
     use ::rpc_core::__private::NotAResult as _;
-    struct __good;
+    enum __TypesOf_good {}
     #[::core::prelude::v1::derive(
         ::rpc_core::__private::serde::Serialize,
         ::rpc_core::__private::serde::Deserialize,
@@ -35,7 +35,7 @@ const _: () = {
     struct __ArgumentsOf_good<A0> {
         n: A0,
     }
-    impl ::rpc_core::__private::Method for __good {
+    impl ::rpc_core::__private::Method for __TypesOf_good {
         type Arguments = __ArgumentsOf_good<u32>;
         type Ok = u32;
     }
@@ -49,6 +49,7 @@ const _: () = {
         queue: ::core::option::Option::None,
         codec: ::rpc_core::__private::Codec::MessagePack,
         max_length: ::core::option::Option::None,
+        max_depth: ::rpc_core::__private::Codec::MAX_DEPTH,
         methods: &[::rpc_core::__private::MethodDescriptor::new("good", "half.good")],
     };
     enum __Method {
@@ -82,8 +83,12 @@ const _: () = {
         fn good(&self, n: u32) -> ::rpc_core::Call<u32> {
             self.client
                 .__call::<
-                    __good,
-                >(&__SERVICE, __Method::good as usize, &__ArgumentsOf_good { n })
+                    __TypesOf_good,
+                >(
+                    &__SERVICE,
+                    __Method::good as ::core::primitive::usize,
+                    &__ArgumentsOf_good { n },
+                )
         }
     }
     impl ::core::clone::Clone for HalfClient {
@@ -122,8 +127,8 @@ const _: () = {
             f.debug_struct("HalfServer").finish_non_exhaustive()
         }
     }
-    impl<T: Half> ::rpc_core::__private::Sealed for HalfServer<T> {}
-    impl<T: Half> ::rpc_core::__private::Dispatch for HalfServer<T> {
+    impl<__T: Half> ::rpc_core::__private::Sealed for HalfServer<__T> {}
+    impl<__T: Half> ::rpc_core::__private::Dispatch for HalfServer<__T> {
         fn descriptor(&self) -> &'static ::rpc_core::__private::ServiceDescriptor {
             &__SERVICE
         }
@@ -133,16 +138,15 @@ const _: () = {
         ) -> ::rpc_core::__private::Handler {
             let __service = ::core::clone::Clone::clone(&self.service);
             match __request.method() {
-                __method if __method == __Method::good as usize => {
+                __method if __method == __Method::good as ::core::primitive::usize => {
                     ::std::boxed::Box::pin(async move {
-                        let __ArgumentsOf_good { n } = match __request
-                            .arguments::<__good>()
-                        {
-                            ::core::result::Result::Ok(arguments) => arguments,
-                            ::core::result::Result::Err(refused) => return refused,
+                        let __arguments = match __request.arguments::<__TypesOf_good>() {
+                            ::core::result::Result::Ok(__arguments) => __arguments,
+                            ::core::result::Result::Err(__refused) => return __refused,
                         };
-                        let __result = <T as Half>::good(&*__service, n).await;
-                        __request.reply::<__good>(&__result)
+                        let __result = <__T as Half>::good(&*__service, __arguments.n)
+                            .await;
+                        __request.reply::<__TypesOf_good>(&__result)
                     })
                 }
                 _ => {
@@ -152,6 +156,8 @@ const _: () = {
             }
         }
     }
+    use ::rpc_core::__private::parameters::*;
+    fn n() {}
 };
 ::core::compile_error! {
     "an argument is sent to another process and must own its data: write `String`"

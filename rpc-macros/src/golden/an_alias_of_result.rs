@@ -15,10 +15,10 @@ struct AliasedClient {
 struct AliasedServer<T> {
     service: ::std::sync::Arc<T>,
 }
-#[allow(deprecated, dead_code, non_camel_case_types, unused_imports)]
+#[allow(deprecated, dead_code, non_camel_case_types, non_snake_case, unused_imports)]
 const _: () = {
     use ::rpc_core::__private::NotAResult as _;
-    struct __m;
+    enum __TypesOf_m {}
     #[::core::prelude::v1::derive(
         ::rpc_core::__private::serde::Serialize,
         ::rpc_core::__private::serde::Deserialize,
@@ -31,7 +31,7 @@ const _: () = {
     struct __ArgumentsOf_m<A0> {
         context: A0,
     }
-    impl ::rpc_core::__private::Method for __m {
+    impl ::rpc_core::__private::Method for __TypesOf_m {
         type Arguments = __ArgumentsOf_m<tax::Context>;
         type Ok = <crate::Result<
             u8,
@@ -39,7 +39,7 @@ const _: () = {
             { ::rpc_core::__private::Probe::<crate::Result<u8>>::IS_RESULT },
         >>::Ok;
     }
-    impl ::rpc_core::__private::FallibleMethod for __m {
+    impl ::rpc_core::__private::FallibleMethod for __TypesOf_m {
         type Error = <crate::Result<
             u8,
         > as ::rpc_core::__private::Sides<
@@ -56,6 +56,7 @@ const _: () = {
         queue: ::core::option::Option::None,
         codec: ::rpc_core::__private::Codec::MessagePack,
         max_length: ::core::option::Option::None,
+        max_depth: ::rpc_core::__private::Codec::MAX_DEPTH,
         methods: &[::rpc_core::__private::MethodDescriptor::new("m", "aliased.m")],
     };
     enum __Method {
@@ -103,8 +104,12 @@ const _: () = {
         > {
             self.client
                 .__call_fallible::<
-                    __m,
-                >(&__SERVICE, __Method::m as usize, &__ArgumentsOf_m { context })
+                    __TypesOf_m,
+                >(
+                    &__SERVICE,
+                    __Method::m as ::core::primitive::usize,
+                    &__ArgumentsOf_m { context },
+                )
         }
     }
     impl ::core::clone::Clone for AliasedClient {
@@ -143,8 +148,8 @@ const _: () = {
             f.debug_struct("AliasedServer").finish_non_exhaustive()
         }
     }
-    impl<T: Aliased> ::rpc_core::__private::Sealed for AliasedServer<T> {}
-    impl<T: Aliased> ::rpc_core::__private::Dispatch for AliasedServer<T> {
+    impl<__T: Aliased> ::rpc_core::__private::Sealed for AliasedServer<__T> {}
+    impl<__T: Aliased> ::rpc_core::__private::Dispatch for AliasedServer<__T> {
         fn descriptor(&self) -> &'static ::rpc_core::__private::ServiceDescriptor {
             &__SERVICE
         }
@@ -154,18 +159,20 @@ const _: () = {
         ) -> ::rpc_core::__private::Handler {
             let __service = ::core::clone::Clone::clone(&self.service);
             match __request.method() {
-                __method if __method == __Method::m as usize => {
+                __method if __method == __Method::m as ::core::primitive::usize => {
                     ::std::boxed::Box::pin(async move {
-                        let __ArgumentsOf_m { context } = match __request
-                            .arguments::<__m>()
-                        {
-                            ::core::result::Result::Ok(arguments) => arguments,
-                            ::core::result::Result::Err(refused) => return refused,
+                        let __arguments = match __request.arguments::<__TypesOf_m>() {
+                            ::core::result::Result::Ok(__arguments) => __arguments,
+                            ::core::result::Result::Err(__refused) => return __refused,
                         };
-                        let __result = <T as Aliased>::m(&*__service, context).await;
+                        let __result = <__T as Aliased>::m(
+                                &*__service,
+                                __arguments.context,
+                            )
+                            .await;
                         __request
                             .reply_sides::<
-                                __m,
+                                __TypesOf_m,
                             >(
                                 <crate::Result<
                                     u8,
@@ -184,4 +191,6 @@ const _: () = {
             }
         }
     }
+    use ::rpc_core::__private::parameters::*;
+    fn context() {}
 };

@@ -15,10 +15,10 @@ pub(crate) struct TutorialClient {
 pub(crate) struct TutorialServer<T> {
     service: ::std::sync::Arc<T>,
 }
-#[allow(deprecated, dead_code, non_camel_case_types, unused_imports)]
+#[allow(deprecated, dead_code, non_camel_case_types, non_snake_case, unused_imports)]
 const _: () = {
     use ::rpc_core::__private::NotAResult as _;
-    struct __fib;
+    enum __TypesOf_fib {}
     #[::core::prelude::v1::derive(
         ::rpc_core::__private::serde::Serialize,
         ::rpc_core::__private::serde::Deserialize,
@@ -31,7 +31,7 @@ const _: () = {
     struct __ArgumentsOf_fib<A0> {
         n: A0,
     }
-    impl ::rpc_core::__private::Method for __fib {
+    impl ::rpc_core::__private::Method for __TypesOf_fib {
         type Arguments = __ArgumentsOf_fib<u32>;
         type Ok = u64;
     }
@@ -45,6 +45,7 @@ const _: () = {
         queue: ::core::option::Option::Some("rpc_queue"),
         codec: ::rpc_core::__private::Codec::Text,
         max_length: ::core::option::Option::None,
+        max_depth: ::rpc_core::__private::Codec::MAX_DEPTH,
         methods: &[::rpc_core::__private::MethodDescriptor::new("fib", "rpc_queue")],
     };
     enum __Method {
@@ -78,8 +79,12 @@ const _: () = {
         pub(crate) fn fib(&self, n: u32) -> ::rpc_core::Call<u64> {
             self.client
                 .__call::<
-                    __fib,
-                >(&__SERVICE, __Method::fib as usize, &__ArgumentsOf_fib { n })
+                    __TypesOf_fib,
+                >(
+                    &__SERVICE,
+                    __Method::fib as ::core::primitive::usize,
+                    &__ArgumentsOf_fib { n },
+                )
         }
     }
     impl ::core::clone::Clone for TutorialClient {
@@ -118,8 +123,8 @@ const _: () = {
             f.debug_struct("TutorialServer").finish_non_exhaustive()
         }
     }
-    impl<T: Tutorial> ::rpc_core::__private::Sealed for TutorialServer<T> {}
-    impl<T: Tutorial> ::rpc_core::__private::Dispatch for TutorialServer<T> {
+    impl<__T: Tutorial> ::rpc_core::__private::Sealed for TutorialServer<__T> {}
+    impl<__T: Tutorial> ::rpc_core::__private::Dispatch for TutorialServer<__T> {
         fn descriptor(&self) -> &'static ::rpc_core::__private::ServiceDescriptor {
             &__SERVICE
         }
@@ -129,16 +134,15 @@ const _: () = {
         ) -> ::rpc_core::__private::Handler {
             let __service = ::core::clone::Clone::clone(&self.service);
             match __request.method() {
-                __method if __method == __Method::fib as usize => {
+                __method if __method == __Method::fib as ::core::primitive::usize => {
                     ::std::boxed::Box::pin(async move {
-                        let __ArgumentsOf_fib { n } = match __request
-                            .arguments::<__fib>()
-                        {
-                            ::core::result::Result::Ok(arguments) => arguments,
-                            ::core::result::Result::Err(refused) => return refused,
+                        let __arguments = match __request.arguments::<__TypesOf_fib>() {
+                            ::core::result::Result::Ok(__arguments) => __arguments,
+                            ::core::result::Result::Err(__refused) => return __refused,
                         };
-                        let __result = <T as Tutorial>::fib(&*__service, n).await;
-                        __request.reply::<__fib>(&__result)
+                        let __result = <__T as Tutorial>::fib(&*__service, __arguments.n)
+                            .await;
+                        __request.reply::<__TypesOf_fib>(&__result)
                     })
                 }
                 _ => {
@@ -148,4 +152,6 @@ const _: () = {
             }
         }
     }
+    use ::rpc_core::__private::parameters::*;
+    fn n() {}
 };

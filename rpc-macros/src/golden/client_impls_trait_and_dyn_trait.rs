@@ -32,44 +32,10 @@ pub trait DynStore: ::core::marker::Send + ::core::marker::Sync + 'static {
         value: Vec<u8>,
     ) -> Result<(), StoreError>;
 }
-#[allow(deprecated)]
-#[my::rpc::__private::async_trait]
-impl<T: Store> DynStore for T {
-    async fn put(
-        &self,
-        ctx: &Context,
-        key: String,
-        value: Vec<u8>,
-    ) -> Result<(), StoreError> {
-        <T as Store>::put(self, ctx, key, value).await
-    }
-}
-#[allow(deprecated)]
-impl Store for ::std::boxed::Box<dyn DynStore> {
-    async fn put(
-        &self,
-        ctx: &Context,
-        key: String,
-        value: Vec<u8>,
-    ) -> Result<(), StoreError> {
-        <dyn DynStore as DynStore>::put(&**self, ctx, key, value).await
-    }
-}
-#[allow(deprecated)]
-impl Store for ::std::sync::Arc<dyn DynStore> {
-    async fn put(
-        &self,
-        ctx: &Context,
-        key: String,
-        value: Vec<u8>,
-    ) -> Result<(), StoreError> {
-        <dyn DynStore as DynStore>::put(&**self, ctx, key, value).await
-    }
-}
-#[allow(deprecated, dead_code, non_camel_case_types, unused_imports)]
+#[allow(deprecated, dead_code, non_camel_case_types, non_snake_case, unused_imports)]
 const _: () = {
     use my::rpc::__private::NotAResult as _;
-    struct __put;
+    enum __TypesOf_put {}
     #[::core::prelude::v1::derive(
         my::rpc::__private::serde::Serialize,
         my::rpc::__private::serde::Deserialize,
@@ -83,11 +49,11 @@ const _: () = {
         key: A0,
         value: A1,
     }
-    impl my::rpc::__private::Method for __put {
+    impl my::rpc::__private::Method for __TypesOf_put {
         type Arguments = __ArgumentsOf_put<String, Vec<u8>>;
         type Ok = ();
     }
-    impl my::rpc::__private::FallibleMethod for __put {
+    impl my::rpc::__private::FallibleMethod for __TypesOf_put {
         type Error = StoreError;
     }
     static __SERVICE: my::rpc::__private::ServiceDescriptor = my::rpc::__private::ServiceDescriptor {
@@ -96,6 +62,7 @@ const _: () = {
         queue: ::core::option::Option::None,
         codec: my::rpc::__private::Codec::MessagePack,
         max_length: ::core::option::Option::None,
+        max_depth: my::rpc::__private::Codec::MAX_DEPTH,
         methods: &[my::rpc::__private::MethodDescriptor::new("put", "store.put")],
     };
     enum __Method {
@@ -129,8 +96,12 @@ const _: () = {
         pub fn put(&self, key: String, value: Vec<u8>) -> my::rpc::Call<(), StoreError> {
             self.client
                 .__call_fallible::<
-                    __put,
-                >(&__SERVICE, __Method::put as usize, &__ArgumentsOf_put { key, value })
+                    __TypesOf_put,
+                >(
+                    &__SERVICE,
+                    __Method::put as ::core::primitive::usize,
+                    &__ArgumentsOf_put { key, value },
+                )
         }
     }
     impl ::core::clone::Clone for StoreClient {
@@ -182,8 +153,8 @@ const _: () = {
             f.debug_struct("StoreServer").finish_non_exhaustive()
         }
     }
-    impl<T: Store> my::rpc::__private::Sealed for StoreServer<T> {}
-    impl<T: Store> my::rpc::__private::Dispatch for StoreServer<T> {
+    impl<__T: Store> my::rpc::__private::Sealed for StoreServer<__T> {}
+    impl<__T: Store> my::rpc::__private::Dispatch for StoreServer<__T> {
         fn descriptor(&self) -> &'static my::rpc::__private::ServiceDescriptor {
             &__SERVICE
         }
@@ -193,22 +164,20 @@ const _: () = {
         ) -> my::rpc::__private::Handler {
             let __service = ::core::clone::Clone::clone(&self.service);
             match __request.method() {
-                __method if __method == __Method::put as usize => {
+                __method if __method == __Method::put as ::core::primitive::usize => {
                     ::std::boxed::Box::pin(async move {
-                        let __ArgumentsOf_put { key, value } = match __request
-                            .arguments::<__put>()
-                        {
-                            ::core::result::Result::Ok(arguments) => arguments,
-                            ::core::result::Result::Err(refused) => return refused,
+                        let __arguments = match __request.arguments::<__TypesOf_put>() {
+                            ::core::result::Result::Ok(__arguments) => __arguments,
+                            ::core::result::Result::Err(__refused) => return __refused,
                         };
-                        let __result = <T as Store>::put(
+                        let __result = <__T as Store>::put(
                                 &*__service,
                                 __request.context(),
-                                key,
-                                value,
+                                __arguments.key,
+                                __arguments.value,
                             )
                             .await;
-                        __request.reply_result::<__put>(&__result)
+                        __request.reply_result::<__TypesOf_put>(&__result)
                     })
                 }
                 _ => {
@@ -218,4 +187,39 @@ const _: () = {
             }
         }
     }
+    #[my::rpc::__private::async_trait]
+    impl<__T: Store> DynStore for __T {
+        async fn put(
+            &self,
+            ctx: &Context,
+            key: String,
+            value: Vec<u8>,
+        ) -> Result<(), StoreError> {
+            <__T as Store>::put(self, ctx, key, value).await
+        }
+    }
+    impl Store for ::std::boxed::Box<dyn DynStore> {
+        async fn put(
+            &self,
+            ctx: &Context,
+            key: String,
+            value: Vec<u8>,
+        ) -> Result<(), StoreError> {
+            <dyn DynStore as DynStore>::put(&**self, ctx, key, value).await
+        }
+    }
+    impl Store for ::std::sync::Arc<dyn DynStore> {
+        async fn put(
+            &self,
+            ctx: &Context,
+            key: String,
+            value: Vec<u8>,
+        ) -> Result<(), StoreError> {
+            <dyn DynStore as DynStore>::put(&**self, ctx, key, value).await
+        }
+    }
+    use my::rpc::__private::parameters::*;
+    fn ctx() {}
+    fn key() {}
+    fn value() {}
 };

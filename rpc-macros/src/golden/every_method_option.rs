@@ -36,10 +36,10 @@ struct JobsClient {
 struct JobsServer<T> {
     service: ::std::sync::Arc<T>,
 }
-#[allow(deprecated, dead_code, non_camel_case_types, unused_imports)]
+#[allow(deprecated, dead_code, non_camel_case_types, non_snake_case, unused_imports)]
 const _: () = {
     use ::rpc_core::__private::NotAResult as _;
-    struct __start_job;
+    enum __TypesOf_start_job {}
     #[::core::prelude::v1::derive(
         ::rpc_core::__private::serde::Serialize,
         ::rpc_core::__private::serde::Deserialize,
@@ -53,7 +53,7 @@ const _: () = {
         name: A0,
         arguments: A1,
     }
-    impl ::rpc_core::__private::Method for __start_job {
+    impl ::rpc_core::__private::Method for __TypesOf_start_job {
         type Arguments = __ArgumentsOf_start_job<String, Vec<HashMap<String, u8>>>;
         type Ok = u64;
     }
@@ -61,7 +61,7 @@ const _: () = {
         ! ::rpc_core::__private::Probe:: < u64 > ::IS_RESULT,
         "this is a `Result` under another name: write `Result<T, E>`"
     );
-    struct __stop;
+    enum __TypesOf_stop {}
     #[::core::prelude::v1::derive(
         ::rpc_core::__private::serde::Serialize,
         ::rpc_core::__private::serde::Deserialize,
@@ -76,11 +76,11 @@ const _: () = {
         #[serde(default)]
         force: A1,
     }
-    impl ::rpc_core::__private::Method for __stop {
+    impl ::rpc_core::__private::Method for __TypesOf_stop {
         type Arguments = __ArgumentsOf_stop<u64, bool>;
         type Ok = ();
     }
-    struct __crunch;
+    enum __TypesOf_crunch {}
     #[::core::prelude::v1::derive(
         ::rpc_core::__private::serde::Serialize,
         ::rpc_core::__private::serde::Deserialize,
@@ -91,7 +91,7 @@ const _: () = {
         expecting = "no arguments"
     )]
     struct __ArgumentsOf_crunch {}
-    impl ::rpc_core::__private::Method for __crunch {
+    impl ::rpc_core::__private::Method for __TypesOf_crunch {
         type Arguments = __ArgumentsOf_crunch;
         type Ok = Vec<u8>;
     }
@@ -100,7 +100,7 @@ const _: () = {
         "this is a `Result` under another name: write `Result<T, E>`"
     );
     #[cfg(unix)]
-    struct __type;
+    enum __TypesOf_type {}
     #[cfg(unix)]
     #[::core::prelude::v1::derive(
         ::rpc_core::__private::serde::Serialize,
@@ -115,7 +115,7 @@ const _: () = {
         r#ref: A0,
     }
     #[cfg(unix)]
-    impl ::rpc_core::__private::Method for __type {
+    impl ::rpc_core::__private::Method for __TypesOf_type {
         type Arguments = __ArgumentsOf_type<u8>;
         type Ok = ();
     }
@@ -125,6 +125,7 @@ const _: () = {
         queue: ::core::option::Option::None,
         codec: ::rpc_core::__private::Codec::Json,
         max_length: ::core::option::Option::Some(500u32),
+        max_depth: ::rpc_core::__private::Codec::MAX_DEPTH,
         methods: &[
             ::rpc_core::__private::MethodDescriptor {
                 aliases: &["run", "begin"],
@@ -187,10 +188,10 @@ const _: () = {
         ) -> ::rpc_core::Call<u64> {
             self.client
                 .__call::<
-                    __start_job,
+                    __TypesOf_start_job,
                 >(
                     &__SERVICE,
-                    __Method::start_job as usize,
+                    __Method::start_job as ::core::primitive::usize,
                     &__ArgumentsOf_start_job {
                         name,
                         arguments,
@@ -201,24 +202,36 @@ const _: () = {
         fn stop(&self, id: u64, force: bool) -> ::rpc_core::Call<()> {
             self.client
                 .__call::<
-                    __stop,
-                >(&__SERVICE, __Method::stop as usize, &__ArgumentsOf_stop { id, force })
+                    __TypesOf_stop,
+                >(
+                    &__SERVICE,
+                    __Method::stop as ::core::primitive::usize,
+                    &__ArgumentsOf_stop { id, force },
+                )
         }
         /// Calls `crunch`.
         #[deprecated]
         fn crunch(&self) -> ::rpc_core::Call<Vec<u8>> {
             self.client
                 .__call::<
-                    __crunch,
-                >(&__SERVICE, __Method::crunch as usize, &__ArgumentsOf_crunch {})
+                    __TypesOf_crunch,
+                >(
+                    &__SERVICE,
+                    __Method::crunch as ::core::primitive::usize,
+                    &__ArgumentsOf_crunch {},
+                )
         }
         /// Calls `type`.
         #[cfg(unix)]
         fn r#type(&self, r#ref: u8) -> ::rpc_core::Call<()> {
             self.client
                 .__call::<
-                    __type,
-                >(&__SERVICE, __Method::r#type as usize, &__ArgumentsOf_type { r#ref })
+                    __TypesOf_type,
+                >(
+                    &__SERVICE,
+                    __Method::r#type as ::core::primitive::usize,
+                    &__ArgumentsOf_type { r#ref },
+                )
         }
     }
     impl ::core::clone::Clone for JobsClient {
@@ -257,8 +270,8 @@ const _: () = {
             f.debug_struct("JobsServer").finish_non_exhaustive()
         }
     }
-    impl<T: Jobs> ::rpc_core::__private::Sealed for JobsServer<T> {}
-    impl<T: Jobs> ::rpc_core::__private::Dispatch for JobsServer<T> {
+    impl<__T: Jobs> ::rpc_core::__private::Sealed for JobsServer<__T> {}
+    impl<__T: Jobs> ::rpc_core::__private::Dispatch for JobsServer<__T> {
         fn descriptor(&self) -> &'static ::rpc_core::__private::ServiceDescriptor {
             &__SERVICE
         }
@@ -268,59 +281,64 @@ const _: () = {
         ) -> ::rpc_core::__private::Handler {
             let __service = ::core::clone::Clone::clone(&self.service);
             match __request.method() {
-                __method if __method == __Method::start_job as usize => {
+                __method if __method
+                    == __Method::start_job as ::core::primitive::usize => {
                     ::std::boxed::Box::pin(async move {
-                        let __ArgumentsOf_start_job { name, arguments } = match __request
-                            .arguments::<__start_job>()
+                        let __arguments = match __request
+                            .arguments::<__TypesOf_start_job>()
                         {
-                            ::core::result::Result::Ok(arguments) => arguments,
-                            ::core::result::Result::Err(refused) => return refused,
+                            ::core::result::Result::Ok(__arguments) => __arguments,
+                            ::core::result::Result::Err(__refused) => return __refused,
                         };
-                        let __result = <T as Jobs>::start_job(
+                        let __result = <__T as Jobs>::start_job(
                                 &*__service,
                                 __request.context(),
-                                name,
-                                arguments,
+                                __arguments.name,
+                                __arguments.arguments,
                             )
                             .await;
-                        __request.reply::<__start_job>(&__result)
+                        __request.reply::<__TypesOf_start_job>(&__result)
                     })
                 }
-                __method if __method == __Method::stop as usize => {
+                __method if __method == __Method::stop as ::core::primitive::usize => {
                     ::std::boxed::Box::pin(async move {
-                        let __ArgumentsOf_stop { id, force } = match __request
-                            .arguments::<__stop>()
-                        {
-                            ::core::result::Result::Ok(arguments) => arguments,
-                            ::core::result::Result::Err(refused) => return refused,
+                        let __arguments = match __request.arguments::<__TypesOf_stop>() {
+                            ::core::result::Result::Ok(__arguments) => __arguments,
+                            ::core::result::Result::Err(__refused) => return __refused,
                         };
-                        <T as Jobs>::stop(&*__service, id, force).await;
+                        <__T as Jobs>::stop(
+                                &*__service,
+                                __arguments.id,
+                                __arguments.force,
+                            )
+                            .await;
                         __request.done()
                     })
                 }
-                __method if __method == __Method::crunch as usize => {
+                __method if __method == __Method::crunch as ::core::primitive::usize => {
                     ::rpc_core::__private::blocking(async move {
-                        let __ArgumentsOf_crunch {} = match __request
-                            .arguments::<__crunch>()
+                        let __arguments = match __request.arguments::<__TypesOf_crunch>()
                         {
-                            ::core::result::Result::Ok(arguments) => arguments,
-                            ::core::result::Result::Err(refused) => return refused,
+                            ::core::result::Result::Ok(__arguments) => __arguments,
+                            ::core::result::Result::Err(__refused) => return __refused,
                         };
-                        let __result = <T as Jobs>::crunch(&*__service).await;
-                        __request.reply::<__crunch>(&__result)
+                        let __result = <__T as Jobs>::crunch(&*__service).await;
+                        __request.reply::<__TypesOf_crunch>(&__result)
                     })
                 }
                 #[cfg(unix)]
-                __method if __method == __Method::r#type as usize => {
+                __method if __method == __Method::r#type as ::core::primitive::usize => {
                     ::std::boxed::Box::pin(async move {
-                        let __ArgumentsOf_type { r#ref } = match __request
-                            .arguments::<__type>()
-                        {
-                            ::core::result::Result::Ok(arguments) => arguments,
-                            ::core::result::Result::Err(refused) => return refused,
+                        let __arguments = match __request.arguments::<__TypesOf_type>() {
+                            ::core::result::Result::Ok(__arguments) => __arguments,
+                            ::core::result::Result::Err(__refused) => return __refused,
                         };
-                        let __result = <T as Jobs>::r#type(&*__service, r#ref).await;
-                        __request.reply::<__type>(&__result)
+                        let __result = <__T as Jobs>::r#type(
+                                &*__service,
+                                __arguments.r#ref,
+                            )
+                            .await;
+                        __request.reply::<__TypesOf_type>(&__result)
                     })
                 }
                 _ => {
@@ -330,4 +348,11 @@ const _: () = {
             }
         }
     }
+    use ::rpc_core::__private::parameters::*;
+    fn ctx() {}
+    fn name() {}
+    fn arguments() {}
+    fn id() {}
+    fn force() {}
+    fn r#ref() {}
 };

@@ -19,10 +19,10 @@ pub struct FibonacciClient {
 pub struct FibonacciServer<T> {
     service: ::std::sync::Arc<T>,
 }
-#[allow(deprecated, dead_code, non_camel_case_types, unused_imports)]
+#[allow(deprecated, dead_code, non_camel_case_types, non_snake_case, unused_imports)]
 const _: () = {
     use ::rpc_core::__private::NotAResult as _;
-    struct __fib;
+    enum __TypesOf_fib {}
     #[::core::prelude::v1::derive(
         ::rpc_core::__private::serde::Serialize,
         ::rpc_core::__private::serde::Deserialize,
@@ -35,11 +35,11 @@ const _: () = {
     struct __ArgumentsOf_fib<A0> {
         n: A0,
     }
-    impl ::rpc_core::__private::Method for __fib {
+    impl ::rpc_core::__private::Method for __TypesOf_fib {
         type Arguments = __ArgumentsOf_fib<u32>;
         type Ok = u64;
     }
-    impl ::rpc_core::__private::FallibleMethod for __fib {
+    impl ::rpc_core::__private::FallibleMethod for __TypesOf_fib {
         type Error = FibError;
     }
     static __SERVICE: ::rpc_core::__private::ServiceDescriptor = ::rpc_core::__private::ServiceDescriptor {
@@ -48,6 +48,7 @@ const _: () = {
         queue: ::core::option::Option::None,
         codec: ::rpc_core::__private::Codec::MessagePack,
         max_length: ::core::option::Option::None,
+        max_depth: ::rpc_core::__private::Codec::MAX_DEPTH,
         methods: &[
             ::rpc_core::__private::MethodDescriptor {
                 timeout: ::core::option::Option::Some(
@@ -89,8 +90,12 @@ const _: () = {
         pub fn fib(&self, n: u32) -> ::rpc_core::Call<u64, FibError> {
             self.client
                 .__call_fallible::<
-                    __fib,
-                >(&__SERVICE, __Method::fib as usize, &__ArgumentsOf_fib { n })
+                    __TypesOf_fib,
+                >(
+                    &__SERVICE,
+                    __Method::fib as ::core::primitive::usize,
+                    &__ArgumentsOf_fib { n },
+                )
         }
     }
     impl ::core::clone::Clone for FibonacciClient {
@@ -129,8 +134,8 @@ const _: () = {
             f.debug_struct("FibonacciServer").finish_non_exhaustive()
         }
     }
-    impl<T: Fibonacci> ::rpc_core::__private::Sealed for FibonacciServer<T> {}
-    impl<T: Fibonacci> ::rpc_core::__private::Dispatch for FibonacciServer<T> {
+    impl<__T: Fibonacci> ::rpc_core::__private::Sealed for FibonacciServer<__T> {}
+    impl<__T: Fibonacci> ::rpc_core::__private::Dispatch for FibonacciServer<__T> {
         fn descriptor(&self) -> &'static ::rpc_core::__private::ServiceDescriptor {
             &__SERVICE
         }
@@ -140,16 +145,18 @@ const _: () = {
         ) -> ::rpc_core::__private::Handler {
             let __service = ::core::clone::Clone::clone(&self.service);
             match __request.method() {
-                __method if __method == __Method::fib as usize => {
+                __method if __method == __Method::fib as ::core::primitive::usize => {
                     ::std::boxed::Box::pin(async move {
-                        let __ArgumentsOf_fib { n } = match __request
-                            .arguments::<__fib>()
-                        {
-                            ::core::result::Result::Ok(arguments) => arguments,
-                            ::core::result::Result::Err(refused) => return refused,
+                        let __arguments = match __request.arguments::<__TypesOf_fib>() {
+                            ::core::result::Result::Ok(__arguments) => __arguments,
+                            ::core::result::Result::Err(__refused) => return __refused,
                         };
-                        let __result = <T as Fibonacci>::fib(&*__service, n).await;
-                        __request.reply_result::<__fib>(&__result)
+                        let __result = <__T as Fibonacci>::fib(
+                                &*__service,
+                                __arguments.n,
+                            )
+                            .await;
+                        __request.reply_result::<__TypesOf_fib>(&__result)
                     })
                 }
                 _ => {
@@ -159,4 +166,6 @@ const _: () = {
             }
         }
     }
+    use ::rpc_core::__private::parameters::*;
+    fn n() {}
 };

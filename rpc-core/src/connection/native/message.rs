@@ -86,6 +86,10 @@ impl Message {
         text(self.reader().message_id())
     }
 
+    pub(in crate::connection) fn user_id(&self) -> Option<&str> {
+        text(self.reader().user_id())
+    }
+
     pub(in crate::connection) fn app_id(&self) -> Option<&str> {
         text(self.reader().app_id())
     }
@@ -177,6 +181,9 @@ pub(super) fn write_properties(out: &mut Vec<u8>, properties: &Properties<'_>) -
     if let Some(kind) = properties.kind {
         new.kind(kind);
     }
+    if let Some(user_id) = properties.user_id {
+        new.user_id(user_id);
+    }
     new.finish().map_err(|error| overlong(error.bytes))
 }
 
@@ -231,6 +238,7 @@ mod tests {
             expiration_ms: Some(250),
             delivery_mode: Some(1),
             priority: Some(3),
+            user_id: Some("guest"),
             headers: headers(),
         };
         let mut bytes = Vec::new();
@@ -256,7 +264,7 @@ mod tests {
         assert_eq!(texts, ["text/plain", "rpc.call", "17", "q", "m"].map(Some));
         assert!(message.has_reply_to());
         assert_eq!(message.expiration_ms(), Some(250));
-        assert_eq!(message.app_id(), None);
+        assert_eq!((message.user_id(), message.app_id()), (Some("guest"), None));
         for (name, value) in headers() {
             assert_eq!(message.header(&name), Some(value), "{name}");
         }
