@@ -84,7 +84,8 @@ fn key(parts: &[&[u8]]) -> u128 {
 
 /// Failures in a minute before answers wait.
 const FREE_FAILURES: u32 = 5;
-const PAUSE: Duration = Duration::from_secs(1);
+/// How long such an answer waits.
+pub(crate) const PAUSE: Duration = Duration::from_secs(1);
 const MEMORY: Duration = Duration::from_secs(60);
 /// Addresses, and users at addresses, that are remembered: about a megabyte of each.
 const KEYS_MAX: usize = 10_000;

@@ -26,6 +26,7 @@ use self::{
 use super::{
     fault::Fault,
     interface::{Negotiated, Peer, Traffic},
+    limits::logins,
 };
 use crate::{routing::QueueId, wire::OutBuffer};
 
@@ -146,6 +147,8 @@ impl Session {
     pub(crate) fn negotiated(&self) -> Negotiated {
         let closing_limit = match self.stage {
             Stage::Closing if self.user.is_empty() => Some(REFUSED_PAUSE),
+            // Refused already; no frame of the client will tell the owner of the socket.
+            Stage::AwaitVerdict if self.user.is_empty() => Some(logins::PAUSE + REFUSED_PAUSE),
             Stage::Closing | Stage::Closed => Some(CLOSE_OK_TIMEOUT),
             _ => None,
         };

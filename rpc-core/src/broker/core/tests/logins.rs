@@ -55,6 +55,8 @@ fn the_sixth_wrong_password_of_a_minute_is_answered_after_a_second() {
     }
     let (id, answers) = log_in(&mut bench, "1.2.3.4", "ann", "x");
     assert_eq!(answers, NOTHING);
+    let closing_limit = bench.core.negotiated(id).unwrap().closing_limit;
+    assert_eq!(closing_limit, Some(Duration::from_secs(4)), "the second, and the pause of every refused client");
     let due = bench.core.next_timer().unwrap();
     assert_eq!(due - bench.now.instant, Duration::from_secs(1), "the timer wakes the broker");
     after(&mut bench, Duration::from_millis(999));
@@ -73,6 +75,7 @@ fn good_logins_of_others_are_answered_at_once() {
     assert_eq!(log_in(&mut bench, "4.3.2.1", "ann", "a").1, TUNE, "the same user from elsewhere");
     let (id, answers) = log_in(&mut bench, "1.2.3.4", "ann", "a");
     assert_eq!(answers, NOTHING, "or a guess were known to be right before its answer");
+    assert_eq!(bench.core.negotiated(id).unwrap().closing_limit, None);
     after(&mut bench, Duration::from_secs(1));
     assert_eq!(bench.received(id), TUNE);
     bench.open_vhost(id);
