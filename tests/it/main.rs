@@ -28,6 +28,7 @@ mod punctual;
 mod quick;
 mod reconnect;
 mod refusals;
+mod roles;
 mod sessions;
 mod shutdown;
 mod soak;
