@@ -39,7 +39,7 @@ impl Hostile {
         Self(lapin::Connection::connect(uri, ConnectionProperties::default()).await.unwrap())
     }
 
-    /// What the broker closes the channel with.
+    /// The broker closes the channel of the attempt with this code.
     async fn is_refused(&self, what: &str, reply_code: u16, attempt: impl AsyncFnOnce(&Channel) -> lapin::Result<()>) {
         let channel = self.0.create_channel().await.unwrap();
         match attempt(&channel).await {
