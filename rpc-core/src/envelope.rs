@@ -77,7 +77,7 @@ impl CallHeaders {
 pub(crate) fn call_properties<'a>(
     service: &ServiceDescriptor,
     method: &MethodDescriptor,
-    correlation_id: &'a str,
+    correlation_id: &'a [u8],
     reply_to: &'a str,
     budget: Option<Duration>,
     call: CallHeaders,
@@ -228,7 +228,7 @@ impl Manner {
 }
 
 /// The properties of a reply that carries a result.
-pub(crate) fn ok_properties(manner: Manner, codec: Codec, correlation_id: Option<&str>) -> Properties<'_> {
+pub(crate) fn ok_properties(manner: Manner, codec: Codec, correlation_id: Option<&[u8]>) -> Properties<'_> {
     let is_explicit = manner == Manner::Explicit;
     Properties {
         content_type: is_explicit.then(|| codec.content_type()),
@@ -239,13 +239,13 @@ pub(crate) fn ok_properties(manner: Manner, codec: Codec, correlation_id: Option
 }
 
 /// The properties of a reply that carries the service's error.
-pub(crate) fn service_error_properties(manner: Manner, codec: Codec, correlation_id: Option<&str>) -> Properties<'_> {
+pub(crate) fn service_error_properties(manner: Manner, codec: Codec, correlation_id: Option<&[u8]>) -> Properties<'_> {
     let content_type = ok_properties(manner, codec, None).content_type;
     Properties { content_type, ..error_properties(correlation_id, Code::Service, "") }
 }
 
 /// The properties of a reply that carries an error of ours. Its body is empty, so it has no `content_type`, whoever reads it.
-pub(crate) fn error_properties<'a>(correlation_id: Option<&'a str>, code: Code, message: &str) -> Properties<'a> {
+pub(crate) fn error_properties<'a>(correlation_id: Option<&'a [u8]>, code: Code, message: &str) -> Properties<'a> {
     let mut headers = vec![
         (Cow::Borrowed(CODE_HEADER), code.name().into()),
         (Cow::Borrowed(RETRYABLE_HEADER), code.is_retryable().into()),
@@ -370,16 +370,16 @@ mod tests {
     #[test]
     fn a_plain_request_omits_properties_that_have_their_default() {
         let budget = Some(Duration::from_micros(1_500));
-        let properties = call_properties(&SERVICE, &METHOD, "7", "rpc.reply.x.1", budget, CallHeaders::default());
+        let properties = call_properties(&SERVICE, &METHOD, b"7", "rpc.reply.x.1", budget, CallHeaders::default());
         let expected = Properties {
-            correlation_id: Some("7".into()),
+            correlation_id: Some(b"7".into()),
             reply_to: Some("rpc.reply.x.1"),
             expiration_ms: Some(2),
             ..Properties::default()
         };
         assert_eq!(properties, expected);
         let bare = ServiceDescriptor { queue: Some("rpc_queue"), codec: Codec::Text, ..SERVICE };
-        let properties = call_properties(&bare, &METHOD, "7", "rpc.reply.x.1", budget, CallHeaders::default());
+        let properties = call_properties(&bare, &METHOD, b"7", "rpc.reply.x.1", budget, CallHeaders::default());
         assert_eq!(
             (properties.content_type, properties.kind),
             (Some("text/plain"), Some(CALL)),
@@ -395,10 +395,10 @@ mod tests {
         {
             assert_eq!(Manner::towards(content_type, reply_to), Manner::Explicit, "{content_type:?} {reply_to}");
         }
-        let terse = ok_properties(Manner::Terse, Codec::MessagePack, Some("1"));
+        let terse = ok_properties(Manner::Terse, Codec::MessagePack, Some(b"1"));
         assert_eq!((terse.content_type, terse.kind), (None, None));
         assert!(matches!(status_of(&terse), ReplyStatus::Ok));
-        let explicit = ok_properties(Manner::Explicit, Codec::Json, Some("1"));
+        let explicit = ok_properties(Manner::Explicit, Codec::Json, Some(b"1"));
         assert_eq!((explicit.content_type, explicit.kind), (Some("application/json"), Some(OK)));
     }
 
@@ -422,8 +422,8 @@ mod tests {
     #[test]
     fn every_error_code_survives_the_round_trip() {
         for code in Code::ALL {
-            let properties = error_properties(Some("9"), code, "why");
-            assert_eq!(properties.correlation_id.as_deref(), Some("9"));
+            let properties = error_properties(Some(b"9"), code, "why");
+            assert_eq!(properties.correlation_id.as_deref(), Some(&b"9"[..]));
             match status_of(&properties) {
                 ReplyStatus::Service => assert_eq!(code, Code::Service),
                 ReplyStatus::Failed(error) => {
@@ -438,9 +438,9 @@ mod tests {
     #[test]
     fn an_error_without_data_has_no_content_type_and_one_with_data_has_it() {
         assert_eq!(error_properties(None, Code::Internal, "why").content_type, None);
-        let explicit = service_error_properties(Manner::Explicit, Codec::Json, Some("1"));
+        let explicit = service_error_properties(Manner::Explicit, Codec::Json, Some(b"1"));
         assert_eq!((explicit.content_type, explicit.kind), (Some("application/json"), Some(ERROR)));
-        assert_eq!(explicit.correlation_id.as_deref(), Some("1"));
+        assert_eq!(explicit.correlation_id.as_deref(), Some(&b"1"[..]));
         assert_eq!(service_error_properties(Manner::Terse, Codec::Json, None).content_type, None);
     }
 

@@ -103,10 +103,11 @@ async fn a_dropped_call_that_is_queued_is_skipped(stage: &Stage) {
     let pool = stage.pool(ProbeServer::new(count.answers(Duration::from_millis(500)))).await.concurrency(1).prefetch(1);
     let pool = pool.start().await.unwrap();
     let client = ProbeClient::new(&stage.connect().await);
+    // Before the first call, which is short.
+    let raw = stage.raw().await;
     let first = tokio::spawn(client.ask("slow".to_owned()).into_future());
     eventually(SOON, "the first runs", async || count.begun() == 1).await;
     let queued = tokio::spawn(client.ask("queued".to_owned()).timeout(HOUR).into_future());
-    let raw = stage.raw().await;
     let is_queued = async || raw.queue("rpc.cancel-queued").await.unwrap().ready == 1;
     eventually(SOON, "the second is queued", is_queued).await;
     queued.abort();

@@ -77,6 +77,7 @@ impl Cancels {
                     }
                 },
             };
+            channel.room().await;
             let mut given_up = std::mem::take(&mut *self.given_up());
             for message in messages(&mut given_up, correlation) {
                 let publish = Publish {

@@ -52,6 +52,7 @@ struct Published {
 impl Confirming {
     /// Publishes the request of a call; if the broker refuses it, the call ends.
     pub(super) async fn publish(&self, correlation_number: u64, publish: Publish<'_>) -> Result<(), Error> {
+        self.channel.room().await;
         // It is never closed.
         let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return Ok(()) };
         let body_bytes = publish.body.len();

@@ -18,6 +18,10 @@ pub(super) struct Correlation {
 pub(super) struct CorrelationId([u8; DIGITS]);
 
 impl CorrelationId {
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     pub(super) fn as_str(&self) -> &str {
         // Digits are ASCII.
         std::str::from_utf8(&self.0).unwrap_or_default()

@@ -56,6 +56,8 @@ pub(super) enum Outcome {
 pub(super) enum NotSent {
     /// `max_in_flight` calls wait already.
     Full,
+    /// So much waits to be written that requests must wait, too.
+    NoRoom,
     /// The session or its channel has ended: open another one.
     Ended,
     /// The request cannot be expressed in AMQP, or the broker does not open a channel for it.
@@ -219,7 +221,7 @@ impl InFlight {
 
     /// Hands a reply to the call that it names.
     pub(super) fn reply(&self, delivery: Delivery) {
-        let number = delivery.correlation_id().and_then(|id| self.correlation.number(id.as_bytes()));
+        let number = delivery.correlation_id_bytes().and_then(|id| self.correlation.number(id));
         self.complete(number, Outcome::Reply(delivery));
     }
 

@@ -43,9 +43,16 @@ impl Line {
         publish: Publish<'_>,
         cancellable: Option<&'static str>,
     ) -> Result<(), NotSent> {
-        self.publisher.channel.publish(publish).map_err(NotSent::from)?;
+        if !self.publisher.channel.publish_if_room(publish).map_err(NotSent::from)? {
+            return Err(NotSent::NoRoom);
+        }
         waiter.make_cancellable(cancellable);
         Ok(())
+    }
+
+    /// Waits until the connection has room for a request, or has ended.
+    pub(super) async fn room(&self) {
+        self.publisher.channel.room().await;
     }
 
     /// Sends a request that the broker may refuse; then the call ends.

@@ -131,11 +131,17 @@ impl Batches {
 
     /// How many of the requests are published together.
     fn next_batch(&self, waiting: &VecDeque<OneWay>) -> usize {
-        waiting.iter().take_while(|request| self.sizes.is_accepted(request.body.len())).count().max(1)
+        let mut bytes = 0;
+        let together = waiting.iter().take_while(|request| {
+            bytes += request.body.len();
+            self.sizes.is_accepted(request.body.len()) && bytes <= BATCH_MAX_BYTES
+        });
+        together.count().max(1)
     }
 
     /// Publishes requests and waits for their confirms; false when the channel has ended.
     async fn publish_batch(&mut self, batch: impl Iterator<Item = OneWay>) -> bool {
+        self.channel.room().await;
         let mut unconfirmed = Unconfirmed::new();
         for (id, request) in batch.enumerate() {
             publish(&self.channel, self.exchange, &mut unconfirmed, id, request);
@@ -183,7 +189,7 @@ fn publish(channel: &Channel, exchange: Exchange, unconfirmed: &mut Unconfirmed<
         return give_back(request);
     }
     let OneWay { routing_key, properties, body, settled } = request;
-    let properties = Properties { correlation_id: Some(id.to_string().into()), ..properties };
+    let properties = Properties { correlation_id: Some(id.to_string().into_bytes().into()), ..properties };
     let publish = Publish { exchange: exchange.name(), routing_key, mandatory: true, properties, body: &body };
     if let Err(((settled, _), error)) = unconfirmed.publish(channel, publish, (settled, body.len())) {
         drop(settled.send(match error {
@@ -193,6 +199,8 @@ fn publish(channel: &Channel, exchange: Exchange, unconfirmed: &mut Unconfirmed<
     }
 }
 
+/// The bodies of one batch.
+const BATCH_MAX_BYTES: usize = 4 * 1_024 * 1_024;
 /// Requests of one batch, and requests that may wait for the next one.
 const BATCH_MAX: usize = 256;
 

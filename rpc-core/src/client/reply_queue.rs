@@ -107,6 +107,22 @@ impl Keep for Session {
     type Source = Source;
 
     async fn open(source: &Source) -> Result<Self, Error> {
+        Self::open_within(source, Some(QUEUE_LIMIT)).await
+    }
+
+    fn life(&self) -> &Life {
+        &self.in_flight.life
+    }
+
+    fn has_failed_alone(&self, source: &Source) -> bool {
+        source.connection.is_in(self.epoch)
+    }
+}
+
+impl Session {
+    /// Opens a session with a queue if the broker declares it within `limit`, otherwise, or without a limit, one with direct
+    /// replies.
+    async fn open_within(source: &Source, limit: Option<Duration>) -> Result<Self, Error> {
         let Source { connection, max_in_flight } = source;
         let runtime = Handle::try_current().map_err(|_| outside())?.id();
         let (channel, epoch) = connection.channel_and_epoch().await?;
@@ -119,9 +135,13 @@ impl Keep for Session {
         let requests = Kept::<Publisher>::new(place(&in_flight, Exchange::Requests));
         // While the queue is declared.
         requests.want()?;
-        let (in_flight, consumer, direct) = match timeout(QUEUE_LIMIT, consume(&channel, &in_flight.reply_to)).await {
-            Ok(consumer) => (in_flight, consumer?, None),
-            Err(_) => {
+        let consumed = match limit {
+            Some(limit) => timeout(limit, consume(channel, &in_flight)).await.ok(),
+            None => None,
+        };
+        let (in_flight, consumer, direct) = match consumed {
+            Some(consumer) => (in_flight, consumer?, None),
+            None => {
                 let (channel, consumer) = consume_directly(connection, epoch).await?;
                 let in_flight = Arc::new(InFlight::new(DIRECT_REPLIES.to_owned(), random_key(), *max_in_flight));
                 let direct = Publisher::on(channel, &place(&in_flight, Exchange::Requests));
@@ -134,14 +154,6 @@ impl Keep for Session {
         let cancels_on = direct.as_ref().map(|direct| direct.channel.clone());
         let tasks = start_tasks(&in_flight, consumer, connection.clone(), epoch, cancels_on);
         Ok(Self { in_flight, runtime, epoch, publishers, confirming, direct, _tasks: tasks })
-    }
-
-    fn life(&self) -> &Life {
-        &self.in_flight.life
-    }
-
-    fn has_failed_alone(&self, source: &Source) -> bool {
-        source.connection.is_in(self.epoch)
     }
 }
 
@@ -175,12 +187,20 @@ impl Drop for Session {
     }
 }
 
-/// Declares the reply queue and starts its consumer.
-async fn consume(channel: &Channel, reply_queue: &str) -> Result<Consumer, Error> {
+/// Declares the reply queue and starts its consumer: to the end, also when this future is dropped. A queue that has no consumer
+/// yet would outlive its channel; with one it is deleted. The task ends by its own limit.
+async fn consume(channel: Channel, in_flight: &Arc<InFlight>) -> Result<Consumer, Error> {
+    let in_flight = Arc::clone(in_flight);
+    let consuming =
+        async move { within_limit("declare the reply queue", consume_now(&channel, &in_flight.reply_to)).await };
+    let lost = |_| Err(Error::Disconnected { reason: "the task that declares the reply queue was stopped".to_owned() });
+    tokio::spawn(consuming).await.unwrap_or_else(lost)
+}
+
+async fn consume_now(channel: &Channel, reply_queue: &str) -> Result<Consumer, Error> {
     let queue =
         QueueDeclaration { name: reply_queue, durable: false, exclusive: true, auto_delete: true, arguments: &[] };
     let mut consumer = None;
-    // Together: a queue without a consumer would outlive its channel if this future were dropped in between.
     let steps: Vec<Step<'_>> = vec![
         Box::pin(channel.declare_queue(queue)),
         Box::pin(async {
@@ -260,7 +280,7 @@ mod tests {
     }
 
     fn to<'a>(exchange: &'a str, queue: &'a str, waiter: &Waiter) -> Publish<'a> {
-        let correlation_id = Some(waiter.correlation_id().as_str().to_owned().into());
+        let correlation_id = Some(waiter.correlation_id().as_str().as_bytes().to_vec().into());
         let properties = Properties { correlation_id, ..Properties::default() };
         Publish { exchange, routing_key: queue, mandatory: true, properties, body: b"" }
     }
@@ -316,6 +336,35 @@ mod tests {
             let reply_to = line.session.reply_to().to_owned();
             let reply = to("", &reply_to, &waiter);
             line.publish(&mut waiter, reply, None).unwrap();
+            let outcome = waiter.outcome().await;
+            assert!(matches!(outcome, Outcome::Reply(_)), "{transport}: {outcome:?}");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_session_without_a_queue_takes_direct_replies() {
+        let broker = Broker::start().await.unwrap();
+        for transport in ["native", if cfg!(feature = "lapin") { "lapin" } else { "native" }] {
+            let connection = Connection::open(&format!("{}?transport={transport}", broker.uri())).await.unwrap();
+            let service = connection.channel().await.unwrap();
+            let queue =
+                QueueDeclaration { name: "svc", durable: false, exclusive: false, auto_delete: false, arguments: &[] };
+            service.declare_queue(queue).await.unwrap();
+            let mut requests = service.consume("svc", "", true).await.unwrap();
+            let source = Source { connection: connection.clone(), max_in_flight: 8 };
+            let session = Arc::new(Session::open_within(&source, None).await.unwrap());
+            assert!(session.is_direct());
+            let publisher = session.publisher(Exchange::Default).await.unwrap();
+            let line = Line::new(session, Exchange::Default, publisher);
+            let mut waiter = line.begin(Instant::now() + Duration::from_secs(10), TAG).unwrap();
+            let mut request = to("", "svc", &waiter);
+            request.properties.reply_to = Some(DIRECT_REPLIES);
+            // One that needs a confirm takes the same channel.
+            line.publish_confirmed(&mut waiter, request, None).await.unwrap();
+            let request = requests.next().await.unwrap().unwrap();
+            let reply_to = request.reply_to().unwrap().to_owned();
+            let reply = to("", &reply_to, &waiter);
+            service.publish(Publish { mandatory: false, ..reply }).unwrap();
             let outcome = waiter.outcome().await;
             assert!(matches!(outcome, Outcome::Reply(_)), "{transport}: {outcome:?}");
         }

@@ -150,8 +150,11 @@ impl Request {
         }
         let mut waiter = line.begin(limits.deadline, self.tag(false)).map_err(|_| Obstacle::NotYet)?;
         // The budget starts with this poll, so all of it is left.
-        self.publish(&line, &mut waiter, limits.budget, 1).map_err(Obstacle::Failed)?;
-        Ok(waiter)
+        match self.publish(&line, &mut waiter, limits.budget, 1) {
+            Ok(()) => Ok(waiter),
+            Err(Failure::NoRoom) => Err(Obstacle::NotYet),
+            Err(failure) => Err(Obstacle::Failed(failure)),
+        }
     }
 
     /// Whether the call can be sent at all.
@@ -206,7 +209,7 @@ impl Request {
         number: u32,
     ) -> Result<(), Failure> {
         let correlation_id = waiter.correlation_id();
-        let publish = self.message(line, correlation_id.as_str(), remaining, number);
+        let publish = self.message(line, correlation_id.as_bytes(), remaining, number);
         line.publish(waiter, publish, self.cancellable()).map_err(|reason| self.not_sent(reason))
     }
 
@@ -219,7 +222,7 @@ impl Request {
         number: u32,
     ) -> Result<(), Failure> {
         let correlation_id = waiter.correlation_id();
-        let publish = self.message(line, correlation_id.as_str(), remaining, number);
+        let publish = self.message(line, correlation_id.as_bytes(), remaining, number);
         let published = line.publish_confirmed(waiter, publish, self.cancellable()).await;
         published.map_err(|reason| self.not_sent(reason))
     }
@@ -229,7 +232,13 @@ impl Request {
         (!self.method.no_cancel).then_some(self.service.name)
     }
 
-    fn message<'a>(&'a self, line: &'a Line, correlation_id: &'a str, remaining: Duration, number: u32) -> Publish<'a> {
+    fn message<'a>(
+        &'a self,
+        line: &'a Line,
+        correlation_id: &'a [u8],
+        remaining: Duration,
+        number: u32,
+    ) -> Publish<'a> {
         let mut call = match self.headers.is_empty() {
             true => CallHeaders::default(),
             false => self.headers.clone(),
@@ -239,7 +248,7 @@ impl Request {
         }
         let remaining = (remaining < FOREVER).then_some(remaining);
         let reply_to = line.session.reply_to();
-        tracing::trace!(routing_key = self.method.routing_key, correlation_id, "call");
+        tracing::trace!(routing_key = self.method.routing_key, correlation_id = %correlation_id.escape_ascii(), "call");
         Publish {
             exchange: self.exchange().name(),
             routing_key: self.method.routing_key,
@@ -336,6 +345,7 @@ impl Request {
                 Failure::Final(self.bad_request(&error))
             }
             NotSent::Refused(error) => self.not_connected(error),
+            NotSent::NoRoom => Failure::NoRoom,
             NotSent::Ended | NotSent::Full => Failure::Lost { maybe_executed: false },
         }
     }
@@ -345,6 +355,7 @@ impl Request {
         match failure {
             Failure::Final(error) => error,
             Failure::Lost { maybe_executed } => self.disconnected(maybe_executed),
+            Failure::NoRoom => self.timed_out(TimeoutStage::Blocked),
         }
     }
 }
@@ -355,6 +366,8 @@ pub(super) enum Failure {
     Final(CallError),
     /// The session was lost: the request may be sent again.
     Lost { maybe_executed: bool },
+    /// The connection has no room for the request: it was not sent.
+    NoRoom,
 }
 
 /// Thirty years: a deadline that never comes, and that every timer can hold.

@@ -59,6 +59,7 @@ impl Request {
                 }
                 Err(Failure::Final(error)) => return Err(error),
                 Err(Failure::Lost { maybe_executed }) => maybe_executed,
+                Err(Failure::NoRoom) => false,
             };
             sent += u32::from(maybe_executed);
             let is_resendable = self.method.idempotent || !maybe_executed;
@@ -116,7 +117,14 @@ impl Request {
             false => limits.budget,
         };
         if !needs_confirm {
-            self.publish(&line, &mut waiter, remaining, number)?;
+            loop {
+                match self.publish(&line, &mut waiter, remaining, number) {
+                    Err(Failure::NoRoom) if timeout_at(limits.deadline, line.room()).await.is_ok() => {}
+                    Err(Failure::NoRoom) if number > 1 => return Err(timed_out(TimeoutStage::Unknown)),
+                    Err(Failure::NoRoom) => return Err(timed_out(TimeoutStage::Blocked)),
+                    published => break published?,
+                }
+            }
         } else {
             let publishing = self.publish_confirmed(&line, &mut waiter, remaining, number);
             match timeout_at(limits.deadline, publishing).await {

@@ -25,7 +25,8 @@ pub(crate) struct Publish<'a> {
 pub(crate) struct Properties<'a> {
     pub(crate) content_type: Option<&'static str>,
     pub(crate) kind: Option<&'static str>,
-    pub(crate) correlation_id: Option<Cow<'a, str>>,
+    /// Bytes: a foreign caller's is copied as it is.
+    pub(crate) correlation_id: Option<Cow<'a, [u8]>>,
     pub(crate) reply_to: Option<&'a str>,
     pub(crate) message_id: Option<String>,
     /// Milliseconds.
@@ -106,7 +107,7 @@ impl Refusal {
     /// "… than max size 6" for the limit that it cannot be configured above.
     pub(crate) fn message_max_bytes(&self) -> Option<usize> {
         let (_, sizes) = self.reply_text.split_once("message size ")?;
-        let (_, limit) = sizes.split_once(" is larger than ")?.1.split_once("max size ")?;
+        let (_, limit) = sizes.split_once("larger than ")?.1.split_once("max size ")?;
         let digits = limit.bytes().take_while(u8::is_ascii_digit).count();
         limit[..digits].parse().ok().filter(|_| self.reply_code == PRECONDITION_FAILED)
     }
@@ -142,6 +143,8 @@ pub(crate) const ACCESS_REFUSED: u16 = 403;
 pub(crate) const NOT_FOUND: u16 = 404;
 /// AMQP 0-9-1 §1.2: precondition-failed.
 pub(super) const PRECONDITION_FAILED: u16 = 406;
+/// AMQP 0-9-1 §1.2: frame-error.
+pub(super) const FRAME_ERROR: u16 = 501;
 /// AMQP 0-9-1 §1.2: not-allowed.
 pub(super) const NOT_ALLOWED: u16 = 530;
 

@@ -154,6 +154,11 @@ impl Delivery {
         either!(self, received => received.message.correlation_id())
     }
 
+    /// The correlation_id as it came, also one that is no text.
+    pub(crate) fn correlation_id_bytes(&self) -> Option<&[u8]> {
+        either!(self, received => received.message.correlation_id_bytes())
+    }
+
     pub(crate) fn reply_to(&self) -> Option<&str> {
         either!(self, received => received.message.reply_to())
     }

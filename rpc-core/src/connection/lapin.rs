@@ -17,6 +17,7 @@
 //! - `Consumer` buffers without bound: `basic.qos` comes before `basic.consume`, always.
 //! - Calling a channel's method inside a consumer's delegate deadlocks: we use the stream.
 //! - A lost connection leaves its heartbeat task behind, asleep for half the heartbeat (5 s by default).
+//! - Publishes that are not on the socket yet have no bound, and are not to be seen: [`Unwritten`] counts them by barriers.
 //! - A connection is a thread and about 7 MB.
 //! - Built without TLS it takes `amqps` for `amqp`: `uri.rs` refuses it.
 //! - `ShortString::from` panics above 255 bytes: every name passes through [`short`].
@@ -28,7 +29,7 @@ use std::{
     pin::{Pin, pin},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{self, Poll, Waker},
     time::Duration,
@@ -56,17 +57,17 @@ use super::{
         PERSISTENT, Properties, Publish, QueueDeclaration, REPLY_SUCCESS, Refusal, Returned, Settlement,
     },
     fields::{short, table},
-    opening_reason::reason_of,
     options::{ConnectionOptions, HEARTBEAT_S},
     uri::{AuthMechanism, Endpoint},
 };
-use crate::error::Error;
+use crate::{error::Error, task::AbortOnDrop};
 
 /// One AMQP connection: a socket and lapin's io thread.
 #[derive(Debug)]
 pub(super) struct Link {
     connection: lapin::Connection,
     was_used: Arc<AtomicBool>,
+    unwritten: Arc<Unwritten>,
 }
 
 impl Link {
@@ -83,7 +84,7 @@ impl Link {
             lapin::Connection::connect_uri_with_config(uri, properties, tls, runtime)
         };
         match connecting.await {
-            Ok(connection) => Ok(Self { connection, was_used: Arc::default() }),
+            Ok(connection) => Ok(Self { connection, was_used: Arc::default(), unwritten: Arc::default() }),
             Err(error) => Err(opening_error(&error, endpoint)),
         }
     }
@@ -105,7 +106,8 @@ impl Link {
             Ok(channel) => {
                 let (numbering, published, watch) = Default::default();
                 let (link, was_used) = (self.connection.status().clone(), Arc::clone(&self.was_used));
-                Ok(Channel { channel, numbering, published, watch, link, was_used })
+                let unwritten = Arc::clone(&self.unwritten);
+                Ok(Channel { channel, numbering, published, watch, link, was_used, unwritten })
             }
             Err(error) if matches!(error.kind(), ErrorKind::ChannelsLimitReached) => {
                 Err(Error::NoChannelLeft { channel_max: self.connection.configuration().channel_max() })
@@ -176,6 +178,7 @@ pub(crate) struct Channel {
     watch: Arc<Mutex<Option<lapin::Consumer>>>,
     link: lapin::ConnectionStatus,
     was_used: Arc<AtomicBool>,
+    unwritten: Arc<Unwritten>,
 }
 
 impl Channel {
@@ -220,6 +223,35 @@ impl Channel {
                 Ok(())
             }
         }
+    }
+
+    /// Publishes, unless so much is not on the socket yet that requests must wait; returns whether it has.
+    pub(super) fn publish_if_room(&self, publish: Publish<'_>) -> Result<bool, Error> {
+        let unwritten = &self.unwritten;
+        if unwritten.is_full() {
+            return Ok(false);
+        }
+        if !unwritten.needs_barrier(publish.body.len() + PROPERTIES_BYTES) {
+            return self.publish(publish).map(|()| true);
+        }
+        let Publish { exchange, routing_key, mandatory, properties, body } = publish;
+        let (exchange, routing_key, properties) = (short(exchange)?, short(routing_key)?, to_lapin(properties)?);
+        let (channel, body) = (self.channel.clone(), body.to_vec());
+        let options = BasicPublishOptions { mandatory, immediate: false };
+        let mut writing: Sending =
+            Box::pin(async move { channel.basic_publish(exchange, routing_key, options, &body, properties).await });
+        let written = match writing.as_mut().poll(&mut task::Context::from_waker(Waker::noop())) {
+            Poll::Ready(Err(error)) if is_unsent(&error) => return Err(operation_error(&error, "publish")),
+            Poll::Ready(_) => None,
+            Poll::Pending => Some(writing),
+        };
+        self.published.note();
+        Unwritten::settle_with(unwritten, written);
+        Ok(true)
+    }
+
+    pub(super) async fn room(&self) {
+        self.unwritten.room(|| self.has_ended()).await;
     }
 
     /// Publishes, and resolves once the message, and every one published before it, is on the socket.
@@ -442,6 +474,68 @@ impl Confirm {
     }
 }
 
+/// The requests of a connection that are not on the socket yet: an upper bound, which falls whenever a barrier has passed. A barrier is
+/// the one publish in a megabyte whose future is awaited.
+#[derive(Debug, Default)]
+struct Unwritten {
+    bytes: AtomicUsize,
+    /// Those before the barrier, and the task that awaits it.
+    barrier: Mutex<Option<(usize, AbortOnDrop)>>,
+    room: Notify,
+}
+
+impl Unwritten {
+    fn is_full(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) >= UNWRITTEN_MAX_BYTES
+    }
+
+    /// Counts a request; true if it is to be the next barrier.
+    fn needs_barrier(&self, bytes: usize) -> bool {
+        let bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        bytes >= BARRIER_BYTES && self.barrier.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
+    /// Awaits a barrier: all that was counted until now is on the socket then.
+    fn settle_with(unwritten: &Arc<Self>, writing: Option<Sending>) {
+        let mut barrier = unwritten.barrier.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = unwritten.bytes.load(Ordering::Relaxed);
+        let Some(writing) = writing else {
+            unwritten.bytes.fetch_sub(before, Ordering::Relaxed);
+            return unwritten.room.notify_waiters();
+        };
+        let weak = Arc::downgrade(unwritten);
+        let task = AbortOnDrop::spawn(async move {
+            // An error says that the channel has ended: nothing of it will be written.
+            drop(writing.await);
+            let Some(unwritten) = weak.upgrade() else { return };
+            if let Some((before, _)) = unwritten.barrier.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                unwritten.bytes.fetch_sub(before, Ordering::Relaxed);
+            }
+            unwritten.room.notify_waiters();
+        });
+        *barrier = Some((before, task));
+    }
+
+    async fn room(&self, has_ended: impl Fn() -> bool) {
+        loop {
+            let mut room = pin!(self.room.notified());
+            room.as_mut().enable();
+            if !self.is_full() || has_ended() {
+                return;
+            }
+            // The end of a connection gives no sign here.
+            drop(timeout(LOOK_LAST, room).await);
+        }
+    }
+}
+
+/// Bytes between two barriers.
+const BARRIER_BYTES: usize = 1_024 * 1_024;
+/// Bytes that may be unwritten before requests wait.
+const UNWRITTEN_MAX_BYTES: usize = 8 * 1_024 * 1_024;
+/// Those of a request besides its body, about.
+const PROPERTIES_BYTES: usize = 256;
+
 /// Whether something was published on a channel since the last look for returned messages.
 #[derive(Debug, Default)]
 struct Published {
@@ -569,6 +663,10 @@ impl Message {
         self.delivery.properties.correlation_id().as_ref().map(ShortString::as_str)
     }
 
+    pub(super) fn correlation_id_bytes(&self) -> Option<&[u8]> {
+        self.correlation_id().map(str::as_bytes)
+    }
+
     pub(super) fn reply_to(&self) -> Option<&str> {
         self.delivery.properties.reply_to().as_ref().map(ShortString::as_str)
     }
@@ -637,7 +735,7 @@ fn to_lapin(properties: Properties<'_>) -> Result<BasicProperties, Error> {
             user_id: None,
             headers,
         } if headers.is_empty() => Ok(BasicProperties::default()
-            .with_correlation_id(short(correlation_id)?)
+            .with_correlation_id(short(text(&correlation_id))?)
             .with_reply_to(short(reply_to)?)
             .with_expiration(short(expiration_ms.to_string())?)),
         Properties {
@@ -651,9 +749,14 @@ fn to_lapin(properties: Properties<'_>) -> Result<BasicProperties, Error> {
             priority: None,
             user_id: None,
             headers,
-        } if headers.is_empty() => Ok(BasicProperties::default().with_correlation_id(short(correlation_id)?)),
+        } if headers.is_empty() => Ok(BasicProperties::default().with_correlation_id(short(text(&correlation_id))?)),
         properties => any_to_lapin(properties),
     }
+}
+
+/// lapin neither sends nor receives others.
+fn text(id: &[u8]) -> String {
+    String::from_utf8_lossy(id).into_owned()
 }
 
 fn any_to_lapin(properties: Properties<'_>) -> Result<BasicProperties, Error> {
@@ -665,7 +768,7 @@ fn any_to_lapin(properties: Properties<'_>) -> Result<BasicProperties, Error> {
         out = out.with_type(short(kind)?);
     }
     if let Some(correlation_id) = properties.correlation_id {
-        out = out.with_correlation_id(short(correlation_id)?);
+        out = out.with_correlation_id(short(text(&correlation_id))?);
     }
     if let Some(reply_to) = properties.reply_to {
         out = out.with_reply_to(short(reply_to)?);
@@ -744,7 +847,7 @@ fn opening_error(error: &lapin::Error, endpoint: &Endpoint) -> Error {
             reply_code => Error::Refused { operation: "open the connection".to_owned(), reply_code, reply_text },
         };
     }
-    Error::Unreachable { address: endpoint.address(), reason: reason_of(&error.to_string()) }
+    Error::Unreachable { address: endpoint.address(), reason: error.to_string() }
 }
 
 fn operation_error(error: &lapin::Error, operation: &str) -> Error {

@@ -37,7 +37,7 @@ macro_rules! either {
 #[derive(Debug)]
 pub(super) enum Link {
     #[cfg(feature = "lapin")]
-    Lapin(lapin::Link),
+    Lapin(Box<lapin::Link>),
     Native(native::Link),
 }
 
@@ -45,7 +45,7 @@ impl Link {
     pub(super) async fn open(endpoint: &Endpoint, options: &ConnectionOptions) -> Result<Self, Error> {
         match endpoint.transport.unwrap_or(options.transport) {
             #[cfg(feature = "lapin")]
-            Transport::Lapin => Ok(Self::Lapin(lapin::Link::open(endpoint, options).await?)),
+            Transport::Lapin => Ok(Self::Lapin(Box::new(lapin::Link::open(endpoint, options).await?))),
             #[cfg(not(feature = "lapin"))]
             Transport::Lapin => Err(Error::Configuration(
                 "Transport::Lapin needs rpc-core's feature 'lapin': enable it, or take Transport::Native".to_owned(),
@@ -121,6 +121,27 @@ impl Channel {
             Self::Lapin(channel) => channel.publish(publish),
             Self::Native(channel) => channel.publish(&publish),
         }
+    }
+
+    /// As [`publish`](Self::publish), unless so much is queued that requests must wait; returns whether it has.
+    ///
+    /// # Errors
+    /// The message was certainly not sent.
+    pub(crate) fn publish_if_room(&self, publish: Publish<'_>) -> Result<bool, Error> {
+        match self {
+            #[cfg(feature = "lapin")]
+            Self::Lapin(channel) => channel.publish_if_room(publish),
+            Self::Native(channel) => channel.publish_if_room(&publish),
+        }
+    }
+
+    /// Waits until a request may be queued. The bound is the connection's, in bytes: a broker that does not read must not fill
+    /// this process's memory.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub(crate) async fn room(&self) {
+        either!(self, channel => channel.room().await);
     }
 
     /// Publishes, and resolves once frames sent later (an ack in particular) are guaranteed to follow this message and all

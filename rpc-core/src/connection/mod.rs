@@ -19,7 +19,6 @@ mod lapin;
 mod link;
 mod made;
 mod native;
-mod opening_reason;
 mod options;
 mod state;
 mod supervisor;

@@ -45,7 +45,8 @@ impl<T> Unconfirmed<T> {
     /// # Errors
     /// The message was certainly not sent; its tag comes with the error.
     pub(crate) fn publish(&mut self, channel: &Channel, publish: Publish<'_>, tag: T) -> Result<(), (T, Error)> {
-        let correlation_id = publish.properties.correlation_id.as_deref().unwrap_or_default().to_owned();
+        let id = publish.properties.correlation_id.as_deref().unwrap_or_default();
+        let correlation_id = String::from_utf8_lossy(id).into_owned();
         match channel.publish_for_confirm(publish) {
             Ok(confirm) => {
                 self.sent.push(Sent { tag, correlation_id, confirm });

@@ -50,11 +50,19 @@ pub(crate) enum FrameError {
 #[derive(Debug)]
 pub(crate) struct Decoder {
     frame_max: u32,
+    /// By which a content header may exceed it.
+    header_excess: u32,
 }
 
 impl Decoder {
     pub(crate) const fn new(frame_max: u32) -> Self {
-        Self { frame_max }
+        Self { frame_max, header_excess: 0 }
+    }
+
+    /// Takes content headers that exceed the size by `bytes`, as they come from brokers that add to them.
+    #[cfg(feature = "framework")]
+    pub(crate) const fn with_larger_headers(self, bytes: u32) -> Self {
+        Self { header_excess: bytes, ..self }
     }
 
     /// Sets the negotiated size.
@@ -100,7 +108,9 @@ impl Decoder {
             return Next::Incomplete { missing: FRAME_OVERHEAD };
         };
         // As RabbitMQ: some clients do not count the octets of the frame itself, although frame_max includes them.
-        if payload_bytes > self.frame_max {
+        let is_header = octet == FrameKind::Header.octet();
+        let excess = if is_header { self.header_excess } else { 0 };
+        if payload_bytes > self.frame_max.saturating_add(excess) {
             let limit_bytes = self.frame_max.saturating_sub(FRAME_OVERHEAD as u32);
             return Next::Bad(FrameError::TooLarge { kind: octet, payload_bytes, limit_bytes });
         }

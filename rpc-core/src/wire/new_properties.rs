@@ -48,8 +48,9 @@ impl<'a> NewProperties<'a> {
         self
     }
 
-    pub(crate) fn correlation_id(&mut self, text: &str) -> &mut Self {
-        self.text(Property::CorrelationId, text)
+    /// Of bytes: it may be no text.
+    pub(crate) fn correlation_id(&mut self, id: impl AsRef<[u8]>) -> &mut Self {
+        self.bytes(Property::CorrelationId, id.as_ref())
     }
 
     pub(crate) fn reply_to(&mut self, text: &str) -> &mut Self {
@@ -92,6 +93,10 @@ impl<'a> NewProperties<'a> {
     }
 
     fn text(&mut self, property: Property, text: &str) -> &mut Self {
+        self.bytes(property, text.as_bytes())
+    }
+
+    fn bytes(&mut self, property: Property, text: &[u8]) -> &mut Self {
         debug_assert!(self.flags.trailing_zeros() > property.flag().trailing_zeros(), "{property:?} comes before");
         if text.len() > 255 {
             self.overlong_bytes = Some(text.len());
@@ -99,7 +104,7 @@ impl<'a> NewProperties<'a> {
         }
         self.flags |= property.flag();
         self.out.push(text.len() as u8);
-        self.out.extend_from_slice(text.as_bytes());
+        self.out.extend_from_slice(text);
         self
     }
 }

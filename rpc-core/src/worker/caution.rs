@@ -138,7 +138,7 @@ impl Losses {
     /// The `message_id`, otherwise reply_to and correlation_id; the body of a request that has neither.
     fn name(&self, delivery: &Delivery) -> u64 {
         let key = delivery.routing_key();
-        match (delivery.message_id(), delivery.reply_to(), delivery.correlation_id()) {
+        match (delivery.message_id(), delivery.reply_to(), delivery.correlation_id_bytes()) {
             (Some(message_id), ..) => self.hasher.hash_one((key, message_id)),
             (None, Some(reply_to), Some(correlation_id)) => self.hasher.hash_one((key, reply_to, correlation_id)),
             _ => self.hasher.hash_one((key, delivery.body())),

@@ -86,7 +86,7 @@ fn publish(channel: &Channel, queue: &str, delivery: &Delivery, reason: Reason<'
             let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
             headers.push(("rpc-dead-properties-bytes".into(), bytes.into()));
             let properties = Properties {
-                correlation_id: delivery.correlation_id().map(Cow::Borrowed),
+                correlation_id: delivery.correlation_id_bytes().map(Cow::Borrowed),
                 reply_to: delivery.reply_to(),
                 message_id: delivery.message_id().map(str::to_owned),
                 delivery_mode: Some(PERSISTENT),

@@ -10,11 +10,11 @@ use amq_protocol::{
     protocol::{AMQPClass, basic, channel, confirm, exchange, queue},
     types::FieldTable,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::{
     failure::Failure,
-    inbox::{Confirmed, Returns, State},
+    inbox::{Confirmed, Deliveries, Returns, State},
     message::Message,
     outbox::Outbox,
     shared::Shared,
@@ -139,6 +139,18 @@ impl Channel {
 
     pub(in crate::connection) fn publish(&self, publish: &Publish<'_>) -> Result<(), Error> {
         self.inner.write(|outbox| outbox.publish(self.inner.id, publish))
+    }
+
+    /// Publishes, unless so much is queued that requests must wait; returns whether it has.
+    pub(in crate::connection) fn publish_if_room(&self, publish: &Publish<'_>) -> Result<bool, Error> {
+        self.inner.write(|outbox| match outbox.is_full() {
+            true => Ok(false),
+            false => outbox.publish(self.inner.id, publish).map(|()| true),
+        })
+    }
+
+    pub(in crate::connection) async fn room(&self) {
+        self.inner.shared.room().await;
     }
 
     pub(in crate::connection) fn publish_for_confirm(&self, publish: &Publish<'_>) -> Result<Confirm, Error> {
@@ -330,7 +342,7 @@ impl Confirm {
 #[derive(Debug)]
 pub(crate) struct Consumer {
     inner: Arc<Inner>,
-    deliveries: mpsc::UnboundedReceiver<Delivery>,
+    deliveries: Deliveries,
 }
 
 impl Consumer {
@@ -338,7 +350,7 @@ impl Consumer {
         &mut self,
         cx: &mut task::Context<'_>,
     ) -> Poll<Result<Option<Delivery>, Error>> {
-        let delivery = ready!(self.deliveries.poll_recv(cx));
+        let delivery = ready!(self.deliveries.poll_next(cx));
         if delivery.is_none() {
             // After a cancel the channel is still open, and this is the normal end.
             if let Some(failure) = self.inner.failure.get() {
@@ -349,6 +361,6 @@ impl Consumer {
     }
 
     pub(in crate::connection) fn next_ready(&mut self) -> Option<Delivery> {
-        self.deliveries.try_recv().ok()
+        self.deliveries.next_ready()
     }
 }

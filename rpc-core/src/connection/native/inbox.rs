@@ -1,7 +1,15 @@
 //! The receiving half of one AMQP channel: assembles deliveries and returned messages, and hands confirms and answers to their
 //! waiters.
 
-use std::{collections::VecDeque, mem};
+use std::{
+    collections::VecDeque,
+    mem,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+};
 
 use amq_protocol::protocol::{
     AMQPClass,
@@ -21,9 +29,8 @@ use crate::{
 /// The broker's confirm of a publish: acked or not, and a message that was returned on the channel before that.
 pub(super) type Confirmed = Result<(bool, Option<Returned>), Failure>;
 
-/// The returned messages of one channel outside confirm mode, as they arrive. This process has published each of them: its
-/// publishes in flight are the bound.
-pub(crate) type Returns = mpsc::UnboundedReceiver<Returned>;
+/// The returned messages of one channel outside confirm mode, as they arrive: at most [`RETURNED_MAX`].
+pub(crate) type Returns = mpsc::Receiver<Returned>;
 
 type Answer = Result<AMQPClass, Failure>;
 
@@ -48,7 +55,7 @@ pub(super) struct State {
     /// The routing key of the content that has begun; the buffer is reused.
     routing_key: Vec<u8>,
     /// Takes returned messages outside confirm mode.
-    returns: Option<mpsc::UnboundedSender<Returned>>,
+    returns: Option<mpsc::Sender<Returned>>,
     /// Returned messages that leave with the next confirms.
     returned: VecDeque<Returned>,
     /// The number of the last publish in confirm mode.
@@ -61,6 +68,30 @@ pub(super) struct State {
 struct Registered {
     consumer_tag: Box<[u8]>,
     deliveries: mpsc::UnboundedSender<Delivery>,
+    /// The bytes of those that the consumer has not taken yet.
+    waiting_bytes: Arc<AtomicUsize>,
+}
+
+/// The deliveries of one consumer, as they arrive. Their bytes are bounded: [`WAITING_MAX_BYTES`].
+#[derive(Debug)]
+pub(super) struct Deliveries {
+    inbox: mpsc::UnboundedReceiver<Delivery>,
+    waiting_bytes: Arc<AtomicUsize>,
+}
+
+impl Deliveries {
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Delivery>> {
+        self.inbox.poll_recv(cx).map(|delivery| delivery.inspect(|delivery| self.taken(delivery)))
+    }
+
+    pub(super) fn next_ready(&mut self) -> Option<Delivery> {
+        self.inbox.try_recv().ok().inspect(|delivery| self.taken(delivery))
+    }
+
+    fn taken(&self, delivery: &Delivery) {
+        let bytes = delivery.native().map_or(0, Message::bytes);
+        self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
 }
 
 /// A content that has begun.
@@ -113,7 +144,7 @@ impl State {
         receiver
     }
 
-    pub(super) fn add_consumer(&mut self, consumer_tag: &str) -> (String, mpsc::UnboundedReceiver<Delivery>) {
+    pub(super) fn add_consumer(&mut self, consumer_tag: &str) -> (String, Deliveries) {
         let consumer_tag = match consumer_tag {
             "" => {
                 self.last_tag += 1;
@@ -121,14 +152,16 @@ impl State {
             }
             consumer_tag => consumer_tag.to_owned(),
         };
-        let (deliveries, receiver) = mpsc::unbounded_channel();
-        self.consumers.push(Registered { consumer_tag: consumer_tag.as_bytes().into(), deliveries });
-        (consumer_tag, receiver)
+        let (deliveries, inbox) = mpsc::unbounded_channel();
+        let waiting_bytes = Arc::<AtomicUsize>::default();
+        let taken = Deliveries { inbox, waiting_bytes: Arc::clone(&waiting_bytes) };
+        self.consumers.push(Registered { consumer_tag: consumer_tag.as_bytes().into(), deliveries, waiting_bytes });
+        (consumer_tag, taken)
     }
 
     /// Hands over the messages that are returned from now on.
     pub(super) fn push_returned(&mut self) -> Returns {
-        let (sender, receiver) = mpsc::unbounded_channel();
+        let (sender, receiver) = mpsc::channel(RETURNED_MAX);
         self.returns = Some(sender);
         receiver
     }
@@ -250,10 +283,7 @@ impl State {
         let room = header.body_size.min(ROOM_MAX_BYTES) as usize;
         let message = Message::new(&self.routing_key, header.properties, room);
         content.message = Some((message, header.body_size));
-        if header.body_size == 0 {
-            self.complete();
-        }
-        Ok(())
+        if header.body_size == 0 { self.complete() } else { Ok(()) }
     }
 
     fn body(&mut self, payload: &[u8]) -> Result<(), Failure> {
@@ -264,18 +294,22 @@ impl State {
             .checked_sub(payload.len() as u64)
             .ok_or_else(|| Failure::lost("the broker sent a longer body than announced"))?;
         message.push(payload);
-        if *left == 0 {
-            self.complete();
-        }
-        Ok(())
+        if *left == 0 { self.complete() } else { Ok(()) }
     }
 
-    fn complete(&mut self) {
-        let Some(Content { kind, message: Some((message, _)) }) = self.content.take() else { return };
+    fn complete(&mut self) -> Result<(), Failure> {
+        let Some(Content { kind, message: Some((message, _)) }) = self.content.take() else { return Ok(()) };
         match kind {
             Kind::Delivery { consumer, delivery_tag, redelivered } => {
                 if let Some(consumer) = consumer.and_then(|consumer| self.consumers.get(consumer)) {
                     let message = message.delivered(delivery_tag, redelivered);
+                    let waiting_bytes = consumer.waiting_bytes.fetch_add(message.bytes(), Ordering::Relaxed);
+                    // The prefetch count bounds them, and a client takes its replies at once.
+                    if waiting_bytes > WAITING_MAX_BYTES {
+                        let reason =
+                            format!("{waiting_bytes} bytes of deliveries wait for a consumer that does not take them");
+                        return Err(Failure::lost(reason));
+                    }
                     // An error says that the consumer is dropped; its channel is about to close.
                     drop(consumer.deliveries.send(message.into()));
                 }
@@ -283,13 +317,14 @@ impl State {
             Kind::Return { reply_text } => {
                 let returned = Returned { correlation_id: message.correlation_id().map(str::to_owned), reply_text };
                 match &self.returns {
-                    // An error says that its receiver is dropped.
-                    Some(returns) => drop(returns.send(returned)),
-                    None if !self.confirms.is_empty() => self.returned.push_back(returned),
+                    // An error says that its receiver is dropped, or that there are more than anyone has published.
+                    Some(returns) => drop(returns.try_send(returned)),
+                    None if self.returned.len() < self.confirms.len() => self.returned.push_back(returned),
                     None => {}
                 }
             }
         }
+        Ok(())
     }
 
     /// Ends the consumers, and takes out the waiters.
@@ -318,6 +353,10 @@ impl Ended {
     }
 }
 
+/// Returned messages that wait to be taken; further ones are dropped, and their calls end at their deadlines.
+const RETURNED_MAX: usize = 65_536;
+/// Bytes of deliveries that wait to be taken; beyond it the connection ends.
+const WAITING_MAX_BYTES: usize = 256 * 1_024 * 1_024;
 /// RabbitMQ: no message is larger, whatever is configured.
 const BODY_MAX_BYTES: u64 = 512 * 1_024 * 1_024;
 /// The largest buffer that is reserved for a body before it arrives.

@@ -4,6 +4,7 @@
 //! yields once to the other ready tasks, so that the frames they queue leave in the same write.
 
 use std::{
+    cell::Cell,
     collections::VecDeque,
     future::{Future, poll_fn},
     pin::{Pin, pin},
@@ -23,7 +24,7 @@ use super::{
     channel::Inner, channels::Channels, failure::Failure, handshake::Tuning, inbox::Task, outbox::Waits, socket::Socket,
 };
 use crate::{
-    connection::amqp::Event,
+    connection::amqp::{Event, FRAME_ERROR},
     wire::{Batch, Decoder, FrameKind, Frames, Method, RawFrame, Role, read_method, table::DEPTH_MAX},
 };
 
@@ -40,6 +41,8 @@ pub(super) struct Io {
     has_yielded: bool,
     tick: Interval,
     pulse: Pulse,
+    /// The broker has said that it does not read from connections that publish.
+    is_blocked: Cell<bool>,
     /// Set once our close is queued: the time limit for the broker's answer.
     leaving: Option<Pin<Box<Sleep>>>,
 }
@@ -51,6 +54,8 @@ struct Pulse {
     has_read: bool,
     has_written: bool,
     silent_ticks: u32,
+    /// Without progress of what is to be written.
+    stalled_ticks: u32,
 }
 
 /// How a connection ended.
@@ -73,13 +78,14 @@ impl Io {
         Self {
             socket,
             channels,
-            decoder: Decoder::new(tuning.frame_max),
+            decoder: Decoder::new(tuning.frame_max).with_larger_headers(HEADER_EXCESS_MAX_BYTES),
             buffer,
             segments: VecDeque::new(),
             is_flushed: true,
             has_yielded: false,
             tick,
             pulse: Pulse { is_wanted: tuning.heartbeat_s > 0, ..Pulse::default() },
+            is_blocked: Cell::new(false),
             leaving: None,
         }
     }
@@ -165,6 +171,10 @@ impl Io {
             }
             self.has_yielded = false;
             outbox.take_into(&mut self.segments);
+            if outbox.take_awaited() {
+                drop(outbox);
+                self.channels.shared().make_room();
+            }
         }
     }
 
@@ -205,7 +215,14 @@ impl Io {
             let silence = self.tick.period() * pulse.silent_ticks;
             return Err(End::Failed(Failure::lost(format!("the broker has been silent for {silence:?}"))));
         }
-        if !std::mem::take(&mut pulse.has_written) {
+        let has_written = std::mem::take(&mut pulse.has_written);
+        let is_stalled = !has_written && (!self.segments.is_empty() || !self.is_flushed) && !self.is_blocked.get();
+        pulse.stalled_ticks = if is_stalled { pulse.stalled_ticks + 1 } else { 0 };
+        if pulse.stalled_ticks >= SILENT_TICKS_MAX {
+            let time = self.tick.period() * pulse.stalled_ticks;
+            return Err(End::Failed(Failure::lost(format!("the broker has read nothing for {time:?}"))));
+        }
+        if !has_written {
             // An error says that the connection is closing.
             drop(self.channels.shared().write(|outbox| {
                 outbox.heartbeat();
@@ -223,7 +240,17 @@ impl Io {
         let (batch, error) = self.decoder.cut(&mut self.buffer, usize::MAX);
         self.hand_out(&batch)?;
         match error {
-            Some(error) => Err(End::Failed(Failure::lost(format!("the broker sent what is no frame: {error:?}")))),
+            Some(error) => {
+                let close = connection::AMQPMethod::Close(connection::Close {
+                    reply_code: FRAME_ERROR,
+                    reply_text: "FRAME_ERROR".into(),
+                    class_id: 0,
+                    method_id: 0,
+                });
+                // The last that it is told.
+                self.channels.shared().outbox().method(0, &AMQPClass::Connection(close));
+                Err(End::Failed(Failure::lost(format!("the broker sent what is no frame: {error:?}"))))
+            }
             None => Ok(()),
         }
     }
@@ -301,9 +328,13 @@ impl Io {
             }
             AMQPMethod::CloseOk(_) => return Err(End::Closed),
             AMQPMethod::Blocked(blocked) => {
+                self.is_blocked.set(true);
                 self.channels.shared().report(Event::Blocked(blocked.reason.as_str().to_owned()))
             }
-            AMQPMethod::Unblocked(_) => self.channels.shared().report(Event::Unblocked),
+            AMQPMethod::Unblocked(_) => {
+                self.is_blocked.set(false);
+                self.channels.shared().report(Event::Unblocked);
+            }
             _ => {}
         }
         Ok(())
@@ -342,6 +373,8 @@ fn take_run<'a>(inner: &Inner, first: RawFrame<'a>, frames: &mut Frames<'a>) -> 
 
 /// The room for one read.
 const READ_BYTES: usize = 64 * 1_024;
+/// RabbitMQ never splits the content header of a message, and adds to it (`x-death`): one may exceed frame_max by this.
+const HEADER_EXCESS_MAX_BYTES: u32 = 1_024 * 1_024;
 /// AMQP 0-9-1 §4.2.7: a peer that is silent for two heartbeats counts as lost.
 const SILENT_TICKS_MAX: u32 = 4;
 /// The tick without heartbeats.

@@ -41,6 +41,11 @@ impl Message {
         self
     }
 
+    /// Its size in memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.len() + std::mem::size_of::<Self>()
+    }
+
     pub(in crate::connection) fn delivery_tag(&self) -> u64 {
         self.delivery_tag
     }
@@ -67,15 +72,20 @@ impl Message {
     }
 
     pub(in crate::connection) fn content_type(&self) -> Option<&str> {
-        text(self.reader().content_type())
+        readable(self.reader().content_type())
     }
 
     pub(in crate::connection) fn kind(&self) -> Option<&str> {
-        text(self.reader().kind())
+        readable(self.reader().kind())
     }
 
     pub(in crate::connection) fn correlation_id(&self) -> Option<&str> {
         text(self.reader().correlation_id())
+    }
+
+    /// Also one that is no text.
+    pub(in crate::connection) fn correlation_id_bytes(&self) -> Option<&[u8]> {
+        self.reader().correlation_id()
     }
 
     pub(in crate::connection) fn reply_to(&self) -> Option<&str> {
@@ -129,6 +139,11 @@ impl Message {
         let properties = PropertyWriter::new(self.properties()).headers(&headers).delivery_mode(PERSISTENT);
         Ok(properties.without_expiration().without_user_id().write())
     }
+}
+
+/// A text that is not UTF-8 is a name that nothing has: absent it would count as the default.
+fn readable(bytes: Option<&[u8]>) -> Option<&str> {
+    Some(std::str::from_utf8(bytes?).unwrap_or("\u{FFFD}"))
 }
 
 /// A text that is not UTF-8 counts as absent.
@@ -232,7 +247,7 @@ mod tests {
         let properties = Properties {
             content_type: Some("text/plain"),
             kind: Some("rpc.call"),
-            correlation_id: Some("17".into()),
+            correlation_id: Some(b"17".into()),
             reply_to: Some("q"),
             message_id: Some("m".to_owned()),
             expiration_ms: Some(250),
@@ -300,7 +315,7 @@ mod tests {
         let mut original = headers();
         original.extend([("CC".into(), "rpc.victim".into()), ("BCC".into(), "rpc.victim".into())]);
         let sent = Properties {
-            correlation_id: Some("17".into()),
+            correlation_id: Some(b"17".into()),
             kind: Some("rpc.call"),
             headers: original,
             ..Properties::default()
@@ -320,7 +335,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_a_short_string_is_refused() {
         let long = "x".repeat(256);
-        let properties = Properties { correlation_id: Some(long.clone().into()), ..Properties::default() };
+        let properties = Properties { correlation_id: Some(long.clone().into_bytes().into()), ..Properties::default() };
         assert!(matches!(write_properties(&mut Vec::new(), &properties), Err(Error::NameTooLong { bytes: 256 })));
         let properties = Properties { headers: vec![(long.into(), true.into())], ..Properties::default() };
         assert!(matches!(write_properties(&mut Vec::new(), &properties), Err(Error::NameTooLong { bytes: 256 })));

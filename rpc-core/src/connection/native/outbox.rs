@@ -42,6 +42,8 @@ pub(super) struct Outbox {
     ended: Option<Failure>,
     /// Set once our `connection.close` is queued, with the waiter for its answer if there is one.
     closing: Option<Option<Closed>>,
+    /// Whether a publisher waits for room.
+    is_awaited: bool,
 }
 
 impl Outbox {
@@ -54,6 +56,7 @@ impl Outbox {
             waits: Waits::ForFrames,
             ended: None,
             closing: None,
+            is_awaited: false,
         }
     }
 
@@ -150,6 +153,22 @@ impl Outbox {
         if is_news { self.writer.take() } else { None }
     }
 
+    /// Whether requests must wait: the socket takes less than is published.
+    pub(super) fn is_full(&self) -> bool {
+        self.buffer.bytes() >= OUTBOX_MAX_BYTES
+    }
+
+    /// Asks for a sign once there is room; false if there is some, or never will be.
+    pub(super) fn await_room(&mut self) -> bool {
+        self.is_awaited = self.is_full() && self.ended.is_none() && self.closing.is_none();
+        self.is_awaited
+    }
+
+    /// Whether a publisher waits for the room that there is now.
+    pub(super) fn take_awaited(&mut self) -> bool {
+        std::mem::take(&mut self.is_awaited)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.buffer.is_empty()
     }
@@ -168,5 +187,7 @@ impl Outbox {
     }
 }
 
+/// Bytes that may be queued before requests wait. As many may be on their way to the socket.
+const OUTBOX_MAX_BYTES: usize = 8 * 1_024 * 1_024;
 /// The bytes of a content header's frame besides the properties.
 const HEADER_BYTES: usize = 20;

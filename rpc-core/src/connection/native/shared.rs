@@ -1,11 +1,14 @@
 //! The sending side of a connection, as its handles and its io task share it.
 
-use std::sync::{
-    Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    pin::pin,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::failure::Failure;
 use super::outbox::{Closed, Outbox};
@@ -18,6 +21,8 @@ pub(super) struct Shared {
     is_connected: AtomicBool,
     was_used: AtomicBool,
     events: mpsc::UnboundedSender<Event>,
+    /// Wakes the publishers that wait for room in the outbox.
+    room: Notify,
 }
 
 impl Shared {
@@ -26,6 +31,7 @@ impl Shared {
             outbox: Mutex::new(Outbox::new(frame_max)),
             is_connected: AtomicBool::new(true),
             was_used: AtomicBool::new(false),
+            room: Notify::new(),
             events,
         }
     }
@@ -61,6 +67,27 @@ impl Shared {
         Ok(written)
     }
 
+    /// Waits until the outbox has room for a request, or the connection has ended.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub(super) async fn room(&self) {
+        loop {
+            let mut room = pin!(self.room.notified());
+            // Before the look, so that room that is made between the two wakes this task.
+            room.as_mut().enable();
+            if !self.outbox().await_room() {
+                return;
+            }
+            room.await;
+        }
+    }
+
+    /// The outbox has been emptied.
+    pub(super) fn make_room(&self) {
+        self.room.notify_waiters();
+    }
+
     pub(super) fn report(&self, event: Event) {
         // Without a listener the link is dropped.
         drop(self.events.send(event));
@@ -69,6 +96,7 @@ impl Shared {
     /// Lets nothing more be queued. The first time it returns the closer that waits for the end, if there is one.
     pub(super) fn end(&self, failure: &Failure) -> Option<Option<Closed>> {
         let closed = self.outbox().end(failure.clone());
+        self.make_room();
         self.is_connected.swap(false, Ordering::AcqRel).then_some(closed)
     }
 }
