@@ -1,31 +1,70 @@
-//! The budget of the call that a task serves: calls made by that task inherit it.
+//! The call that a task serves: the calls it makes inherit the deadline, and know that they are nested ones.
 //!
 //! ```text
-//!  handler (deadline of its caller) ──poll──► within(deadline) ──► a nested call asks inherited_deadline()
-//!     └──rpc_core::spawn──► task ─────poll──► the same deadline
+//!  handler (deadline of its caller) ──poll──► within(serving) ──► a nested call asks inherited_deadline(), nested_call()
+//!     └──rpc_core::spawn──► task ─────poll──► the same
 //! ```
 
-use std::future::Future;
+use std::{cell::RefCell, future::Future};
 
 use tokio::{task::JoinHandle, time::Instant};
 use tracing::Instrument;
 
+use crate::nesting::{NestedCall, Seat};
+
 tokio::task_local! {
-    /// When the caller of the running handler stops waiting.
-    static CALLER_DEADLINE: Instant;
+    static SERVING: RefCell<Serving>;
+}
+
+/// A handler's deadline and slot, or those of work that it has started elsewhere.
+#[derive(Debug, Default)]
+pub(crate) struct Serving {
+    /// When the caller of the handler stops waiting.
+    deadline: Option<Instant>,
+    pub(crate) seat: Seat,
+}
+
+impl Serving {
+    pub(crate) fn new(deadline: Option<Instant>, seat: Seat) -> Self {
+        Self { deadline, seat }
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
 }
 
 /// The deadline that calls made here inherit; `None` outside a handler, or when its caller did not send one.
 pub(crate) fn inherited_deadline() -> Option<Instant> {
-    CALLER_DEADLINE.try_with(|deadline| *deadline).ok()
+    SERVING.try_with(|serving| serving.borrow().deadline).ok().flatten()
 }
 
-/// Runs a piece of code whose calls inherit the deadline.
-pub(crate) fn within<T>(deadline: Option<Instant>, piece: impl FnOnce() -> T) -> T {
-    match deadline {
-        Some(deadline) => CALLER_DEADLINE.sync_scope(deadline, piece),
-        None => piece(),
-    }
+/// Notes that a call begins here; `None` outside a handler, an error when the handler must not wait for it.
+pub(crate) fn nested_call() -> Option<Result<NestedCall, String>> {
+    SERVING.try_with(|serving| serving.borrow_mut().seat.begin_call()).ok().flatten()
+}
+
+/// The same call, for a thread on which its handler runs.
+pub(crate) fn on_thread() -> Serving {
+    elsewhere(Seat::Thread).unwrap_or_default()
+}
+
+fn elsewhere(seat: fn(std::sync::Arc<crate::nesting::Nest>) -> Seat) -> Option<Serving> {
+    let serving = |serving: &RefCell<Serving>| {
+        let mut serving = serving.borrow_mut();
+        Serving { deadline: serving.deadline, seat: serving.seat.nest().map(seat).unwrap_or_default() }
+    };
+    SERVING.try_with(serving).ok()
+}
+
+/// Runs a piece of a handler, whose calls inherit its deadline. After a panic nothing is left of `serving`.
+pub(crate) fn within<T>(serving: &mut Serving, piece: impl FnOnce() -> T) -> T {
+    let inside = RefCell::new(std::mem::take(serving));
+    SERVING.sync_scope(inside, || {
+        let result = piece();
+        *serving = SERVING.with(RefCell::take);
+        result
+    })
 }
 
 /// Spawns a task that keeps the budget of the call being served, as handlers should instead of [`tokio::spawn`].
@@ -75,8 +114,8 @@ where
     F: Future<Output: Send + 'static> + Send + 'static,
 {
     let future = future.in_current_span();
-    match inherited_deadline() {
-        Some(deadline) => tokio::spawn(CALLER_DEADLINE.scope(deadline, future)),
+    match elsewhere(Seat::Task) {
+        Some(serving) => tokio::spawn(SERVING.scope(RefCell::new(serving), future)),
         None => tokio::spawn(future),
     }
 }
@@ -90,10 +129,11 @@ mod tests {
     #[tokio::test]
     async fn a_spawned_task_keeps_the_deadline_and_so_does_one_that_it_spawns() {
         let deadline = Instant::now() + Duration::from_secs(3);
+        let serving = |deadline| Serving::new(deadline, Seat::Free);
         let nested = || spawn(async { spawn(async { inherited_deadline() }).await.unwrap() });
-        assert_eq!(within(Some(deadline), nested).await.unwrap(), Some(deadline));
-        assert_eq!(within(None, nested).await.unwrap(), None);
-        let by_tokio = within(Some(deadline), || tokio::spawn(async { inherited_deadline() }));
+        assert_eq!(within(&mut serving(Some(deadline)), nested).await.unwrap(), Some(deadline));
+        assert_eq!(within(&mut serving(None), nested).await.unwrap(), None);
+        let by_tokio = within(&mut serving(Some(deadline)), || tokio::spawn(async { inherited_deadline() }));
         assert_eq!(by_tokio.await.unwrap(), None, "the reason for `rpc_core::spawn`");
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!  request  (content_type), correlation_id, reply_to, (type = rpc.call) | rpc.oneway, expiration
-//!           headers: rpc-attempt when above 1, rpc-version when not 1, the caller's own
+//!           headers: rpc-attempt when above 1, rpc-version when not 1, rpc-depth of nested calls, the caller's own
 //!  reply    (content_type), correlation_id (copied), (type = rpc.ok) | rpc.error
 //!           rpc.error adds the headers rpc-code, rpc-message, rpc-retryable; of a code that this version does not
 //!           know it may have rpc-executed, too
@@ -46,6 +46,8 @@ pub(crate) const WIRE_VERSION_HEADER: &str = "rpc-v";
 pub(crate) const SERVICE_VERSION_HEADER: &str = "rpc-version";
 /// Counts sends of the same logical call; absent means 1.
 pub(crate) const ATTEMPT_HEADER: &str = "rpc-attempt";
+/// How many handlers wait for this call, each for the next one; absent means that it is not a handler's.
+pub(crate) const DEPTH_HEADER: &str = "rpc-depth";
 /// The error's [`Code`].
 pub(crate) const CODE_HEADER: &str = "rpc-code";
 /// The error's text, for people.
@@ -269,8 +271,6 @@ pub(crate) fn beginning(text: &str, bytes_max: usize) -> &str {
 
 /// The most bytes of an error's text: it travels in the content header, which must fit one frame of at least 4,096 bytes.
 const MESSAGE_MAX_BYTES: usize = 2_048;
-/// Of a code that this version does not know.
-const CODE_MAX_BYTES: usize = 255;
 
 /// How a call ended, by the properties of its reply.
 #[derive(Debug)]
@@ -309,13 +309,12 @@ fn error_status(
     header: impl Fn(&str) -> Option<HeaderValue>,
     budget: Duration,
 ) -> ReplyStatus {
-    let shown = |text: String, length_max| printable(&text).up_to(length_max).to_string();
     let Some(HeaderValue::Text(code)) = header(CODE_HEADER) else {
         let message = format!("its type is '{ERROR}', and it has no text in the header {CODE_HEADER}");
         return ReplyStatus::Failed(CallError::bad_reply(service, method, message));
     };
     let message = match header(MESSAGE_HEADER) {
-        Some(HeaderValue::Text(message)) => shown(message, MESSAGE_MAX_BYTES),
+        Some(HeaderValue::Text(message)) => printable(&message).up_to(MESSAGE_MAX_BYTES).to_string(),
         _ => String::new(),
     };
     ReplyStatus::Failed(match Code::from_name(&code) {
@@ -334,7 +333,7 @@ fn error_status(
         }
         None => {
             let flag = |name| header(name).and_then(|value| value.as_bool());
-            let error = OtherError::new(shown(code, CODE_MAX_BYTES), message)
+            let error = OtherError::new(printable(&code).to_string(), message)
                 .maybe_executed(flag(EXECUTED_HEADER).unwrap_or(true))
                 .retryable(flag(RETRYABLE_HEADER).unwrap_or(false));
             CallError::other(service, method, error)

@@ -128,6 +128,8 @@ mod error;
 pub mod guide;
 #[cfg(feature = "framework")]
 mod method;
+#[cfg(feature = "framework")]
+mod nesting;
 #[cfg(any(feature = "framework", feature = "broker"))]
 #[cfg_attr(not(feature = "framework"), allow(dead_code, reason = "the framework's half of it"))]
 mod printable;
@@ -137,6 +139,8 @@ mod routing;
 mod service;
 #[cfg(any(feature = "framework", feature = "cli"))]
 mod signal;
+#[cfg(feature = "framework")]
+mod slots;
 #[cfg(any(feature = "framework", feature = "broker"))]
 #[cfg_attr(not(feature = "framework"), allow(dead_code, reason = "the framework's half of it"))]
 mod task;

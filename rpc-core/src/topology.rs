@@ -5,6 +5,8 @@
 //!    │                   ──<service>.<queue>.<method>──► rpc.<service>.<queue>    #[rpc(queue = "…")]
 //!    └─alternate─► rpc.other (topic, durable) ──<service>.*──► rpc.<service>      requests without a binding of their own,
 //!                                             ──<service>.<queue>.*──► …          so that unknown methods are answered, too
+//!  rpc.nested (direct, durable) ──<service>.<method>───► rpc.<service>.nested.calls   requests that handlers make
+//!    └─alternate─► rpc                                         where no pool serves those apart
 //!  rpc.cancel (direct, durable) ──<service>──► rpc.control.<user>.<uuid>   exclusive, auto-delete, one per worker pool
 //!  rpc.dead (headers, durable) ──x-first-death-…──► rpc.<service>.dead   requests beyond the delivery limit of a quorum queue
 //!                              └─x-first-death-…──► rpc.<service>.dead.callers   the same, until their callers are notified
@@ -24,6 +26,9 @@ pub(crate) const EXCHANGE: &str = "rpc";
 /// The topic exchange behind it, for requests whose method has no binding of its own.
 pub(crate) const OTHER_EXCHANGE: &str = "rpc.other";
 
+/// The direct exchange for requests that a handler makes while it serves one. Durable.
+pub(crate) const NESTED_EXCHANGE: &str = "rpc.nested";
+
 /// The direct exchange for cancels: the routing key is a service, all of whose workers get them. Durable.
 pub(crate) const CANCEL_EXCHANGE: &str = "rpc.cancel";
 
@@ -31,10 +36,17 @@ pub(crate) const CANCEL_EXCHANGE: &str = "rpc.cancel";
 /// dead letters, and drops those that expired. Durable.
 pub(crate) const DEAD_EXCHANGE: &str = "rpc.dead";
 
-/// The exchanges every caller and every worker needs; the alternate exchange first.
+/// The exchanges every caller needs; the alternate exchange first.
 pub(crate) const REQUEST_EXCHANGES: [ExchangeDeclaration; 2] = [
     ExchangeDeclaration { name: OTHER_EXCHANGE, kind: ExchangeKind::Topic, alternate: None },
     ExchangeDeclaration { name: EXCHANGE, kind: ExchangeKind::Direct, alternate: Some(OTHER_EXCHANGE) },
+];
+
+/// Those that every worker needs, and a handler that calls others.
+pub(crate) const SERVICE_EXCHANGES: [ExchangeDeclaration; 3] = [
+    REQUEST_EXCHANGES[0],
+    REQUEST_EXCHANGES[1],
+    ExchangeDeclaration { name: NESTED_EXCHANGE, kind: ExchangeKind::Direct, alternate: Some(EXCHANGE) },
 ];
 
 pub(crate) const CANCELS: ExchangeDeclaration =
@@ -55,6 +67,11 @@ pub(crate) fn service_queue(service: &str, method_queue: Option<&str>) -> String
         None => format!("{PREFIX}.{service}"),
         Some(queue) => format!("{PREFIX}.{service}.{queue}"),
     }
+}
+
+/// The queue for the nested requests of a service, all its methods'. No method queue has a dot in its name.
+pub(crate) fn nested_queue(service: &str) -> String {
+    format!("{PREFIX}.{service}.nested.calls")
 }
 
 /// The pattern for the requests of a service (or of one method queue) that have no binding of their own.
@@ -134,6 +151,7 @@ mod tests {
         assert_eq!(method_of("fibonacci.fib"), "fib");
         assert_eq!(method_of("fibonacci.slow.fib"), "fib");
         assert_eq!(method_of("rpc_queue"), "rpc_queue");
+        assert_eq!(nested_queue("fibonacci"), "rpc.fibonacci.nested.calls");
         assert_eq!(dead_queue("fibonacci"), "rpc.fibonacci.dead");
         assert_eq!(dead_callers_queue("fibonacci"), "rpc.fibonacci.dead.callers");
         assert!(is_reply_queue(&reply_queue(None, Uuid::nil(), 2)) && !is_reply_queue("amq.rabbitmq.reply-to"));

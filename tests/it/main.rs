@@ -19,6 +19,7 @@ mod depth;
 mod errors;
 mod foreign;
 mod kill_points;
+mod nested;
 mod overload;
 mod oversize;
 mod payloads;

@@ -133,6 +133,7 @@ fn queues_of(service: &impl Dispatch) -> Vec<String> {
     let own = descriptor.methods.iter().filter_map(|method| method.queue);
     let mut queues: Vec<_> = own.map(|queue| format!("rpc.{}.{queue}", descriptor.name)).collect();
     queues.push(format!("rpc.{}", descriptor.name));
+    queues.push(format!("rpc.{}.nested.calls", descriptor.name));
     queues
 }
 

@@ -226,6 +226,7 @@ impl<T, E> Future for CallFuture<T, E> {
                 Err(error) => break Err(error),
             }
         };
+        this.request.end();
         Poll::Ready(this.finish(outcome))
     }
 }

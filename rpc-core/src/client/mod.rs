@@ -91,7 +91,7 @@ impl Client {
                 is_shut_down: AtomicBool::new(false),
                 seen: Seen::default(),
                 session: Kept::new(source),
-                oneways: [Exchange::Requests, Exchange::Default].map(oneway),
+                oneways: Exchange::ALL.map(oneway),
                 lines: Mutex::default(),
             }),
         }

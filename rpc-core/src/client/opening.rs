@@ -7,6 +7,7 @@ use std::{future::poll_fn, pin::Pin, task::Poll, time::Duration};
 
 use tokio::time::timeout;
 
+use super::pending::EXCHANGES;
 use crate::{
     connection::{
         Channel, Connection,
@@ -23,13 +24,19 @@ pub(super) enum Exchange {
     Requests,
     /// The default exchange: the bare profile.
     Default,
+    /// `rpc.nested`: calls that a handler makes.
+    Nested,
 }
 
 impl Exchange {
+    /// By their index.
+    pub(super) const ALL: [Self; EXCHANGES] = [Self::Requests, Self::Default, Self::Nested];
+
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Requests => topology::EXCHANGE,
             Self::Default => "",
+            Self::Nested => topology::NESTED_EXCHANGE,
         }
     }
 
@@ -41,6 +48,7 @@ impl Exchange {
         match self {
             Self::Requests => &topology::REQUEST_EXCHANGES,
             Self::Default => &[],
+            Self::Nested => &topology::SERVICE_EXCHANGES,
         }
     }
 }

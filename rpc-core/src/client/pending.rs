@@ -31,7 +31,7 @@ pub(crate) struct Tag {
 }
 
 /// The exchanges that requests go to.
-pub(crate) const EXCHANGES: usize = 2;
+pub(crate) const EXCHANGES: usize = 3;
 
 /// The calls in flight of one reply queue; `O` is how a call can end.
 #[derive(Debug)]

@@ -149,8 +149,9 @@ impl Session {
             }
         };
         tracing::debug!(reply_to = in_flight.reply_to, "session ready");
-        let publishers = [requests, Kept::new(place(&in_flight, Exchange::Default))];
-        let confirming = [Exchange::Requests, Exchange::Default].map(|exchange| Kept::new(place(&in_flight, exchange)));
+        let other = |exchange| Kept::new(place(&in_flight, exchange));
+        let publishers = [requests, other(Exchange::Default), other(Exchange::Nested)];
+        let confirming = Exchange::ALL.map(|exchange| Kept::new(place(&in_flight, exchange)));
         let cancels_on = direct.as_ref().map(|direct| direct.channel.clone());
         let tasks = start_tasks(&in_flight, consumer, connection.clone(), epoch, cancels_on);
         Ok(Self { in_flight, runtime, epoch, publishers, confirming, direct, _tasks: tasks })
@@ -217,7 +218,7 @@ async fn consume_directly(connection: &Connection, epoch: u64) -> Result<(Channe
     tracing::warn!("the broker does not declare a reply queue within {QUEUE_LIMIT:?}: taking direct replies");
     let channel = connection.channel_of(epoch).await?;
     let consumer = within_limit("consume direct replies", channel.consume(DIRECT_REPLIES, "", true)).await?;
-    within_limit("declare exchanges", channel.declare_exchanges(&topology::REQUEST_EXCHANGES)).await?;
+    within_limit("declare exchanges", channel.declare_exchanges(&topology::SERVICE_EXCHANGES)).await?;
     Ok((channel, consumer))
 }
 

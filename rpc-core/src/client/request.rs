@@ -13,7 +13,7 @@ use super::{
     pending::Tag,
 };
 use crate::{
-    budget::inherited_deadline,
+    budget::{self, inherited_deadline},
     call_error::{CallError, TimeoutStage},
     codec::{Codec, CodecError},
     connection::{
@@ -22,6 +22,7 @@ use crate::{
     },
     envelope::{self, CallHeaders, ReplyStatus},
     error::Error,
+    nesting::NestedCall,
     service::{MethodDescriptor, ServiceDescriptor},
 };
 
@@ -35,6 +36,8 @@ pub(super) struct Request {
     pub(super) headers: CallHeaders,
     /// Fixed when the call is first polled.
     limits: Option<Limits>,
+    /// The call is one of a handler, which may leave its slot meanwhile.
+    nested: Option<NestedCall>,
 }
 
 /// How long a call may take.
@@ -72,7 +75,21 @@ impl Request {
         method: &'static MethodDescriptor,
         body: Result<Vec<u8>, CodecError>,
     ) -> Self {
-        Self { client, service, method, body, timeout: None, headers: CallHeaders::default(), limits: None }
+        Self {
+            client,
+            service,
+            method,
+            body,
+            timeout: None,
+            headers: CallHeaders::default(),
+            limits: None,
+            nested: None,
+        }
+    }
+
+    /// Notes that the call has ended: its handler goes on.
+    pub(super) fn end(&mut self) {
+        self.nested = None;
     }
 
     pub(super) fn codec(&self) -> Codec {
@@ -105,6 +122,7 @@ impl Request {
             timeout: self.timeout,
             headers: std::mem::take(&mut self.headers),
             limits: self.limits,
+            nested: self.nested.take(),
         }
     }
 
@@ -133,6 +151,14 @@ impl Request {
         self.check().map_err(Obstacle::Final)?;
         if self.method.oneway {
             return Err(Obstacle::OneWay);
+        }
+        match budget::nested_call() {
+            None => {}
+            Some(Ok(nested)) => self.nested = Some(nested),
+            Some(Err(reason)) => {
+                let error = CallError::overloaded(self.service.name, self.method.name, reason);
+                return Err(Obstacle::Final(error));
+            }
         }
         if self.method.idempotent && self.headers.message_id.is_none() {
             self.headers.message_id = Some(self.client.next_message_id());
@@ -180,7 +206,11 @@ impl Request {
 
     /// The default exchange in the bare profile.
     pub(super) fn exchange(&self) -> Exchange {
-        if self.service.queue.is_some() { Exchange::Default } else { Exchange::Requests }
+        match (self.service.queue, &self.nested) {
+            (Some(_), _) => Exchange::Default,
+            (None, None) => Exchange::Requests,
+            (None, Some(_)) => Exchange::Nested,
+        }
     }
 
     pub(super) fn body(&self) -> &[u8] {
@@ -245,6 +275,9 @@ impl Request {
         };
         if number > 1 {
             call.headers.push((envelope::ATTEMPT_HEADER.into(), number.into()));
+        }
+        if let Some(nested) = &self.nested {
+            call.headers.push((envelope::DEPTH_HEADER.into(), nested.depth().into()));
         }
         let remaining = (remaining < FOREVER).then_some(remaining);
         let reply_to = line.session.reply_to();

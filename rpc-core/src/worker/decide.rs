@@ -16,9 +16,8 @@ use super::{
     pace::Pace,
     poison::{self, Abandoned},
     policy::RedeliveryRules,
-    slots::NoSlot,
 };
-use crate::{context::Context, service::ServiceDescriptor};
+use crate::{context::Context, service::ServiceDescriptor, slots::TooLate};
 
 /// The facts that a lane knows of a delivery when it arrives.
 pub(super) struct Arrival<'a> {
@@ -114,10 +113,9 @@ pub(super) enum Turn<'a> {
 }
 
 /// Decides on a request that has a slot, or was denied one. `claim` returns whether no cancel has claimed the request before.
-pub(super) fn at_turn<'a>(denied: Option<NoSlot>, facts: Facts<'a>, claim: impl FnOnce() -> bool) -> Turn<'a> {
+pub(super) fn at_turn<'a>(denied: Option<TooLate>, facts: Facts<'a>, claim: impl FnOnce() -> bool) -> Turn<'a> {
     match (denied, facts.dedupe) {
-        (Some(NoSlot::TooLate { estimate }), _) => Turn::Shed { estimate },
-        (Some(NoSlot::Closed), _) => Turn::Requeue,
+        (Some(TooLate { estimate }), _) => Turn::Shed { estimate },
         _ if facts.is_draining => Turn::Requeue,
         _ if facts.is_expired => Turn::Expire,
         _ if !claim() => Turn::Cancelled,
@@ -317,8 +315,7 @@ mod tests {
         let estimate = Duration::from_secs(1);
         for others in 0..16 {
             let [a, b, c, d] = [1, 2, 4, 8].map(|bit| others & bit != 0);
-            assert_eq!(turn(Some(NoSlot::TooLate { estimate }), a, b, c, d), "shed");
-            assert_eq!(turn(Some(NoSlot::Closed), a, b, c, d), "requeue");
+            assert_eq!(turn(Some(TooLate { estimate }), a, b, c, d), "shed");
             assert_eq!(turn(None, true, b, c, d), "requeue");
             assert_eq!(turn(None, false, true, c, d), "expire");
             assert_eq!(turn(None, false, false, true, d), "cancelled");

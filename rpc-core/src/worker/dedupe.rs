@@ -19,7 +19,7 @@ use super::{
     dispatch::{self, Dispatch, Request, Response},
     stats::Counters,
 };
-use crate::{connection::Delivery, envelope::Code, topology};
+use crate::{connection::Delivery, envelope::Code, nesting::Seat, topology};
 
 /// How many answers a pool remembers, to repeat them instead of executing a request again.
 ///
@@ -114,15 +114,16 @@ impl Dedupe {
         self: &Arc<Self>,
         service: &dyn Dispatch,
         request: Request,
+        seat: Seat,
         counters: &Counters,
     ) -> Response {
         let Some(name) = name(request.method(), request.context().delivery()) else {
-            return run(service, request).await;
+            return run(service, request, seat).await;
         };
         loop {
             let mut ended = match self.look_up(&name) {
                 Lookup::Run(running) => {
-                    let response = run(service, request).await;
+                    let response = run(service, request, seat).await;
                     running.end(&response);
                     return response;
                 }
@@ -164,8 +165,8 @@ impl Dedupe {
     }
 }
 
-async fn run(service: &dyn Dispatch, request: Request) -> Response {
-    match dispatch::start(service, request) {
+async fn run(service: &dyn Dispatch, request: Request, seat: Seat) -> Response {
+    match dispatch::start(service, request, seat) {
         Ok(running) => running.await,
         Err(response) => response,
     }

@@ -15,16 +15,18 @@ use std::{
 use serde::Serialize;
 use tokio::{
     runtime::Handle,
-    time::{Instant, Sleep, sleep_until},
+    time::{Sleep, sleep_until},
 };
 
+use super::seated::Seated;
 use crate::{
-    budget::{self, inherited_deadline},
+    budget::{self, Serving},
     codec::{Codec, CodecError},
     connection::{Delivery, amqp::Properties},
     context::Context,
     envelope::{self, Code, Manner},
     method::{FallibleMethod, Method, Outcome},
+    nesting::Seat,
     printable::printable,
     service::ServiceDescriptor,
 };
@@ -251,8 +253,9 @@ where
 {
     Box::pin(async move {
         let runtime = Handle::current();
-        let deadline = inherited_deadline();
-        let run = move || budget::within(deadline, || runtime.block_on(handler));
+        // The thread waits for nested calls by itself, so it leaves the handler's slot and comes back to it by itself.
+        let seated = Seated::new(Box::pin(handler), budget::on_thread());
+        let run = move || runtime.block_on(seated);
         match tokio::task::spawn_blocking(run).await {
             Ok(response) => response,
             Err(error) => match error.try_into_panic() {
@@ -311,18 +314,17 @@ fn no_such_method(delivery: &Delivery) -> Response {
     Response::failed(Code::NoSuchMethod, format!("'{routing_key}' names no method of this service"))
 }
 
-/// Starts a handler; an error is the answer when that panics.
-pub(super) fn start(service: &dyn Dispatch, request: Request) -> Result<Running, Response> {
-    let deadline = request.context().deadline();
-    let handler = guarded(deadline, || service.dispatch(request))?;
-    Ok(Running { handler, deadline, timer: None })
+/// Starts a handler in a slot; an error is the answer when that panics.
+pub(super) fn start(service: &dyn Dispatch, request: Request, seat: Seat) -> Result<Running, Response> {
+    let mut serving = Serving::new(request.context().deadline(), seat);
+    let handler = guarded(|| budget::within(&mut serving, || service.dispatch(request)))?;
+    Ok(Running { handler: Seated::new(handler, serving), timer: None })
 }
 
 /// A handler on its way to an answer: a panic becomes `internal`, and a handler that outlives its caller's patience is
 /// stopped and becomes `timeout`.
 pub(super) struct Running {
-    handler: Handler,
-    deadline: Option<Instant>,
+    handler: Seated<Handler>,
     /// Most handlers never wait: only one that does is worth a timer.
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -331,12 +333,12 @@ impl Future for Running {
     type Output = Response;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Response> {
-        let Self { handler, deadline, timer } = &mut *self;
-        match guarded(*deadline, || handler.as_mut().poll(cx)) {
+        let Self { handler, timer } = &mut *self;
+        match guarded(|| Pin::new(&mut *handler).poll(cx)) {
             Ok(Poll::Pending) => {}
             Ok(Poll::Ready(response)) | Err(response) => return Poll::Ready(response),
         }
-        let Some(deadline) = *deadline else {
+        let Some(deadline) = handler.serving.deadline() else {
             return Poll::Pending;
         };
         let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
@@ -351,16 +353,16 @@ impl Future for Running {
 /// keep its place for ever.
 impl Drop for Running {
     fn drop(&mut self) {
-        let handler = std::mem::replace(&mut self.handler, Box::pin(std::future::pending()));
-        drop(guarded(self.deadline, || drop(handler)));
+        let handler = std::mem::replace(self.handler.future(), Box::pin(std::future::pending()));
+        let serving = &mut self.handler.serving;
+        drop(guarded(|| budget::within(serving, || drop(handler))));
     }
 }
 
 /// Runs a piece of a handler; an error is the answer when it panics.
-fn guarded<T>(deadline: Option<Instant>, piece: impl FnOnce() -> T) -> Result<T, Response> {
+fn guarded<T>(piece: impl FnOnce() -> T) -> Result<T, Response> {
     // No state of a handler that panicked is used again, so unwind safety does not matter.
-    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| budget::within(deadline, piece)));
-    outcome.map_err(panicked)
+    std::panic::catch_unwind(AssertUnwindSafe(piece)).map_err(panicked)
 }
 
 fn panicked(panic: Box<dyn Any + Send>) -> Response {

@@ -25,7 +25,8 @@ use super::{
 use crate::{
     connection::{Delivery, WeakDelivery, amqp::Settlement},
     context::Context,
-    envelope::Code,
+    envelope::{self, Code},
+    nesting::{DEPTH_MAX, Room, Seat, Slot},
 };
 
 /// Takes deliveries from one consumer.
@@ -93,7 +94,10 @@ impl Taker<'_> {
             Plan::Expire => job.expire(),
             Plan::Abandon(abandoned) => self.abandon(job, context, abandoned),
             Plan::Requeue => job.requeue(),
-            Plan::Inline(found) => return Some(self.begin_here(job, context, found)),
+            Plan::Inline(found) => match Slot::take(&lane.room) {
+                Some(slot) => return Some(self.begin_here(job, context, found, slot)),
+                None => self.begin_task(job, context, found, now),
+            },
             Plan::Task(found) => self.begin_task(job, context, found, now),
         }
         None
@@ -118,13 +122,14 @@ impl Taker<'_> {
     }
 
     /// Begins the handler of a quick method in the consume loop. One that waits is moved to a task.
-    fn begin_here(&mut self, job: Job, context: Context, found: Found) -> Begun {
+    fn begin_here(&mut self, job: Job, context: Context, found: Found, slot: Slot) -> Begun {
         // Always granted: no cancel can find the delivery before this.
         context.delivery().claim();
         let method = found.method;
         let span = handler_span(&job.shared, &context, method);
+        let seat = Seat::new(slot, depth(&job.shared.lane.room, &context));
         let request = Request::new(context, found);
-        match span.in_scope(|| first_poll(&*job.shared.lane.service, request)) {
+        match span.in_scope(|| first_poll(&*job.shared.lane.service, request, seat)) {
             FirstPoll::Ended(response) => {
                 span.in_scope(|| job.finish(response));
                 Begun { method, has_ended: true }
@@ -162,8 +167,8 @@ enum FirstPoll {
     Waits(Running),
 }
 
-fn first_poll(service: &dyn Dispatch, request: Request) -> FirstPoll {
-    let mut running = match dispatch::start(service, request) {
+fn first_poll(service: &dyn Dispatch, request: Request, seat: Seat) -> FirstPoll {
+    let mut running = match dispatch::start(service, request, seat) {
         Ok(running) => running,
         Err(response) => return FirstPoll::Ended(response),
     };
@@ -172,6 +177,15 @@ fn first_poll(service: &dyn Dispatch, request: Request) -> FirstPoll {
         Poll::Ready(response) => FirstPoll::Ended(response),
         Poll::Pending => FirstPoll::Waits(running),
     }
+}
+
+/// How many calls deep the handler of this request runs.
+fn depth(room: &Room, context: &Context) -> u32 {
+    if !room.is_nested() {
+        return 0;
+    }
+    let depth = context.header(envelope::DEPTH_HEADER).and_then(|depth| depth.as_i64()).unwrap_or(1);
+    u32::try_from(depth).unwrap_or(DEPTH_MAX).min(DEPTH_MAX)
 }
 
 fn overloaded(estimate: Duration) -> Response {
@@ -187,14 +201,14 @@ fn run_at_turn(job: Job, request: Request) -> impl Future<Output = ()> + Send + 
     async move {
         let response = {
             let lane = &*job.shared.lane;
-            let (_slot, denied) = match lane.slots.as_deref().map(|slots| (slots, slots.try_acquire())) {
-                None => (None, None),
-                Some((_, Some(slot))) => (Some(slot), None),
-                Some((slots, None)) => match Box::pin(slots.wait(request.context().remaining())).await {
+            let (slot, denied) = match Slot::take(&lane.room) {
+                Some(slot) => (Some(slot), None),
+                None => match Box::pin(Slot::wait(&lane.room, request.context().remaining())).await {
                     Ok(slot) => (Some(slot), None),
-                    Err(no_slot) => (None, Some(no_slot)),
+                    Err(too_late) => (None, Some(too_late)),
                 },
             };
+            let seat = slot.map(|slot| Seat::new(slot, depth(&lane.room, request.context()))).unwrap_or_default();
             let facts = Facts {
                 is_draining: job.shared.is_draining(),
                 is_expired: request.context().is_expired(Instant::now()),
@@ -212,11 +226,11 @@ fn run_at_turn(job: Job, request: Request) -> impl Future<Output = ()> + Send + 
                 }
                 Turn::Cancelled => Some(Response::NONE),
                 Turn::Deduplicate(dedupe) => {
-                    Some(Box::pin(dedupe.answer(&*lane.service, request, &lane.counters)).await)
+                    Some(Box::pin(dedupe.answer(&*lane.service, request, seat, &lane.counters)).await)
                 }
                 Turn::Run => {
                     let pace = &job.shared.paces[request.method()];
-                    Some(match dispatch::start(&*lane.service, request) {
+                    Some(match dispatch::start(&*lane.service, request, seat) {
                         Ok(mut running) => {
                             let mut began = Some(Instant::now());
                             poll_fn(|cx| {
@@ -253,6 +267,6 @@ mod tests {
             std::mem::size_of::<F>()
         }
         // Every request that gets a task allocates this much, and copies it twice.
-        assert!(size_of(run_at_turn) <= 256, "{} bytes", size_of(run_at_turn));
+        assert!(size_of(run_at_turn) <= 320, "{} bytes", size_of(run_at_turn));
     }
 }

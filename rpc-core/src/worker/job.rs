@@ -38,11 +38,11 @@ impl Shared {
         Self { lane, finished, phase, paces }
     }
 
-    /// The paces of the methods, where their handlers may run in the consume loop. Handlers that wait for a slot or for
-    /// another request's answer need a task each to wait in.
+    /// The paces of the methods, where their handlers may run in the consume loop. Handlers that wait for another request's
+    /// answer need a task each to wait in.
     pub(super) fn inline_paces(&self) -> Option<&[Pace]> {
         let lane = &*self.lane;
-        (lane.is_inline && lane.slots.is_none() && lane.dedupe.is_none()).then_some(&*self.paces)
+        (lane.is_inline && lane.dedupe.is_none()).then_some(&*self.paces)
     }
 
     pub(super) fn is_draining(&self) -> bool {

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use super::{caution::Caution, dedupe::Dedupe, dispatch::Dispatch, slots::Slots, source::Source, stats::Counters};
+use super::{caution::Caution, dedupe::Dedupe, dispatch::Dispatch, source::Source, stats::Counters};
+use crate::nesting::Room;
 
 /// The parts of a lane that outlive its consumer.
 pub(super) struct Lane {
     pub(super) source: Source,
     pub(super) service: Arc<dyn Dispatch>,
-    /// Handlers that may run at once, over all lanes of the pool; `None` when the prefetch counts bound them already.
-    pub(super) slots: Option<Arc<Slots>>,
+    /// The slots of its handlers, which are those of the pool.
+    pub(super) room: Arc<Room>,
     pub(super) counters: Arc<Counters>,
     /// Earlier answers, if the pool remembers them.
     pub(super) dedupe: Option<Arc<Dedupe>>,

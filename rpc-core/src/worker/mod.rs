@@ -33,7 +33,7 @@ mod policy;
 mod pool;
 mod reply;
 mod returns;
-mod slots;
+mod seated;
 mod source;
 mod stats;
 

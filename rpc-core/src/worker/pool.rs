@@ -15,13 +15,14 @@ use super::{
     lane::{Lane, Phase},
     poison,
     policy::{AckPolicy, DeadLetterOptions, QueueKind, RedeliveryPolicy, RedeliveryRules},
-    slots::Slots,
     source::{Source, kind_arguments},
     stats::Counters,
 };
 use crate::{
     connection::{Connection, amqp::HeaderValue},
     error::Error,
+    nesting::Room,
+    slots::Slots,
     task::AbortOnDrop,
     topology,
 };
@@ -83,6 +84,8 @@ impl WorkerPool {
     }
 
     /// How many handlers run at once, over all services. The default is 16.
+    ///
+    /// A handler that waits for a call of its own, of any service, does not count: it leaves its slot, and needs a free one to go on.
     pub fn concurrency(mut self, handlers: usize) -> Self {
         self.concurrency = handlers;
         self
@@ -167,21 +170,17 @@ impl WorkerPool {
     pub async fn start(self) -> Result<PoolHandle, Error> {
         let prefetch_count = self.check()?;
         let counters = Arc::new(Counters::default());
-        let lanes: usize = self.services.iter().map(|service| service.descriptor().method_queues().len()).sum();
-        // Where the prefetch counts allow no more handlers than that anyway, no slots are needed.
-        let slots =
-            (lanes * usize::from(prefetch_count) > self.concurrency).then(|| Arc::new(Slots::new(self.concurrency)));
         let (phase, _) = watch::channel(Phase::Serving);
         let mut handle = PoolHandle::new(phase, Arc::clone(&counters));
         let names = self.services.iter().map(|service| service.descriptor().name).collect();
         let mut control = Control::new(self.connection.clone(), names);
         // Before the first request is taken, so that no cancel is missed.
         let intake = within_start_limit("consume cancels", control.open()).await?;
+        let slots = Arc::new(Slots::new(self.concurrency));
         for service in &self.services {
             let descriptor = service.descriptor();
-            for method_queue in descriptor.method_queues() {
-                let source = self.source(service, method_queue, prefetch_count);
-                let operation = format!("start serving '{}'", descriptor.name);
+            let operation = format!("start serving '{}'", descriptor.name);
+            for source in self.sources(service, prefetch_count) {
                 let intake = within_start_limit(&operation, source.open()).await?;
                 if let Some(letters) = within_start_limit(&operation, source.open_dead_letters()).await? {
                     handle.own_dead_callers(AbortOnDrop::spawn(dead_callers::run(
@@ -190,16 +189,8 @@ impl WorkerPool {
                         Arc::clone(&counters),
                     )));
                 }
-                let lane = Lane {
-                    source,
-                    service: Arc::clone(service),
-                    slots: slots.clone(),
-                    dedupe: self.dedupe.map(|options| Arc::new(Dedupe::new(options))),
-                    counters: Arc::clone(&counters),
-                    is_inline: self.is_inline,
-                    caution: Caution::new(),
-                };
                 let span = tracing::info_span!("worker", queue = intake.queue);
+                let lane = self.lane(service, source, &slots, &counters);
                 handle.spawn(consume::run(lane, intake, control.lane(), handle.phase()).instrument(span));
             }
             tracing::info!(service = descriptor.name, prefetch_count, concurrency = self.concurrency, "serving");
@@ -222,13 +213,41 @@ impl WorkerPool {
         let cancels = async { self.connection.channel().await?.declare_exchanges(&[topology::CANCELS]).await };
         within_start_limit("declare exchanges", cancels).await?;
         for service in &self.services {
-            let descriptor = service.descriptor();
-            for method_queue in descriptor.method_queues() {
-                let source = self.source(service, method_queue, prefetch_count);
-                within_start_limit(&format!("declare '{}'", descriptor.name), source.declare_all()).await?;
+            for source in self.sources(service, prefetch_count) {
+                let operation = format!("declare '{}'", service.descriptor().name);
+                within_start_limit(&operation, source.declare_all()).await?;
             }
         }
         Ok(())
+    }
+
+    /// The queues of a service: its own, those of its methods, and the one for nested requests.
+    fn sources(&self, service: &Arc<dyn Dispatch>, prefetch_count: u16) -> Vec<Source> {
+        let descriptor = service.descriptor();
+        let own = descriptor.method_queues();
+        let mut sources: Vec<_> = own.iter().map(|queue| self.source(service, *queue, prefetch_count)).collect();
+        // In the bare profile there is one queue, which another program may have declared.
+        if descriptor.queue.is_none() {
+            let prefetch_count = prefetch_count.saturating_mul(NESTED_PREFETCH_TIMES).max(NESTED_PREFETCH_MIN);
+            sources.push(Source { is_nested: true, ..self.source(service, None, prefetch_count) });
+        }
+        sources
+    }
+
+    fn lane(&self, service: &Arc<dyn Dispatch>, source: Source, slots: &Arc<Slots>, counters: &Arc<Counters>) -> Lane {
+        let lanes: usize = self.services.iter().map(|service| service.descriptor().method_queues().len()).sum();
+        // Otherwise handlers wait for slots, for which each needs a task.
+        let has_slots = lanes * usize::from(source.prefetch_count) <= self.concurrency;
+        let waiting_max = source.is_nested.then(|| usize::from(source.prefetch_count) / 2);
+        Lane {
+            is_inline: self.is_inline && has_slots && !source.is_nested,
+            source,
+            service: Arc::clone(service),
+            room: Room::new(Arc::clone(slots), waiting_max),
+            dedupe: self.dedupe.map(|options| Arc::new(Dedupe::new(options))),
+            counters: Arc::clone(counters),
+            caution: Caution::new(),
+        }
     }
 
     fn check(&self) -> Result<u16, Error> {
@@ -280,6 +299,7 @@ impl WorkerPool {
             connection: self.connection.clone(),
             descriptor: service.descriptor(),
             method_queue,
+            is_nested: false,
             prefetch_count,
             ack_policy: self.ack_policy,
             is_quorum,
@@ -314,3 +334,7 @@ const DEFAULT_CONCURRENCY: usize = 16;
 
 /// For declaring one queue and consuming from it.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Nested requests that a worker holds, for each ordinary one: half of them may wait for further ones.
+const NESTED_PREFETCH_TIMES: u16 = 4;
+const NESTED_PREFETCH_MIN: u16 = 32;

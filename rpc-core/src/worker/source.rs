@@ -9,7 +9,7 @@ use crate::{
         amqp::{HeaderValue, QueueDeclaration},
     },
     error::Error,
-    service::ServiceDescriptor,
+    service::{MethodDescriptor, ServiceDescriptor},
     topology,
 };
 
@@ -19,6 +19,8 @@ pub(super) struct Source {
     pub(super) connection: Connection,
     pub(super) descriptor: &'static ServiceDescriptor,
     pub(super) method_queue: Option<&'static str>,
+    /// It holds the nested requests of all methods.
+    pub(super) is_nested: bool,
     pub(super) prefetch_count: u16,
     pub(super) ack_policy: AckPolicy,
     pub(super) is_quorum: bool,
@@ -125,6 +127,7 @@ impl Source {
     fn queue_name(&self) -> String {
         match self.descriptor.queue {
             Some(queue) => queue.to_owned(),
+            None if self.is_nested => topology::nested_queue(self.descriptor.name),
             None => topology::service_queue(self.descriptor.name, self.method_queue),
         }
     }
@@ -132,14 +135,19 @@ impl Source {
     /// Declares a service queue and binds it.
     async fn declare(&self, channel: &Channel) -> Result<(), Error> {
         let service = self.descriptor.name;
-        channel.declare_exchanges(&topology::REQUEST_EXCHANGES).await?;
+        channel.declare_exchanges(&topology::SERVICE_EXCHANGES).await?;
         let queue = self.queue_name();
         self.declare_durable(channel, &queue, &self.arguments).await?;
-        for method in self.descriptor.methods.iter().filter(|method| method.queue == self.method_queue) {
+        let exchange = if self.is_nested { topology::NESTED_EXCHANGE } else { topology::EXCHANGE };
+        let is_here = |method: &&MethodDescriptor| self.is_nested || method.queue == self.method_queue;
+        for method in self.descriptor.methods.iter().filter(is_here) {
             for name in std::iter::once(&method.name).chain(method.aliases) {
-                let key = topology::binding_key(service, self.method_queue, name);
-                channel.bind_queue(&queue, topology::EXCHANGE, &key).await?;
+                channel.bind_queue(&queue, exchange, &topology::binding_key(service, method.queue, name)).await?;
             }
+        }
+        if self.is_nested {
+            // Misspelt nested requests arrive at the service queue, by the alternate exchanges.
+            return Ok(());
         }
         let other = topology::other_binding_key(service, self.method_queue);
         channel.bind_queue(&queue, topology::OTHER_EXCHANGE, &other).await
