@@ -3,9 +3,14 @@
 #![cfg(all(feature = "broker", feature = "macros", feature = "tls"))]
 #![allow(clippy::unwrap_used)]
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd,
+};
 use rpc_core::{
     ClientTlsOptions, Connection, ConnectionOptions, Error, Transport, WorkerPool,
     broker::{Broker, BrokerBuilder, TlsOptions},
@@ -131,6 +136,37 @@ async fn refuses_unverified(ca: Ca, other: Ca) {
 }
 
 #[tokio::test]
+async fn an_error_says_whose_certificate_is_refused_and_why() {
+    for transport in TRANSPORTS {
+        says_whose_certificate(Ca::of(transport), Ca::of(transport)).await;
+    }
+}
+
+async fn says_whose_certificate(ca: Ca, other: Ca) {
+    let reason = async |broker: &Broker, options| match Connection::open_with(broker.tls_uri().unwrap(), options).await
+    {
+        Err(Error::Unreachable { reason, .. }) => reason,
+        other => panic!("{other:?}"),
+    };
+    let tls = ca.for_the_broker().client_ca(ca.pem()).require_client_certificate(true);
+    let broker = Broker::builder().tls(tls).start().await.unwrap();
+    let error = reason(&broker, other.client("guest")).await;
+    assert!(error.contains("the broker's certificate has an issuer that this client does not trust"), "{error}");
+    let error = reason(&broker, ca.trusted()).await;
+    assert!(error.contains("the broker requires a client certificate"), "{error}");
+    let identity =
+        |(cert, key): (String, String)| ca.options(ClientTlsOptions::default().ca(ca.pem()).identity(cert, key));
+    let error = reason(&broker, identity(other.sign("guest", ExtendedKeyUsagePurpose::ClientAuth))).await;
+    assert!(error.contains("the broker refused the client's certificate, whose issuer it does not trust"), "{error}");
+    let error = reason(&broker, identity(ca.sign_expired("guest", ExtendedKeyUsagePurpose::ClientAuth))).await;
+    assert!(error.contains("the broker refused the client's certificate, which has expired"), "{error}");
+    let (cert, key) = ca.sign_expired("broker", ExtendedKeyUsagePurpose::ServerAuth);
+    let broker = Broker::builder().tls(TlsOptions::new(cert, key)).start().await.unwrap();
+    let error = reason(&broker, ca.trusted()).await;
+    assert!(error.contains("the broker's certificate has expired"), "{error}");
+}
+
+#[tokio::test]
 async fn a_tls_handshake_has_its_time_limit() {
     let tls = Ca::of(Transport::default()).for_the_broker();
     let limit = Duration::from_millis(300);
@@ -181,7 +217,10 @@ impl Ca {
     fn of(transport: Transport) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "a test's own CA");
+        // Each has a name of its own: a client finds the CA of a certificate by its name.
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("a test's own CA {}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().expect("a key");
         Self(CertifiedIssuer::self_signed(params, key).expect("a certificate"), transport)
     }
@@ -192,7 +231,17 @@ impl Ca {
 
     /// A certificate and its key.
     fn sign(&self, name: &str, usage: ExtendedKeyUsagePurpose) -> (String, String) {
+        self.sign_until(2100, name, usage)
+    }
+
+    fn sign_expired(&self, name: &str, usage: ExtendedKeyUsagePurpose) -> (String, String) {
+        self.sign_until(2001, name, usage)
+    }
+
+    fn sign_until(&self, year: i32, name: &str, usage: ExtendedKeyUsagePurpose) -> (String, String) {
         let mut params = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()]).expect("names");
+        params.not_before = date_time_ymd(2000, 1, 1);
+        params.not_after = date_time_ymd(year, 1, 1);
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages.push(usage);
         let key = KeyPair::generate().expect("a key");

@@ -11,6 +11,7 @@ use rpc_tests::{Answers, Stage, eventually, framework_uri, on_both_brokers, prob
 on_both_brokers!(
     a_refused_connection_says_so,
     a_wrong_password_says_so,
+    an_empty_password_is_not_replaced_by_the_default_one,
     a_missing_vhost_says_so,
     an_invalid_uri_says_so,
     a_peer_that_says_nothing_is_given_up,
@@ -60,6 +61,11 @@ async fn a_wrong_password_says_so(stage: &Stage) {
     let error = open_error(&changed(stage, "guest:not-the-secret", "")).await;
     assert!(matches!(&error, Error::AuthenticationRefused { user, .. } if user == "guest"), "{error:?}");
     assert!(!format!("{error} {error:?}").contains("not-the-secret"), "no password in an error");
+}
+
+async fn an_empty_password_is_not_replaced_by_the_default_one(stage: &Stage) {
+    let error = open_error(&changed(stage, "guest:", "")).await;
+    assert!(matches!(&error, Error::AuthenticationRefused { user, .. } if user == "guest"), "{error:?}");
 }
 
 async fn a_missing_vhost_says_so(stage: &Stage) {

@@ -21,6 +21,9 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 
+#[cfg(feature = "tls")]
+use tokio_rustls::rustls;
+
 use self::{input::Input, reader::Reader, writer::Writer};
 use super::{
     core::{ConnectionId, Flow, Peer},
@@ -74,7 +77,16 @@ async fn accept_tls(
     match timeout_at(deadline, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => Some(stream),
         Ok(Err(error)) => {
-            tracing::info!(%error, "the TLS handshake failed");
+            // A certificate is a mistake of somebody's configuration; port scanners fail otherwise.
+            let is_of_certificate =
+                error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()).is_some_and(|error| {
+                    matches!(error, rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented)
+                        || matches!(error, rustls::Error::AlertReceived(_))
+                });
+            match is_of_certificate {
+                true => tracing::warn!(%error, "the TLS handshake failed"),
+                false => tracing::info!(%error, "the TLS handshake failed"),
+            }
             None
         }
         Err(_) => {
@@ -122,7 +134,7 @@ async fn converse<R, W>(
         () = outbox.cut.notified() => return,
         flow = reader.run(&mut reading, input) => flow,
         error = writer.run(&mut writing) => {
-            tracing::debug!(%error, "cannot write to the client");
+            shared.with(|core, _| core.note_end(id, &format!("cannot write to the client: {error}")));
             return;
         }
     };

@@ -61,8 +61,8 @@ impl BrokerBuilder {
         self
     }
 
-    /// The most connections that are not open yet. The default is a quarter of
-    /// [`connections_max`](Self::connections_max), at least 64.
+    /// The most connections that are not open yet. The default is a quarter of all, at least 64: see
+    /// [`connections_max`](Self::connections_max).
     ///
     /// For each further one the broker disconnects the client that has waited for its login longest, stalled TLS
     /// handshakes included. So clients that connect and stay silent keep no others out.

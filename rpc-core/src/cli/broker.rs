@@ -2,6 +2,7 @@
 
 use std::{io::Write, net::SocketAddr};
 
+use super::open_files;
 use crate::{
     broker::{Broker, BrokerBuilder, BrokerError},
     signal::StopSignals,
@@ -12,9 +13,13 @@ pub(super) struct Arguments {
     /// The address to listen on; port 0 lets the system choose.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:5672")]
     listen: SocketAddr,
-    /// Adds a user; may be repeated. guest:guest is predefined.
+    /// Adds a user; may be repeated. guest:guest is predefined. Every user of this machine can read a command line: see
+    /// --password-file. The environment variable RPC_BROKER_USERS adds users, too, one NAME:PASSWORD a line.
     #[arg(long, value_name = "NAME:PASSWORD")]
     user: Vec<String>,
+    /// Adds a user whose password is the content of a file, without the line break at its end; may be repeated.
+    #[arg(long, value_name = "NAME=FILE")]
+    password_file: Vec<String>,
     /// Adds a vhost; may be repeated. '/' is predefined.
     #[arg(long, value_name = "NAME")]
     vhost: Vec<String>,
@@ -44,7 +49,8 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), BrokerError> {
     // Before the first output, so that a signal that follows it at once shuts the broker down instead of killing it.
     let mut stop = StopSignals::listen()
         .map_err(|error| BrokerError::Configuration(format!("cannot listen for signals: {error}")))?;
-    let broker = builder(&arguments)?.start().await?;
+    let users = std::env::var(USERS_VARIABLE).unwrap_or_default();
+    let broker = builder(&arguments, &users, open_files::raise_limit())?.start().await?;
     let mut stdout = std::io::stdout();
     // The broker runs even if its stdout is closed.
     drop(writeln!(stdout, "listening on amqp://{}", broker.address()).and_then(|()| stdout.flush()));
@@ -57,13 +63,21 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), BrokerError> {
     Ok(())
 }
 
-fn builder(arguments: &Arguments) -> Result<BrokerBuilder, BrokerError> {
-    let mut builder = arguments.limits.apply(Broker::builder().address(arguments.listen));
-    for user in &arguments.user {
+fn builder(arguments: &Arguments, users: &str, open_files_max: Option<u64>) -> Result<BrokerBuilder, BrokerError> {
+    let mut builder = arguments.limits.within(Broker::builder().address(arguments.listen), open_files_max);
+    let of_variable = users.lines().map(|user| (USERS_VARIABLE, user)).filter(|(_, user)| !user.is_empty());
+    for (source, user) in of_variable.chain(arguments.user.iter().map(|user| ("--user", user.as_str()))) {
+        // The text may be a password.
         let Some((name, password)) = user.split_once(':') else {
-            return Err(BrokerError::Configuration(format!("--user '{user}': write NAME:PASSWORD")));
+            return Err(BrokerError::Configuration(format!("{source}: write NAME:PASSWORD")));
         };
         builder = builder.user(name, password);
+    }
+    for file in &arguments.password_file {
+        let Some((name, path)) = file.split_once('=') else {
+            return Err(BrokerError::Configuration(format!("--password-file '{file}': write NAME=FILE")));
+        };
+        builder = builder.user(name, read_password(path)?);
     }
     for vhost in &arguments.vhost {
         builder = builder.vhost(vhost);
@@ -85,6 +99,22 @@ fn builder(arguments: &Arguments) -> Result<BrokerBuilder, BrokerError> {
     Ok(builder)
 }
 
+/// A file's content without the line break at its end.
+fn read_password(path: &str) -> Result<String, BrokerError> {
+    let refuse =
+        |why: &dyn std::fmt::Display| BrokerError::Configuration(format!("cannot read a password from {path}: {why}"));
+    let content = std::fs::read_to_string(path).map_err(|error| refuse(&error))?;
+    let password = content.strip_suffix('\n').unwrap_or(&content);
+    let password = password.strip_suffix('\r').unwrap_or(password);
+    // A user without a password can log in with a certificate only, which an empty file hardly means.
+    if password.is_empty() {
+        return Err(refuse(&"the file is empty"));
+    }
+    Ok(password.to_owned())
+}
+
+const USERS_VARIABLE: &str = "RPC_BROKER_USERS";
+
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -98,9 +128,17 @@ mod tests {
     }
 
     async fn start(words: &str) -> Result<Broker, String> {
+        start_with(words, "").await
+    }
+
+    async fn start_with(words: &str, users: &str) -> Result<Broker, String> {
         let words = ["rpc", "--listen", "127.0.0.1:0"].into_iter().chain(words.split(' '));
         let program = Program::try_parse_from(words).map_err(|error| error.to_string())?;
-        builder(&program.arguments).map_err(|error| error.to_string())?.start().await.map_err(|error| error.to_string())
+        builder(&program.arguments, users, None)
+            .map_err(|error| error.to_string())?
+            .start()
+            .await
+            .map_err(|error| error.to_string())
     }
 
     #[tokio::test]
@@ -114,7 +152,31 @@ mod tests {
         let start_of = "permissions of user 'guest' on vhost '/': write: '(' is no regular expression: ";
         assert!(error.starts_with(start_of), "{error}");
         assert!(start("--permissions guest / .*").await.unwrap_err().contains("5 values required"));
-        assert!(start("--user ann").await.unwrap_err().contains("write NAME:PASSWORD"));
+        assert_eq!(start("--user secret").await.unwrap_err(), "--user: write NAME:PASSWORD", "it may be a password");
+    }
+
+    #[tokio::test]
+    async fn passwords_come_from_files_and_from_the_environment() {
+        let folder = std::env::temp_dir();
+        let file = |name: &str, content: &str| {
+            let path = folder.join(format!("rpc-password-{}-{name}", std::process::id()));
+            std::fs::write(&path, content).unwrap();
+            path.into_os_string().into_string().unwrap()
+        };
+        let (good, empty) = (file("good", "p=:w \r\n"), file("empty", "\n"));
+        let broker = start_with(&format!("--password-file ann={good}"), "bob:b:c\n\neve:e\n").await.unwrap();
+        let uri = |user: &str| broker.uri_for(user, "/").unwrap();
+        assert_eq!(uri("ann"), format!("amqp://ann:p%3D%3Aw%20@{}", broker.address()));
+        assert_eq!(uri("bob"), format!("amqp://bob:b%3Ac@{}", broker.address()));
+        assert_eq!(uri("eve"), format!("amqp://eve:e@{}", broker.address()));
+        let error = start(&format!("--password-file ann={empty}")).await.unwrap_err();
+        assert!(error.ends_with("the file is empty"), "{error}");
+        assert!(start("--password-file ann=/no/such").await.unwrap_err().contains("/no/such"));
+        assert!(start("--password-file ann").await.unwrap_err().contains("write NAME=FILE"));
+        assert_eq!(start_with("--heartbeat 1", "secret").await.unwrap_err(), "RPC_BROKER_USERS: write NAME:PASSWORD");
+        for path in [good, empty] {
+            std::fs::remove_file(path).unwrap();
+        }
     }
 
     #[cfg(feature = "tls")]

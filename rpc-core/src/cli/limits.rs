@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
+use super::open_files;
 use crate::broker::{BrokerBuilder, defaults};
 
 #[derive(Debug, clap::Args)]
@@ -65,7 +66,12 @@ pub(super) struct LimitArguments {
 }
 
 impl LimitArguments {
-    pub(super) fn apply(&self, builder: BrokerBuilder) -> BrokerBuilder {
+    /// The same limits, with no more connections than there can be open files.
+    pub(super) fn within(&self, builder: BrokerBuilder, open_files_max: Option<u64>) -> BrokerBuilder {
+        self.apply(builder).connections_max(open_files::connections_max(self.connections_max, open_files_max))
+    }
+
+    fn apply(&self, builder: BrokerBuilder) -> BrokerBuilder {
         let builder = builder
             .heartbeat(Duration::from_secs(self.heartbeat.into()))
             .handshake_timeout(Duration::from_secs(self.handshake_timeout.into()))
@@ -242,6 +248,7 @@ mod tests {
         let size = |bytes: u64| Size(bytes).to_string().replace("MiB", " MiB");
         let limits = [
             ("connections_max", grouped(defaults::CONNECTIONS_MAX)),
+            ("handshakes_max", format!("a quarter of all, at least {}", defaults::handshakes_max(0))),
             ("channel_max", grouped(defaults::CHANNEL_MAX.into())),
             ("frame_max", grouped(defaults::FRAME_MAX as usize)),
             ("message_max_bytes", size(defaults::MESSAGE_MAX_BYTES)),

@@ -2,8 +2,11 @@
 
 mod broker;
 mod limits;
+mod open_files;
 #[cfg(feature = "tls")]
 mod tls;
+
+use std::io::IsTerminal;
 
 use clap::{Parser, Subcommand};
 
@@ -19,7 +22,9 @@ pub async fn run() -> std::process::ExitCode {
         eprintln!("rpc: --log '{log}' is not a filter ({error}); using 'info'");
         tracing_subscriber::EnvFilter::new("info")
     });
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // A file or a pipe gets no colours.
+    let is_plain = !std::io::stderr().is_terminal() || std::env::var_os("NO_COLOR").is_some_and(|set| !set.is_empty());
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(!is_plain).with_writer(std::io::stderr).init();
     let outcome = match command {
         Command::Broker(arguments) => broker::run(arguments).await,
     };
@@ -52,6 +57,9 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Runs the bundled broker until SIGTERM or SIGINT.
+    ///
+    /// It keeps everything in memory. All messages end with it, also at SIGTERM, and also those that it has confirmed:
+    /// persistent messages in durable queues too. It is for tests and development.
     Broker(broker::Arguments),
 }
 

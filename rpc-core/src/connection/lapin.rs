@@ -57,6 +57,7 @@ use super::{
         PERSISTENT, Properties, Publish, QueueDeclaration, REPLY_SUCCESS, Refusal, Returned, Settlement,
     },
     fields::{short, table},
+    opening_reason::reason_of,
     options::{ConnectionOptions, HEARTBEAT_S},
     uri::{AuthMechanism, Endpoint},
 };
@@ -847,7 +848,7 @@ fn opening_error(error: &lapin::Error, endpoint: &Endpoint) -> Error {
             reply_code => Error::Refused { operation: "open the connection".to_owned(), reply_code, reply_text },
         };
     }
-    Error::Unreachable { address: endpoint.address(), reason: error.to_string() }
+    Error::Unreachable { address: endpoint.address(), reason: reason_of(&error.to_string()) }
 }
 
 fn operation_error(error: &lapin::Error, operation: &str) -> Error {

@@ -19,6 +19,7 @@ mod lapin;
 mod link;
 mod made;
 mod native;
+mod opening_reason;
 mod options;
 mod state;
 mod supervisor;

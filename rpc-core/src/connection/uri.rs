@@ -74,8 +74,11 @@ impl Endpoint {
             "" => "guest".to_owned(),
             user => decode(user, "user")?,
         };
-        let password =
-            url.password().map_or_else(|| Ok("guest".to_owned()), |password| decode(password, "password"))?;
+        let password = match url.password() {
+            Some(password) => decode(password, "password")?,
+            None if has_empty_password(uri) => String::new(),
+            None => "guest".to_owned(),
+        };
         let host = match url.host() {
             None | Some(Host::Domain("")) => "localhost".to_owned(),
             Some(Host::Domain(name)) => decode(name, "host")?,
@@ -133,6 +136,13 @@ fn may_hide_password(uri: &str, url: &Url) -> bool {
     let before_last_at = uri.rsplit_once('@').and_then(|(before, _)| before.split_once(':'));
     behind.iter().flatten().any(|part| part.contains('@'))
         && before_last_at.is_some_and(|(_scheme, before)| before.contains(':'))
+}
+
+/// Whether the URI gives an empty password, as in `user:@host`, which `Url` does not tell from none.
+fn has_empty_password(uri: &str) -> bool {
+    let authority = uri.split_once("//").map_or("", |(_, rest)| rest.split(['/', '?', '#']).next().unwrap_or_default());
+    let password = authority.rsplit_once('@').and_then(|(login, _)| login.split_once(':'));
+    password.is_some_and(|(_, password)| password.trim_matches(['\n', '\r', '\t']).is_empty())
 }
 
 fn invalid(reason: impl Into<String>) -> Error {
@@ -218,7 +228,12 @@ mod tests {
             ("amqp://h:1/a@b", ("guest", "guest", "h", 1, "a@b")),
             ("amqp://u:p@h/a:b@c", ("u", "p", "h", 5672, "a:b@c")),
             ("amqp://u:p@h/v?x=a@b#c@d", ("u", "p", "h", 5672, "v")),
-            ("amqp://u:@h", ("u", "guest", "h", 5672, "/")),
+            // No password is the default one, but an empty one is empty.
+            ("amqp://u:@h", ("u", "", "h", 5672, "/")),
+            ("amqp://u:@h/a:b@c", ("u", "", "h", 5672, "a:b@c")),
+            ("amqp://:@h", ("guest", "", "h", 5672, "/")),
+            ("amqp://u:\n@h", ("u", "", "h", 5672, "/")),
+            ("amqp://u@h/v:@w", ("u", "guest", "h", 5672, "v:@w")),
             ("amqp:/v", ("guest", "guest", "localhost", 5672, "v")),
             // As in every URL, line breaks and tabs count for nothing.
             ("amqp://u:p@h\n/a\tb", ("u", "p", "h", 5672, "ab")),

@@ -70,7 +70,7 @@ impl Reader<'_> {
                     Ok(0) => return Flow::Close,
                     Ok(_) => last_read = Instant::now(),
                     Err(error) => {
-                        tracing::debug!(%error, "cannot read from the client");
+                        self.end(&format!("cannot read from the client: {error}"));
                         return Flow::Close;
                     }
                 },
@@ -83,7 +83,7 @@ impl Reader<'_> {
                     }
                     let deadline = waiting.deadline(last_read);
                     if deadline <= Instant::now() {
-                        tracing::info!("connection closed: the client was silent for too long");
+                        self.end("the client was silent for too long");
                         return Flow::Close;
                     }
                     timer.as_mut().reset(deadline);
@@ -95,6 +95,11 @@ impl Reader<'_> {
                 return Flow::Close;
             }
         }
+    }
+
+    /// Notes for the log why the connection ends.
+    fn end(&self, reason: &str) {
+        self.shared.with(|core, _| core.note_end(self.id, reason));
     }
 
     /// Hands over all whole frames, in batches that take the lock once each.

@@ -8,13 +8,14 @@ use crate::{
         interface::{ConnectionId, Now},
         names::short,
         session::{
-            Stage,
+            Session, Stage,
             channel::{Channel, Mode},
             sessions::Sessions,
         },
         state::Core,
         vhost::{Vhost, consumers::Regained, queue::RequeueReason},
     },
+    printable::printable,
     routing::QueueId,
 };
 
@@ -22,7 +23,17 @@ impl Core {
     /// Removes a connection whose socket is closed.
     pub(crate) fn close(&mut self, id: ConnectionId, now: Now) {
         self.release(id, now);
+        if let Some(session) = self.sessions.get(id) {
+            log_end(session);
+        }
         self.sessions.remove(id);
+    }
+
+    /// Notes the reason why a connection ends, unless there is one already.
+    pub(crate) fn note_end(&mut self, id: ConnectionId, reason: &str) {
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.end_reason.get_or_insert_with(|| reason.to_owned());
+        }
     }
 
     /// Requeues a connection's unacknowledged deliveries, then deletes its exclusive queues.
@@ -48,9 +59,16 @@ impl Core {
 
     /// Closes a channel or its connection over a fault.
     pub(crate) fn fail(&mut self, id: ConnectionId, number: u16, fault: &Fault, now: Now) {
-        tracing::debug!(connection = id.0, channel = number, text = fault.reply_text(), "fault");
+        let user = self.sessions.get(id).map(|session| session.user.clone()).unwrap_or_default();
+        let (user, reason) = (printable(&user), fault.reply_text());
+        if fault.is_hard {
+            tracing::info!(connection = id.0, %user, reason = %printable(&reason), "connection error");
+        } else {
+            tracing::info!(connection = id.0, %user, channel = number, reason = %printable(&reason), "channel error");
+        }
         self.sessions.flush_confirms(id, now);
         if fault.is_hard {
+            self.note_end(id, &reason);
             self.close_connection(id, fault, now);
         } else {
             self.close_channel(id, number, fault, now);
@@ -90,6 +108,16 @@ impl Core {
         });
         self.sessions.send(id, number, &AMQPClass::Channel(close));
         vhost.deliver_all(freed, Regained::Nobody, now, &mut self.sessions);
+    }
+}
+
+fn log_end(session: &Session) {
+    let (user, name) = (printable(&session.user), printable(&session.client_name));
+    let reason = printable(session.end_reason.as_deref().unwrap_or("the socket was closed"));
+    let address = &session.peer.address;
+    match session.vhost {
+        Some(_) => tracing::info!(%address, %user, %name, %reason, "connection closed"),
+        None => tracing::debug!(%address, %user, %name, %reason, "connection closed before it was open"),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
     connection::{
         amqp::{ACCESS_REFUSED, NOT_ALLOWED},
         fields::short,
+        opening_reason::reason_of,
         options::{ConnectionOptions, HEARTBEAT_S},
         uri::{AuthMechanism, Endpoint},
     },
@@ -180,7 +181,7 @@ impl Peer<'_> {
     }
 
     fn unreachable(&self, reason: &str) -> Error {
-        Error::Unreachable { address: self.endpoint.address(), reason: reason.to_owned() }
+        Error::Unreachable { address: self.endpoint.address(), reason: reason_of(reason) }
     }
 
     /// The error of an unexpected method: a refusal, or a violation of the protocol.

@@ -23,6 +23,7 @@ use crate::{
         session::{Capabilities, Session, Stage, access::User, password::PasswordHash},
         vhost::Vhost,
     },
+    printable::printable,
     wire::{FRAME_MIN_SIZE, table},
 };
 
@@ -69,7 +70,11 @@ pub(crate) fn method(
         (Stage::AwaitStartOk, AMQPMethod::StartOk(start_ok)) => Ok(self::start_ok(session, globals, &start_ok, now)),
         (Stage::AwaitTuneOk, AMQPMethod::TuneOk(tune_ok)) => Ok(self::tune_ok(session, rules, &tune_ok)),
         (Stage::AwaitOpen, AMQPMethod::Open(open)) => self::open(session, rules, vhosts, &open),
-        (_, AMQPMethod::Close(_)) => Ok(Step::Close),
+        (_, AMQPMethod::Close(close)) => {
+            let reason = format!("the client closed it: {} {}", close.reply_code, close.reply_text);
+            session.end_reason.get_or_insert(reason);
+            Ok(Step::Close)
+        }
         (Stage::Open, AMQPMethod::UpdateSecret(_)) => Ok(Step::Send(AMQPMethod::UpdateSecretOk(UpdateSecretOk {}))),
         _ => unexpected_method(session),
     }
@@ -133,11 +138,11 @@ fn log_in<'a>(rules: &'a Rules, mechanism: &str, claim: Option<Claim>, peer: &Pe
     }
     let user = known.filter(|user| password.is_none_or(|password| user.proves(&password)));
     let Some(user) = user else {
-        tracing::warn!(mechanism, user = name, "login refused: wrong user or password");
+        tracing::warn!(mechanism, user = %printable(&name), "login refused: wrong user or password");
         return None;
     };
     if user.is_loopback_only && !peer.is_loopback {
-        tracing::warn!(mechanism, user = name, "login refused: the user can only connect via localhost");
+        tracing::warn!(mechanism, user = %printable(&name), "login refused: the user can only connect via localhost");
         return None;
     }
     Some((name, user))
@@ -169,6 +174,8 @@ fn open(session: &mut Session, rules: &Rules, vhosts: &[Vhost], open: &Open) -> 
     session.access = access;
     session.vhost = Some(vhost);
     session.stage = Stage::Open;
+    let (user, client, address) = (printable(&session.user), printable(&session.client_name), &session.peer.address);
+    tracing::info!(%address, %user, name = %client, vhost = %printable(name), "connection opened");
     Ok(Step::Send(AMQPMethod::OpenOk(OpenOk {})))
 }
 

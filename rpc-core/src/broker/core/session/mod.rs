@@ -95,6 +95,8 @@ pub(crate) struct Session {
     pub(crate) has_published: bool,
     /// Tells this connection from a later one with the same id.
     pub(crate) nonce: u128,
+    /// The reason why it ends, for the log; `None` if the socket is all that has ended.
+    pub(crate) end_reason: Option<String>,
     pub(crate) out: OutBuffer,
     /// Whether it is listed among the sessions with new output.
     pub(crate) is_touched: bool,
@@ -121,6 +123,7 @@ impl Session {
             confirming: Vec::new(),
             has_published: false,
             nonce,
+            end_reason: None,
             out: OutBuffer::default(),
             is_touched: false,
             traffic,
