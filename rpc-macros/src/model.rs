@@ -31,7 +31,7 @@ pub(crate) struct Service {
 
 /// A method without a mistake.
 pub(crate) struct Method {
-    /// `#[doc]`, `#[deprecated]`, `#[cfg]`.
+    /// `#[doc]`, `#[deprecated]`, `#[cfg]`, `#[allow]`.
     pub(crate) shared_attributes: Vec<Attribute>,
     /// `#[cfg]` alone.
     pub(crate) cfgs: Vec<Attribute>,

@@ -35,7 +35,7 @@ pub(super) fn check(
         (None, None) => format!("{service}.{name}"),
     };
     Some(Method {
-        shared_attributes: attributes(function, &["doc", "deprecated", "cfg"]),
+        shared_attributes: attributes(function, &["doc", "deprecated", "cfg", "allow"]),
         cfgs: attributes(function, &["cfg"]),
         ident: signature.ident.clone(),
         name,

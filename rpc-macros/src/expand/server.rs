@@ -94,8 +94,9 @@ fn arm(service: &Service, method: &Method) -> TokenStream {
             }
         }
         Output::Fallible { whole, sides: Some(_) } => {
-            // The error of a `Result` that is not the standard one points at the type.
-            let result = quote_spanned!(whole.span()=> &__result);
+            // The error of a `Result` that is not the standard one points at the type. The name is resolved as in the line that
+            // declares it: a type from a macro's fragment has another context.
+            let result = quote_spanned!(types::located_at(whole.span())=> &__result);
             quote! {
                 let __result = #call;
                 __request.reply_result::<#marker>(#result)

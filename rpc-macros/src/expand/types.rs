@@ -123,7 +123,7 @@ fn arguments_type(service: &Service, method: &Method) -> TokenStream {
     quote!(#structure<#(#types),* #close)
 }
 
-fn located_at(span: Span) -> Span {
+pub(super) fn located_at(span: Span) -> Span {
     Span::call_site().located_at(span)
 }
 

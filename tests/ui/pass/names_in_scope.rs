@@ -1,6 +1,6 @@
 //! Constants, variants, statics and types in scope may be named like anything generated, or like an argument.
 #![deny(warnings)]
-#![allow(non_camel_case_types, non_upper_case_globals, dead_code)]
+#![allow(non_camel_case_types, non_upper_case_globals, dead_code, unused_imports)]
 
 use rpc_core::{Context, service};
 
