@@ -132,7 +132,7 @@ fn measured() -> String {
         row("`std::time::Duration`", "1.5 s", &Duration::from_millis(1_500)),
         row("`std::time::SystemTime`", "1.5 s after 1970", &(UNIX_EPOCH + Duration::from_millis(1_500))),
         row("`std::net::IpAddr`", "127.0.0.1", &IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        row("`std::net::SocketAddr`", "[::1]:80", &SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 80))),
+        row("`std::net::SocketAddr`", "`[::1]:80`", &SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 80))),
         row("`uuid::Uuid`", "", &uuid),
         row("`chrono::DateTime<Utc>`", "", &time),
         row("`chrono::NaiveDate`", "", &day),
