@@ -33,6 +33,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Confirming {
     channel: Channel,
+    in_flight: Arc<InFlight>,
     life: Arc<Life>,
     /// Locked until a publish has its place in the list: the list is in the order of publishing.
     published: Mutex<mpsc::UnboundedSender<Published>>,
@@ -58,8 +59,10 @@ impl Confirming {
         let body_bytes = publish.body.len();
         let published = lock(&self.published);
         let confirm = self.channel.publish_for_confirm(publish)?;
-        // The task may have ended with the channel: the calls of the session are about to end.
-        drop(published.send(Published { correlation_number, body_bytes, confirm, _place: place }));
+        if published.send(Published { correlation_number, body_bytes, confirm, _place: place }).is_err() {
+            // The task has ended with the channel, which lapin may notice later; nothing else would end the call.
+            self.in_flight.lose(correlation_number);
+        }
         Ok(())
     }
 }
@@ -74,7 +77,8 @@ impl Keep for Confirming {
         let end = EndOnDrop(Arc::clone(&life));
         let task = await_confirms(Arc::clone(&place.in_flight), place.exchange, channel.clone(), inbox, end);
         let places = Arc::new(Semaphore::new(UNCONFIRMED_MAX));
-        Ok(Self { channel, life, published: Mutex::new(published), places, _task: AbortOnDrop::spawn(task) })
+        let (in_flight, published) = (Arc::clone(&place.in_flight), Mutex::new(published));
+        Ok(Self { channel, in_flight, life, published, places, _task: AbortOnDrop::spawn(task) })
     }
 
     fn life(&self) -> &Life {
