@@ -5,13 +5,12 @@
 
 use std::{future::poll_fn, pin::Pin, task::Poll, time::Duration};
 
-use tokio::time::timeout;
-
 use super::pending::EXCHANGES;
 use crate::{
     connection::{
         Channel, Connection,
         amqp::{ExchangeDeclaration, NOT_FOUND},
+        within,
     },
     error::Error,
     topology,
@@ -119,27 +118,14 @@ pub(super) async fn in_one_flight(mut steps: Vec<Step<'_>>) -> Result<(), Error>
         for (step, answer) in steps.iter_mut().zip(&mut answers).filter(|(_, answer)| answer.is_pending()) {
             *answer = step.as_mut().poll(cx);
         }
-        first_failure(&mut answers)
+        first_failure(&answers)
     })
     .await
 }
 
 /// Ready at the first answer that is a failure, or when all are there. Answers arrive in order, so one that is missing decides.
-fn first_failure(answers: &mut [Poll<Result<(), Error>>]) -> Poll<Result<(), Error>> {
-    for answer in answers {
-        match std::mem::replace(answer, Poll::Ready(Ok(()))) {
-            Poll::Ready(Ok(())) => {}
-            undecided => {
-                let decided = match &undecided {
-                    Poll::Ready(failed) => Poll::Ready(failed.clone()),
-                    Poll::Pending => Poll::Pending,
-                };
-                *answer = undecided;
-                return decided;
-            }
-        }
-    }
-    Poll::Ready(Ok(()))
+fn first_failure(answers: &[Poll<Result<(), Error>>]) -> Poll<Result<(), Error>> {
+    answers.iter().find(|answer| !matches!(answer, Poll::Ready(Ok(())))).cloned().unwrap_or(Poll::Ready(Ok(())))
 }
 
 /// Limits the wait for the broker's answers; then it is asked again, on another channel.
@@ -147,10 +133,7 @@ pub(super) async fn within_limit<T>(
     operation: &str,
     answers: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
-    match timeout(ANSWER_LIMIT, answers).await {
-        Ok(answered) => answered,
-        Err(_) => Err(Error::TimedOut { operation: operation.to_owned(), limit: ANSWER_LIMIT }),
-    }
+    within(ANSWER_LIMIT, operation, answers).await
 }
 
 /// RabbitMQ answers in milliseconds, and in seconds while a cluster finds out that a node is gone.
@@ -169,12 +152,10 @@ mod tests {
     #[test]
     fn the_first_failure_counts_and_an_earlier_answer_is_waited_for() {
         let ok = || Poll::Ready(Ok(()));
-        assert!(matches!(first_failure(&mut [ok(), ok()]), Poll::Ready(Ok(()))));
-        assert!(first_failure(&mut [ok(), Poll::Pending, failed("third")]).is_pending());
-        let mut answers = [ok(), failed("second"), failed("third"), Poll::Pending];
-        let Poll::Ready(Err(Error::Disconnected { reason })) = first_failure(&mut answers) else {
-            panic!("{answers:?}")
-        };
+        assert!(matches!(first_failure(&[ok(), ok()]), Poll::Ready(Ok(()))));
+        assert!(first_failure(&[ok(), Poll::Pending, failed("third")]).is_pending());
+        let answers = [ok(), failed("second"), failed("third"), Poll::Pending];
+        let Poll::Ready(Err(Error::Disconnected { reason })) = first_failure(&answers) else { panic!("{answers:?}") };
         assert_eq!(reason, "second");
     }
 

@@ -103,8 +103,14 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    /// The limit in bytes, when a message was too large. RabbitMQ: "message size 7 is larger than configured max size 6", or
-    /// "… than max size 6" for the limit that it cannot be configured above.
+    /// That of an error, if the broker is its reason.
+    pub(crate) fn of(error: &Error) -> Option<Self> {
+        let Error::Refused { reply_code, reply_text, .. } = error else { return None };
+        Some(Self { reply_code: *reply_code, reply_text: reply_text.clone() })
+    }
+
+    /// The limit in bytes, when a message was too large. RabbitMQ 4: "message size 7 is larger than configured max size 6", or
+    /// "… than max size 6" for the limit that it cannot be configured above; 3.10: "message size 7 larger than max size 6".
     pub(crate) fn message_max_bytes(&self) -> Option<usize> {
         let (_, sizes) = self.reply_text.split_once("message size ")?;
         let (_, limit) = sizes.split_once("larger than ")?.1.split_once("max size ")?;
@@ -142,7 +148,7 @@ pub(crate) const ACCESS_REFUSED: u16 = 403;
 /// AMQP 0-9-1 §1.2: not-found.
 pub(crate) const NOT_FOUND: u16 = 404;
 /// AMQP 0-9-1 §1.2: precondition-failed.
-pub(super) const PRECONDITION_FAILED: u16 = 406;
+pub(crate) const PRECONDITION_FAILED: u16 = 406;
 /// AMQP 0-9-1 §1.2: frame-error.
 pub(super) const FRAME_ERROR: u16 = 501;
 /// AMQP 0-9-1 §1.2: not-allowed.
@@ -161,9 +167,14 @@ mod tests {
         assert_eq!(limit(406, configured), Some(1_048_576));
         let largest = "PRECONDITION_FAILED - message size 600000000 is larger than max size 536870912";
         assert_eq!(limit(406, largest), Some(536_870_912));
+        let older = "PRECONDITION_FAILED - message size 135000007 larger than max size 134217728";
+        assert_eq!(limit(406, older), Some(134_217_728));
+        assert_eq!(limit(406, "PRECONDITION_FAILED - message size 20 is larger than configured max size 10"), Some(10));
         for (reply_code, reply_text) in [
             (404, configured),
             (406, "PRECONDITION_FAILED - fast reply consumer does not exist"),
+            (406, "PRECONDITION_FAILED - unknown delivery tag 7"),
+            (406, "max size x"),
             (406, "message size 7 is larger than configured max size "),
             (406, "message size 7 is larger than configured max size 99999999999999999999999"),
         ] {

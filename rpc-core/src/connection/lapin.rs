@@ -202,12 +202,7 @@ impl Channel {
         let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         // Confirms learn of the end a moment earlier.
         let noticed = timeout(NOTICE_LIMIT, poll_fn(|cx| Pin::new(&mut watch).poll_next(cx))).await;
-        match operation_error(&noticed.ok()??.err()?, "") {
-            Error::Refused { reply_code, reply_text, .. } if self.link.connected() => {
-                Some(Refusal { reply_code, reply_text })
-            }
-            _ => None,
-        }
+        Refusal::of(&operation_error(&noticed.ok()??.err()?, "")).filter(|_| self.link.connected())
     }
 
     pub(super) fn publish(&self, publish: Publish<'_>) -> Result<(), Error> {

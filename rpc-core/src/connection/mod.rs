@@ -16,6 +16,7 @@ mod fields;
 mod header_value;
 #[cfg(feature = "lapin")]
 mod lapin;
+mod limit;
 mod link;
 mod made;
 mod native;
@@ -30,13 +31,14 @@ mod uri;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::watch, time::timeout};
+use tokio::sync::watch;
 
 #[cfg(feature = "tls")]
 pub use self::tls::ClientTlsOptions;
 pub(crate) use self::{
     backoff::{Backoff, open_again},
     delivery::{Delivery, WeakDelivery},
+    limit::within,
     link::{Channel, Confirm, Consumer, Returns},
     made::NewDelivery,
     unconfirmed::{Unconfirmed, Verdict},
@@ -173,10 +175,7 @@ impl Connection {
         });
         self.shared.supervisor.abort();
         let Some(link) = link.filter(|link| link.is_connected()) else { return Ok(()) };
-        match timeout(CLOSE_TIMEOUT, link.close()).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(Error::TimedOut { operation: "close the connection".to_owned(), limit: CLOSE_TIMEOUT }),
-        }
+        within(CLOSE_TIMEOUT, "close the connection", link.close()).await
     }
 
     /// A channel of the current epoch, or of the next one while the connection is being reopened; never one of a link that

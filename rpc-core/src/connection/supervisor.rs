@@ -14,12 +14,13 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
-    time::{MissedTickBehavior, interval, sleep, timeout},
+    time::{MissedTickBehavior, interval, sleep},
 };
 
 use super::{
     amqp::Event,
     backoff::Backoff,
+    limit::within,
     link::Link,
     options::ConnectionOptions,
     state::{ConnectionState, Current},
@@ -151,14 +152,9 @@ impl Drop for Supervisor {
 pub(super) async fn open_link(endpoint: &Endpoint, options: &ConnectionOptions) -> Result<Link, Error> {
     let in_uri = endpoint.connection_timeout.filter(|limit| !limit.is_zero());
     let limit = in_uri.map_or(options.connect_timeout, |limit| limit.min(options.connect_timeout));
-    match timeout(limit, Link::open(endpoint, options)).await {
-        Ok(link) => {
-            let link = link?;
-            tracing::info!(broker = ?endpoint, name = options.name, "connected");
-            Ok(link)
-        }
-        Err(_) => Err(Error::TimedOut { operation: format!("connect to {}", endpoint.address()), limit }),
-    }
+    let link = within(limit, &format!("connect to {}", endpoint.address()), Link::open(endpoint, options)).await?;
+    tracing::info!(broker = ?endpoint, name = options.name, "connected");
+    Ok(link)
 }
 
 /// The interval of checks whether the connection still lives, besides its events.

@@ -11,10 +11,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    task::JoinSet,
-    time::{sleep, timeout},
-};
+use tokio::{task::JoinSet, time::sleep};
 
 use super::{
     dead_letter::{self, Reason},
@@ -24,7 +21,7 @@ use super::{
     stats::Counters,
 };
 use crate::{
-    connection::{Backoff, Channel, Delivery},
+    connection::{Backoff, Channel, Delivery, amqp::PRECONDITION_FAILED, within},
     error::Error,
     printable::printable,
 };
@@ -113,8 +110,8 @@ async fn deliver(lane: &Lane, idle: &Idle, delivery: &Delivery, mut answer: Answ
                 reason = error.to_string();
                 match error {
                     // Nothing but its size can be wrong with a reply: RabbitMQ closes the channel with 406.
-                    Error::Refused { reply_code: PRECONDITION_FAILED, reply_text, .. } if answer.body_bytes() > 0 => {
-                        lane.caution.learn_limit(&reply_text);
+                    Error::Refused { reply_code: PRECONDITION_FAILED, .. } if answer.body_bytes() > 0 => {
+                        lane.caution.learn_limit(&error);
                         answer = too_large(&answer, lane.caution.limit_bytes());
                         continue;
                     }
@@ -172,17 +169,6 @@ async fn open(lane: &Lane) -> Result<Channel, Error> {
     Ok(channel)
 }
 
-async fn within<T>(
-    limit: Duration,
-    operation: &str,
-    future: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    match timeout(limit, future).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(Error::TimedOut { operation: operation.to_owned(), limit }),
-    }
-}
-
 /// The answer instead of one that the broker does not take.
 fn too_large(answer: &Answer, limit_bytes: Option<usize>) -> Answer {
     Answer::TooLarge { body_bytes: answer.body_bytes(), limit_bytes }
@@ -208,8 +194,6 @@ async fn keep(lane: &Lane, delivery: &Delivery, answer: &Answer) {
     );
 }
 
-/// AMQP 0-9-1 §1.2: precondition-failed.
-const PRECONDITION_FAILED: u16 = 406;
 /// Messages under way at once, each on a channel of its own.
 const AT_ONCE_MAX: usize = 8;
 /// Channels that are kept for the next ones.

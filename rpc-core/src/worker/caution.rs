@@ -19,7 +19,10 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::{connection::Delivery, error::Error};
+use crate::{
+    connection::{Delivery, amqp::Refusal},
+    error::Error,
+};
 
 /// The lessons that a lane has drawn from refusals of its broker.
 #[derive(Debug)]
@@ -70,18 +73,20 @@ impl Caution {
         }
     }
 
-    /// Reads the limit from the broker's words about a message that was too large.
-    pub(super) fn learn_limit(&self, reply_text: &str) {
-        let Some(limit) = limit_in(reply_text) else { return };
+    /// Takes the limit that the broker names in the refusal of a message that was too large.
+    pub(super) fn learn_limit(&self, error: &Error) {
+        let Some(limit) = Refusal::of(error).and_then(|refusal| refusal.message_max_bytes()) else { return };
         *self.limit.lock().unwrap_or_else(PoisonError::into_inner) = Some((limit, Instant::now()));
         self.apart_from_bytes.fetch_min(limit.saturating_add(1), Ordering::Relaxed);
     }
 
     /// Notes why the lane has lost its channel. Only a refusal counts: an ended connection says nothing about the requests.
     pub(super) fn note_loss(&self, error: &Error) {
-        let Error::Refused { reply_text, .. } = error else { return };
+        if !matches!(error, Error::Refused { .. }) {
+            return;
+        }
         self.closed.fetch_add(1, Ordering::Relaxed);
-        self.learn_limit(reply_text);
+        self.learn_limit(error);
         self.trial.store(TRIAL_REPLIES, Ordering::Relaxed);
         self.apart_from_bytes.store(0, Ordering::Relaxed);
     }
@@ -146,13 +151,6 @@ impl Losses {
     }
 }
 
-/// The limit that RabbitMQ names: "message size 20 larger than max size 10" (3.10), "… is larger than configured max size 10" (4).
-fn limit_in(reply_text: &str) -> Option<usize> {
-    let (_, limit) = reply_text.rsplit_once("max size ")?;
-    let digits = limit.find(|c: char| !c.is_ascii_digit()).unwrap_or(limit.len());
-    limit[..digits].parse().ok()
-}
-
 /// Larger replies wait for a confirm of their own. As large as a frame by default, and below every sensible limit of a broker.
 const LARGE_BYTES: usize = 128 << 10;
 /// After so many confirmed replies the lane's channel is shared again.
@@ -176,18 +174,6 @@ mod tests {
         delivery.message_id = message_id.map(str::to_owned);
         delivery.correlation_id = Some(correlation_id.to_owned());
         delivery.make().unwrap()
-    }
-
-    #[test]
-    fn the_limit_is_read_from_the_words_of_both_generations() {
-        for (text, limit) in [
-            ("PRECONDITION_FAILED - message size 135000007 larger than max size 134217728", Some(134_217_728)),
-            ("PRECONDITION_FAILED - message size 20 is larger than configured max size 10", Some(10)),
-            ("PRECONDITION_FAILED - unknown delivery tag 7", None),
-            ("max size x", None),
-        ] {
-            assert_eq!(limit_in(text), limit, "{text}");
-        }
     }
 
     #[test]

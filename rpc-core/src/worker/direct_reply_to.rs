@@ -8,9 +8,11 @@
 //! RabbitMQ decodes the name as a term of its own. For one that is none it closes the whole *connection* (541,
 //! `internal-error`), so that one forged `reply_to` would end everything that shares it.
 
+use crate::connection::amqp::DIRECT_REPLIES;
+
 /// Whether a reply to this queue may be published: it is another queue's name, or a well-formed one of these.
 pub(super) fn is_safe(reply_to: &str) -> bool {
-    match reply_to.strip_prefix(DIRECT_REPLY_TO).and_then(|rest| rest.strip_prefix('.')) {
+    match reply_to.strip_prefix(DIRECT_REPLIES).and_then(|rest| rest.strip_prefix('.')) {
         // The bare name is a queue that does not exist.
         None => true,
         Some(token) => is_well_formed(token),
@@ -19,7 +21,7 @@ pub(super) fn is_safe(reply_to: &str) -> bool {
 
 /// Whether a name is one of direct reply-to. RabbitMQ returns mandatory replies to those although it delivers them.
 pub(super) fn is_direct(reply_to: &str) -> bool {
-    reply_to.starts_with(DIRECT_REPLY_TO)
+    reply_to.starts_with(DIRECT_REPLIES)
 }
 
 fn is_well_formed(token: &str) -> bool {
@@ -73,9 +75,6 @@ fn decoded(text: &str) -> Option<Vec<u8>> {
     }
     Some(bytes)
 }
-
-/// The first words of the names of RabbitMQ's direct reply-to.
-const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
 #[cfg(test)]
 mod tests {

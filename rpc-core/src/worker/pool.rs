@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use tokio::{sync::watch, time::timeout};
+use tokio::sync::watch;
 use tracing::Instrument;
 
 use super::{
@@ -19,7 +19,7 @@ use super::{
     stats::Counters,
 };
 use crate::{
-    connection::{Connection, amqp::HeaderValue},
+    connection::{Connection, amqp::HeaderValue, within},
     error::Error,
     nesting::Room,
     slots::Slots,
@@ -324,10 +324,7 @@ impl fmt::Debug for WorkerPool {
 }
 
 async fn within_start_limit<T>(operation: &str, opening: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    match timeout(START_TIMEOUT, opening).await {
-        Ok(opened) => opened,
-        Err(_) => Err(Error::TimedOut { operation: operation.to_owned(), limit: START_TIMEOUT }),
-    }
+    within(START_TIMEOUT, operation, opening).await
 }
 
 const DEFAULT_CONCURRENCY: usize = 16;
