@@ -213,8 +213,7 @@ impl<O> Pending<O> {
 
     /// The properties of a call in flight.
     pub(crate) fn tag(&self, id: u64) -> Option<Tag> {
-        let slot = self.slots.get(id as usize & self.slots.len().checked_sub(1)?)?;
-        (slot.id == id && matches!(slot.state, State::Waiting(_))).then_some(slot.tag)
+        (!self.slots.is_empty() && self.is_waiting(id)).then(|| self.slots[self.place(id)].tag)
     }
 
     /// Whether another call would be refused.

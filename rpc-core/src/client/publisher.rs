@@ -21,7 +21,7 @@ use crate::{
 pub(super) struct Publisher {
     pub(super) channel: Channel,
     life: Arc<Life>,
-    _task: Option<AbortOnDrop>,
+    _task: AbortOnDrop,
 }
 
 /// The place of a session's channels.
@@ -39,7 +39,7 @@ impl Publisher {
         let life = Arc::new(Life::default());
         let returns = channel.returned();
         let task = take_returns(place.clone(), channel.clone(), returns, EndOnDrop(Arc::clone(&life)));
-        Self { channel, life, _task: Some(AbortOnDrop::spawn(task)) }
+        Self { channel, life, _task: AbortOnDrop::spawn(task) }
     }
 
     pub(super) fn has_ended(&self) -> bool {

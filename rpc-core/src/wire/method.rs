@@ -88,7 +88,7 @@ pub(crate) fn read_method(payload: &[u8], sender: Role, table_depth_max: usize) 
     if grammar.is_foreign_to(sender) {
         return Err(MethodError::Foreign { class_id, method_id });
     }
-    let Some(place) = grammar.check(payload, ids, table_depth_max)? else {
+    let Some(place) = grammar.check(payload, ids)? else {
         return parse(payload).map(Method::Other).ok_or(malformed);
     };
     // `amq-protocol` gets an empty table: its parser recurses for each level, and refuses keys that are not UTF-8.

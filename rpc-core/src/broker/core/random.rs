@@ -27,8 +27,7 @@ impl Random {
 
     /// A 128-bit number that tells a connection from later ones with the same id.
     pub(crate) fn nonce(&mut self) -> u128 {
-        let [nonce, _] = halves(self.block());
-        nonce
+        leading_bits(&self.block())
     }
 
     /// `prefix` followed by 22 characters of URL-safe base64.
@@ -50,9 +49,9 @@ impl fmt::Debug for Random {
     }
 }
 
-fn halves(block: [u8; 32]) -> [u128; 2] {
-    let (low, high) = block.split_at(16);
-    [low, high].map(|half| half.iter().fold(0, |number, byte| number << 8 | u128::from(*byte)))
+/// The first 128 bits of a hash.
+pub(crate) fn leading_bits(hash: &[u8]) -> u128 {
+    hash.iter().take(16).fold(0, |number, byte| number << 8 | u128::from(*byte))
 }
 
 const NAME_CHARACTERS: usize = 22;

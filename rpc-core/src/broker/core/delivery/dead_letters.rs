@@ -21,9 +21,9 @@ impl Vhost {
 
     #[cold]
     fn route_all_dead(&mut self, now: Now, sessions: &mut Sessions) {
+        self.dead_due = None;
         // A dead letter may push another message out of a full queue. The bound keeps a ring of full queues from
         // keeping the broker busy for ever.
-        self.dead_due = None;
         for _ in 0..DEAD_LETTERS_PER_STEP {
             let Some(message) = self.dead.pop_front() else { return };
             let exchange = text_of(message.exchange());

@@ -15,6 +15,8 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
+use crate::broker::core::random::leading_bits;
+
 /// The failed logins of the last minute.
 #[derive(Debug, Default)]
 pub(crate) struct FailedLogins {
@@ -78,8 +80,7 @@ impl Failures {
 }
 
 fn key(parts: &[&[u8]]) -> u128 {
-    let digest = parts.iter().fold(Sha256::new(), |hash, part| hash.chain_update(part)).finalize();
-    digest.iter().take(16).fold(0, |key, byte| key << 8 | u128::from(*byte))
+    leading_bits(&parts.iter().fold(Sha256::new(), |hash, part| hash.chain_update(part)).finalize())
 }
 
 /// Failures in a minute before answers wait.
