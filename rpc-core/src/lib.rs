@@ -126,6 +126,8 @@ mod envelope;
 mod error;
 #[cfg(feature = "framework")]
 pub mod guide;
+#[cfg(any(feature = "framework", feature = "broker"))]
+mod lock;
 #[cfg(feature = "framework")]
 mod method;
 #[cfg(feature = "framework")]

@@ -11,12 +11,14 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
 use tokio::sync::Notify;
+
+use crate::lock::lock;
 
 /// The places of a broker.
 #[derive(Debug)]
@@ -63,7 +65,7 @@ impl Seats {
     }
 
     fn strangers(&self) -> MutexGuard<'_, Strangers> {
-        self.strangers.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.strangers)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -17,7 +17,7 @@ use super::{
     core::{ConnectionId, Core, Memory, Now, Peer, Rules, Traffic},
     seats::Seats,
 };
-use crate::wire::OutBuffer;
+use crate::{lock::lock, wire::OutBuffer};
 
 /// The state of a broker, shared by its tasks.
 #[derive(Debug)]
@@ -78,7 +78,7 @@ impl Outbox {
     fn append(&self, output: &mut OutBuffer, memory: &Memory) {
         memory.note_queued(output.bytes());
         self.traffic.backlog.fetch_add(output.bytes(), Ordering::Relaxed);
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = lock(&self.waiting);
         let was_empty = waiting.is_empty();
         waiting.append(output);
         drop(waiting);
@@ -89,7 +89,7 @@ impl Outbox {
 
     /// Moves all waiting frames to the end of `segments`.
     pub(super) fn take_into(&self, segments: &mut VecDeque<Bytes>) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take_into(segments);
+        lock(&self.waiting).take_into(segments);
     }
 }
 
@@ -212,7 +212,7 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn finish(&self, mut state: MutexGuard<'_, State>) {

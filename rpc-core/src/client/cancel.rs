@@ -8,7 +8,7 @@
 //! rounds, so that ten thousand dropped futures make a few dozen messages.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -20,7 +20,9 @@ use super::{
 };
 use crate::{
     connection::{Channel, Connection, amqp::Publish},
-    envelope, topology,
+    envelope,
+    lock::lock,
+    topology,
 };
 
 /// The calls of one session that were given up, until the workers are notified.
@@ -98,7 +100,7 @@ impl Cancels {
     }
 
     fn given_up(&self) -> MutexGuard<'_, Vec<GivenUp>> {
-        self.given_up.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.given_up)
     }
 }
 

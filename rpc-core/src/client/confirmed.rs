@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::{
     in_flight::InFlight,
-    kept::{Keep, lock},
+    kept::Keep,
     life::{EndOnDrop, Life},
     opening::{Exchange, Mode, open_for},
     publisher::Place,
@@ -26,6 +26,7 @@ use super::{
 use crate::{
     connection::{Channel, Confirm, amqp::Publish},
     error::Error,
+    lock::lock,
     task::AbortOnDrop,
 };
 

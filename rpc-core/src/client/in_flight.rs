@@ -3,7 +3,7 @@
 //! Replies, returned messages, deadlines and the end of the session complete a call here; whichever is first counts.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     task::{self, Poll},
 };
 
@@ -26,6 +26,7 @@ use crate::{
         amqp::{ACCESS_REFUSED, Refusal, Returned},
     },
     error::Error,
+    lock::lock,
 };
 
 /// How a call's wait ended.
@@ -173,7 +174,7 @@ impl InFlight {
     }
 
     fn calls(&self) -> MutexGuard<'_, Calls> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.calls)
     }
 
     pub(super) fn len(&self) -> usize {

@@ -9,7 +9,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::life::Life;
-use crate::{connection::Backoff, error::Error, task::AbortOnDrop};
+use crate::{connection::Backoff, error::Error, lock::lock, task::AbortOnDrop};
 
 /// A part of a client that is kept open.
 pub(super) trait Keep: Sized + Send + Sync + 'static {
@@ -185,10 +185,6 @@ async fn keep<T: Keep>(source: T::Source, shared: Arc<Shared<T>>) {
 pub(super) fn outside() -> Error {
     let reason = "a call is polled outside a tokio runtime, which has its timers: await it in one".to_owned();
     Error::Configuration(reason)
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 const OPEN_DELAY_INITIAL: Duration = Duration::from_millis(20);

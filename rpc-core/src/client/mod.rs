@@ -35,7 +35,7 @@ pub use self::{
 };
 use self::{
     correlation::Correlation,
-    kept::{Kept, lock},
+    kept::Kept,
     line::Line,
     oneway::{ConfirmChannel, Destination},
     opening::Exchange,
@@ -43,7 +43,7 @@ use self::{
     reply_queue::{Session, Source, random_key},
     seen::Seen,
 };
-use crate::{connection::Connection, error::Error};
+use crate::{connection::Connection, error::Error, lock::lock};
 
 /// The untyped client under every generated one; clones share its reply queue.
 ///

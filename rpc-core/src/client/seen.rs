@@ -8,8 +8,7 @@ use std::{
     },
 };
 
-use super::kept::lock;
-use crate::service::ServiceDescriptor;
+use crate::{lock::lock, service::ServiceDescriptor};
 
 /// A set of services. Noting one that was noted a moment ago is one look: every answered call does it.
 #[derive(Debug, Default)]

@@ -28,7 +28,7 @@ use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{self, Poll, Waker},
@@ -61,7 +61,7 @@ use super::{
     options::{ConnectionOptions, HEARTBEAT_S},
     uri::{AuthMechanism, Endpoint},
 };
-use crate::{error::Error, task::AbortOnDrop};
+use crate::{error::Error, lock::lock, task::AbortOnDrop};
 
 /// One AMQP connection: a socket and lapin's io thread.
 #[derive(Debug)]
@@ -192,14 +192,14 @@ impl Channel {
         let options = BasicConsumeOptions { no_ack: true, ..Default::default() };
         let consumed = self.channel.basic_consume(DIRECT_REPLIES.into(), "".into(), options, FieldTable::default());
         let consumer = consumed.await.map_err(|error| operation_error(&error, "watch a channel"))?;
-        *self.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some(consumer);
+        *lock(&self.watch) = Some(consumer);
         Ok(())
     }
 
     /// The broker's reason, if it has closed the channel and not the connection. Of a channel that is watched and has ended;
     /// asked again, it has forgotten the reason.
     pub(super) async fn refusal(&self) -> Option<Refusal> {
-        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let mut watch = lock(&self.watch).take()?;
         // Confirms learn of the end a moment earlier.
         let noticed = timeout(NOTICE_LIMIT, poll_fn(|cx| Pin::new(&mut watch).poll_next(cx))).await;
         Refusal::of(&operation_error(&noticed.ok()??.err()?, "")).filter(|_| self.link.connected())
@@ -231,15 +231,10 @@ impl Channel {
             return self.publish(publish).map(|()| true);
         }
         let Publish { exchange, routing_key, mandatory, properties, body } = publish;
-        let (exchange, routing_key, properties) = (short(exchange)?, short(routing_key)?, to_lapin(properties)?);
-        let (channel, body) = (self.channel.clone(), body.to_vec());
-        let options = BasicPublishOptions { mandatory, immediate: false };
-        let mut writing: Sending =
-            Box::pin(async move { channel.basic_publish(exchange, routing_key, options, &body, properties).await });
-        let written = match writing.as_mut().poll(&mut task::Context::from_waker(Waker::noop())) {
-            Poll::Ready(Err(error)) if is_unsent(&error) => return Err(operation_error(&error, "publish")),
-            Poll::Ready(_) => None,
-            Poll::Pending => Some(writing),
+        let begun = self.begin(short(exchange)?, short(routing_key)?, mandatory, body, to_lapin(properties)?)?;
+        let written = match begun {
+            Begun::Over(_) => None,
+            Begun::Sending(writing) => Some(writing),
         };
         self.published.note();
         Unwritten::settle_with(unwritten, written);
@@ -274,15 +269,30 @@ impl Channel {
         body: &[u8],
         properties: BasicProperties,
     ) -> Result<Confirm, Error> {
+        let _one_at_a_time = lock(&self.numbering);
+        Ok(match self.begin(exchange, routing_key, mandatory, body, properties)? {
+            Begun::Over(queued) => Confirm { sending: Box::pin(std::future::ready(queued)) },
+            Begun::Sending(sending) => Confirm { sending },
+        })
+    }
+
+    /// Queues the frames of a publish that lives on without its caller.
+    fn begin(
+        &self,
+        exchange: ShortString,
+        routing_key: ShortString,
+        mandatory: bool,
+        body: &[u8],
+        properties: BasicProperties,
+    ) -> Result<Begun, Error> {
         let options = BasicPublishOptions { mandatory, immediate: false };
         let (channel, body) = (self.channel.clone(), body.to_vec());
         let mut sending: Sending =
             Box::pin(async move { channel.basic_publish(exchange, routing_key, options, &body, properties).await });
-        let _one_at_a_time = self.numbering.lock().unwrap_or_else(PoisonError::into_inner);
         match sending.as_mut().poll(&mut task::Context::from_waker(Waker::noop())) {
             Poll::Ready(Err(error)) if is_unsent(&error) => Err(operation_error(&error, "publish")),
-            Poll::Ready(queued) => Ok(Confirm { sending: Box::pin(std::future::ready(queued)) }),
-            Poll::Pending => Ok(Confirm { sending }),
+            Poll::Ready(queued) => Ok(Begun::Over(queued)),
+            Poll::Pending => Ok(Begun::Sending(sending)),
         }
     }
 
@@ -455,6 +465,12 @@ impl Channel {
 
 type Sending = Pin<Box<dyn Future<Output = lapin::Result<lapin::PublisherConfirm>> + Send>>;
 
+/// A publish after its first poll, which queues its frames.
+enum Begun {
+    Over(lapin::Result<lapin::PublisherConfirm>),
+    Sending(Sending),
+}
+
 /// A published message on its way to the socket, and then to its confirm.
 pub(crate) struct Confirm {
     sending: Sending,
@@ -488,12 +504,12 @@ impl Unwritten {
     /// Counts a request; true if it is to be the next barrier.
     fn needs_barrier(&self, bytes: usize) -> bool {
         let bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        bytes >= BARRIER_BYTES && self.barrier.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+        bytes >= BARRIER_BYTES && lock(&self.barrier).is_none()
     }
 
     /// Awaits a barrier: all that was counted until now is on the socket then.
     fn settle_with(unwritten: &Arc<Self>, writing: Option<Sending>) {
-        let mut barrier = unwritten.barrier.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut barrier = lock(&unwritten.barrier);
         let before = unwritten.bytes.load(Ordering::Relaxed);
         let Some(writing) = writing else {
             unwritten.bytes.fetch_sub(before, Ordering::Relaxed);
@@ -504,7 +520,7 @@ impl Unwritten {
             // An error says that the channel has ended: nothing of it will be written.
             drop(writing.await);
             let Some(unwritten) = weak.upgrade() else { return };
-            if let Some((before, _)) = unwritten.barrier.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            if let Some((before, _)) = lock(&unwritten.barrier).take() {
                 unwritten.bytes.fetch_sub(before, Ordering::Relaxed);
             }
             unwritten.room.notify_waiters();

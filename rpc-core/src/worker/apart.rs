@@ -7,7 +7,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -23,6 +23,7 @@ use super::{
 use crate::{
     connection::{Backoff, Channel, Delivery, amqp::PRECONDITION_FAILED, within},
     error::Error,
+    lock::lock,
     printable::printable,
 };
 
@@ -143,7 +144,7 @@ enum Sent {
 }
 
 async fn attempt(lane: &Lane, idle: &Idle, delivery: &Delivery, answer: &Answer) -> Result<Sent, Error> {
-    let known = idle.lock().unwrap_or_else(PoisonError::into_inner).pop().filter(|channel| !channel.has_ended());
+    let known = lock(idle).pop().filter(|channel| !channel.has_ended());
     let channel = match known {
         Some(channel) => channel,
         None => within(OPEN_LIMIT, "open a channel for a reply", open(lane)).await?,
@@ -156,7 +157,7 @@ async fn attempt(lane: &Lane, idle: &Idle, delivery: &Delivery, answer: &Answer)
         (true, Some(_)) => Sent::Returned,
         (false, _) => Sent::Refused,
     };
-    let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut idle = lock(idle);
     if idle.len() < IDLE_MAX {
         idle.push(channel);
     }

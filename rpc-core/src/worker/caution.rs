@@ -11,7 +11,7 @@ use std::{
     collections::{HashMap, VecDeque, hash_map::RandomState},
     hash::BuildHasher,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard,
         atomic::{AtomicU32, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use crate::{
     connection::{Delivery, amqp::Refusal},
     error::Error,
+    lock::lock,
 };
 
 /// The lessons that a lane has drawn from refusals of its broker.
@@ -56,7 +57,7 @@ impl Caution {
 
     /// The largest message the broker takes, if it has said so lately: it may have been restarted with another limit.
     pub(super) fn limit_bytes(&self) -> Option<usize> {
-        let limit = *self.limit.lock().unwrap_or_else(PoisonError::into_inner);
+        let limit = *lock(&self.limit);
         limit.filter(|(_, since)| since.elapsed() < LIMIT_AGE_MAX).map(|(bytes, _)| bytes)
     }
 
@@ -76,7 +77,7 @@ impl Caution {
     /// Takes the limit that the broker names in the refusal of a message that was too large.
     pub(super) fn learn_limit(&self, error: &Error) {
         let Some(limit) = Refusal::of(error).and_then(|refusal| refusal.message_max_bytes()) else { return };
-        *self.limit.lock().unwrap_or_else(PoisonError::into_inner) = Some((limit, Instant::now()));
+        *lock(&self.limit) = Some((limit, Instant::now()));
         self.apart_from_bytes.fetch_min(limit.saturating_add(1), Ordering::Relaxed);
     }
 
@@ -100,7 +101,7 @@ impl Caution {
     }
 
     fn memory(&self) -> MutexGuard<'_, Losses> {
-        self.losses.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.losses)
     }
 }
 

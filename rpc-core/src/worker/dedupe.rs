@@ -10,7 +10,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use tokio::{sync::watch, time::timeout_at};
@@ -19,7 +19,7 @@ use super::{
     dispatch::{self, Dispatch, Request, Response},
     stats::Counters,
 };
-use crate::{connection::Delivery, envelope::Code, nesting::Seat, topology};
+use crate::{connection::Delivery, envelope::Code, lock::lock, nesting::Seat, topology};
 
 /// How many answers a pool remembers, to repeat them instead of executing a request again.
 ///
@@ -161,7 +161,7 @@ impl Dedupe {
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.memory)
     }
 }
 

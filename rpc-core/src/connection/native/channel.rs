@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock},
     task::{self, Poll, ready},
 };
 
@@ -29,6 +29,7 @@ use crate::{
         fields::{short, table},
     },
     error::Error,
+    lock::lock,
 };
 
 /// One AMQP channel; clones share it, and dropping the last one closes it.
@@ -57,7 +58,7 @@ impl Inner {
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Ends the channel for its waiters and for later operations. To be called with nothing locked.

@@ -1,6 +1,6 @@
 //! The channels of one connection, by number.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 
 use amq_protocol::protocol::{
     AMQPClass,
@@ -8,7 +8,7 @@ use amq_protocol::protocol::{
 };
 
 use super::{channel::Inner, failure::Failure, shared::Shared};
-use crate::{connection::amqp::Event, error::Error};
+use crate::{connection::amqp::Event, error::Error, lock::lock};
 
 /// A connection's table of channels. A channel whose handles are dropped keeps its number until the broker has confirmed
 /// that it is closed.
@@ -43,7 +43,7 @@ impl Channels {
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.table)
     }
 
     /// Puts a new channel on the first free number.

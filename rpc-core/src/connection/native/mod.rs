@@ -25,7 +25,7 @@ mod tests;
 #[cfg(feature = "tls")]
 mod tls;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use amq_protocol::protocol::{AMQPClass, connection};
 use tokio::sync::{mpsc, oneshot};
@@ -40,7 +40,7 @@ use super::{
     options::ConnectionOptions,
     uri::Endpoint,
 };
-use crate::error::Error;
+use crate::{error::Error, lock::lock};
 
 /// One AMQP connection: a socket and its task. Dropping it closes the connection without waiting for the broker.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl Link {
 
     /// The one stream of events; a second one would be empty.
     pub(super) fn events(&self) -> Events {
-        Events(self.events.lock().unwrap_or_else(PoisonError::into_inner).take())
+        Events(lock(&self.events).take())
     }
 
     pub(super) fn is_connected(&self) -> bool {

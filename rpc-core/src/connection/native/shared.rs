@@ -3,7 +3,7 @@
 use std::{
     pin::pin,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::failure::Failure;
 use super::outbox::{Closed, Outbox};
-use crate::{connection::amqp::Event, error::Error};
+use crate::{connection::amqp::Event, error::Error, lock::lock};
 
 /// One connection, without its channels (`channels.rs`).
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl Shared {
     }
 
     pub(super) fn outbox(&self) -> MutexGuard<'_, Outbox> {
-        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.outbox)
     }
 
     /// Queues frames, and wakes the io task for them.
