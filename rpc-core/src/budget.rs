@@ -5,15 +5,22 @@
 //!     └──rpc_core::spawn──► task ─────poll──► the same
 //! ```
 
-use std::{cell::RefCell, future::Future};
+use std::{
+    cell::RefCell,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{self, Poll},
+};
 
 use tokio::{task::JoinHandle, time::Instant};
 use tracing::Instrument;
 
-use crate::nesting::{NestedCall, Seat};
+use crate::nesting::{Nest, NestedCall, Seat};
 
-tokio::task_local! {
-    static SERVING: RefCell<Serving>;
+thread_local! {
+    /// Of the piece that runs on this thread. A plain place, because three pieces a call are paid for.
+    static SERVING: RefCell<Serving> = const { RefCell::new(Serving::NONE) };
 }
 
 /// A handler's deadline and slot, or those of work that it has started elsewhere.
@@ -25,6 +32,9 @@ pub(crate) struct Serving {
 }
 
 impl Serving {
+    /// Of whatever serves no call.
+    const NONE: Self = Self { deadline: None, seat: Seat::Free };
+
     pub(crate) fn new(deadline: Option<Instant>, seat: Seat) -> Self {
         Self { deadline, seat }
     }
@@ -36,12 +46,12 @@ impl Serving {
 
 /// The deadline that calls made here inherit; `None` outside a handler, or when its caller did not send one.
 pub(crate) fn inherited_deadline() -> Option<Instant> {
-    SERVING.try_with(|serving| serving.borrow().deadline).ok().flatten()
+    here(|serving| serving.deadline)
 }
 
 /// Notes that a call begins here; `None` outside a handler, an error when the handler must not wait for it.
 pub(crate) fn nested_call() -> Option<Result<NestedCall, String>> {
-    SERVING.try_with(|serving| serving.borrow_mut().seat.begin_call()).ok().flatten()
+    here(|serving| serving.seat.begin_call())
 }
 
 /// The same call, for a thread on which its handler runs.
@@ -49,22 +59,44 @@ pub(crate) fn on_thread() -> Serving {
     elsewhere(Seat::Thread).unwrap_or_default()
 }
 
-fn elsewhere(seat: fn(std::sync::Arc<crate::nesting::Nest>) -> Seat) -> Option<Serving> {
-    let serving = |serving: &RefCell<Serving>| {
-        let mut serving = serving.borrow_mut();
-        Serving { deadline: serving.deadline, seat: serving.seat.nest().map(seat).unwrap_or_default() }
-    };
-    SERVING.try_with(serving).ok()
+/// `None` outside a handler.
+fn elsewhere(seat: fn(Arc<Nest>) -> Seat) -> Option<Serving> {
+    here(|serving| {
+        let elsewhere = Serving { deadline: serving.deadline, seat: serving.seat.nest().map(seat).unwrap_or_default() };
+        let is_none = elsewhere.deadline.is_none() && matches!(elsewhere.seat, Seat::Free);
+        (!is_none).then_some(elsewhere)
+    })
 }
 
-/// Runs a piece of a handler, whose calls inherit its deadline. After a panic nothing is left of `serving`.
+/// `None` also on a thread that ends: it has no place for a call any more, and makes none.
+fn here<T>(read: impl FnOnce(&mut Serving) -> Option<T>) -> Option<T> {
+    SERVING.try_with(|place| read(&mut place.borrow_mut())).ok().flatten()
+}
+
+/// Runs a piece of a handler, whose calls inherit its deadline.
 pub(crate) fn within<T>(serving: &mut Serving, piece: impl FnOnce() -> T) -> T {
-    let inside = RefCell::new(std::mem::take(serving));
-    SERVING.sync_scope(inside, || {
-        let result = piece();
-        *serving = SERVING.with(RefCell::take);
-        result
-    })
+    let _inside = Inside::new(serving);
+    piece()
+}
+
+/// While this lives, this thread serves its call, and it holds the call that was served before.
+struct Inside<'a>(&'a mut Serving);
+
+impl<'a> Inside<'a> {
+    fn new(serving: &'a mut Serving) -> Self {
+        exchange(serving);
+        Self(serving)
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        exchange(self.0);
+    }
+}
+
+fn exchange(serving: &mut Serving) {
+    let _ = SERVING.try_with(|place| std::mem::swap(&mut *place.borrow_mut(), serving));
 }
 
 /// Spawns a task that keeps the budget of the call being served, as handlers should instead of [`tokio::spawn`].
@@ -115,8 +147,34 @@ where
 {
     let future = future.in_current_span();
     match elsewhere(Seat::Task) {
-        Some(serving) => tokio::spawn(SERVING.scope(RefCell::new(serving), future)),
+        Some(serving) => tokio::spawn(Kept { future: Some(Box::pin(future)), serving }),
         None => tokio::spawn(future),
+    }
+}
+
+/// The future of a task that keeps the call of the handler that has started it.
+struct Kept<F> {
+    /// `None` once it is dropped.
+    future: Option<Pin<Box<F>>>,
+    serving: Serving,
+}
+
+impl<F: Future> Future for Kept<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
+        let Self { future, serving } = self.get_mut();
+        match future {
+            Some(future) => within(serving, || future.as_mut().poll(cx)),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<F> Drop for Kept<F> {
+    fn drop(&mut self) {
+        let future = self.future.take();
+        within(&mut self.serving, || drop(future));
     }
 }
 
@@ -135,5 +193,42 @@ mod tests {
         assert_eq!(within(&mut serving(None), nested).await.unwrap(), None);
         let by_tokio = within(&mut serving(Some(deadline)), || tokio::spawn(async { inherited_deadline() }));
         assert_eq!(by_tokio.await.unwrap(), None, "the reason for `rpc_core::spawn`");
+    }
+
+    #[tokio::test]
+    async fn what_a_task_drops_at_its_end_keeps_the_deadline_as_well() {
+        struct Last(Option<tokio::sync::oneshot::Sender<Option<Instant>>>);
+        impl Drop for Last {
+            fn drop(&mut self) {
+                let _ = self.0.take().unwrap().send(inherited_deadline());
+            }
+        }
+        let deadline = Instant::now() + Duration::from_secs(3);
+        let (sender, seen) = tokio::sync::oneshot::channel();
+        let last = Last(Some(sender));
+        let pending = || {
+            spawn(async move {
+                let _last = last;
+                std::future::pending::<()>().await;
+            })
+        };
+        let task = within(&mut Serving::new(Some(deadline), Seat::Free), pending);
+        tokio::task::yield_now().await;
+        task.abort();
+        assert_eq!(seen.await.unwrap(), Some(deadline));
+    }
+
+    #[test]
+    fn a_piece_within_a_piece_and_one_that_panics_leave_the_call_before() {
+        let now = Instant::now();
+        let mut outer = Serving::new(Some(now), Seat::Free);
+        within(&mut outer, || {
+            let mut inner = Serving::new(None, Seat::Free);
+            let piece = || within(&mut inner, || panic!("{:?}", inherited_deadline()));
+            let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(piece)).unwrap_err();
+            assert_eq!(panic.downcast_ref::<String>().unwrap(), "None");
+            assert_eq!(inherited_deadline(), Some(now));
+        });
+        assert_eq!((inherited_deadline(), outer.deadline()), (None, Some(now)));
     }
 }
