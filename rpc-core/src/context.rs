@@ -139,8 +139,9 @@ impl Context {
         self.delivery.message_id()
     }
 
-    /// The user as whom the caller has logged in, if it sends the property `user_id`, as a caller in another language may:
-    /// the broker refuses any other name than the connection's own.
+    /// The user as whom the caller has logged in, if it sends the property `user_id`
+    /// ([`ClientOptions::send_user_id`](crate::ClientOptions::send_user_id)): the broker refuses any other name than the
+    /// connection's own. [`WorkerPool::users`](crate::WorkerPool::users) checks it before a handler runs.
     pub fn user_id(&self) -> Option<&str> {
         self.delivery.user_id()
     }

@@ -16,8 +16,11 @@
 //! Properties in parentheses are defaults; our own client and worker omit them, because each costs both ends an allocation
 //! and RabbitMQ a little, together a tenth of a small call. Foreign programs receive all of them.
 
+mod code;
+
 use std::{borrow::Cow, time::Duration};
 
+pub(crate) use self::code::Code;
 use crate::{
     call_error::{CallError, OtherError, TimeoutStage},
     codec::Codec,
@@ -112,11 +115,12 @@ pub(crate) fn oneway_properties(
 }
 
 /// The properties of a message that cancels calls whose `reply_to` is this one.
-pub(crate) fn cancel_properties(reply_to: &str) -> Properties<'_> {
+pub(crate) fn cancel_properties<'a>(reply_to: &'a str, user_id: Option<&'a str>) -> Properties<'a> {
     Properties {
         content_type: Some(Codec::Text.content_type()),
         kind: Some(CANCEL),
         reply_to: Some(reply_to),
+        user_id,
         ..Properties::default()
     }
 }
@@ -159,59 +163,6 @@ pub(crate) fn is_reserved(header: &str) -> bool {
 
 /// RabbitMQ: the largest `expiration` of a message.
 const EXPIRATION_MAX_MS: u64 = u32::MAX as u64;
-
-/// Why a worker answers without a result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Code {
-    /// The handler returned `Err`; the body is its error.
-    Service,
-    NoSuchMethod,
-    BadRequest,
-    BadVersion,
-    Overloaded,
-    Timeout,
-    Internal,
-    /// An earlier worker may have executed the request, and no worker executes it again.
-    Abandoned,
-    /// The handler ran, and the broker takes no message as large as its result.
-    PayloadTooLarge,
-}
-
-impl Code {
-    const ALL: [Self; 9] = [
-        Self::Service,
-        Self::NoSuchMethod,
-        Self::BadRequest,
-        Self::BadVersion,
-        Self::Overloaded,
-        Self::Timeout,
-        Self::Internal,
-        Self::Abandoned,
-        Self::PayloadTooLarge,
-    ];
-
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Service => "service",
-            Self::NoSuchMethod => "no_such_method",
-            Self::BadRequest => "bad_request",
-            Self::BadVersion => "bad_version",
-            Self::Overloaded => "overloaded",
-            Self::Timeout => "timeout",
-            Self::Internal => "internal",
-            Self::Abandoned => "abandoned",
-            Self::PayloadTooLarge => "payload_too_large",
-        }
-    }
-
-    fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|code| code.name() == name)
-    }
-
-    const fn is_retryable(self) -> bool {
-        matches!(self, Self::Overloaded | Self::Timeout)
-    }
-}
 
 /// Whether a reply omits the properties that have their default value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -326,6 +277,9 @@ fn error_status(
         Some(Code::Timeout) => CallError::timeout(service, method, TimeoutStage::Running, budget),
         Some(Code::Internal) => CallError::internal(service, method, message),
         Some(Code::Abandoned) => CallError::abandoned(service, method, message),
+        Some(Code::Forbidden) => {
+            CallError::other(service, method, OtherError::new(code, message).maybe_executed(false))
+        }
         Some(Code::PayloadTooLarge) => {
             let size = |name| header(name).and_then(|value| value.as_i64()).and_then(|bytes| bytes.try_into().ok());
             let (body_bytes, limit_bytes) = (size(BODY_BYTES_HEADER), size(LIMIT_BYTES_HEADER));

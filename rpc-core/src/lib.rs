@@ -148,6 +148,8 @@ mod slots;
 mod task;
 #[cfg(feature = "framework")]
 mod topology;
+#[cfg(feature = "framework")]
+mod users;
 #[cfg(any(feature = "framework", feature = "broker"))]
 #[cfg_attr(
     not(all(feature = "framework", feature = "broker")),

@@ -39,6 +39,13 @@ struct GivenUp {
     number: u64,
 }
 
+/// The properties by which workers know whose calls a cancel names.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sender<'a> {
+    pub(super) reply_to: &'a str,
+    pub(super) user_id: Option<&'a str>,
+}
+
 impl Cancels {
     /// Notes a call. Beyond [`GIVEN_UP_MAX`] the call is ignored: its request runs until its own deadline.
     pub(super) fn note(&self, service: &'static str, number: u64) {
@@ -63,7 +70,7 @@ impl Cancels {
         epoch: u64,
         shared: Option<Channel>,
         correlation: &Correlation,
-        reply_to: &str,
+        sender: Sender<'_>,
     ) {
         let mut own: Option<Channel> = None;
         loop {
@@ -87,7 +94,7 @@ impl Cancels {
                     routing_key: message.service,
                     // Without a worker there is nothing to stop.
                     mandatory: false,
-                    properties: envelope::cancel_properties(reply_to),
+                    properties: envelope::cancel_properties(sender.reply_to, sender.user_id),
                     body: message.body.as_bytes(),
                 };
                 if let Err(error) = channel.publish(publish) {

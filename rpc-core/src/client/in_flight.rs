@@ -27,6 +27,8 @@ use crate::{
     },
     error::Error,
     lock::lock,
+    printable::printable,
+    users::Users,
 };
 
 /// How a call's wait ended.
@@ -82,6 +84,7 @@ pub(super) struct InFlight {
     pub(super) correlation: Correlation,
     pub(super) sizes: Sizes,
     pub(super) life: Life,
+    pub(super) users: Users,
     calls: Mutex<Calls>,
     /// Wakes the task that expires calls: the earliest deadline has changed, or the session has ended.
     deadlines: Notify,
@@ -159,7 +162,7 @@ impl Drop for Waiter {
 
 impl InFlight {
     /// Those of a session with that `reply_to`. The key is random: it protects the correlation_ids.
-    pub(super) fn new(reply_to: String, key: u128, max_in_flight: usize) -> Self {
+    pub(super) fn new(reply_to: String, key: u128, max_in_flight: usize, users: Users) -> Self {
         let pending = Pending::new(max_in_flight);
         Self {
             reply_to,
@@ -167,6 +170,7 @@ impl InFlight {
             correlation: Correlation::new(key),
             sizes: Sizes::default(),
             life: Life::default(),
+            users,
             calls: Mutex::new(Calls { pending, has_ended: false, waiting: 0, has_replied: [false; EXCHANGES] }),
             deadlines: Notify::new(),
             freed: Notify::new(),
@@ -222,6 +226,11 @@ impl InFlight {
 
     /// Hands a reply to the call that it names.
     pub(super) fn reply(&self, delivery: Delivery) {
+        if !self.users.takes(&delivery) {
+            let user_id = delivery.user_id().unwrap_or_default();
+            tracing::warn!(user_id = %printable(user_id), "dropped a reply of a user whose replies are not taken");
+            return;
+        }
         let number = delivery.correlation_id_bytes().and_then(|id| self.correlation.number(id));
         self.complete(number, Outcome::Reply(delivery));
     }

@@ -43,7 +43,7 @@ use self::{
     reply_queue::{Session, Source, random_key},
     seen::Seen,
 };
-use crate::{connection::Connection, error::Error, lock::lock};
+use crate::{connection::Connection, error::Error, lock::lock, users::Users};
 
 /// The untyped client under every generated one; clones share its reply queue.
 ///
@@ -79,8 +79,14 @@ impl Client {
 
     /// A client with other options.
     pub fn with_options(connection: &Connection, options: ClientOptions) -> Self {
-        let source = Source { connection: connection.clone(), max_in_flight: options.max_in_flight.max(1) };
-        let oneway = |exchange| Kept::new(Destination { connection: connection.clone(), exchange });
+        let users = Users::new(connection, options.sends_user_id, options.reply_users.clone());
+        if options.sends_user_id && users.own().is_none() {
+            tracing::warn!("a client is to send its user_id, and its connection's URIs name no user, or several ones");
+        }
+        let max_in_flight = options.max_in_flight.max(1);
+        let source = Source { connection: connection.clone(), max_in_flight, users: users.clone() };
+        let oneway =
+            |exchange| Kept::new(Destination { connection: connection.clone(), exchange, users: users.clone() });
         Self {
             inner: Arc::new(Inner {
                 connection: connection.clone(),

@@ -20,6 +20,7 @@ use crate::{
     },
     error::Error,
     task::AbortOnDrop,
+    users::Users,
 };
 
 /// A request to publish and confirm.
@@ -70,6 +71,7 @@ pub(super) struct ConfirmChannel {
 pub(super) struct Destination {
     pub(super) connection: Connection,
     pub(super) exchange: Exchange,
+    pub(super) users: Users,
 }
 
 impl ConfirmChannel {
@@ -82,11 +84,12 @@ impl ConfirmChannel {
 impl Keep for ConfirmChannel {
     type Source = Destination;
 
-    async fn open(Destination { connection, exchange }: &Destination) -> Result<Self, Error> {
+    async fn open(Destination { connection, exchange, users }: &Destination) -> Result<Self, Error> {
         let (channel, epoch) = open_for(connection, None, *exchange, Mode::Confirms).await?;
         let (requests, inbox) = mpsc::channel(BATCH_MAX);
         let life = Arc::new(Life::default());
-        let batches = Batches { channel, exchange: *exchange, sizes: Sizes::default(), has_confirmed: false };
+        let (exchange, users) = (*exchange, users.clone());
+        let batches = Batches { channel, exchange, users, sizes: Sizes::default(), has_confirmed: false };
         let task = AbortOnDrop::spawn(batches.run(inbox, EndOnDrop(Arc::clone(&life))));
         Ok(Self { requests, life, epoch, _task: task })
     }
@@ -104,6 +107,7 @@ impl Keep for ConfirmChannel {
 struct Batches {
     channel: Channel,
     exchange: Exchange,
+    users: Users,
     sizes: Sizes,
     /// Whether the broker has taken a request.
     has_confirmed: bool,
@@ -144,7 +148,8 @@ impl Batches {
         self.channel.room().await;
         let mut unconfirmed = Unconfirmed::new();
         for (id, request) in batch.enumerate() {
-            publish(&self.channel, self.exchange, &mut unconfirmed, id, request);
+            let to = Address { channel: &self.channel, exchange: self.exchange, user_id: self.users.own() };
+            publish(to, &mut unconfirmed, id, request);
         }
         let verdicts = unconfirmed.settle().await;
         let is_lost = verdicts.iter().any(|(_, verdict)| *verdict == Verdict::Lost);
@@ -184,12 +189,22 @@ fn give_back(request: OneWay) {
 /// The caller that waits, and the size of its request.
 type Waits = (oneshot::Sender<Settled>, usize);
 
-fn publish(channel: &Channel, exchange: Exchange, unconfirmed: &mut Unconfirmed<Waits>, id: usize, request: OneWay) {
+/// Where a batch goes, and as whose.
+#[derive(Clone, Copy)]
+struct Address<'a> {
+    channel: &'a Channel,
+    exchange: Exchange,
+    user_id: Option<&'a str>,
+}
+
+fn publish(to: Address<'_>, unconfirmed: &mut Unconfirmed<Waits>, id: usize, request: OneWay) {
+    let Address { channel, exchange, user_id } = to;
     if channel.has_ended() {
         return give_back(request);
     }
     let OneWay { routing_key, properties, body, settled } = request;
-    let properties = Properties { correlation_id: Some(id.to_string().into_bytes().into()), ..properties };
+    let correlation_id = Some(id.to_string().into_bytes().into());
+    let properties = Properties { correlation_id, user_id, ..properties };
     let publish = Publish { exchange: exchange.name(), routing_key, mandatory: true, properties, body: &body };
     if let Err(((settled, _), error)) = unconfirmed.publish(channel, publish, (settled, body.len())) {
         drop(settled.send(match error {
@@ -228,7 +243,8 @@ mod tests {
                 let (settled, outcome) = oneshot::channel();
                 let properties = Properties::default();
                 let request = OneWay { routing_key: "missing", properties, body: Vec::new(), settled };
-                publish(&channel, Exchange::Default, &mut unconfirmed, 0, request);
+                let to = Address { channel: &channel, exchange: Exchange::Default, user_id: None };
+                publish(to, &mut unconfirmed, 0, request);
                 outcome
             };
             broker.faults().withhold_confirms();

@@ -1,6 +1,6 @@
 //! The options of a client.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// How a client makes its calls. Made by [`default`](Self::default), changed by its setters:
 ///
@@ -17,6 +17,8 @@ pub struct ClientOptions {
     pub(crate) max_in_flight: usize,
     pub(crate) when_full: WhenFull,
     pub(crate) max_body_bytes: usize,
+    pub(crate) sends_user_id: bool,
+    pub(crate) reply_users: Option<Arc<[String]>>,
 }
 
 /// How a client treats a call while `max_in_flight` others wait for their answers.
@@ -37,6 +39,8 @@ impl Default for ClientOptions {
             max_in_flight: 1_024,
             when_full: WhenFull::default(),
             max_body_bytes: 16 << 20,
+            sends_user_id: false,
+            reply_users: None,
         }
     }
 }
@@ -68,6 +72,26 @@ impl ClientOptions {
     #[must_use]
     pub const fn max_body_bytes(mut self, max_body_bytes: usize) -> Self {
         self.max_body_bytes = max_body_bytes;
+        self
+    }
+
+    /// Sends the user of the connection's login as the `user_id` of requests and cancels. The broker refuses any other name, so
+    /// workers can rely on it: [`WorkerPool::users`](crate::WorkerPool::users), [`Context::user_id`](crate::Context::user_id).
+    ///
+    /// The default is false. Nothing is sent, and a warning logged, where the URIs of the connection name several users, or where
+    /// the broker takes the user from a certificate.
+    #[must_use]
+    pub const fn send_user_id(mut self, sends_user_id: bool) -> Self {
+        self.sends_user_id = sends_user_id;
+        self
+    }
+
+    /// Takes the replies of these users alone, from workers that send their name
+    /// ([`WorkerPool::send_user_id`](crate::WorkerPool::send_user_id)). Other replies are logged and dropped, and their calls wait
+    /// on. The default is to take every reply that names a call.
+    #[must_use]
+    pub fn reply_users(mut self, users: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.reply_users = Some(users.into_iter().map(Into::into).collect());
         self
     }
 }

@@ -25,6 +25,7 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use super::{
+    cancel::Sender,
     confirmed::Confirming,
     in_flight::{InFlight, Outcome},
     kept::{Keep, Kept, outside},
@@ -41,6 +42,7 @@ use crate::{
     error::Error,
     task::AbortOnDrop,
     topology,
+    users::Users,
 };
 
 /// An open session; dropping it stops its tasks and closes its channels.
@@ -63,6 +65,7 @@ pub(super) struct Session {
 pub(super) struct Source {
     pub(super) connection: Connection,
     pub(super) max_in_flight: usize,
+    pub(super) users: Users,
 }
 
 impl Session {
@@ -123,11 +126,11 @@ impl Session {
     /// Opens a session with a queue if the broker declares it within `limit`, otherwise, or without a limit, one with direct
     /// replies.
     async fn open_within(source: &Source, limit: Option<Duration>) -> Result<Self, Error> {
-        let Source { connection, max_in_flight } = source;
+        let Source { connection, max_in_flight, users } = source;
         let runtime = Handle::try_current().map_err(|_| outside())?.id();
         let (channel, epoch) = connection.channel_and_epoch().await?;
         let reply_queue = topology::reply_queue(connection.user(), Uuid::new_v4(), epoch);
-        let in_flight = Arc::new(InFlight::new(reply_queue, random_key(), *max_in_flight));
+        let in_flight = Arc::new(InFlight::new(reply_queue, random_key(), *max_in_flight, users.clone()));
         let place = |in_flight: &Arc<InFlight>, exchange| {
             let in_flight = Arc::clone(in_flight);
             Place { connection: connection.clone(), epoch, exchange, in_flight }
@@ -143,7 +146,8 @@ impl Session {
             Some(consumer) => (in_flight, consumer?, None),
             None => {
                 let (channel, consumer) = consume_directly(connection, epoch).await?;
-                let in_flight = Arc::new(InFlight::new(DIRECT_REPLIES.to_owned(), random_key(), *max_in_flight));
+                let reply_to = DIRECT_REPLIES.to_owned();
+                let in_flight = Arc::new(InFlight::new(reply_to, random_key(), *max_in_flight, users.clone()));
                 let direct = Publisher::on(channel, &place(&in_flight, Exchange::Requests));
                 (in_flight, consumer, Some(Arc::new(direct)))
             }
@@ -173,8 +177,9 @@ fn start_tasks(
         AbortOnDrop::spawn(async move { expiring.expire_calls().await }.instrument(span.clone())),
         AbortOnDrop::spawn(
             async move {
-                let InFlight { cancels, correlation, reply_to, .. } = &*cancelling;
-                cancels.send(&connection, epoch, cancels_on, correlation, reply_to).await;
+                let InFlight { cancels, correlation, reply_to, users, .. } = &*cancelling;
+                let sender = Sender { reply_to, user_id: users.own() };
+                cancels.send(&connection, epoch, cancels_on, correlation, sender).await;
             }
             .instrument(span),
         ),
@@ -274,7 +279,7 @@ mod tests {
 
     /// A session, and its line to the default exchange.
     async fn line(connection: &Connection) -> Line {
-        let source = Source { connection: connection.clone(), max_in_flight: 8 };
+        let source = Source { connection: connection.clone(), max_in_flight: 8, users: Users::default() };
         let session = Arc::new(Session::open(&source).await.unwrap());
         let publisher = session.publisher(Exchange::Default).await.unwrap();
         Line::new(session, Exchange::Default, publisher)
@@ -352,7 +357,7 @@ mod tests {
                 QueueDeclaration { name: "svc", durable: false, exclusive: false, auto_delete: false, arguments: &[] };
             service.declare_queue(queue).await.unwrap();
             let mut requests = service.consume("svc", "", true).await.unwrap();
-            let source = Source { connection: connection.clone(), max_in_flight: 8 };
+            let source = Source { connection: connection.clone(), max_in_flight: 8, users: Users::default() };
             let session = Arc::new(Session::open_within(&source, None).await.unwrap());
             assert!(session.is_direct());
             let publisher = session.publisher(Exchange::Default).await.unwrap();

@@ -282,11 +282,14 @@ impl Request {
         let remaining = (remaining < FOREVER).then_some(remaining);
         let reply_to = line.session.reply_to();
         tracing::trace!(routing_key = self.method.routing_key, correlation_id = %correlation_id.escape_ascii(), "call");
+        let mut properties =
+            envelope::call_properties(self.service, self.method, correlation_id, reply_to, remaining, call);
+        properties.user_id = line.session.in_flight.users.own();
         Publish {
             exchange: self.exchange().name(),
             routing_key: self.method.routing_key,
             mandatory: true,
-            properties: envelope::call_properties(self.service, self.method, correlation_id, reply_to, remaining, call),
+            properties,
             body: self.body(),
         }
     }

@@ -151,7 +151,7 @@ async fn attempt(lane: &Lane, idle: &Idle, delivery: &Delivery, answer: &Answer)
     };
     let reply_to = delivery.reply_to().unwrap_or_default();
     let (properties, body) = answer.message(delivery, reply_to);
-    let confirm = channel.publish_for_confirm(reply_publish(reply_to, properties, body))?;
+    let confirm = channel.publish_for_confirm(reply_publish(&lane.source.users, reply_to, properties, body))?;
     let sent = match within(CONFIRM_LIMIT, "confirm a reply", confirm.wait()).await? {
         (true, None) => Sent::Delivered,
         (true, Some(_)) => Sent::Returned,

@@ -35,15 +35,23 @@ pub(super) struct Cancel {
     /// The reply_to of their requests: with a correlation_id it names a call.
     pub(super) reply_to: String,
     pub(super) correlation_ids: HashSet<String>,
+    /// The user who sent it.
+    user_id: Option<String>,
 }
 
 impl Cancel {
     /// Reads one; `None` when it names no call.
-    fn read(reply_to: Option<&str>, body: &[u8]) -> Option<Self> {
+    fn read(reply_to: Option<&str>, user_id: Option<&str>, body: &[u8]) -> Option<Self> {
         let reply_to = reply_to.filter(|reply_to| !reply_to.is_empty())?.to_owned();
         let lines = std::str::from_utf8(body).ok()?.lines().filter(|line| !line.is_empty());
         let correlation_ids: HashSet<_> = lines.take(envelope::CANCELS_PER_MESSAGE_MAX).map(str::to_owned).collect();
-        (!correlation_ids.is_empty()).then_some(Self { reply_to, correlation_ids })
+        let user_id = user_id.map(str::to_owned);
+        (!correlation_ids.is_empty()).then_some(Self { reply_to, correlation_ids, user_id })
+    }
+
+    /// Whether it comes from the user of this request, if the request names one.
+    pub(super) fn is_of_user(&self, request: &Delivery) -> bool {
+        request.user_id().is_none_or(|user_id| self.user_id.as_deref() == Some(user_id))
     }
 }
 
@@ -122,7 +130,7 @@ impl Control {
         loop {
             match consumer.next().await {
                 Ok(Some(delivery)) => {
-                    if let Some(cancel) = Cancel::read(delivery.reply_to(), delivery.body()) {
+                    if let Some(cancel) = Cancel::read(delivery.reply_to(), delivery.user_id(), delivery.body()) {
                         self.tell(&Arc::new(cancel));
                     }
                     let ack = Settlement::Ack { delivery_tag: delivery.delivery_tag(), multiple: false };
@@ -176,17 +184,21 @@ impl Tombstones {
 
     /// Whether the call that wants this request was given up. Costs nothing while there are none.
     pub(super) fn is_given_up(&mut self, delivery: &Delivery, now: Instant) -> bool {
-        !self.entries.is_empty() && self.has(delivery.reply_to(), delivery.correlation_id(), now)
+        if self.entries.is_empty() {
+            return false;
+        }
+        let cancel = self.find(delivery.reply_to(), delivery.correlation_id(), now);
+        cancel.is_some_and(|cancel| cancel.is_of_user(delivery))
     }
 
     /// An entry stays until it is old: a request may be delivered, lost with its worker's channel, and redelivered.
-    fn has(&mut self, reply_to: Option<&str>, correlation_id: Option<&str>, now: Instant) -> bool {
+    fn find(&mut self, reply_to: Option<&str>, correlation_id: Option<&str>, now: Instant) -> Option<&Cancel> {
         while self.ages.front().is_some_and(|(since, _)| now.saturating_duration_since(*since) > self.age_max) {
             self.forget_oldest();
         }
-        let (Some(reply_to), Some(correlation_id)) = (reply_to, correlation_id) else { return false };
-        let entry = self.entries.get(&self.hasher.hash_one((reply_to, correlation_id)));
-        entry.is_some_and(|(cancel, id)| cancel.reply_to == reply_to && id == correlation_id)
+        let (reply_to, correlation_id) = (reply_to?, correlation_id?);
+        let (cancel, id) = self.entries.get(&self.hasher.hash_one((reply_to, correlation_id)))?;
+        (cancel.reply_to == reply_to && id == correlation_id).then_some(&**cancel)
     }
 
     fn forget_oldest(&mut self) {
@@ -208,19 +220,48 @@ const CONTROL_PREFETCH: u16 = 32;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connection::NewDelivery;
+
+    impl Tombstones {
+        fn has(&mut self, reply_to: Option<&str>, correlation_id: Option<&str>, now: Instant) -> bool {
+            self.find(reply_to, correlation_id, now).is_some()
+        }
+    }
 
     fn cancel(reply_to: &str, ids: &str) -> Arc<Cancel> {
-        Arc::new(Cancel::read(Some(reply_to), ids.as_bytes()).unwrap())
+        Arc::new(Cancel::read(Some(reply_to), None, ids.as_bytes()).unwrap())
     }
 
     #[test]
     fn a_cancel_names_calls_or_is_ignored() {
         assert_eq!(cancel("q", "1\n22\n").correlation_ids, HashSet::from(["1".to_owned(), "22".to_owned()]));
         for (reply_to, body) in [(None, &b"1"[..]), (Some(""), b"1"), (Some("q"), b""), (Some("q"), b"\xFF")] {
-            assert_eq!(Cancel::read(reply_to, body), None);
+            assert_eq!(Cancel::read(reply_to, None, body), None);
         }
         let many: String = (0..2 * envelope::CANCELS_PER_MESSAGE_MAX).map(|id| format!("{id}\n")).collect();
         assert_eq!(cancel("q", &many).correlation_ids.len(), envelope::CANCELS_PER_MESSAGE_MAX);
+    }
+
+    #[test]
+    fn a_cancel_of_another_user_counts_for_no_request() {
+        let request = |user_id: Option<&str>| {
+            let (reply_to, correlation_id) = (Some("q".to_owned()), Some("1".to_owned()));
+            let user_id = user_id.map(str::to_owned);
+            NewDelivery { reply_to, correlation_id, user_id, ..NewDelivery::default() }.make().unwrap()
+        };
+        let of = |user_id| Arc::new(Cancel::read(Some("q"), user_id, b"1").unwrap());
+        let now = Instant::now();
+        for (cancel, asked, counts) in [
+            (None, None, true),
+            (Some("eve"), None, true),
+            (Some("alice"), Some("alice"), true),
+            (Some("eve"), Some("alice"), false),
+            (None, Some("alice"), false),
+        ] {
+            let mut tombstones = Tombstones::new(2, Duration::from_secs(1));
+            tombstones.insert(&of(cancel), "1", now);
+            assert_eq!(tombstones.is_given_up(&request(asked), now), counts, "{cancel:?} {asked:?}");
+        }
     }
 
     #[test]

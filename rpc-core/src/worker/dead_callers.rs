@@ -14,6 +14,7 @@ use std::sync::Arc;
 use super::{
     direct_reply_to,
     dispatch::Response,
+    finished::reply_publish,
     poison,
     source::{DeadLetters, Source},
     stats::Counters,
@@ -26,12 +27,13 @@ use crate::{
     },
     envelope::Code,
     error::Error,
+    users::Users,
 };
 
 /// Notifies the callers of one queue's requests until the connection is closed for good.
 pub(super) async fn run(source: Source, mut letters: DeadLetters, counters: Arc<Counters>) {
     loop {
-        tell_all(letters, &counters).await;
+        tell_all(letters, &source.users, &counters).await;
         let Ok(Some(opened)) = open_again("the consumer of dead letters", || source.open_dead_letters()).await else {
             return;
         };
@@ -41,11 +43,11 @@ pub(super) async fn run(source: Source, mut letters: DeadLetters, counters: Arc<
 
 /// Answers callers until the consumer is lost. A letter that was not acknowledged is redelivered, and its caller ignores the
 /// second answer.
-async fn tell_all(DeadLetters { channel, mut consumer }: DeadLetters, counters: &Counters) {
+async fn tell_all(DeadLetters { channel, mut consumer }: DeadLetters, users: &Users, counters: &Counters) {
     loop {
         match consumer.next().await {
             Ok(Some(letter)) => {
-                if tell(&channel, &letter, counters).await.is_err() {
+                if tell(&channel, &letter, users, counters).await.is_err() {
                     return;
                 }
                 let ack = Settlement::Ack { delivery_tag: letter.delivery_tag(), multiple: false };
@@ -59,7 +61,7 @@ async fn tell_all(DeadLetters { channel, mut consumer }: DeadLetters, counters: 
     }
 }
 
-async fn tell(channel: &Channel, letter: &Delivery, counters: &Counters) -> Result<(), Error> {
+async fn tell(channel: &Channel, letter: &Delivery, users: &Users, counters: &Counters) -> Result<(), Error> {
     let Some(reply_to) = letter.reply_to().filter(|reply_to| !reply_to.is_empty()) else { return Ok(()) };
     if !direct_reply_to::is_safe(reply_to) {
         // The broker would close the connection.
@@ -71,7 +73,7 @@ async fn tell(channel: &Channel, letter: &Delivery, counters: &Counters) -> Resu
     };
     let (properties, body) = answer.message(letter, reply_to);
     // The caller may have gone: then no one waits for the answer.
-    let publish = Publish { exchange: "", routing_key: reply_to, mandatory: false, properties, body };
+    let publish = Publish { mandatory: false, ..reply_publish(users, reply_to, properties, body) };
     channel.publish_written(publish).await?;
     Counters::add(&counters.answered);
     Ok(())

@@ -50,6 +50,10 @@ impl Reason<'_> {
             }
             Self::Redelivered | Self::ChannelLost => {}
         }
+        if let Some(user_id) = delivery.user_id() {
+            // Not as the property `user_id`, which the broker takes from that user alone.
+            headers.push(("rpc-dead-user-id".into(), user_id.into()));
+        }
         if let Some(expiration_ms) = delivery.expiration_ms() {
             // Not as the property `expiration`, because the dead letter itself would expire.
             let expiration_ms = i64::try_from(expiration_ms).unwrap_or(i64::MAX);

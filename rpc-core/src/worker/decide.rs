@@ -3,7 +3,7 @@
 //! Pure: the functions read the request and the facts they are given, send nothing, wait for nothing. Only a refusal's text is allocated.
 //!
 //! ```text
-//!  delivery ──on_arrival──► Refuse, Expire, Abandon, Requeue
+//!  delivery ──on_arrival──► Forbid, Refuse, Expire, Abandon, Requeue
 //!                     ├───► Inline
 //!                     └───► Task ──waits for a slot──► at_turn ──► Requeue, Shed, Expire, Cancelled, Deduplicate, Run
 //! ```
@@ -23,6 +23,8 @@ use crate::{context::Context, service::ServiceDescriptor, slots::TooLate};
 pub(super) struct Arrival<'a> {
     pub(super) service: &'static ServiceDescriptor,
     pub(super) redelivery: RedeliveryRules,
+    /// The pool does not serve its user.
+    pub(super) is_forbidden: bool,
     pub(super) context: &'a Context,
     /// A cancel of this call arrived before the request.
     pub(super) is_given_up: bool,
@@ -39,6 +41,8 @@ pub(super) struct Arrival<'a> {
 /// The decision on a delivery.
 #[derive(Debug)]
 pub(super) enum Plan {
+    /// The pool does not serve its user: it learns nothing else.
+    Forbid,
     /// The service cannot execute it: send this answer.
     Refuse(Response),
     /// Its caller has given up: settle it unanswered.
@@ -56,6 +60,9 @@ pub(super) enum Plan {
 /// Decides on a delivery that has arrived. `is_draining`, whether the pool is shutting down, is asked only where it matters:
 /// a request that gets a task is asked about at its turn.
 pub(super) fn on_arrival(arrival: &Arrival<'_>, is_draining: impl FnOnce() -> bool) -> Plan {
+    if arrival.is_forbidden {
+        return Plan::Forbid;
+    }
     let delivery = arrival.context.delivery();
     let found = match dispatch::find(arrival.service, delivery) {
         Ok(found) => found,
@@ -156,6 +163,7 @@ mod tests {
     struct Case {
         delivery: NewDelivery,
         redelivery: RedeliveryRules,
+        is_forbidden: bool,
         is_given_up: bool,
         is_expired: bool,
         losses: u32,
@@ -169,6 +177,7 @@ mod tests {
         Case {
             delivery: NewDelivery { routing_key: routing_key.to_owned(), ..NewDelivery::default() },
             redelivery: RedeliveryRules { policy: RedeliveryPolicy::Execute, delivery_limit: None },
+            is_forbidden: false,
             is_given_up: false,
             is_expired: false,
             losses: 0,
@@ -201,6 +210,7 @@ mod tests {
             let arrival = Arrival {
                 service: &SERVICE,
                 redelivery: self.redelivery,
+                is_forbidden: self.is_forbidden,
                 context: &context,
                 is_given_up: self.is_given_up,
                 is_expired: self.is_expired,
@@ -209,6 +219,7 @@ mod tests {
                 inline_paces: self.inline.map(|_| &*paces),
             };
             let plan = match on_arrival(&arrival, || self.is_draining) {
+                Plan::Forbid => "forbid".to_owned(),
                 Plan::Refuse(response) => format!("refuse: {}", response.error_code().unwrap()),
                 Plan::Expire => "expire".to_owned(),
                 Plan::Abandon(abandoned) => format!("abandon: {abandoned:?}"),
@@ -230,6 +241,15 @@ mod tests {
         image.delivery.content_type = Some("image/png".to_owned());
         image.is_given_up = true;
         image.is(&format!("refuse: {}", Code::BadRequest.name()));
+    }
+
+    #[test]
+    fn a_request_of_a_user_who_is_not_served_is_forbidden_whatever_it_is() {
+        let forbidden = |case: Case| Case { is_forbidden: true, ..case };
+        forbidden(case("s.plain")).is("forbid");
+        forbidden(case("s.unknown")).is("forbid");
+        forbidden(case("s.plain").redelivered(RedeliveryPolicy::DeadLetter)).is("forbid");
+        forbidden(Case { is_given_up: true, is_draining: true, ..case("s.plain") }).is("forbid");
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::{connection::Delivery, envelope::Code, lock::lock, nesting::Seat, top
 
 /// How many answers a pool remembers, to repeat them instead of executing a request again.
 ///
-/// A request is known by its `message_id`, and by its method: a caller who sets
+/// A request is known by its `message_id`, by its method, and by its `user_id` if it has one: a caller who sets
 /// [`idempotency_key`](crate::Call::idempotency_key) must use a new key for each logical call. One without a
 /// `message_id` is known when the broker redelivers it. Results and the service's own errors are remembered; a
 /// handler that panicked or was stopped runs again.
@@ -220,12 +220,15 @@ fn bytes_of(name: &Name, response: &Response) -> usize {
 
 /// The name of a request, if it has one that no other request has.
 fn name(method: usize, delivery: &Delivery) -> Option<Name> {
+    // Of one user: a key that another one happens to choose, too, must not give that user this one's answer.
+    let user = delivery.user_id().unwrap_or_default();
+    let user_bytes = user.len();
     if let Some(message_id) = delivery.message_id() {
-        return Some(format!("{method}\n{message_id}").into());
+        return Some(format!("{method}\n{user_bytes}\n{user}{message_id}").into());
     }
     // Callers elsewhere may use a correlation_id again; ours never do, in one reply queue.
     let reply_to = delivery.reply_to().filter(|reply_to| topology::is_reply_queue(reply_to))?;
-    Some(format!("{method}\n{reply_to}\n{}", delivery.correlation_id()?).into())
+    Some(format!("{method}\n{user_bytes}\n{user}{reply_to}\n{}", delivery.correlation_id()?).into())
 }
 
 #[cfg(test)]

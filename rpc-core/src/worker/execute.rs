@@ -82,6 +82,7 @@ impl Taker<'_> {
         let arrival = Arrival {
             service: lane.service.descriptor(),
             redelivery: lane.source.redelivery,
+            is_forbidden: !lane.source.users.takes(context.delivery()),
             context: &context,
             is_given_up,
             is_expired: context.is_expired(now),
@@ -90,6 +91,7 @@ impl Taker<'_> {
             inline_paces: self.shared.inline_paces(),
         };
         match decide::on_arrival(&arrival, || self.shared.is_draining()) {
+            Plan::Forbid => job.forbid(),
             Plan::Refuse(response) => job.finish(response),
             Plan::Expire => job.expire(),
             Plan::Abandon(abandoned) => self.abandon(job, context, abandoned),

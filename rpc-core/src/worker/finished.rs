@@ -1,9 +1,12 @@
 //! A request at its end: how it is settled, and the answer that leaves before that.
 
 use super::{direct_reply_to, dispatch::Answer};
-use crate::connection::{
-    Delivery,
-    amqp::{Properties, Publish},
+use crate::{
+    connection::{
+        Delivery,
+        amqp::{Properties, Publish},
+    },
+    users::Users,
 };
 
 /// A delivery whose handler has ended, or that needs none.
@@ -51,7 +54,13 @@ impl Finished {
 
 /// Replies are mandatory, so that callers that have gone are counted; but RabbitMQ returns mandatory replies to
 /// `amq.rabbitmq.reply-to` although it delivers them.
-pub(super) fn reply_publish<'a>(reply_to: &'a str, properties: Properties<'a>, body: &'a [u8]) -> Publish<'a> {
+pub(super) fn reply_publish<'a>(
+    users: &'a Users,
+    reply_to: &'a str,
+    mut properties: Properties<'a>,
+    body: &'a [u8],
+) -> Publish<'a> {
+    properties.user_id = users.own();
     let mandatory = !direct_reply_to::is_direct(reply_to);
     Publish { exchange: "", routing_key: reply_to, mandatory, properties, body }
 }

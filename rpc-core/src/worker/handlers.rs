@@ -45,6 +45,7 @@ impl Handlers {
         for task in std::mem::take(&mut self.tasks) {
             let cancelled = task.delivery.upgrade().filter(|delivery| {
                 delivery.reply_to() == Some(&cancel.reply_to)
+                    && cancel.is_of_user(delivery)
                     && delivery.correlation_id().is_some_and(|id| missing.remove(id))
             });
             self.tasks.push(match cancelled {

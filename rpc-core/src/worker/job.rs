@@ -16,6 +16,7 @@ use crate::{
     connection::{Delivery, WeakDelivery},
     envelope::Code,
     printable::printable,
+    topology,
 };
 
 /// The state that the jobs of one consumer share.
@@ -124,6 +125,31 @@ impl Job {
             "a one-way request failed: it is dead-lettered"
         );
         true
+    }
+
+    /// Refuses a request of a user whom the pool does not serve. A one-way request is not dead-lettered: such a user must not
+    /// be able to push letters of others out of the dead-letter queue, which is bounded.
+    #[cold]
+    pub(super) fn forbid(mut self) {
+        let Some(delivery) = self.delivery.take() else { return };
+        let lane = &self.shared.lane;
+        Counters::add(&lane.counters.forbidden);
+        tracing::warn!(
+            service = lane.source.descriptor.name,
+            method = %printable(topology::method_of(delivery.routing_key())),
+            user_id = %printable(delivery.user_id().unwrap_or_default()),
+            message_id = %printable(delivery.message_id().unwrap_or_default()),
+            "a request of a user who is not served was refused"
+        );
+        let response = match (delivery.has_reply_to(), delivery.user_id()) {
+            (false, _) => Response::NONE,
+            (true, Some(_)) => Response::failed(Code::Forbidden, "the workers do not serve this user"),
+            (true, None) => Response::failed(
+                Code::Forbidden,
+                "the workers serve certain users, and the request has no user_id: set ClientOptions::send_user_id",
+            ),
+        };
+        self.settle(delivery, response);
     }
 
     /// Settles a request whose caller has given up, unexecuted.

@@ -25,6 +25,7 @@ use crate::{
     slots::Slots,
     task::AbortOnDrop,
     topology,
+    users::Users,
 };
 
 /// A pool of handlers for one or more services: a builder, until [`start`](Self::start).
@@ -56,6 +57,8 @@ pub struct WorkerPool {
     dead_letters: DeadLetterOptions,
     dedupe: Option<DedupeOptions>,
     is_inline: bool,
+    users: Option<Arc<[String]>>,
+    sends_user_id: bool,
 }
 
 impl WorkerPool {
@@ -74,6 +77,8 @@ impl WorkerPool {
             dead_letters: DeadLetterOptions::default(),
             dedupe: None,
             is_inline: true,
+            users: None,
+            sends_user_id: false,
         }
     }
 
@@ -157,10 +162,31 @@ impl WorkerPool {
         self
     }
 
+    /// Serves these users alone: callers that send their name
+    /// ([`ClientOptions::send_user_id`](crate::ClientOptions::send_user_id)), which the broker has checked. A request of another
+    /// user, or of none, is not executed: it is counted ([`PoolStats::forbidden`](crate::PoolStats::forbidden)), logged, and answered
+    /// with the code `forbidden`; a one-way request has no answer, and is not dead-lettered.
+    ///
+    /// The default is to serve all whose permissions let them send a request. A handler's own calls come from the user of that
+    /// worker's connection.
+    pub fn users(mut self, users: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.users = Some(users.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Sends the user of the connection's login as the `user_id` of replies, for callers that take those of certain users alone
+    /// ([`ClientOptions::reply_users`](crate::ClientOptions::reply_users)). The default is false. The connection's URIs must
+    /// name one user, and the broker must not take another one from a certificate.
+    pub fn send_user_id(mut self, sends_user_id: bool) -> Self {
+        self.sends_user_id = sends_user_id;
+        self
+    }
+
     /// Declares the exchange, the queues and their bindings, and starts serving.
     ///
     /// # Errors
-    /// [`Error::Configuration`] when nothing is served, a service is served twice or a number is zero;
+    /// [`Error::Configuration`] when nothing is served, a service is served twice, a number is zero, or
+    /// [`send_user_id`](Self::send_user_id) has no user to send;
     /// [`Error::Refused`] when the broker refuses a declaration, for example because the queue exists with other
     /// arguments (its words name both sides); [`Error::Disconnected`]; [`Error::TimedOut`] when a queue is not ready
     /// within 30 s. The pool repairs later losses by itself, for ever.
@@ -267,6 +293,10 @@ impl WorkerPool {
                     .to_owned(),
             );
         }
+        if self.sends_user_id && self.connection.user().is_none() {
+            let reason = "the connection's URIs name several users, or the broker takes one from a certificate";
+            return refuse(format!("send_user_id has no user to send: {reason}"));
+        }
         let mut names: Vec<_> = self.services.iter().map(|service| service.descriptor().name).collect();
         names.sort_unstable();
         if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -305,6 +335,7 @@ impl WorkerPool {
             is_quorum,
             redelivery: RedeliveryRules { policy: self.redelivery, delivery_limit },
             dead_letters: self.dead_letters,
+            users: Users::new(&self.connection, self.sends_user_id, self.users.clone()),
             arguments,
         }
     }

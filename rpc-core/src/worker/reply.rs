@@ -50,10 +50,10 @@ pub(super) async fn send_replies(channel: Channel, lane: Arc<Lane>, mut finished
         }
         part(&mut batch, &mut apart);
         if lane.source.ack_policy == AckPolicy::AfterConfirmedReply {
-            confirm(&channel, &mut batch, &lane.counters).await;
+            confirm(&channel, &mut batch, &lane).await;
             part(&mut batch, &mut apart);
         } else {
-            send(&channel, &mut batch, &lane.counters).await;
+            send(&channel, &mut batch, &lane).await;
         }
         for Finished { delivery_tag, outcome, .. } in batch.drain(..) {
             if outcome == Outcome::Requeue {
@@ -81,7 +81,8 @@ fn part(batch: &mut Vec<Finished>, apart: &mut Apart) {
 }
 
 /// Sends a batch's replies and waits until the last one is on the socket, and with it all of them.
-async fn send(channel: &Channel, batch: &mut [Finished], counters: &Counters) {
+async fn send(channel: &Channel, batch: &mut [Finished], lane: &Lane) {
+    let counters = &*lane.counters;
     let mut left = batch.iter().filter(|finished| finished.reply.is_some()).count();
     for Reply { delivery, answer, .. } in batch.iter_mut().filter_map(|finished| finished.reply.take()) {
         left -= 1;
@@ -91,7 +92,7 @@ async fn send(channel: &Channel, batch: &mut [Finished], counters: &Counters) {
             continue;
         }
         let (properties, body) = answer.message(&delivery, reply_to);
-        let publish = reply_publish(reply_to, properties, body);
+        let publish = reply_publish(&lane.source.users, reply_to, properties, body);
         // Counted first, so that a caller that has its answer finds it counted.
         Counters::add(&counters.answered);
         let sent = if left == 0 { channel.publish_written(publish).await } else { channel.publish(publish) };
@@ -111,7 +112,8 @@ fn refuse(reply_to: &str, counters: &Counters) {
 
 /// Sends a batch's replies and waits for the confirm of each. A reply that the broker refuses is tried again, apart: that it is
 /// refused is no reason to execute its request again.
-async fn confirm(channel: &Channel, batch: &mut [Finished], counters: &Counters) {
+async fn confirm(channel: &Channel, batch: &mut [Finished], lane: &Lane) {
+    let counters = &*lane.counters;
     let mut unconfirmed = Unconfirmed::new();
     for (at, finished) in batch.iter_mut().enumerate() {
         let Some(Reply { delivery, answer, .. }) = &finished.reply else { continue };
@@ -122,7 +124,7 @@ async fn confirm(channel: &Channel, batch: &mut [Finished], counters: &Counters)
             continue;
         }
         let (properties, body) = answer.message(delivery, reply_to);
-        let publish = reply_publish(reply_to, properties, body);
+        let publish = reply_publish(&lane.source.users, reply_to, properties, body);
         if let Err((_, error)) = unconfirmed.publish(channel, publish, at) {
             tracing::warn!(%error, reply_to = %printable(reply_to), "could not send a reply");
             if matches!(error, Error::Disconnected { .. }) {

@@ -11,6 +11,7 @@ use crate::{
     error::Error,
     service::{MethodDescriptor, ServiceDescriptor},
     topology,
+    users::Users,
 };
 
 /// One queue of a service, and everything needed to open a consumer of it again.
@@ -26,6 +27,8 @@ pub(super) struct Source {
     pub(super) is_quorum: bool,
     pub(super) redelivery: RedeliveryRules,
     pub(super) dead_letters: DeadLetterOptions,
+    /// Those whose requests are served; with the name that replies carry.
+    pub(super) users: Users,
     /// Of the queue's declaration.
     pub(super) arguments: Vec<(&'static str, HeaderValue)>,
 }

@@ -30,6 +30,8 @@ pub struct PoolStats {
     /// One-way requests that failed: undecodable, of an unknown method, or their handler panicked. They are logged and moved to
     /// `rpc.<service>.dead`.
     pub oneway_failed: u64,
+    /// Requests of users whom the pool does not serve ([`WorkerPool::users`](crate::WorkerPool::users)); not executed.
+    pub forbidden: u64,
     /// Requests answered from memory ([`WorkerPool::dedupe`](crate::WorkerPool::dedupe)).
     pub deduplicated: u64,
 }
@@ -47,6 +49,7 @@ pub(super) struct Counters {
     pub(super) callers_gone: AtomicU64,
     pub(super) replies_refused: AtomicU64,
     pub(super) oneway_failed: AtomicU64,
+    pub(super) forbidden: AtomicU64,
 }
 
 impl Counters {
@@ -70,6 +73,7 @@ impl Counters {
             callers_gone: self.callers_gone.load(Ordering::Relaxed),
             replies_refused: self.replies_refused.load(Ordering::Relaxed),
             oneway_failed: self.oneway_failed.load(Ordering::Relaxed),
+            forbidden: self.forbidden.load(Ordering::Relaxed),
             deduplicated: self.deduplicated.load(Ordering::Relaxed),
         }
     }
