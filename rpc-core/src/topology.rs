@@ -119,12 +119,12 @@ pub(crate) fn dead_callers_queue(service: &str) -> String {
     format!("{PREFIX}.{service}.dead.callers")
 }
 
-/// A pool's control queue: a new one for each opening, because cancels of an earlier one are of no use. The user's name lets
+/// A pool's control queue: a new one for each epoch, because cancels of an earlier one are of no use. The user's name lets
 /// permissions tell whose it is.
-pub(crate) fn control_queue(user: Option<&str>, opening: Uuid) -> String {
+pub(crate) fn control_queue(user: Option<&str>, epoch: Uuid) -> String {
     match owner(user) {
-        Some(user) => format!("{PREFIX}.control.{user}.{opening}"),
-        None => format!("{PREFIX}.control.{opening}"),
+        Some(user) => format!("{PREFIX}.control.{user}.{epoch}"),
+        None => format!("{PREFIX}.control.{epoch}"),
     }
 }
 

@@ -33,6 +33,7 @@ mod roles;
 mod sessions;
 mod shutdown;
 mod soak;
+mod unanswered;
 mod unroutable;
 mod wire_table;
 mod workers;

@@ -57,6 +57,7 @@ use super::{
         PERSISTENT, Properties, Publish, QueueDeclaration, REPLY_SUCCESS, Refusal, Returned, Settlement,
     },
     fields::{short, table},
+    limit::{ANSWER_LIMIT, within},
     opening_reason::reason_of,
     options::{ConnectionOptions, HEARTBEAT_S},
     uri::{AuthMechanism, Endpoint},
@@ -103,18 +104,20 @@ impl Link {
     }
 
     pub(super) async fn channel(&self) -> Result<Channel, Error> {
-        match self.connection.create_channel().await {
-            Ok(channel) => {
-                let (numbering, published, watch) = Default::default();
-                let (link, was_used) = (self.connection.status().clone(), Arc::clone(&self.was_used));
-                let unwritten = Arc::clone(&self.unwritten);
-                Ok(Channel { channel, numbering, published, watch, link, was_used, unwritten })
-            }
-            Err(error) if matches!(error.kind(), ErrorKind::ChannelsLimitReached) => {
-                Err(Error::NoChannelLeft { channel_max: self.connection.configuration().channel_max() })
-            }
-            Err(error) => Err(operation_error(&error, "open a channel")),
-        }
+        const OPERATION: &str = "open a channel";
+        let opened = async {
+            self.connection.create_channel().await.map_err(|error| match error.kind() {
+                ErrorKind::ChannelsLimitReached => {
+                    Error::NoChannelLeft { channel_max: self.connection.configuration().channel_max() }
+                }
+                _ => operation_error(&error, OPERATION),
+            })
+        };
+        let channel = within(ANSWER_LIMIT, OPERATION, opened).await?;
+        let (numbering, published, watch) = Default::default();
+        let (link, was_used) = (self.connection.status().clone(), Arc::clone(&self.was_used));
+        let unwritten = Arc::clone(&self.unwritten);
+        Ok(Channel { channel, numbering, published, watch, link, was_used, unwritten })
     }
 
     pub(super) async fn close(&self) -> Result<(), Error> {
@@ -191,7 +194,7 @@ impl Channel {
     pub(super) async fn watch(&self) -> Result<(), Error> {
         let options = BasicConsumeOptions { no_ack: true, ..Default::default() };
         let consumed = self.channel.basic_consume(DIRECT_REPLIES.into(), "".into(), options, FieldTable::default());
-        let consumer = consumed.await.map_err(|error| operation_error(&error, "watch a channel"))?;
+        let consumer = answered("watch a channel", consumed).await?;
         *lock(&self.watch) = Some(consumer);
         Ok(())
     }
@@ -367,10 +370,7 @@ impl Channel {
     }
 
     pub(super) async fn confirm_select(&self) -> Result<(), Error> {
-        self.channel
-            .confirm_select(ConfirmSelectOptions::default())
-            .await
-            .map_err(|error| operation_error(&error, "switch to confirm mode"))
+        answered("switch to confirm mode", self.channel.confirm_select(ConfirmSelectOptions::default())).await
     }
 
     /// A durable exchange.
@@ -387,10 +387,8 @@ impl Channel {
             ExchangeKind::Headers => lapin::ExchangeKind::Headers,
         };
         let options = ExchangeDeclareOptions { passive: is_passive, durable: true, ..Default::default() };
-        self.channel
-            .exchange_declare(short(name)?, kind, options, table(arguments)?)
-            .await
-            .map_err(|error| operation_error(&error, &format!("declare exchange '{name}'")))
+        let declared = self.channel.exchange_declare(short(name)?, kind, options, table(arguments)?);
+        answered(&format!("declare exchange '{name}'"), declared).await
     }
 
     pub(super) async fn declare_queue(&self, queue: QueueDeclaration<'_>) -> Result<(), Error> {
@@ -401,17 +399,14 @@ impl Channel {
             auto_delete: queue.auto_delete,
             nowait: false,
         };
-        self.channel
-            .queue_declare(short(queue.name)?, options, table(queue.arguments)?)
-            .await
-            .map(drop)
-            .map_err(|error| operation_error(&error, &format!("declare queue '{}'", queue.name)))
+        let declared = self.channel.queue_declare(short(queue.name)?, options, table(queue.arguments)?);
+        answered(&format!("declare queue '{}'", queue.name), declared).await.map(drop)
     }
 
     pub(super) async fn queue_exists(&self, queue: &str) -> Result<bool, Error> {
         let options = QueueDeclareOptions { passive: true, ..Default::default() };
-        let declared = self.channel.queue_declare(short(queue)?, options, FieldTable::default()).await;
-        match declared.map_err(|error| operation_error(&error, &format!("look for queue '{queue}'"))) {
+        let declared = self.channel.queue_declare(short(queue)?, options, FieldTable::default());
+        match answered(&format!("look for queue '{queue}'"), declared).await {
             Ok(_) => Ok(true),
             Err(Error::Refused { reply_code: NOT_FOUND, .. }) => Ok(false),
             Err(error) => Err(error),
@@ -425,27 +420,21 @@ impl Channel {
         routing_key: &str,
         arguments: Arguments<'_>,
     ) -> Result<(), Error> {
-        let arguments = table(arguments)?;
-        self.channel
-            .queue_bind(short(queue)?, short(exchange)?, short(routing_key)?, QueueBindOptions::default(), arguments)
-            .await
-            .map_err(|error| operation_error(&error, &format!("bind queue '{queue}' to exchange '{exchange}'")))
+        let (arguments, options) = (table(arguments)?, QueueBindOptions::default());
+        let bound = self.channel.queue_bind(short(queue)?, short(exchange)?, short(routing_key)?, options, arguments);
+        answered(&format!("bind queue '{queue}' to exchange '{exchange}'"), bound).await
     }
 
     pub(super) async fn qos(&self, prefetch_count: u16) -> Result<(), Error> {
-        self.channel
-            .basic_qos(prefetch_count, BasicQosOptions { global: false })
-            .await
-            .map_err(|error| operation_error(&error, "set the prefetch count"))
+        let set = self.channel.basic_qos(prefetch_count, BasicQosOptions { global: false });
+        answered("set the prefetch count", set).await
     }
 
     pub(super) async fn consume(&self, queue: &str, consumer_tag: &str, no_ack: bool) -> Result<Consumer, Error> {
         let options = BasicConsumeOptions { no_ack, ..Default::default() };
-        self.channel
-            .basic_consume(short(queue)?, short(consumer_tag)?, options, FieldTable::default())
-            .await
-            .map(|consumer| Consumer { consumer })
-            .map_err(|error| operation_error(&error, &format!("consume from queue '{queue}'")))
+        let consumed = self.channel.basic_consume(short(queue)?, short(consumer_tag)?, options, FieldTable::default());
+        let consumer = answered(&format!("consume from queue '{queue}'"), consumed).await?;
+        Ok(Consumer { consumer })
     }
 
     pub(super) async fn cancel(&self, consumer_tag: &str) -> Result<(), Error> {
@@ -860,6 +849,12 @@ fn opening_error(error: &lapin::Error, endpoint: &Endpoint) -> Error {
         };
     }
     Error::Unreachable { address: endpoint.address(), reason: reason_of(&error.to_string()) }
+}
+
+/// Waits for the broker's answer, at most for [`ANSWER_LIMIT`].
+async fn answered<T>(operation: &str, answer: impl Future<Output = lapin::Result<T>>) -> Result<T, Error> {
+    let answer = async { answer.await.map_err(|error| operation_error(&error, operation)) };
+    within(ANSWER_LIMIT, operation, answer).await
 }
 
 fn operation_error(error: &lapin::Error, operation: &str) -> Error {

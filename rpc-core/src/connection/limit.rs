@@ -20,3 +20,7 @@ pub(crate) async fn within<T>(
         Err(_) => Err(Error::TimedOut { operation: operation.to_owned(), limit }),
     }
 }
+
+/// For the broker's answer to one method; after it the operation fails, and is tried again on another channel. RabbitMQ answers in
+/// milliseconds, and in seconds while a cluster finds out that a node is gone.
+pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(10);

@@ -11,11 +11,14 @@
 use std::{
     collections::{HashMap, HashSet, VecDeque, hash_map::RandomState},
     hash::BuildHasher,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 use uuid::Uuid;
 
 use crate::{
@@ -26,6 +29,8 @@ use crate::{
     },
     envelope,
     error::Error,
+    lock::lock,
+    task::AbortOnDrop,
     topology,
 };
 
@@ -68,18 +73,20 @@ pub(super) struct Control {
     connection: Connection,
     services: Vec<&'static str>,
     lanes: Vec<mpsc::Sender<Arc<Cancel>>>,
+    /// The epoch of the last attempt to open, and the name of its queue.
+    name: Mutex<(u64, Uuid)>,
 }
 
 /// The consumer of one opening.
 #[derive(Debug)]
-pub(super) struct ControlIntake {
+struct ControlIntake {
     channel: Channel,
     consumer: Consumer,
 }
 
 impl Control {
     pub(super) fn new(connection: Connection, services: Vec<&'static str>) -> Self {
-        Self { connection, services, lanes: Vec::new() }
+        Self { connection, services, lanes: Vec::new(), name: Mutex::default() }
     }
 
     /// The receiver of a further lane.
@@ -89,14 +96,38 @@ impl Control {
         Cancels { inbox, tombstones: Tombstones::new(TOMBSTONES_MAX, TOMBSTONE_AGE_MAX) }
     }
 
+    /// Opens the control queue in a task, which then passes cancels on until the connection is closed for good. The receiver gets the
+    /// outcome of the first attempt.
+    pub(super) fn spawn(self) -> (AbortOnDrop, oneshot::Receiver<Result<(), Error>>) {
+        let (first, opened) = oneshot::channel();
+        (AbortOnDrop::spawn(self.run(first)), opened)
+    }
+
+    async fn run(self, first: oneshot::Sender<Result<(), Error>>) {
+        let (opened, outcome) = match self.open().await {
+            Ok(intake) => (Some(intake), Ok(())),
+            Err(error) => (None, Err(error)),
+        };
+        if let Err(Err(error)) = first.send(outcome) {
+            // The pool serves already.
+            tracing::warn!(%error, "could not open the control queue");
+        }
+        if let Some(intake) = opened {
+            self.pass_on(intake).await;
+        }
+        while let Ok(intake) = open_again("the control queue", || self.open()).await {
+            self.pass_on(intake).await;
+        }
+    }
+
     /// Declares the control queue and consumes from it, on a channel of its own: delivery tags are a channel's.
-    pub(super) async fn open(&self) -> Result<ControlIntake, Error> {
+    async fn open(&self) -> Result<ControlIntake, Error> {
         // An exchange that exists needs no permission.
-        let channel = match self.channel(true).await {
+        let (channel, epoch) = match self.channel(true).await {
             Err(Error::Refused { reply_code: NOT_FOUND, .. }) => self.channel(false).await?,
             opened => opened?,
         };
-        let name = topology::control_queue(self.connection.user(), Uuid::new_v4());
+        let name = topology::control_queue(self.connection.user(), self.name_in(epoch));
         let queue =
             QueueDeclaration { name: &name, durable: false, exclusive: true, auto_delete: true, arguments: &[] };
         channel.declare_queue(queue).await?;
@@ -109,20 +140,21 @@ impl Control {
         Ok(ControlIntake { channel, consumer })
     }
 
-    /// A channel on which the exchange for cancels has been declared.
-    async fn channel(&self, is_passive: bool) -> Result<Channel, Error> {
-        let channel = self.connection.channel().await?;
+    /// A channel on which the exchange for cancels has been declared, and its epoch.
+    async fn channel(&self, is_passive: bool) -> Result<(Channel, u64), Error> {
+        let (channel, epoch) = self.connection.channel_and_epoch().await?;
         channel.declare_exchange(&topology::CANCELS, is_passive).await?;
-        Ok(channel)
+        Ok((channel, epoch))
     }
 
-    /// Runs until the connection is closed for good.
-    pub(super) async fn run(self, mut intake: ControlIntake) {
-        loop {
-            self.pass_on(intake).await;
-            let Ok(opened) = open_again("the control queue", || self.open()).await else { return };
-            intake = opened;
+    /// One name an epoch: an attempt that was given up may have declared its queue, which has no consumer and lasts as long as the
+    /// connection. The next epoch's queue has another name, because a broker may keep the last one's for a while.
+    fn name_in(&self, epoch: u64) -> Uuid {
+        let mut known = lock(&self.name);
+        if known.0 != epoch {
+            *known = (epoch, Uuid::new_v4());
         }
+        known.1
     }
 
     /// Hands cancels to the lanes until the consumer is lost.

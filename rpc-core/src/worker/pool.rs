@@ -2,7 +2,10 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use tokio::sync::watch;
+use tokio::{
+    sync::{oneshot, watch},
+    time::timeout,
+};
 use tracing::Instrument;
 
 use super::{
@@ -189,7 +192,9 @@ impl WorkerPool {
     /// [`send_user_id`](Self::send_user_id) has no user to send;
     /// [`Error::Refused`] when the broker refuses a declaration, for example because the queue exists with other
     /// arguments (its words name both sides); [`Error::Disconnected`]; [`Error::TimedOut`] when a queue is not ready
-    /// within 30 s. The pool repairs later losses by itself, for ever.
+    /// within 30 s. A method that the broker does not answer within 10 s is tried again on another channel. For its control queue, in
+    /// which cancels arrive, the pool waits 2 s, and then serves without it until it is there. The pool repairs later losses by
+    /// itself, for ever.
     ///
     /// # Cancel safety
     /// Dropping the future stops what was started; queues that were declared stay.
@@ -200,28 +205,33 @@ impl WorkerPool {
         let mut handle = PoolHandle::new(phase, Arc::clone(&counters));
         let names = self.services.iter().map(|service| service.descriptor().name).collect();
         let mut control = Control::new(self.connection.clone(), names);
-        // Before the first request is taken, so that no cancel is missed.
-        let intake = within_start_limit("consume cancels", control.open()).await?;
         let slots = Arc::new(Slots::new(self.concurrency));
+        let mut lanes = Vec::new();
         for service in &self.services {
-            let descriptor = service.descriptor();
-            let operation = format!("start serving '{}'", descriptor.name);
             for source in self.sources(service, prefetch_count) {
-                let intake = within_start_limit(&operation, source.open()).await?;
-                if let Some(letters) = within_start_limit(&operation, source.open_dead_letters()).await? {
-                    handle.own_dead_callers(AbortOnDrop::spawn(dead_callers::run(
-                        source.clone(),
-                        letters,
-                        Arc::clone(&counters),
-                    )));
-                }
-                let span = tracing::info_span!("worker", queue = intake.queue);
-                let lane = self.lane(service, source, &slots, &counters);
-                handle.spawn(consume::run(lane, intake, control.lane(), handle.phase()).instrument(span));
+                lanes.push((self.lane(service, source, &slots, &counters), control.lane()));
             }
-            tracing::info!(service = descriptor.name, prefetch_count, concurrency = self.concurrency, "serving");
         }
-        handle.own_control(AbortOnDrop::spawn(control.run(intake)));
+        let (control, opened) = control.spawn();
+        handle.own_control(control);
+        wait_for_control(opened).await?;
+        for (lane, cancels) in lanes {
+            let operation = format!("start serving '{}'", lane.source.descriptor.name);
+            let intake = within_start_limit(&operation, || lane.source.open()).await?;
+            if let Some(letters) = within_start_limit(&operation, || lane.source.open_dead_letters()).await? {
+                handle.own_dead_callers(AbortOnDrop::spawn(dead_callers::run(
+                    lane.source.clone(),
+                    letters,
+                    Arc::clone(&counters),
+                )));
+            }
+            let span = tracing::info_span!("worker", queue = intake.queue);
+            handle.spawn(consume::run(lane, intake, cancels, handle.phase()).instrument(span));
+        }
+        for service in &self.services {
+            let service = service.descriptor().name;
+            tracing::info!(service, prefetch_count, concurrency = self.concurrency, "serving");
+        }
         Ok(handle)
     }
 
@@ -236,12 +246,12 @@ impl WorkerPool {
     /// Dropping the future leaves a part declared; declaring again completes it.
     pub async fn declare(self) -> Result<(), Error> {
         let prefetch_count = self.check()?;
-        let cancels = async { self.connection.channel().await?.declare_exchanges(&[topology::CANCELS]).await };
+        let cancels = || async { self.connection.channel().await?.declare_exchanges(&[topology::CANCELS]).await };
         within_start_limit("declare exchanges", cancels).await?;
         for service in &self.services {
             for source in self.sources(service, prefetch_count) {
                 let operation = format!("declare '{}'", service.descriptor().name);
-                within_start_limit(&operation, source.declare_all()).await?;
+                within_start_limit(&operation, || source.declare_all()).await?;
             }
         }
         Ok(())
@@ -354,14 +364,43 @@ impl fmt::Debug for WorkerPool {
     }
 }
 
-async fn within_start_limit<T>(operation: &str, opening: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    within(START_TIMEOUT, operation, opening).await
+/// Waits until the control queue is open, so that no cancel is missed, but not for long: cancels save work, nothing else. While a
+/// node of a RabbitMQ cluster is frozen, declaring an exclusive queue takes 55 s on the others.
+async fn wait_for_control(opened: oneshot::Receiver<Result<(), Error>>) -> Result<(), Error> {
+    match timeout(CONTROL_LIMIT, opened).await {
+        Ok(Ok(outcome)) => outcome,
+        // Its task ends only with the runtime.
+        Ok(Err(_)) => Ok(()),
+        Err(_) => {
+            tracing::warn!("no control queue after {CONTROL_LIMIT:?}: cancels arrive once it is declared");
+            Ok(())
+        }
+    }
+}
+
+/// Opens a part of a pool within the limit of a start. An attempt in which the broker has not answered a method is followed by
+/// another one, on another channel.
+async fn within_start_limit<T, F>(operation: &str, open: impl Fn() -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    let attempts = async {
+        loop {
+            match open().await {
+                Err(error @ Error::TimedOut { .. }) => tracing::warn!(%error, "trying again on another channel"),
+                opened => return opened,
+            }
+        }
+    };
+    within(START_TIMEOUT, operation, attempts).await
 }
 
 const DEFAULT_CONCURRENCY: usize = 16;
 
 /// For declaring one queue and consuming from it.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a start waits for the control queue.
+const CONTROL_LIMIT: Duration = Duration::from_secs(2);
 
 /// Nested requests that a worker holds, for each ordinary one: half of them may wait for further ones.
 const NESTED_PREFETCH_TIMES: u16 = 4;

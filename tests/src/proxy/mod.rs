@@ -4,6 +4,7 @@
 //!  peer ──► hold from the next basic.publish, basic.ack │ stall ──► broker
 //!  peer ◄── hold from the next basic.deliver            │ stall ◄── broker
 //!           cut: both sockets close, what is held is lost          refuse: new connections are closed at once
+//!           lose: a method of the peer's is dropped                ignore_prefetch: the broker knows of no prefetch count
 //! ```
 //!
 //! It holds one frame in each direction of a connection and reads no further, so what it buffers is bounded. It counts
@@ -49,7 +50,22 @@ pub enum Method {
     Deliver,
     /// `connection.blocked`.
     Blocked,
+    /// `channel.open`.
+    OpenChannel,
+    /// `exchange.declare`.
+    DeclareExchange,
+    /// `queue.declare`.
+    DeclareQueue,
+    /// `queue.bind`.
+    Bind,
+    /// `basic.qos`.
+    Qos,
+    /// `basic.consume`.
+    Consume,
 }
+
+/// How many there are.
+const METHODS: usize = Method::Consume as usize + 1;
 
 impl Proxy {
     /// A proxy in front of the broker at `uri`, on a free port.
@@ -81,6 +97,31 @@ impl Proxy {
     /// Holds everything in that direction until [`release`](Self::release).
     pub fn stall(&self, direction: Direction) {
         self.control.send_modify(|control| control.way_mut(direction).hold = Hold::Everything);
+    }
+
+    /// Loses the next `times` of `method` from a peer that have `words` in them: to the peer the broker does not answer.
+    pub fn lose(&self, method: Method, words: &str, times: usize) {
+        self.control.send_modify(|control| control.losing.push(Losing { method, words: words.into(), times }));
+    }
+
+    /// Loses no method any more.
+    pub fn lose_nothing(&self) {
+        self.control.send_modify(|control| control.losing.clear());
+    }
+
+    /// Waits until all is lost that was to be.
+    ///
+    /// # Panics
+    /// When it is not within 30 s.
+    pub async fn has_lost_all(&self) {
+        let mut control = self.control.subscribe();
+        let lost = control.wait_for(|control| control.losing.is_empty());
+        drop(within(WAIT_LIMIT, "the methods are lost", lost).await.expect("the sender is ours"));
+    }
+
+    /// Takes the prefetch count out of every `basic.qos`: a broker that ignores it.
+    pub fn ignore_prefetch(&self) {
+        self.control.send_modify(|control| control.ignores_prefetch = true);
     }
 
     /// Lets everything pass again.
@@ -154,6 +195,8 @@ impl Drop for Proxy {
 struct Control {
     is_refusing: bool,
     is_blocked: bool,
+    ignores_prefetch: bool,
+    losing: Vec<Losing>,
     /// Connections older than the last cut end.
     cuts: u64,
     ways: [Way; 2],
@@ -164,7 +207,15 @@ struct Way {
     hold: Hold,
     is_holding: bool,
     /// By `Method`.
-    passed: [usize; 4],
+    passed: [usize; METHODS],
+}
+
+/// A method that is lost so many times.
+#[derive(Debug)]
+struct Losing {
+    method: Method,
+    words: Vec<u8>,
+    times: usize,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -182,6 +233,19 @@ impl Control {
 
     fn way_mut(&mut self, direction: Direction) -> &mut Way {
         &mut self.ways[direction as usize]
+    }
+
+    /// Whether a frame from a peer is lost.
+    fn loses(&mut self, method: Method, frame: &[u8]) -> bool {
+        let has = |words: &[u8]| words.is_empty() || frame.windows(words.len()).any(|window| window == words);
+        let Some(at) = self.losing.iter().position(|losing| losing.method == method && has(&losing.words)) else {
+            return false;
+        };
+        self.losing[at].times -= 1;
+        if self.losing[at].times == 0 {
+            self.losing.remove(at);
+        }
+        true
     }
 
     /// Whether a frame must wait; `method` is `None` for those nobody asks about.

@@ -74,6 +74,14 @@ async fn pass(
 ) -> io::Result<()> {
     read_frame(from, frame).await?;
     let method = ids(frame).and_then(known);
+    if let (Direction::ToBroker, Some(method)) = (direction, method) {
+        if control.send_if_modified(|control| control.loses(method, frame)) {
+            return flush_last(from, to).await;
+        }
+        if method == Method::Qos && control.borrow().ignores_prefetch {
+            frame[PREFETCH_COUNT].fill(0);
+        }
+    }
     if control.borrow().holds(direction, method) {
         // The frames before it are passed on first.
         to.flush().await?;
@@ -87,11 +95,14 @@ async fn pass(
         control.send_modify(|control| control.way_mut(direction).is_holding = false);
     }
     to.write_all(frame).await?;
-    if from.buffer().is_empty() {
-        to.flush().await?;
-    }
+    flush_last(from, to).await?;
     count(control, direction, method);
     Ok(())
+}
+
+/// Flushes after the last frame that has arrived.
+async fn flush_last(from: &BufReader<OwnedReadHalf>, to: &mut BufWriter<OwnedWriteHalf>) -> io::Result<()> {
+    if from.buffer().is_empty() { to.flush().await } else { Ok(()) }
 }
 
 /// type, channel, size, payload, end.
@@ -122,6 +133,12 @@ fn known(ids: (u16, u16)) -> Option<Method> {
         (60, 80) => Some(Method::Ack),
         (60, 60) => Some(Method::Deliver),
         (10, 60) => Some(Method::Blocked),
+        (20, 10) => Some(Method::OpenChannel),
+        (40, 10) => Some(Method::DeclareExchange),
+        (50, 10) => Some(Method::DeclareQueue),
+        (50, 20) => Some(Method::Bind),
+        (60, 10) => Some(Method::Qos),
+        (60, 20) => Some(Method::Consume),
         _ => None,
     }
 }
@@ -131,6 +148,9 @@ fn count(control: &watch::Sender<Control>, direction: Direction, method: Option<
         control.send_modify(|control| control.way_mut(direction).passed[method as usize] += 1);
     }
 }
+
+/// Of `basic.qos`, in its frame.
+const PREFETCH_COUNT: std::ops::Range<usize> = 15..17;
 
 /// `connection.open-ok`.
 const OPEN_OK: (u16, u16) = (10, 41);

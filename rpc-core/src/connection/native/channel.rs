@@ -27,6 +27,7 @@ use crate::{
         },
         delivery::Delivery,
         fields::{short, table},
+        limit::{ANSWER_LIMIT, within},
     },
     error::Error,
     lock::lock,
@@ -96,8 +97,13 @@ impl Inner {
         })
     }
 
-    /// Sends a method and waits for its answer.
+    /// Sends a method and waits for its answer, at most for [`ANSWER_LIMIT`].
     async fn ask(&self, operation: &str, method: &AMQPClass) -> Result<AMQPClass, Error> {
+        within(ANSWER_LIMIT, operation, self.ask_patiently(operation, method)).await
+    }
+
+    /// Sends a method and waits for its answer, which the caller limits.
+    async fn ask_patiently(&self, operation: &str, method: &AMQPClass) -> Result<AMQPClass, Error> {
         let answer = {
             let mut state = self.state();
             self.send(method)?;
@@ -299,7 +305,7 @@ impl Channel {
     pub(in crate::connection) async fn cancel(&self, consumer_tag: &str) -> Result<(), Error> {
         let cancel = basic::Cancel { consumer_tag: short(consumer_tag)?, nowait: false };
         let cancel = AMQPClass::Basic(basic::AMQPMethod::Cancel(cancel));
-        self.inner.ask("cancel the consumer", &cancel).await.map(drop)
+        self.inner.ask_patiently("cancel the consumer", &cancel).await.map(drop)
     }
 
     pub(in crate::connection) async fn close(&self) -> Result<(), Error> {
