@@ -7,8 +7,8 @@ use lapin::{
     BasicProperties, ConnectionProperties,
     message::Delivery,
     options::{
-        BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, QueueBindOptions,
-        QueueDeclareOptions, QueueDeleteOptions,
+        BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ExchangeDeleteOptions,
+        QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
     },
     types::{AMQPValue, FieldTable},
 };
@@ -44,6 +44,21 @@ impl Peer {
             .expect("the channel is open");
     }
 
+    /// Publishes a message that the broker may refuse, and waits until it is on the socket, or the broker has closed the connection.
+    pub async fn try_publish(&self, exchange: &str, routing_key: &str, properties: BasicProperties, body: &[u8]) {
+        let options = BasicPublishOptions::default();
+        let published =
+            self.channel.basic_publish(exchange.into(), routing_key.into(), options, body, properties).await;
+        if let Err(error) = published {
+            println!("not published: {error}");
+        }
+    }
+
+    /// Whether the broker has closed neither the connection nor the channel.
+    pub fn is_open(&self) -> bool {
+        self.connection.status().connected() && self.channel.status().connected()
+    }
+
     /// Declares a queue of this connection that goes with it, and returns its name.
     pub async fn exclusive_queue(&self) -> String {
         let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
@@ -55,13 +70,18 @@ impl Peer {
     /// Declares a queue of this connection that takes no message more, and refuses them.
     pub async fn full_queue(&self) -> String {
         let name = format!("full.{}", uuid());
+        self.declare_full_queue(&name).await;
+        name
+    }
+
+    /// The same for a queue of that name.
+    pub async fn declare_full_queue(&self, name: &str) {
         let options = QueueDeclareOptions { exclusive: true, ..Default::default() };
         let mut arguments = FieldTable::default();
         arguments.insert("x-max-length".into(), AMQPValue::LongInt(1));
         arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
-        self.channel.queue_declare(name.as_str().into(), options, arguments).await.expect("declared");
-        self.publish("", &name, BasicProperties::default(), b"the only one").await;
-        name
+        self.channel.queue_declare(name.into(), options, arguments).await.expect("declared");
+        self.publish("", name, BasicProperties::default(), b"the only one").await;
     }
 
     /// Declares a durable queue.
@@ -157,6 +177,11 @@ impl Peer {
             channel.close(200, "done".into()).await.expect("the channel closes");
         }
         state
+    }
+
+    /// Deletes an exchange; one that is not there is fine.
+    pub async fn delete_exchange(&self, exchange: &str) {
+        self.channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await.expect("deleted");
     }
 
     /// Deletes a queue; one that is not there is fine.

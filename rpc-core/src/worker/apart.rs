@@ -129,7 +129,7 @@ async fn deliver(lane: &Lane, idle: &Idle, delivery: &Delivery, mut answer: Answ
     let reply_to = delivery.reply_to().unwrap_or_default();
     tracing::error!(
         service,
-        routing_key = %printable(delivery.routing_key()),
+        method = %printable(lane.source.asked_method(delivery)),
         reply_to = %printable(reply_to),
         reason = %printable(&reason),
         "a reply cannot be delivered and is given up: its request was executed, and its caller times out"
@@ -175,31 +175,17 @@ fn too_large(answer: &Answer, limit_bytes: Option<usize>) -> Answer {
     Answer::TooLarge { body_bytes: answer.body_bytes(), limit_bytes }
 }
 
-/// Dead-letters a one-way request that failed; gives it up when that fails, too.
+/// Dead-letters a one-way request that failed.
 async fn keep(lane: &Lane, delivery: &Delivery, answer: &Answer) {
     let Answer::Failed(code, message) = answer else { return };
-    let mut backoff = Backoff::new(RETRY_DELAY_MIN, RETRY_DELAY_MAX);
-    for _ in 0..ATTEMPTS_MAX {
-        let storing = dead_letter::store(&lane.source, delivery, Reason::Failed { code: *code, message });
-        match within(CONFIRM_LIMIT, "dead-letter a request", storing).await {
-            Ok(()) => return Counters::add(&lane.counters.dead_lettered),
-            Err(error) => tracing::warn!(%error, "could not dead-letter a one-way request"),
-        }
-        sleep(backoff.pause()).await;
-    }
-    tracing::error!(
-        service = lane.source.descriptor.name,
-        routing_key = %printable(delivery.routing_key()),
-        message_id = %printable(delivery.message_id().unwrap_or_default()),
-        "a one-way request that failed is lost: it could not be dead-lettered"
-    );
+    dead_letter::keep(lane, delivery, Reason::Failed { code: *code, message }).await;
 }
 
 /// Messages under way at once, each on a channel of its own.
 const AT_ONCE_MAX: usize = 8;
 /// Channels that are kept for the next ones.
 const IDLE_MAX: usize = 2;
-/// Attempts for one reply or one dead letter.
+/// Attempts for one reply.
 const ATTEMPTS_MAX: u32 = 6;
 /// Bounds of the randomised pauses between them.
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(50);

@@ -1,16 +1,20 @@
 //! Dead letters that a worker stores in `rpc.<service>.dead`: requests that are not executed again, and one-way requests that
 //! failed, for a person to look at.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
-use super::source::Source;
+use tokio::time::sleep;
+
+use super::{lane::Lane, source::Source, stats::Counters};
 use crate::{
     connection::{
-        Channel, Confirm, Delivery,
+        Backoff, Channel, Confirm, Delivery,
         amqp::{HeaderValue, PERSISTENT, Properties, Publish},
+        within,
     },
     envelope::{self, Code},
     error::Error,
+    printable::printable,
     topology,
 };
 
@@ -63,11 +67,36 @@ impl Reason<'_> {
     }
 }
 
+/// Dead-letters a request. After some attempts it is given up: counted, logged, and settled by the caller, because a request
+/// that is held for ever takes a place from others.
+pub(super) async fn keep(lane: &Lane, delivery: &Delivery, reason: Reason<'_>) {
+    let mut backoff = Backoff::new(RETRY_DELAY_MIN, RETRY_DELAY_MAX);
+    for attempt in 1..=ATTEMPTS_MAX {
+        match within(STORE_LIMIT, "dead-letter a request", store(&lane.source, delivery, reason)).await {
+            Ok(()) => return Counters::add(&lane.counters.dead_lettered),
+            Err(error) => tracing::warn!(%error, attempt, "could not dead-letter a request"),
+        }
+        if attempt < ATTEMPTS_MAX {
+            sleep(backoff.pause()).await;
+        }
+    }
+    Counters::add(&lane.counters.dead_letters_lost);
+    tracing::error!(
+        service = lane.source.descriptor.name,
+        method = %printable(lane.source.asked_method(delivery)),
+        message_id = %printable(delivery.message_id().unwrap_or_default()),
+        reason = reason.name(),
+        "a request is lost: it could not be dead-lettered"
+    );
+}
+
 /// Stores a request in the service's dead-letter queue, on a channel of its own; `Ok` once the broker has confirmed it.
-pub(super) async fn store(source: &Source, delivery: &Delivery, reason: Reason<'_>) -> Result<(), Error> {
-    let channel = source.connection.channel().await?;
-    channel.confirm_select().await?;
-    source.declare_dead_queue(&channel).await?;
+async fn store(source: &Source, delivery: &Delivery, reason: Reason<'_>) -> Result<(), Error> {
+    let channel = match open(source, true).await {
+        // The user may not declare it, or it is there with other arguments: it is used as it is.
+        Err(Error::Refused { .. }) => open(source, false).await?,
+        opened => opened?,
+    };
     let queue = topology::dead_queue(source.descriptor.name);
     let confirm = publish(&channel, &queue, delivery, reason)?;
     let failed = |what: &str| Err(Error::Disconnected { reason: format!("{what} for '{queue}'") });
@@ -80,6 +109,16 @@ pub(super) async fn store(source: &Source, delivery: &Delivery, reason: Reason<'
         (true, Some(returned)) => failed(&returned.reply_text),
         (false, _) => failed("the broker refused a dead letter"),
     }
+}
+
+/// A channel in confirm mode.
+async fn open(source: &Source, declares: bool) -> Result<Channel, Error> {
+    let channel = source.connection.channel().await?;
+    channel.confirm_select().await?;
+    if declares {
+        source.declare_dead_queue(&channel).await?;
+    }
+    Ok(channel)
 }
 
 fn publish(channel: &Channel, queue: &str, delivery: &Delivery, reason: Reason<'_>) -> Result<Confirm, Error> {
@@ -103,6 +142,13 @@ fn publish(channel: &Channel, queue: &str, delivery: &Delivery, reason: Reason<'
         published => published,
     }
 }
+
+const ATTEMPTS_MAX: u32 = 6;
+/// Bounds of the randomised pauses between them.
+const RETRY_DELAY_MIN: Duration = Duration::from_millis(50);
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(1);
+/// For one attempt.
+const STORE_LIMIT: Duration = Duration::from_secs(30);
 
 /// Of an error's text in a header: the properties must fit one frame.
 const MESSAGE_MAX_BYTES: usize = 1_024;

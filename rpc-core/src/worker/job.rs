@@ -16,7 +16,6 @@ use crate::{
     connection::{Delivery, WeakDelivery},
     envelope::Code,
     printable::printable,
-    topology,
 };
 
 /// The state that the jobs of one consumer share.
@@ -118,7 +117,7 @@ impl Job {
         Counters::add(&lane.counters.oneway_failed);
         tracing::warn!(
             service = lane.source.descriptor.name,
-            routing_key = %printable(delivery.routing_key()),
+            method = %printable(lane.source.asked_method(delivery)),
             message_id = %printable(delivery.message_id().unwrap_or_default()),
             code = code.name(),
             message = %printable(message),
@@ -136,7 +135,7 @@ impl Job {
         Counters::add(&lane.counters.forbidden);
         tracing::warn!(
             service = lane.source.descriptor.name,
-            method = %printable(topology::method_of(delivery.routing_key())),
+            method = %printable(lane.source.asked_method(&delivery)),
             user_id = %printable(delivery.user_id().unwrap_or_default()),
             message_id = %printable(delivery.message_id().unwrap_or_default()),
             "a request of a user who is not served was refused"

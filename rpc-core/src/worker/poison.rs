@@ -11,22 +11,15 @@
 //! Quorum queues count deliveries, and dead-letter by themselves a request that kills every worker before it is looked at
 //! here (`dead_callers.rs` answers its caller). Classic queues only say `redelivered`.
 
-use std::{sync::Arc, time::Duration};
-
-use tokio::time::sleep;
+use std::sync::Arc;
 
 use super::{
     dead_letter::{self, Reason},
     dispatch::Response,
     lane::Lane,
     policy::{RedeliveryPolicy, RedeliveryRules},
-    stats::Counters,
 };
-use crate::{
-    connection::{Backoff, Delivery},
-    envelope::Code,
-    service::MethodDescriptor,
-};
+use crate::{connection::Delivery, envelope::Code, service::MethodDescriptor};
 
 /// Why a request is not executed again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,16 +57,9 @@ pub(super) fn abandons(
 
 impl Abandoned {
     /// Dead-letters the request where required, and returns its answer.
-    ///
-    /// Tries for ever: until the dead letter is stored the request stays unacknowledged, so that it is never lost.
     pub(super) async fn execute(self, lane: Arc<Lane>, delivery: &Delivery) -> Response {
         if !matches!(self, Self::Policy { is_dead_lettered: false }) {
-            let mut backoff = Backoff::new(RETRY_DELAY_MIN, RETRY_DELAY_MAX);
-            while let Err(error) = dead_letter::store(&lane.source, delivery, self.reason()).await {
-                tracing::error!(%error, "could not dead-letter a request: it stays unacknowledged, and the next attempt follows");
-                sleep(backoff.pause()).await;
-            }
-            Counters::add(&lane.counters.dead_lettered);
+            dead_letter::keep(&lane, delivery, self.reason()).await;
         }
         Response::failed(Code::Abandoned, self.to_string())
     }
@@ -113,7 +99,3 @@ const CHANNEL_LOSSES_MAX: u32 = 2;
 
 /// RabbitMQ 4's default.
 pub(super) const DEFAULT_DELIVERY_LIMIT: u32 = 20;
-
-/// Bounds of the randomised pauses before another attempt to dead-letter.
-const RETRY_DELAY_MIN: Duration = Duration::from_millis(500);
-const RETRY_DELAY_MAX: Duration = Duration::from_secs(30);

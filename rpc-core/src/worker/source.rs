@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::policy::{AckPolicy, DeadLetterOptions, RedeliveryPolicy, RedeliveryRules};
 use crate::{
     connection::{
-        Channel, Connection, Consumer,
+        Channel, Connection, Consumer, Delivery,
         amqp::{HeaderValue, QueueDeclaration},
     },
     error::Error,
@@ -93,9 +93,11 @@ impl Source {
         }
     }
 
-    /// Declares the service's queue, and `rpc.<service>.dead.callers` where the broker dead-letters requests.
+    /// Declares the service's queue, its dead-letter queue, and `rpc.<service>.dead.callers` where the broker dead-letters
+    /// requests. Workers declare the dead-letter queue when they need it, which their user may be forbidden to.
     pub(super) async fn declare_all(&self) -> Result<(), Error> {
-        self.prepare(&self.queue_name()).await?;
+        let channel = self.prepare(&self.queue_name()).await?;
+        self.declare_dead_queue(&channel).await?;
         if self.redelivery.delivery_limit.is_some() {
             self.prepare_dead_callers(&topology::dead_callers_queue(self.descriptor.name)).await?;
         }
@@ -125,6 +127,15 @@ impl Source {
         self.declare_durable(&channel, name, &arguments).await?;
         self.bind_dead_letters(&channel, &self.queue_name(), name).await?;
         Ok(channel)
+    }
+
+    /// The name of the method that a request asks for, for logs; the service may not have it.
+    pub(super) fn asked_method<'a>(&self, delivery: &'a Delivery) -> &'a str {
+        let routing_key = delivery.routing_key();
+        match self.descriptor.method_for(routing_key) {
+            Some(method) => method.name,
+            None => topology::method_of(routing_key),
+        }
     }
 
     fn queue_name(&self) -> String {

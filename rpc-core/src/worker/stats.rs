@@ -18,6 +18,8 @@ pub struct PoolStats {
     pub requeued: u64,
     /// Requests moved to `rpc.<service>.dead`.
     pub dead_lettered: u64,
+    /// Requests that failed or were abandoned, and could not be moved there: each is logged, and settled all the same.
+    pub dead_letters_lost: u64,
     /// Requests refused because they would have waited here longer than their caller.
     pub shed: u64,
     /// Replies that the broker returned, because the caller was gone and its reply queue with it. On the lapin transport they
@@ -44,6 +46,7 @@ pub(super) struct Counters {
     pub(super) cancelled: AtomicU64,
     pub(super) requeued: AtomicU64,
     pub(super) dead_lettered: AtomicU64,
+    pub(super) dead_letters_lost: AtomicU64,
     pub(super) deduplicated: AtomicU64,
     pub(super) shed: AtomicU64,
     pub(super) callers_gone: AtomicU64,
@@ -69,6 +72,7 @@ impl Counters {
             cancelled: self.cancelled.load(Ordering::Relaxed),
             requeued: self.requeued.load(Ordering::Relaxed),
             dead_lettered: self.dead_lettered.load(Ordering::Relaxed),
+            dead_letters_lost: self.dead_letters_lost.load(Ordering::Relaxed),
             shed: self.shed.load(Ordering::Relaxed),
             callers_gone: self.callers_gone.load(Ordering::Relaxed),
             replies_refused: self.replies_refused.load(Ordering::Relaxed),

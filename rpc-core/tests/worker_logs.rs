@@ -1,0 +1,97 @@
+//! The log names a one-way request that is lost: its service, its method and its `message_id`.
+
+#![cfg(all(feature = "broker", feature = "macros"))]
+
+use std::{
+    fmt::Write,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use rpc_core::{Connection, WorkerPool, broker::Broker, service};
+use tracing::{
+    Event, Level, Metadata, Subscriber,
+    span::{Attributes, Id, Record},
+    subscriber::set_default,
+};
+
+/// Warnings and errors, a line each.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<String>>>);
+
+impl Subscriber for Lines {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() <= Level::WARN
+    }
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn event(&self, event: &Event<'_>) {
+        let mut line = String::new();
+        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+            write!(line, "{field}={value:?};").expect("a string takes any text");
+        });
+        self.0.lock().expect("no holder of the lock panics").push(line);
+    }
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+#[service(name = "stock", queue = "stock-notes")]
+trait Bare {
+    #[rpc(oneway)]
+    async fn remark(&self, n: u32);
+}
+
+#[service(name = "stock")]
+trait Stock {
+    #[rpc(oneway)]
+    async fn note(&self, n: u32);
+}
+
+struct Desk;
+
+impl Stock for Desk {
+    async fn note(&self, _n: u32) {
+        panic!("a torn page");
+    }
+}
+
+impl Bare for Desk {
+    async fn remark(&self, _n: u32) {
+        panic!("a torn page");
+    }
+}
+
+/// One thread, which is the one that the subscriber listens to.
+#[tokio::test]
+async fn a_lost_oneway_request_is_named_in_the_log() {
+    let lines = Lines::default();
+    let _guard = set_default(lines.clone());
+    // The worker may not publish to the default exchange, through which dead letters go.
+    let builder = Broker::builder().user("mute", "mute").permissions("mute", "/", ".*", "^(rpc|stock)", ".*");
+    let broker = builder.start().await.unwrap();
+    let worker = Connection::open(&format!("{}?transport=native", broker.uri_for("mute", "/").unwrap())).await.unwrap();
+    let connection = Connection::open(&format!("{}?transport=native", broker.uri())).await.unwrap();
+    let pool = WorkerPool::new(&worker).serve(StockServer::new(Desk)).start().await.unwrap();
+    let bare = WorkerPool::new(&worker).serve(BareServer::new(Desk)).start().await.unwrap();
+    StockClient::new(&connection).note(1).idempotency_key("page\n7").await.unwrap();
+    BareClient::new(&connection).remark(1).idempotency_key("page 8").await.unwrap();
+    let lost = || pool.stats().dead_letters_lost + bare.stats().dead_letters_lost;
+    let are_lost = async {
+        while lost() < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), are_lost).await.expect("both are given up");
+    let lines = lines.0.lock().unwrap();
+    for (method, message_id) in [("note", "page\\n7"), ("remark", "page 8")] {
+        let names = format!("service=\"stock\";method={method};message_id={message_id};");
+        for event in ["a one-way request failed", "a request is lost"] {
+            let is_named = lines.iter().any(|line| line.contains(&names) && line.contains(event));
+            assert!(is_named, "{event}: {names} is missing in {lines:#?}");
+        }
+    }
+}
