@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use rpc_core::{CallError, WorkerPool, service};
+use rpc_core::{CallError, Connection, WorkerPool, service};
 use rpc_tests::{Stage, on_both_brokers, within};
 use tokio::time::Instant;
 
@@ -19,6 +19,7 @@ on_both_brokers!(
     a_call_that_is_nested_too_deep_is_refused_at_once,
     handlers_that_run_stay_within_the_concurrency,
     a_task_of_a_handler_calls_its_service,
+    handlers_whose_user_may_not_publish_nested_requests_call_all_the_same,
 );
 
 /// Counts handlers between two waits.
@@ -233,6 +234,47 @@ async fn a_task_of_a_handler_calls_its_service(stage: &Stage) {
     let client = ChainClient::new(&stage.connect().await);
     assert!(link.next.set(client.clone()).is_ok());
     assert_eq!(within(LIMIT, "an answer", client.spawned().into_future()).await.unwrap(), 2);
+    pool.shutdown(LIMIT).await.unwrap();
+}
+
+async fn handlers_whose_user_may_not_publish_nested_requests_call_all_the_same(stage: &Stage) {
+    #[service(name = "nested-plain")]
+    trait Plain {
+        #[rpc(timeout = "20s")]
+        async fn go(&self, bytes: usize) -> Result<usize, String>;
+        #[rpc(timeout = "20s")]
+        async fn leaf(&self, text: String) -> usize;
+    }
+    #[derive(Clone, Default)]
+    struct Relay {
+        next: Arc<OnceLock<PlainClient>>,
+        leaves: Arc<AtomicUsize>,
+    }
+    impl Plain for Relay {
+        async fn go(&self, bytes: usize) -> Result<usize, String> {
+            let next = self.next.get().expect("it is set before the first call");
+            next.leaf("x".repeat(bytes)).await.map_err(|error| error.to_string())
+        }
+        async fn leaf(&self, text: String) -> usize {
+            self.leaves.fetch_add(1, Ordering::SeqCst);
+            text.len()
+        }
+    }
+    let relay = Relay::default();
+    let pool = stage.pool(PlainServer::new(relay.clone())).await.start().await.unwrap();
+    // It may publish to `rpc` alone.
+    let connection = Connection::open(&stage.uri_as("plain", "")).await.unwrap();
+    assert!(relay.next.set(PlainClient::new(&connection)).is_ok());
+    let client = PlainClient::new(&stage.connect().await);
+    for round in 0..3 {
+        // Large ones travel with a confirm, on another channel. Fewer than the prefetch count: all wait in one queue.
+        let sizes = (0..8).map(|n| if n % 2 == 0 { n } else { 5_000 * n });
+        let calls: Vec<_> = sizes.map(|bytes| (bytes, tokio::spawn(client.go(bytes).into_future()))).collect();
+        for (bytes, call) in calls {
+            assert_eq!(within(LIMIT, "an answer", call).await.unwrap().unwrap(), bytes, "round {round}");
+        }
+    }
+    assert_eq!(relay.leaves.load(Ordering::SeqCst), 24, "each ran once");
     pool.shutdown(LIMIT).await.unwrap();
 }
 

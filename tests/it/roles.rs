@@ -18,8 +18,8 @@ use lapin::{
     },
     types::FieldTable,
 };
-use rpc_core::{CallError, ClientOptions, Connection, DedupeOptions, Error, WorkerPool};
-use rpc_tests::{Stage, eventually, on_both_brokers, raw};
+use rpc_core::{CallError, Connection, Error, WorkerPool};
+use rpc_tests::{Stage, eventually, on_both_brokers};
 
 on_both_brokers!(
     the_recipe_of_each_role_is_enough,
@@ -27,9 +27,6 @@ on_both_brokers!(
     a_hostile_caller_can_only_call,
     a_hostile_worker_reaches_no_other_service,
     forged_cancels_stop_no_call,
-    workers_and_callers_check_each_others_users,
-    a_cancel_counts_from_the_user_of_its_call_alone,
-    answers_from_memory_are_one_users,
 );
 
 /// A user as a stranger, who speaks AMQP.
@@ -202,7 +199,7 @@ async fn a_hostile_caller_can_only_call(stage: &Stage) {
         hostile.is_refused(&format!("delete {queue}"), REFUSED, delete).await;
     }
     // Its own queue, which it may have, on the exchanges of others.
-    for exchange in ["rpc", "rpc.other", "rpc.cancel", "amq.topic", "amq.rabbitmq.trace"] {
+    for exchange in ["rpc", "rpc.other", "rpc.nested", "rpc.cancel", "rpc.dead", "amq.topic", "amq.rabbitmq.trace"] {
         let bind = async |channel: &Channel| {
             let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
             channel.queue_declare(own.into(), options, table()).await.expect("its own reply queue");
@@ -218,7 +215,7 @@ async fn a_hostile_caller_can_only_call(stage: &Stage) {
             async |channel: &Channel| channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await;
         hostile.is_refused(&format!("delete {exchange}"), REFUSED, delete).await;
     }
-    for exchange in ["rpc", "rpc.cancel", "rpc.evil", "rpc.reply.intruder.1/.."] {
+    for exchange in ["rpc", "rpc.nested", "rpc.cancel", "rpc.evil", "rpc.reply.intruder.1/.."] {
         let declare = async |channel: &Channel| {
             let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
             channel.exchange_declare(exchange.into(), ExchangeKind::Direct, options, table()).await
@@ -233,7 +230,14 @@ async fn a_hostile_caller_can_only_call(stage: &Stage) {
         };
         hostile.is_refused(&format!("bind exchange {exchange} to rpc"), REFUSED, bind).await;
     }
-    for queue in ["rpc.roles-hostile", "rpc.roles-hostile.dead", "rpc.reply.caller.1", "rpc.control.worker.1"] {
+    let others = [
+        "rpc.roles-hostile",
+        "rpc.roles-hostile.nested.calls",
+        "rpc.roles-hostile.dead",
+        "rpc.reply.caller.1",
+        "rpc.control.worker.1",
+    ];
+    for queue in others {
         let consume = async |channel: &Channel| {
             channel.basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), table()).await.map(drop)
         };
@@ -279,7 +283,7 @@ async fn a_hostile_worker_reaches_no_other_service(stage: &Stage) {
     let hostile = Hostile::connect(stage, "worker").await;
     let table = FieldTable::default;
     let own = "rpc.control.worker.hostile";
-    for exchange in ["rpc", "rpc.other"] {
+    for exchange in ["rpc", "rpc.other", "rpc.nested"] {
         let bind = async |channel: &Channel| {
             let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
             channel.queue_declare(own.into(), options, table()).await.expect("its own control queue");
@@ -295,15 +299,15 @@ async fn a_hostile_worker_reaches_no_other_service(stage: &Stage) {
         };
         hostile.is_refused(&format!("call through {exchange}"), REFUSED, publish).await;
     }
-    let consume = async |channel: &Channel| {
-        let queue = "rpc.private-hostile".into();
-        channel.basic_consume(queue, "".into(), BasicConsumeOptions::default(), table()).await.map(drop)
-    };
-    hostile.is_refused("serve another service", REFUSED, consume).await;
-    let delete = async |channel: &Channel| {
-        channel.queue_delete("rpc.private-hostile".into(), QueueDeleteOptions::default()).await.map(drop)
-    };
-    hostile.is_refused("delete the queue of another service", REFUSED, delete).await;
+    for queue in ["rpc.private-hostile", "rpc.private-hostile.nested.calls"] {
+        let consume = async |channel: &Channel| {
+            channel.basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), table()).await.map(drop)
+        };
+        hostile.is_refused(&format!("serve {queue}"), REFUSED, consume).await;
+        let delete =
+            async |channel: &Channel| channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.map(drop);
+        hostile.is_refused(&format!("delete {queue}"), REFUSED, delete).await;
+    }
 }
 
 /// Knowing a reply queue is not enough to cancel its calls: their correlation_ids cannot be guessed.
@@ -353,141 +357,3 @@ async fn forged_cancels_stop_no_call(stage: &Stage) {
         assert_eq!(client.buy(n).timeout(Duration::from_secs(5)).await.unwrap().pieces, n);
     }
 }
-
-/// Permissions do not say who may call which service; workers do, and callers take the replies of workers that they trust.
-async fn workers_and_callers_check_each_others_users(stage: &Stage) {
-    #[rpc_core::service(name = "roles-users")]
-    trait Shop {
-        async fn buy(&self, ctx: &rpc_core::Context) -> String;
-        #[rpc(oneway)]
-        async fn note(&self);
-    }
-    #[derive(Clone, Default)]
-    struct Shelf(Arc<AtomicUsize>);
-    impl Shop for Shelf {
-        async fn buy(&self, ctx: &rpc_core::Context) -> String {
-            self.0.fetch_add(1, Ordering::SeqCst);
-            ctx.user_id().unwrap_or_default().to_owned()
-        }
-        async fn note(&self) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-    }
-    let shelf = Shelf::default();
-    let served = || ShopServer::new(shelf.clone());
-    // Without the options nothing is sent and nothing is checked.
-    let open = served!(stage, served());
-    let caller = Connection::open(&stage.uri_as("caller", "")).await.unwrap();
-    assert_eq!(ShopClient::new(&caller).buy().await.unwrap(), "");
-    open.shutdown(SOON).await.unwrap();
-
-    let worker = Connection::open(&stage.uri_as("worker", "")).await.unwrap();
-    let pool = WorkerPool::new(&worker).serve(served()).users(["caller"]).send_user_id(true).start().await.unwrap();
-    let named = ClientOptions::default().send_user_id(true);
-    let client = ShopClient::with_options(&caller, named.clone().reply_users(["worker"]));
-    for _ in 0..50 {
-        // Long enough for a method to become quick, which takes another way to its handler.
-        assert_eq!(client.buy().await.unwrap(), "caller");
-    }
-    client.note().await.unwrap();
-    let begun = || shelf.0.load(Ordering::SeqCst);
-    eventually(SOON, "the note arrives", async || begun() == 52).await;
-
-    let intruder = Connection::open(&stage.uri_as("intruder", "")).await.unwrap();
-    for refused in [ShopClient::with_options(&intruder, named.clone()), ShopClient::new(&caller)] {
-        let error = refused.buy().await.unwrap_err();
-        assert_eq!(
-            (error.code(), error.maybe_executed(), error.is_retryable()),
-            ("forbidden", false, false),
-            "{error}"
-        );
-        refused.note().await.unwrap();
-    }
-    eventually(SOON, "all are counted", async || pool.stats().forbidden == 4).await;
-    // Another user than the one whose replies the caller takes.
-    let distrustful = ShopClient::with_options(&caller, named.reply_users(["another"]));
-    let error = distrustful.buy().timeout(Duration::from_millis(500)).await.unwrap_err();
-    assert!(matches!(error, CallError::Timeout { .. }), "{error}");
-    let stats = pool.shutdown(SOON).await.unwrap().stats;
-    assert_eq!((begun(), stats.dead_lettered, stats.oneway_failed), (53, 0, 0), "no refused request was executed");
-}
-
-/// Even with the reply_to and the correlation_id of a call, which are secret.
-async fn a_cancel_counts_from_the_user_of_its_call_alone(stage: &Stage) {
-    #[rpc_core::service(name = "roles-whose")]
-    trait Shop {
-        async fn wait(&self);
-    }
-    struct Shelf;
-    impl Shop for Shelf {
-        async fn wait(&self) {
-            std::future::pending().await
-        }
-    }
-    drop(stage.pool(ShopServer::new(Shelf)).await);
-    let operator = Connection::open(&stage.uri_as("operator", "")).await.unwrap();
-    WorkerPool::new(&operator).serve(ShopServer::new(Shelf)).declare().await.unwrap();
-    let worker = Connection::open(&stage.uri_as("worker", "")).await.unwrap();
-    let pool = WorkerPool::new(&worker).serve(ShopServer::new(Shelf)).users(["caller"]).start().await.unwrap();
-
-    let peer = async |user| {
-        let uri = stage.uri_as(user, "");
-        raw::Peer::connect(uri.split('?').next().unwrap()).await
-    };
-    let (caller, intruder) = (peer("caller").await, peer("intruder").await);
-    let of = |user: Option<&str>| {
-        let properties = BasicProperties::default().with_reply_to("rpc.reply.caller.1".into());
-        match user {
-            Some(user) => properties.with_user_id(user.into()),
-            None => properties,
-        }
-    };
-    let cancel = |user| of(user).with_type("rpc.cancel".into());
-    let ask = async |id: &str| {
-        let properties = of(Some("caller")).with_correlation_id(id.into());
-        caller.publish("rpc", "roles-whose.wait", properties, &[0x80]).await;
-    };
-    ask("running").await;
-    eventually(SOON, "it runs", async || pool.stats().received == 1).await;
-    for (sender, user) in [(&intruder, Some("intruder")), (&intruder, None)] {
-        sender.publish("rpc.cancel", "roles-whose", cancel(user), b"running\nlater").await;
-    }
-    // The worker takes cancels in their order: when this one has stopped its call, the ones before it have had their effect.
-    ask("last").await;
-    eventually(SOON, "it runs", async || pool.stats().received == 2).await;
-    for _ in 0..2 {
-        ask("later").await;
-    }
-    eventually(SOON, "they arrive", async || pool.stats().received == 4).await;
-    caller.publish("rpc.cancel", "roles-whose", cancel(Some("caller")), b"last").await;
-    eventually(SOON, "it is stopped", async || pool.stats().cancelled == 1).await;
-    assert_eq!((pool.stats().expired, pool.stats().received), (0, 4), "the others run");
-    caller.publish("rpc.cancel", "roles-whose", cancel(Some("caller")), b"running").await;
-    eventually(SOON, "it is stopped", async || pool.stats().cancelled == 2).await;
-}
-
-/// A key that another user chooses, too, does not give it this user's answer.
-async fn answers_from_memory_are_one_users(stage: &Stage) {
-    #[rpc_core::service(name = "roles-memory")]
-    trait Shop {
-        async fn buy(&self, ctx: &rpc_core::Context) -> String;
-    }
-    struct Shelf(AtomicUsize);
-    impl Shop for Shelf {
-        async fn buy(&self, ctx: &rpc_core::Context) -> String {
-            format!("{} {}", self.0.fetch_add(1, Ordering::SeqCst), ctx.user_id().unwrap_or_default())
-        }
-    }
-    let pool = stage.pool(ShopServer::new(Shelf(AtomicUsize::new(0)))).await.dedupe(DedupeOptions::default());
-    let pool = pool.start().await.unwrap();
-    let mut answers = Vec::new();
-    for user in ["caller", "intruder", "caller"] {
-        let connection = Connection::open(&stage.uri_as(user, "")).await.unwrap();
-        let client = ShopClient::with_options(&connection, ClientOptions::default().send_user_id(true));
-        answers.push(client.buy().idempotency_key("order 7").await.unwrap());
-    }
-    assert_eq!(answers, ["0 caller", "1 intruder", "0 caller"]);
-    pool.shutdown(SOON).await.unwrap();
-}
-
-const SOON: Duration = Duration::from_secs(10);

@@ -8,7 +8,10 @@
 //! rounds, so that ten thousand dropped futures make a few dozen messages.
 
 use std::{
-    sync::{Mutex, MutexGuard},
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -19,9 +22,13 @@ use super::{
     opening::{Mode, open_with},
 };
 use crate::{
-    connection::{Channel, Connection, amqp::Publish},
+    connection::{
+        Channel, Connection,
+        amqp::{ACCESS_REFUSED, Publish},
+    },
     envelope,
     lock::lock,
+    printable::printable,
     topology,
 };
 
@@ -30,6 +37,8 @@ use crate::{
 pub(super) struct Cancels {
     given_up: Mutex<Vec<GivenUp>>,
     noted: Notify,
+    /// The user may not publish to `rpc.cancel`.
+    is_denied: AtomicBool,
 }
 
 /// A call whose request was sent, and whose caller has stopped waiting.
@@ -49,6 +58,9 @@ pub(super) struct Sender<'a> {
 impl Cancels {
     /// Notes a call. Beyond [`GIVEN_UP_MAX`] the call is ignored: its request runs until its own deadline.
     pub(super) fn note(&self, service: &'static str, number: u64) {
+        if self.is_denied.load(Ordering::Relaxed) {
+            return;
+        }
         let is_first = {
             let mut given_up = self.given_up();
             if given_up.len() >= GIVEN_UP_MAX {
@@ -60,6 +72,16 @@ impl Cancels {
         if is_first {
             self.noted.notify_one();
         }
+    }
+
+    /// Sends no cancels in this session: the calls that are given up run until their own deadlines.
+    pub(super) fn deny(&self, reason: &str) {
+        self.is_denied.store(true, Ordering::Relaxed);
+        self.given_up().clear();
+        tracing::warn!(
+            reason = %printable(reason),
+            "the user may not publish to exchange 'rpc.cancel': workers are not notified of calls that are given up"
+        );
     }
 
     /// Sends the noted calls, for as long as the session lives: on `shared`, or on a channel of its own, which is opened when it
@@ -75,6 +97,14 @@ impl Cancels {
         let mut own: Option<Channel> = None;
         loop {
             self.noted.notified().await;
+            if let Some(ended) = own.take_if(|own| own.has_ended()) {
+                match ended.refusal().await {
+                    // It would be refused again, and each refusal costs the broker a channel.
+                    Some(refusal) if refusal.reply_code == ACCESS_REFUSED => return self.deny(&refusal.reply_text),
+                    Some(_) => sleep(RETRY).await,
+                    None => {}
+                }
+            }
             let channel = match shared.as_ref().or(own.as_ref()).filter(|channel| !channel.has_ended()) {
                 Some(channel) => channel.clone(),
                 None => match open_with(connection, Some(epoch), &[topology::CANCELS], Mode::Plain).await {

@@ -3,7 +3,11 @@
 //! Replies, returned messages, deadlines and the end of the session complete a call here; whichever is first counts.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard},
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{self, Poll},
 };
 
@@ -85,6 +89,8 @@ pub(super) struct InFlight {
     pub(super) sizes: Sizes,
     pub(super) life: Life,
     pub(super) users: Users,
+    /// The user may not publish to `rpc.nested`.
+    is_nested_denied: AtomicBool,
     calls: Mutex<Calls>,
     /// Wakes the task that expires calls: the earliest deadline has changed, or the session has ended.
     deadlines: Notify,
@@ -171,6 +177,7 @@ impl InFlight {
             sizes: Sizes::default(),
             life: Life::default(),
             users,
+            is_nested_denied: AtomicBool::new(false),
             calls: Mutex::new(Calls { pending, has_ended: false, waiting: 0, has_replied: [false; EXCHANGES] }),
             deadlines: Notify::new(),
             freed: Notify::new(),
@@ -222,6 +229,24 @@ impl InFlight {
             }
         }
         freed.await;
+    }
+
+    /// Where requests that are meant for an exchange go: those for `rpc.nested` to `rpc`, once that is known to be denied.
+    pub(super) fn exchange(&self, meant: Exchange) -> Exchange {
+        match meant {
+            Exchange::Nested if self.is_nested_denied.load(Ordering::Acquire) => Exchange::Requests,
+            meant => meant,
+        }
+    }
+
+    /// Sends the nested requests of this session to `rpc` from now on.
+    pub(super) fn deny_nested(&self, reason: &dyn fmt::Display) {
+        if !self.is_nested_denied.swap(true, Ordering::AcqRel) {
+            tracing::warn!(
+                reason = %printable(&reason.to_string()),
+                "the user may not publish to exchange 'rpc.nested': its handlers' calls go to 'rpc', and wait behind other requests"
+            );
+        }
     }
 
     /// Hands a reply to the call that it names.
@@ -285,7 +310,7 @@ impl InFlight {
     /// The broker has closed the channel that the requests to an exchange share. The calls that this is true of end, the
     /// idempotent ones are sent again, and the others wait on: the broker has taken those from before the one that it refused.
     pub(super) fn refuse_channel(&self, exchange: Exchange, refusal: &Refusal) {
-        let limit_bytes = self.learn_limit(refusal);
+        let limit_bytes = self.learn(exchange, refusal);
         let ended = {
             let mut calls = self.calls();
             let is_denied = calls.is_denied(exchange, refusal);
@@ -299,7 +324,7 @@ impl InFlight {
 
     /// The same for the channel with confirms, whose unconfirmed publishes are known in their order.
     pub(super) fn refuse_publishes(&self, exchange: Exchange, unconfirmed: &[(u64, usize)], refusal: &Refusal) {
-        let limit_bytes = self.learn_limit(refusal);
+        let limit_bytes = self.learn(exchange, refusal);
         let is_too_large = |bytes: usize| limit_bytes.is_some_and(|limit_bytes| bytes > limit_bytes);
         let refused = unconfirmed.iter().position(|(_, bytes)| is_too_large(*bytes));
         let mut ended = Vec::new();
@@ -321,7 +346,11 @@ impl InFlight {
         self.wake(ended);
     }
 
-    fn learn_limit(&self, refusal: &Refusal) -> Option<usize> {
+    /// Draws the lessons of a refusal; returns the broker's limit, if it names one.
+    fn learn(&self, exchange: Exchange, refusal: &Refusal) -> Option<usize> {
+        if exchange == Exchange::Nested && refusal.reply_code == ACCESS_REFUSED {
+            self.deny_nested(&refusal.reply_text);
+        }
         let limit_bytes = refusal.message_max_bytes();
         if let Some(limit_bytes) = limit_bytes {
             self.sizes.limit(limit_bytes);
@@ -392,6 +421,8 @@ impl Calls {
 fn judge(tag: Tag, refusal: &Refusal, limit_bytes: Option<usize>, is_denied: bool) -> Option<Outcome> {
     match limit_bytes.filter(|limit_bytes| tag.body_bytes as usize > *limit_bytes) {
         Some(limit_bytes) => Some(Outcome::TooLarge { limit_bytes }),
+        // It is sent again, to the exchange `rpc`.
+        None if is_denied && usize::from(tag.exchange) == Exchange::Nested.index() => Some(Outcome::Unsent),
         None if is_denied => Some(Outcome::Denied(Box::new(refusal.clone()))),
         None => tag.is_idempotent.then_some(Outcome::Disconnected),
     }

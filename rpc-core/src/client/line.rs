@@ -17,6 +17,7 @@ use crate::connection::amqp::Publish;
 #[derive(Debug)]
 pub(super) struct Line {
     pub(super) session: Arc<Session>,
+    /// Where the requests go.
     pub(super) exchange: Exchange,
     publisher: Arc<Publisher>,
 }
@@ -28,7 +29,8 @@ impl Line {
 
     /// Whether another one is needed: also before the tasks behind it have noticed.
     pub(super) fn has_ended(&self) -> bool {
-        self.session.has_ended() || self.publisher.has_ended()
+        let is_denied = self.session.in_flight.exchange(self.exchange) != self.exchange;
+        is_denied || self.session.has_ended() || self.publisher.has_ended()
     }
 
     /// Takes a call in; see [`InFlight::begin`](super::in_flight::InFlight::begin).

@@ -147,12 +147,21 @@ impl Client {
                 return Ok(line);
             }
             let session = self.inner.session.get().await?;
+            let actual = session.in_flight.exchange(exchange);
             let publisher = tokio::select! {
-                publisher = session.publisher(exchange) => publisher?,
+                publisher = session.publisher(actual) => publisher,
                 // It cannot open one on a link that is lost.
                 () = session.ended() => continue,
             };
-            let line = Arc::new(Line::new(session, exchange, publisher));
+            let publisher = match publisher {
+                // The exchange is missing, and the user may not declare it.
+                Err(error) if actual == Exchange::Nested && error.is_access_refused() => {
+                    session.in_flight.deny_nested(&error);
+                    continue;
+                }
+                publisher => publisher?,
+            };
+            let line = Arc::new(Line::new(session, actual, publisher));
             lock(&self.inner.lines)[exchange.index()] = Some(Arc::clone(&line));
             if self.is_shut_down() {
                 *lock(&self.inner.lines) = Default::default();

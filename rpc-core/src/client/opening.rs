@@ -9,7 +9,7 @@ use super::pending::EXCHANGES;
 use crate::{
     connection::{
         Channel, Connection,
-        amqp::{ExchangeDeclaration, NOT_FOUND},
+        amqp::{ExchangeDeclaration, NOT_FOUND, Properties, Publish},
         within,
     },
     error::Error,
@@ -79,6 +79,31 @@ pub(super) async fn open_with(
     match open_once(connection, epoch, exchanges, true, mode).await {
         Err(Error::Refused { reply_code: NOT_FOUND, .. }) => open_once(connection, epoch, exchanges, false, mode).await,
         opened => opened,
+    }
+}
+
+/// Whether the user may publish to an exchange. It is asked with a message that no queue takes, on a channel of its own: a refusal
+/// ends the channel.
+///
+/// # Errors
+/// The broker's refusal, or the loss of the connection.
+pub(super) async fn try_publish(
+    connection: &Connection,
+    epoch: u64,
+    exchange: &str,
+    declarations: &[ExchangeDeclaration],
+) -> Result<(), Error> {
+    let (channel, _) = open_with(connection, Some(epoch), declarations, Mode::Confirms).await?;
+    let properties = Properties::default();
+    let publish = Publish { exchange, routing_key: "", mandatory: false, properties, body: b"" };
+    let confirm = channel.publish_for_confirm(publish)?;
+    let confirmed = within_limit("publish to an exchange", confirm.wait()).await.map(drop);
+    if confirmed.is_ok() {
+        return confirmed;
+    }
+    match channel.refusal().await {
+        Some(refusal) => Err(refusal.error(format!("publish to exchange '{exchange}'"))),
+        None => confirmed,
     }
 }
 

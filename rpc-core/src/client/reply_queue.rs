@@ -30,7 +30,7 @@ use super::{
     in_flight::{InFlight, Outcome},
     kept::{Keep, Kept, outside},
     life::Life,
-    opening::{Exchange, Step, in_one_flight, within_limit},
+    opening::{Exchange, Mode, Step, in_one_flight, open_for, try_publish, within_limit},
     pending::EXCHANGES,
     publisher::{Place, Publisher},
 };
@@ -148,6 +148,7 @@ impl Session {
                 let (channel, consumer) = consume_directly(connection, epoch).await?;
                 let reply_to = DIRECT_REPLIES.to_owned();
                 let in_flight = Arc::new(InFlight::new(reply_to, random_key(), *max_in_flight, users.clone()));
+                ask_for_rights(connection, epoch, &in_flight).await?;
                 let direct = Publisher::on(channel, &place(&in_flight, Exchange::Requests));
                 (in_flight, consumer, Some(Arc::new(direct)))
             }
@@ -221,10 +222,26 @@ async fn consume_now(channel: &Channel, reply_queue: &str) -> Result<Consumer, E
 /// Starts a consumer of direct replies, on the channel that is to publish the requests.
 async fn consume_directly(connection: &Connection, epoch: u64) -> Result<(Channel, Consumer), Error> {
     tracing::warn!("the broker does not declare a reply queue within {QUEUE_LIMIT:?}: taking direct replies");
+    // Declares the exchanges where they are missing.
+    drop(open_for(connection, Some(epoch), Exchange::Requests, Mode::Plain).await?);
     let channel = connection.channel_of(epoch).await?;
     let consumer = within_limit("consume direct replies", channel.consume(DIRECT_REPLIES, "", true)).await?;
-    within_limit("declare exchanges", channel.declare_exchanges(&topology::SERVICE_EXCHANGES)).await?;
     Ok((channel, consumer))
+}
+
+/// Finds out where the user may not publish, before a refusal ends the only channel of a session with direct replies.
+async fn ask_for_rights(connection: &Connection, epoch: u64, in_flight: &InFlight) -> Result<(), Error> {
+    let nested = try_publish(connection, epoch, topology::NESTED_EXCHANGE, &topology::SERVICE_EXCHANGES);
+    let cancels = try_publish(connection, epoch, topology::CANCEL_EXCHANGE, &[topology::CANCELS]);
+    match nested.await {
+        Err(error) if error.is_access_refused() => in_flight.deny_nested(&error),
+        asked => asked?,
+    }
+    match cancels.await {
+        Err(error) if error.is_access_refused() => in_flight.cancels.deny(&error.to_string()),
+        asked => asked?,
+    }
+    Ok(())
 }
 
 /// Ends the calls of a session with the task that takes their replies, also when that goes down with its runtime.
@@ -373,6 +390,36 @@ mod tests {
             service.publish(Publish { mandatory: false, ..reply }).unwrap();
             let outcome = waiter.outcome().await;
             assert!(matches!(outcome, Outcome::Reply(_)), "{transport}: {outcome:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_session_with_direct_replies_outlives_rights_that_its_user_lacks() {
+        let caller = |name: &str| Broker::builder().user(name, name).permissions(name, "/", "", "^rpc$", "");
+        let broker = caller("plain").start().await.unwrap();
+        let operator = Connection::open(broker.uri()).await.unwrap();
+        let channel = operator.channel().await.unwrap();
+        channel.declare_exchanges(&topology::SERVICE_EXCHANGES).await.unwrap();
+        channel.declare_exchanges(&[topology::CANCELS]).await.unwrap();
+        let uri = broker.uri_for("plain", "/").unwrap();
+        for transport in ["native", if cfg!(feature = "lapin") { "lapin" } else { "native" }] {
+            let connection = Connection::open(&format!("{uri}?transport={transport}")).await.unwrap();
+            let source = Source { connection: connection.clone(), max_in_flight: 8, users: Users::default() };
+            let session = Arc::new(Session::open_within(&source, None).await.unwrap());
+            assert_eq!(session.in_flight.exchange(Exchange::Nested), Exchange::Requests, "{transport}");
+            let publisher = session.publisher(Exchange::Requests).await.unwrap();
+            let line = Line::new(Arc::clone(&session), Exchange::Requests, publisher);
+            let deadline = || Instant::now() + Duration::from_secs(10);
+            // Its cancel is not sent.
+            let mut given_up = line.begin(deadline(), TAG).unwrap();
+            given_up.make_cancellable(Some("svc"));
+            drop(given_up);
+            let mut waiter = line.begin(deadline(), TAG).unwrap();
+            let publish = to("rpc", "missing.method", &waiter);
+            line.publish(&mut waiter, publish, None).unwrap();
+            let outcome = waiter.outcome().await;
+            assert!(matches!(outcome, Outcome::Returned { .. }), "{transport}: {outcome:?}");
+            assert!(!session.has_ended());
         }
     }
 

@@ -174,7 +174,7 @@ impl Request {
         if self.needs_confirm(&line) || line.session.runtime != here.id() {
             return Err(Obstacle::NotYet);
         }
-        let mut waiter = line.begin(limits.deadline, self.tag(false)).map_err(|_| Obstacle::NotYet)?;
+        let mut waiter = line.begin(limits.deadline, self.tag(&line, false)).map_err(|_| Obstacle::NotYet)?;
         // The budget starts with this poll, so all of it is left.
         match self.publish(&line, &mut waiter, limits.budget, 1) {
             Ok(()) => Ok(waiter),
@@ -204,7 +204,7 @@ impl Request {
         }
     }
 
-    /// The default exchange in the bare profile.
+    /// The exchange that it is meant for: the default exchange in the bare profile.
     pub(super) fn exchange(&self) -> Exchange {
         match (self.service.queue, &self.nested) {
             (Some(_), _) => Exchange::Default,
@@ -222,9 +222,9 @@ impl Request {
         self.service.max_length.is_some() || !line.session.in_flight.sizes.is_accepted(self.body().len())
     }
 
-    pub(super) fn tag(&self, is_confirmed: bool) -> Tag {
+    pub(super) fn tag(&self, line: &Line, is_confirmed: bool) -> Tag {
         Tag {
-            exchange: self.exchange().index() as u8,
+            exchange: line.exchange.index() as u8,
             is_confirmed,
             is_idempotent: self.method.idempotent,
             body_bytes: u32::try_from(self.body().len()).unwrap_or(u32::MAX),
@@ -286,7 +286,7 @@ impl Request {
             envelope::call_properties(self.service, self.method, correlation_id, reply_to, remaining, call);
         properties.user_id = line.session.in_flight.users.own();
         Publish {
-            exchange: self.exchange().name(),
+            exchange: line.exchange.name(),
             routing_key: self.method.routing_key,
             mandatory: true,
             properties,
@@ -367,7 +367,12 @@ impl Request {
 
     /// The error of a request that the user may not publish.
     pub(super) fn denied(&self, refusal: &Refusal) -> CallError {
-        self.topology(refusal.error(format!("publish to exchange '{}'", self.exchange().name())))
+        let exchange = match self.exchange() {
+            // A nested request that may not go there goes to `rpc`.
+            Exchange::Nested => Exchange::Requests,
+            exchange => exchange,
+        };
+        self.topology(refusal.error(format!("publish to exchange '{}'", exchange.name())))
     }
 
     /// The error of a request that is larger than the broker takes.

@@ -97,7 +97,7 @@ impl Request {
         }
         let needs_confirm = self.needs_confirm(&line);
         let mut waiter = loop {
-            match line.begin(limits.deadline, self.tag(needs_confirm)) {
+            match line.begin(limits.deadline, self.tag(&line, needs_confirm)) {
                 Ok(waiter) => break waiter,
                 Err(NotSent::Full) if self.client.options().when_full == WhenFull::Refuse => {
                     let message = format!("{} calls are in flight", self.client.options().max_in_flight);
