@@ -413,7 +413,7 @@ impl InFlight {
 impl Calls {
     /// Whether the user may not publish to the exchange: then no request has got through.
     fn is_denied(&self, exchange: Exchange, refusal: &Refusal) -> bool {
-        refusal.reply_code == ACCESS_REFUSED && !self.has_replied[exchange.index()]
+        refusal.is_denial() && !self.has_replied[exchange.index()]
     }
 }
 

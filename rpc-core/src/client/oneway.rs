@@ -16,7 +16,7 @@ use super::{
 use crate::{
     connection::{
         Channel, Connection, Unconfirmed, Verdict,
-        amqp::{ACCESS_REFUSED, Properties, Publish, Refusal},
+        amqp::{Properties, Publish, Refusal},
     },
     error::Error,
     task::AbortOnDrop,
@@ -175,7 +175,7 @@ impl Batches {
         match refusal.message_max_bytes().filter(|limit_bytes| body_bytes > *limit_bytes) {
             Some(limit_bytes) => Settled::TooLarge { body_bytes, limit_bytes },
             // Then no request has got through.
-            None if refusal.reply_code == ACCESS_REFUSED && !self.has_confirmed => Settled::Denied(refusal.clone()),
+            None if refusal.is_denial() && !self.has_confirmed => Settled::Denied(refusal.clone()),
             None => Settled::Sent(Verdict::Lost),
         }
     }

@@ -118,6 +118,14 @@ impl Refusal {
         limit[..digits].parse().ok().filter(|_| self.reply_code == PRECONDITION_FAILED)
     }
 
+    /// Whether the user may not publish the message, or not as the user whom its `user_id` names. RabbitMQ: "user_id property set to
+    /// 'ann' but authenticated user was 'bob'".
+    pub(crate) fn is_denial(&self) -> bool {
+        let names_another =
+            self.reply_code == PRECONDITION_FAILED && self.reply_text.contains("user_id property set to");
+        self.reply_code == ACCESS_REFUSED || names_another
+    }
+
     /// As the error of an operation.
     pub(crate) fn error(&self, operation: impl Into<String>) -> Error {
         let Self { reply_code, reply_text } = self.clone();
@@ -180,5 +188,19 @@ mod tests {
         ] {
             assert_eq!(limit(reply_code, reply_text), None, "{reply_text}");
         }
+    }
+
+    #[test]
+    fn a_denial_is_a_missing_right_or_the_name_of_another_user() {
+        let is_denial =
+            |reply_code, reply_text: &str| Refusal { reply_code, reply_text: reply_text.to_owned() }.is_denial();
+        assert!(is_denial(403, "ACCESS_REFUSED - access to exchange 'rpc' in vhost '/' refused for user 'ann'"));
+        let another = "PRECONDITION_FAILED - user_id property set to 'ann' but authenticated user was 'bob'";
+        assert!(is_denial(406, another));
+        assert!(!is_denial(404, "NOT_FOUND - no exchange 'rpc' in vhost '/'"));
+        assert!(!is_denial(
+            406,
+            "PRECONDITION_FAILED - message size 2000011 is larger than configured max size 1048576"
+        ));
     }
 }

@@ -21,7 +21,11 @@ use super::{
     stats::Counters,
 };
 use crate::{
-    connection::{Backoff, Channel, Delivery, amqp::PRECONDITION_FAILED, within},
+    connection::{
+        Backoff, Channel, Delivery,
+        amqp::{PRECONDITION_FAILED, Refusal},
+        within,
+    },
     error::Error,
     lock::lock,
     printable::printable,
@@ -109,9 +113,10 @@ async fn deliver(lane: &Lane, idle: &Idle, delivery: &Delivery, mut answer: Answ
             Ok(Sent::Refused) => "the reply queue refused it (basic.nack)".clone_into(&mut reason),
             Err(error) => {
                 reason = error.to_string();
+                let is_denial = Refusal::of(&error).is_some_and(|refusal| refusal.is_denial());
                 match error {
-                    // Nothing but its size can be wrong with a reply: RabbitMQ closes the channel with 406.
-                    Error::Refused { reply_code: PRECONDITION_FAILED, .. } if answer.body_bytes() > 0 => {
+                    // Nothing else but its size can be wrong with a reply: RabbitMQ closes the channel with 406.
+                    Error::Refused { reply_code: PRECONDITION_FAILED, .. } if answer.body_bytes() > 0 && !is_denial => {
                         lane.caution.learn_limit(&error);
                         answer = too_large(&answer, lane.caution.limit_bytes());
                         continue;
