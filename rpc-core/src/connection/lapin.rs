@@ -77,6 +77,8 @@ impl Link {
         let properties = ConnectionProperties::default().with_connection_name(options.name.as_str().into());
         let mut uri = uri(endpoint);
         uri.query.heartbeat.get_or_insert(HEARTBEAT_S);
+        let frame_max = uri.query.frame_max.filter(|wanted| *wanted > 0);
+        uri.query.frame_max = Some(frame_max.map_or(FRAME_MAX, |wanted| wanted.min(FRAME_MAX)));
         #[cfg(not(feature = "tls"))]
         let connecting = lapin::Connection::connect_uri(uri, properties);
         #[cfg(feature = "tls")]
@@ -530,6 +532,8 @@ impl Unwritten {
     }
 }
 
+/// lapin reserves 32 times what is agreed on: a broker that offers 4 GiB would end the process.
+const FRAME_MAX: u32 = 131_072;
 /// Bytes between two barriers.
 const BARRIER_BYTES: usize = 1_024 * 1_024;
 /// Bytes that may be unwritten before requests wait.

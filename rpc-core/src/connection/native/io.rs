@@ -105,7 +105,7 @@ impl Io {
         if let Err(end) = self.take_frames() {
             return Poll::Ready(end);
         }
-        loop {
+        for _ in 0..READS_MAX {
             let mut has_read = false;
             match self.poll_read(cx) {
                 Poll::Ready(Ok(0)) => return lost("the broker closed the socket"),
@@ -138,6 +138,8 @@ impl Io {
                 return Poll::Pending;
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
@@ -373,6 +375,8 @@ fn take_run<'a>(inner: &Inner, first: RawFrame<'a>, frames: &mut Frames<'a>) -> 
 
 /// The room for one read.
 const READ_BYTES: usize = 64 * 1_024;
+/// Reads before the other tasks of the thread have their turn: a broker that sends without a pause must not make calls late.
+const READS_MAX: usize = 8;
 /// RabbitMQ never splits the content header of a message, and adds to it (`x-death`): one may exceed frame_max by this.
 const HEADER_EXCESS_MAX_BYTES: u32 = 1_024 * 1_024;
 /// AMQP 0-9-1 §4.2.7: a peer that is silent for two heartbeats counts as lost.
