@@ -9,14 +9,15 @@ use std::{
     time::Duration,
 };
 
-use lapin::BasicProperties;
-use rpc_core::{CallError, ClientOptions, Connection, DedupeOptions, Dispatch, WorkerPool};
-use rpc_tests::{Stage, eventually, on_both_brokers, raw};
+use lapin::{BasicProperties, options::BasicNackOptions};
+use rpc_core::{AckPolicy, CallError, ClientOptions, Connection, DedupeOptions, Dispatch, QueueKind, WorkerPool};
+use rpc_tests::{Stage, eventually, on_both_brokers, raw, within};
 
 on_both_brokers!(
     workers_and_callers_check_each_others_users,
     a_cancel_counts_from_the_user_of_its_call_alone,
     answers_from_memory_are_one_users,
+    every_kind_of_reply_names_its_worker,
 );
 
 /// Declares the queues of a service as `operator`.
@@ -159,6 +160,64 @@ async fn answers_from_memory_are_one_users(stage: &Stage) {
         answers.push(client.buy().idempotency_key("order 7").await.unwrap());
     }
     assert_eq!(answers, ["0 caller", "1 intruder", "0 caller"]);
+    pool.shutdown(SOON).await.unwrap();
+}
+
+/// A client that takes the replies of one user gets them whatever way they take.
+async fn every_kind_of_reply_names_its_worker(stage: &Stage) {
+    #[rpc_core::service(name = "users-replies")]
+    trait Shop {
+        async fn text(&self, bytes: usize) -> String;
+        async fn fail(&self) -> Result<u32, String>;
+        async fn panic(&self) -> u32;
+    }
+    struct Shelf;
+    impl Shop for Shelf {
+        async fn text(&self, bytes: usize) -> String {
+            "x".repeat(bytes)
+        }
+        async fn fail(&self) -> Result<u32, String> {
+            Err("sold out".to_owned())
+        }
+        async fn panic(&self) -> u32 {
+            panic!("a broken shelf")
+        }
+    }
+    let client = || async {
+        let options = ClientOptions::default().reply_users(["guest"]);
+        ShopClient::with_options(&stage.connect().await, options)
+    };
+    for ack_policy in [AckPolicy::AfterReply, AckPolicy::AfterConfirmedReply, AckPolicy::BeforeHandler] {
+        let pool = stage.pool(ShopServer::new(Shelf)).await.ack_policy(ack_policy).send_user_id(true);
+        let pool = pool.start().await.unwrap();
+        let client = client().await;
+        // The large one travels on a channel of its own.
+        for bytes in [1, 200_000] {
+            assert_eq!(client.text(bytes).await.unwrap().len(), bytes);
+        }
+        assert_eq!(client.fail().await.unwrap_err().code(), "service");
+        assert_eq!(client.panic().await.unwrap_err().code(), "internal");
+        pool.shutdown(SOON).await.unwrap();
+    }
+    // The broker itself dead-letters a request, and a worker notifies its caller.
+    stage.raw().await.delete_queue("rpc.users-replies").await;
+    for queue in ["rpc.users-replies.dead", "rpc.users-replies.dead.callers"] {
+        stage.fresh(queue).await;
+    }
+    stage.raw().await.delete_queue("rpc.users-replies.nested.calls").await;
+    let pool = async || {
+        let pool = stage.pool(ShopServer::new(Shelf)).await.send_user_id(true);
+        pool.queue_kind(QueueKind::Quorum).delivery_limit(1).start().await.unwrap()
+    };
+    pool().await.shutdown(SOON).await.unwrap();
+    let rival = stage.raw().await;
+    let mut requests = rival.consume("rpc.users-replies", 1).await;
+    let call = tokio::spawn(client().await.text(1).timeout(Duration::from_secs(30)).into_future());
+    for _ in 0..2 {
+        requests.next().await.nack(BasicNackOptions { multiple: false, requeue: true }).await.unwrap();
+    }
+    let pool = pool().await;
+    assert_eq!(within(SOON, "the caller is told", call).await.unwrap().unwrap_err().code(), "abandoned");
     pool.shutdown(SOON).await.unwrap();
 }
 
