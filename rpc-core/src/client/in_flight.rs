@@ -192,6 +192,12 @@ impl InFlight {
         self.calls().pending.len()
     }
 
+    /// Whether a call awaits the reply with that correlation_id; so does an id that is none of this session's.
+    pub(super) fn awaits(&self, correlation_id: &[u8]) -> bool {
+        let number = self.correlation.number(correlation_id);
+        number.is_none_or(|number| self.calls().pending.tag(number).is_some())
+    }
+
     /// Takes a call in. Its waiter exists from here on, so no answer can come too early.
     pub(super) fn begin(self: &Arc<Self>, deadline: Instant, tag: Tag) -> Result<Waiter, NotSent> {
         let inserted = {

@@ -37,6 +37,8 @@ impl Publisher {
     /// Takes the returned messages of a channel that others publish on.
     pub(super) fn on(channel: Channel, place: &Place) -> Self {
         let life = Arc::new(Life::default());
+        let in_flight = Arc::clone(&place.in_flight);
+        channel.forget_unawaited(move |correlation_id| in_flight.awaits(correlation_id));
         let returns = channel.returned();
         let task = take_returns(place.clone(), channel.clone(), returns, EndOnDrop(Arc::clone(&life)));
         Self { channel, life, _task: AbortOnDrop::spawn(task) }

@@ -126,6 +126,10 @@ impl Request {
                 }
             }
         } else {
+            // It has not been sent before there is room.
+            if timeout_at(limits.deadline, line.room()).await.is_err() {
+                return Err(timed_out(if number > 1 { TimeoutStage::Unknown } else { TimeoutStage::Blocked }));
+            }
             let publishing = self.publish_confirmed(&line, &mut waiter, remaining, number);
             match timeout_at(limits.deadline, publishing).await {
                 Ok(published) => published?,

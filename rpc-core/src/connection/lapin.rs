@@ -88,7 +88,10 @@ impl Link {
             lapin::Connection::connect_uri_with_config(uri, properties, tls, runtime)
         };
         match connecting.await {
-            Ok(connection) => Ok(Self { connection, was_used: Arc::default(), unwritten: Arc::default() }),
+            Ok(connection) => {
+                let unwritten = Arc::new(Unwritten::new(options.outbox_max_bytes));
+                Ok(Self { connection, was_used: Arc::default(), unwritten })
+            }
             Err(error) => Err(opening_error(&error, endpoint)),
         }
     }
@@ -478,9 +481,11 @@ impl Confirm {
 }
 
 /// The requests of a connection that are not on the socket yet: an upper bound, which falls whenever a barrier has passed. A barrier is
-/// the one publish in a megabyte whose future is awaited.
-#[derive(Debug, Default)]
+/// the one publish in an eighth of the bound whose future is awaited.
+#[derive(Debug)]
 struct Unwritten {
+    /// From which on requests wait.
+    max_bytes: usize,
     bytes: AtomicUsize,
     /// Those before the barrier, and the task that awaits it.
     barrier: Mutex<Option<(usize, AbortOnDrop)>>,
@@ -488,14 +493,18 @@ struct Unwritten {
 }
 
 impl Unwritten {
+    fn new(max_bytes: usize) -> Self {
+        Self { max_bytes, bytes: AtomicUsize::new(0), barrier: Mutex::default(), room: Notify::new() }
+    }
+
     fn is_full(&self) -> bool {
-        self.bytes.load(Ordering::Relaxed) >= UNWRITTEN_MAX_BYTES
+        self.bytes.load(Ordering::Relaxed) >= self.max_bytes
     }
 
     /// Counts a request; true if it is to be the next barrier.
     fn needs_barrier(&self, bytes: usize) -> bool {
         let bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        bytes >= BARRIER_BYTES && lock(&self.barrier).is_none()
+        bytes >= self.max_bytes / BARRIERS && lock(&self.barrier).is_none()
     }
 
     /// Awaits a barrier: all that was counted until now is on the socket then.
@@ -534,10 +543,8 @@ impl Unwritten {
 
 /// lapin reserves 32 times what is agreed on: a broker that offers 4 GiB would end the process.
 const FRAME_MAX: u32 = 131_072;
-/// Bytes between two barriers.
-const BARRIER_BYTES: usize = 1_024 * 1_024;
-/// Bytes that may be unwritten before requests wait.
-const UNWRITTEN_MAX_BYTES: usize = 8 * 1_024 * 1_024;
+/// In the bytes that may be unwritten.
+const BARRIERS: usize = 8;
 /// Those of a request besides its body, about.
 const PROPERTIES_BYTES: usize = 256;
 

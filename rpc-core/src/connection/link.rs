@@ -135,6 +135,16 @@ impl Channel {
         }
     }
 
+    /// Lets the requests of this channel leave the send queue once no call awaits their reply; asked for by correlation_id. Without
+    /// effect over lapin, whose queue is its own. Not for a channel with publisher confirms.
+    pub(crate) fn forget_unawaited(&self, is_awaited: impl Fn(&[u8]) -> bool + Send + Sync + 'static) {
+        match self {
+            #[cfg(feature = "lapin")]
+            Self::Lapin(_) => {}
+            Self::Native(channel) => channel.forget_unawaited(is_awaited),
+        }
+    }
+
     /// Waits until a request may be queued. The bound is the connection's, in bytes: a broker that does not read must not fill
     /// this process's memory.
     ///

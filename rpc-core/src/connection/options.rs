@@ -22,6 +22,7 @@ pub struct ConnectionOptions {
     pub(crate) reconnect_delay_max: Duration,
     pub(crate) reconnect_attempts: Option<u32>,
     pub(crate) transport: Transport,
+    pub(crate) outbox_max_bytes: usize,
     #[cfg(feature = "tls")]
     pub(crate) tls: ClientTlsOptions,
 }
@@ -35,6 +36,7 @@ impl Default for ConnectionOptions {
             reconnect_delay_max: Duration::from_secs(30),
             reconnect_attempts: None,
             transport: Transport::default(),
+            outbox_max_bytes: 8 * 1_024 * 1_024,
             #[cfg(feature = "tls")]
             tls: ClientTlsOptions::default(),
         }
@@ -78,6 +80,18 @@ impl ConnectionOptions {
     #[must_use]
     pub const fn reconnect_attempts(mut self, reconnect_attempts: Option<u32>) -> Self {
         self.reconnect_attempts = reconnect_attempts;
+        self
+    }
+
+    /// Bytes that may be queued on the connection before further requests wait in their callers, for a broker that reads more slowly
+    /// than calls are made, or not at all. A call that waits until its deadline ends as a timeout of the stage
+    /// [`Blocked`](crate::TimeoutStage::Blocked): its request was not sent. As many bytes may be on their way to the socket. Requests
+    /// whose calls have ended leave the queue unsent (not over lapin, nor where the broker confirms them).
+    ///
+    /// The default is 8 MiB; less than 64 KiB counts as 64 KiB, more than 1 GiB as 1 GiB.
+    #[must_use]
+    pub fn outbox_max_bytes(mut self, outbox_max_bytes: usize) -> Self {
+        self.outbox_max_bytes = outbox_max_bytes.clamp(64 * 1_024, 1_024 * 1_024 * 1_024);
         self
     }
 

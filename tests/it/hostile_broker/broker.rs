@@ -37,6 +37,7 @@ use super::scenarios::Scenario;
 pub(super) struct Scripted {
     uri: String,
     has_departed: Arc<AtomicBool>,
+    connections: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
@@ -45,12 +46,18 @@ impl Scripted {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
         let address = listener.local_addr().expect("it is bound");
         let has_departed = Arc::<AtomicBool>::default();
-        let task = tokio::spawn(accept(listener, scenario.clone(), Arc::clone(&has_departed)));
-        Self { uri: format!("amqp://{address}"), has_departed, task }
+        let connections = Arc::<AtomicUsize>::default();
+        let task = accept(listener, scenario.clone(), Arc::clone(&has_departed), Arc::clone(&connections));
+        Self { uri: format!("amqp://{address}"), has_departed, connections, task: tokio::spawn(task) }
     }
 
     pub(super) fn uri(&self) -> &str {
         &self.uri
+    }
+
+    /// How many connections it has accepted.
+    pub(super) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// Whether the client has come to the moment of the script.
@@ -65,11 +72,15 @@ impl Drop for Scripted {
     }
 }
 
-async fn accept(listener: TcpListener, scenario: Scenario, has_departed: Arc<AtomicBool>) {
+async fn accept(
+    listener: TcpListener,
+    scenario: Scenario,
+    has_departed: Arc<AtomicBool>,
+    connections: Arc<AtomicUsize>,
+) {
     let mut sessions = JoinSet::new();
-    let count = Arc::new(AtomicUsize::new(0));
     while let Ok((stream, _)) = listener.accept().await {
-        let number = count.fetch_add(1, Ordering::Relaxed) + 1;
+        let number = connections.fetch_add(1, Ordering::Relaxed) + 1;
         let session = Session::new(stream, scenario.clone(), number, Arc::clone(&has_departed));
         // An error says that the client has closed its end.
         sessions.spawn(async move { drop(session.run().await) });
@@ -184,8 +195,10 @@ impl Session {
         if self.is_silent {
             return Ok(Next::GoOn);
         }
-        let is_the_one = self.scenario.at == moment.name && self.number == self.scenario.on_connection;
-        if is_the_one && !self.has_departed.swap(true, Ordering::Relaxed) {
+        let is_the_moment = self.scenario.at == moment.name;
+        let is_any = self.scenario.on_connection == 0;
+        let is_the_one = is_the_moment && (is_any || self.number == self.scenario.on_connection);
+        if is_the_one && (!self.has_departed.swap(true, Ordering::Relaxed) || is_any) {
             for line in self.scenario.script.clone() {
                 if let Next::End = self.play(line, &moment).await? {
                     return Ok(Next::End);

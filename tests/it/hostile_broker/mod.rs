@@ -4,6 +4,7 @@
 //!  scenarios.rs: moment × script ──► broker.rs, one for each scenario ◄── connection, three calls ──► Ending ──► counts
 //! ```
 
+mod bound;
 mod broker;
 mod scenarios;
 

@@ -7,7 +7,7 @@ pub(super) struct Scenario {
     /// The client's method that the script answers; `header` is the protocol header, `request` a whole request, `oneway` a whole
     /// one-way request.
     pub(super) at: &'static str,
-    /// The connection that has the moment, from 1; earlier ones are closed by the first request.
+    /// The connection that has the moment, from 1; earlier ones are closed by the first request. 0 is each of them.
     pub(super) on_connection: usize,
     pub(super) script: Vec<&'static str>,
 }
@@ -23,7 +23,7 @@ impl Scenario {
         self.script.iter().any(|line| line.starts_with("nested 900") || line.starts_with("nested 18000"))
     }
 
-    fn new(name: &str, at: &'static str, on_connection: usize, script: &[&'static str]) -> Self {
+    pub(super) fn new(name: &str, at: &'static str, on_connection: usize, script: &[&'static str]) -> Self {
         let nth = if on_connection > 1 { ", reopened" } else { "" };
         Self { name: format!("{name} at {at}{nth}"), at, on_connection, script: script.to_vec() }
     }

@@ -18,6 +18,7 @@ use super::{
     message::Message,
     outbox::Outbox,
     shared::Shared,
+    unawaited::Awaited,
 };
 use crate::{
     connection::{
@@ -47,15 +48,21 @@ pub(super) struct Inner {
     /// Set with the outbox locked: nothing can be queued that the broker would take for another channel's.
     failure: Arc<OnceLock<Failure>>,
     state: Mutex<State>,
+    /// Set once the channel's requests may leave the outbox.
+    awaited: OnceLock<Awaited>,
 }
 
 impl Inner {
     pub(super) fn new(id: u16, shared: Arc<Shared>, failure: Arc<OnceLock<Failure>>) -> Self {
-        Self { id, shared, failure, state: Mutex::default() }
+        Self { id, shared, failure, state: Mutex::default(), awaited: OnceLock::new() }
     }
 
     pub(super) fn id(&self) -> u16 {
         self.id
+    }
+
+    pub(super) fn awaited(&self) -> Option<Awaited> {
+        self.awaited.get().cloned()
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -154,6 +161,11 @@ impl Channel {
             true => Ok(false),
             false => outbox.publish(self.inner.id, publish).map(|()| true),
         })
+    }
+
+    pub(in crate::connection) fn forget_unawaited(&self, is_awaited: impl Fn(&[u8]) -> bool + Send + Sync + 'static) {
+        // The first one counts: a channel has one publisher.
+        drop(self.inner.awaited.set(Awaited::new(is_awaited)));
     }
 
     pub(in crate::connection) async fn room(&self) {

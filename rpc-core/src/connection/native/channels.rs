@@ -7,7 +7,7 @@ use amq_protocol::protocol::{
     channel::{AMQPMethod, CloseOk},
 };
 
-use super::{channel::Inner, failure::Failure, shared::Shared};
+use super::{channel::Inner, failure::Failure, shared::Shared, unawaited::Awaited};
 use crate::{connection::amqp::Event, error::Error, lock::lock};
 
 /// A connection's table of channels. A channel whose handles are dropped keeps its number until the broker has confirmed
@@ -66,6 +66,13 @@ impl Channels {
     /// The channel of a frame; `None` when its handles are dropped.
     pub(super) fn find(&self, id: u16) -> Option<Arc<Inner>> {
         self.table().slots.get(usize::from(id))?.as_ref()?.inner.upgrade()
+    }
+
+    /// The open channels whose requests may leave the outbox.
+    pub(super) fn awaited(&self) -> Vec<(u16, Awaited)> {
+        // The last handle of a channel may be dropped here, which queues a close.
+        let open: Vec<_> = self.table().slots.iter().flatten().filter_map(|slot| slot.inner.upgrade()).collect();
+        open.iter().filter_map(|inner| Some((inner.id(), inner.awaited()?))).collect()
     }
 
     /// Confirms that the broker has closed a channel. Nothing more is sent on it, and its number is free, unless our own

@@ -17,11 +17,12 @@ use amq_protocol::protocol::{AMQPClass, connection};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::{
     io::{AsyncReadExt, AsyncWrite},
-    time::{Interval, MissedTickBehavior, Sleep, interval_at, sleep, timeout},
+    time::{Instant, Interval, MissedTickBehavior, Sleep, interval_at, sleep, timeout},
 };
 
 use super::{
-    channel::Inner, channels::Channels, failure::Failure, handshake::Tuning, inbox::Task, outbox::Waits, socket::Socket,
+    channel::Inner, channels::Channels, failure::Failure, handshake::Tuning, inbox::Task, outbox::Waits,
+    socket::Socket, unawaited,
 };
 use crate::{
     connection::amqp::{Event, FRAME_ERROR},
@@ -41,6 +42,8 @@ pub(super) struct Io {
     has_yielded: bool,
     tick: Interval,
     pulse: Pulse,
+    /// Set while the socket takes less than is queued: since then, or since the last look for requests that no call awaits.
+    backlog_since: Option<Instant>,
     /// The broker has said that it does not read from connections that publish.
     is_blocked: Cell<bool>,
     /// Set once our close is queued: the time limit for the broker's answer.
@@ -73,7 +76,7 @@ impl Io {
             0 => IDLE_TICK,
             seconds => Duration::from_secs(seconds.into()) / 2,
         };
-        let mut tick = interval_at(tokio::time::Instant::now() + beat, beat);
+        let mut tick = interval_at(Instant::now() + beat, beat);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             socket,
@@ -85,6 +88,7 @@ impl Io {
             has_yielded: false,
             tick,
             pulse: Pulse { is_wanted: tuning.heartbeat_s > 0, ..Pulse::default() },
+            backlog_since: None,
             is_blocked: Cell::new(false),
             leaving: None,
         }
@@ -149,6 +153,9 @@ impl Io {
 
     /// Writes until the queue is empty; ready once nothing more can be queued.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        if self.backlog_since.is_some_and(|since| since.elapsed() >= SWEEP_AFTER) {
+            self.sweep();
+        }
         loop {
             let written = self.poll_segments(cx)?;
             let mut outbox = self.channels.shared().outbox();
@@ -156,10 +163,12 @@ impl Io {
                 self.leaving = Some(Box::pin(sleep(CLOSE_LIMIT)));
             }
             if written.is_pending() {
+                self.backlog_since.get_or_insert_with(Instant::now);
                 outbox.wait(cx.waker(), Waits::ForSocket);
                 return Poll::Pending;
             }
             if outbox.is_empty() {
+                self.backlog_since = None;
                 if outbox.is_left() {
                     return Poll::Ready(Ok(()));
                 }
@@ -178,6 +187,34 @@ impl Io {
                 self.channels.shared().make_room();
             }
         }
+    }
+
+    /// Takes out the requests that no call awaits any more, so that a broker that reads again gets those that matter.
+    fn sweep(&mut self) {
+        self.backlog_since = Some(Instant::now());
+        let awaited = self.channels.awaited();
+        let is_awaited = |channel: u16, id: &[u8]| match awaited.iter().find(|(number, _)| *number == channel) {
+            Some((_, awaited)) => awaited.has(id),
+            None => true,
+        };
+        // A part of the first segment may have been written.
+        let behind = self.segments.split_off(self.segments.len().min(1));
+        let (mut kept, on_their_way) = unawaited::remove(&behind, is_awaited);
+        kept.take_into(&mut self.segments);
+        // Not locked meanwhile: the calls have a lock of their own.
+        let shared = self.channels.shared();
+        let mut queued = VecDeque::new();
+        shared.outbox().take_into(&mut queued);
+        let (kept, waiting) = unawaited::remove(&queued, is_awaited);
+        let is_room_awaited = {
+            let mut outbox = shared.outbox();
+            outbox.put_back(kept);
+            !outbox.is_full() && outbox.take_awaited()
+        };
+        if is_room_awaited {
+            shared.make_room();
+        }
+        tracing::debug!(requests = on_their_way + waiting, "requests whose calls have ended are not sent");
     }
 
     fn poll_segments(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
@@ -377,6 +414,8 @@ fn take_run<'a>(inner: &Inner, first: RawFrame<'a>, frames: &mut Frames<'a>) -> 
 const READ_BYTES: usize = 64 * 1_024;
 /// Reads before the other tasks of the thread have their turn: a broker that sends without a pause must not make calls late.
 const READS_MAX: usize = 8;
+/// The age of a backlog at which requests are looked for whose calls have ended; a look takes some 5 ms at 16 MiB.
+const SWEEP_AFTER: Duration = Duration::from_millis(250);
 /// RabbitMQ never splits the content header of a message, and adds to it (`x-death`): one may exceed frame_max by this.
 const HEADER_EXCESS_MAX_BYTES: u32 = 1_024 * 1_024;
 /// AMQP 0-9-1 §4.2.7: a peer that is silent for two heartbeats counts as lost.

@@ -24,6 +24,7 @@ mod socket;
 mod tests;
 #[cfg(feature = "tls")]
 mod tls;
+mod unawaited;
 
 use std::sync::{Arc, Mutex};
 
@@ -54,7 +55,7 @@ impl Link {
         let socket = Socket::connect(endpoint, options).await?;
         let Opened { socket, buffer, tuning } = handshake::open(socket, endpoint, options).await?;
         let (events, receiver) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared::new(tuning.frame_max, events));
+        let shared = Arc::new(Shared::new(tuning.frame_max, options.outbox_max_bytes, events));
         let channels = Arc::new(Channels::new(shared, tuning.channel_max));
         // It ends with the connection, or soon after the link is dropped.
         tokio::spawn(Io::new(socket, buffer, tuning, Arc::clone(&channels)).run());

@@ -35,6 +35,8 @@ pub(super) struct Outbox {
     /// The properties of the message being written; the buffer is reused.
     properties: Vec<u8>,
     frame_max: u32,
+    /// Bytes that may be queued before requests wait. As many may be on their way to the socket.
+    max_bytes: usize,
     /// The io task, while it waits.
     writer: Option<Waker>,
     waits: Waits,
@@ -47,11 +49,12 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    pub(super) fn new(frame_max: u32) -> Self {
+    pub(super) fn new(frame_max: u32, max_bytes: usize) -> Self {
         Self {
             buffer: OutBuffer::default(),
             properties: Vec::new(),
             frame_max,
+            max_bytes,
             writer: None,
             waits: Waits::ForFrames,
             ended: None,
@@ -155,7 +158,7 @@ impl Outbox {
 
     /// Whether requests must wait: the socket takes less than is published.
     pub(super) fn is_full(&self) -> bool {
-        self.buffer.bytes() >= OUTBOX_MAX_BYTES
+        self.buffer.bytes() >= self.max_bytes
     }
 
     /// Asks for a sign once there is room; false if there is some, or never will be.
@@ -178,6 +181,12 @@ impl Outbox {
         self.buffer.take_into(segments);
     }
 
+    /// Puts frames back that were taken, before those that were queued since.
+    pub(super) fn put_back(&mut self, mut taken: OutBuffer) {
+        taken.append(&mut self.buffer);
+        self.buffer = taken;
+    }
+
     /// Registers `writer` to be woken.
     pub(super) fn wait(&mut self, writer: &Waker, waits: Waits) {
         self.waits = waits;
@@ -187,7 +196,5 @@ impl Outbox {
     }
 }
 
-/// Bytes that may be queued before requests wait. As many may be on their way to the socket.
-const OUTBOX_MAX_BYTES: usize = 8 * 1_024 * 1_024;
 /// The bytes of a content header's frame besides the properties.
 const HEADER_BYTES: usize = 20;

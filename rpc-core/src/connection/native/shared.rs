@@ -26,9 +26,9 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(frame_max: u32, events: mpsc::UnboundedSender<Event>) -> Self {
+    pub(super) fn new(frame_max: u32, outbox_max_bytes: usize, events: mpsc::UnboundedSender<Event>) -> Self {
         Self {
-            outbox: Mutex::new(Outbox::new(frame_max)),
+            outbox: Mutex::new(Outbox::new(frame_max, outbox_max_bytes)),
             is_connected: AtomicBool::new(true),
             was_used: AtomicBool::new(false),
             room: Notify::new(),
@@ -83,7 +83,7 @@ impl Shared {
         }
     }
 
-    /// The outbox has been emptied.
+    /// The outbox has room again.
     pub(super) fn make_room(&self) {
         self.room.notify_waiters();
     }

@@ -194,3 +194,27 @@ async fn channels_that_are_given_up_at_any_moment_do_the_connection_no_harm() {
     let channel = soon(connection.channel()).await.unwrap();
     soon(channel.qos(1)).await.unwrap();
 }
+
+/// Each handshake succeeds, and the next step fails: such a connection counts as a failed attempt. By a clock that only pretends.
+#[tokio::test]
+async fn a_broker_that_opens_connections_and_no_channel_is_asked_ever_more_slowly() {
+    let (listener, endpoint) = listen().await;
+    let uri = format!("amqp://user:secret@{}/v?heartbeat=0&transport=native", endpoint.address());
+    let attempts = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let counting = Arc::clone(&attempts);
+    let _broker = crate::task::AbortOnDrop::spawn(async move {
+        loop {
+            let mut peer = Peer::open(&listener, TUNE).await;
+            counting.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            // `channel.open`, which is answered by the end of the connection.
+            peer.next().await;
+        }
+    });
+    let connection = crate::Connection::open(&uri).await.unwrap();
+    let _opening = crate::task::AbortOnDrop::spawn(async move { while connection.channel().await.is_err() {} });
+    tokio::time::pause();
+    tokio::time::sleep(HOUR / 6).await;
+    let attempts = attempts.load(std::sync::atomic::Ordering::Relaxed);
+    // Up to 30 s between two of them, at random: 15 s on average. Without growth it would be 50 ms.
+    assert!((10..150).contains(&attempts), "{attempts} attempts in 10 minutes");
+}
