@@ -20,6 +20,7 @@ mod denied;
 mod depth;
 mod errors;
 mod foreign;
+mod frozen;
 mod hostile_broker;
 mod hostile_properties;
 mod kill_points;

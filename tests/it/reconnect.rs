@@ -18,6 +18,12 @@ trait Counting {
     async fn once(&self, milliseconds: u64) -> u64;
 }
 
+#[service(name = "reconnect-never-seen")]
+trait NeverSeen {
+    #[rpc(idempotent)]
+    async fn ask(&self) -> u32;
+}
+
 struct Counter;
 
 impl Counting for Counter {
@@ -115,6 +121,34 @@ async fn an_idempotent_call_outlives_a_broker_that_has_lost_its_service() {
     assert!(!waiting.is_finished());
     let _pool = WorkerPool::new(&worker).serve(CountingServer::new(Counter)).start().await.unwrap();
     assert_eq!(within(LIMIT, "its answer", waiting).await.unwrap().unwrap(), 42);
+}
+
+#[tokio::test]
+async fn calls_of_a_service_that_has_answered_wait_for_its_worker_after_a_restart() {
+    let broker = Broker::start().await.unwrap();
+    let connection = connect(broker.uri()).await;
+    let worker = connect(broker.uri()).await;
+    let pool = WorkerPool::new(&worker).serve(CountingServer::new(Counter)).start().await.unwrap();
+    let client = CountingClient::new(&connection);
+    assert_eq!(client.double(1).await.unwrap(), 2);
+    pool.shutdown(LIMIT).await.unwrap();
+    broker.faults().restart(Restart::LoseEverything);
+    eventually(LIMIT, "its client is back", async || client.client().ready().await.is_ok()).await;
+    // Begun when nothing is left of the service.
+    let calls: Vec<_> = (0..20).map(|n| tokio::spawn(client.double(n).into_future())).collect();
+    // A call that may run once only, and one of a service that has never answered, have nothing to wait for.
+    let began = std::time::Instant::now();
+    assert_eq!(client.once(1).await.unwrap_err().code(), "no_such_service");
+    let never_seen = NeverSeenClient::new(&connection).ask().timeout(Duration::from_secs(20)).await.unwrap_err();
+    assert_eq!(never_seen.code(), "no_such_service");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(calls.iter().all(|call| !call.is_finished()), "within their budget they wait");
+    let short = client.double(1).timeout(Duration::from_millis(300)).await.unwrap_err();
+    assert_eq!(short.code(), "no_such_service", "at its deadline it says what it waited for: {short}");
+    let _pool = WorkerPool::new(&worker).serve(CountingServer::new(Counter)).start().await.unwrap();
+    for (n, call) in (0..).zip(calls) {
+        assert_eq!(within(LIMIT, "its answer", call).await.unwrap().unwrap(), 2 * n);
+    }
 }
 
 #[tokio::test]

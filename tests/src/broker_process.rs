@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use crate::within;
+use crate::{signal::signal, within};
 
 /// A running `test_broker`; killed when dropped.
 #[derive(Debug)]
@@ -30,6 +30,16 @@ impl BrokerProcess {
     /// Where it listens, before and after every restart.
     pub fn uri(&self) -> &str {
         &self.uri
+    }
+
+    /// Stops it as it stands: its sockets stay open, and nothing reads or writes them.
+    pub fn freeze(&self) {
+        signal(self.child.id(), "STOP");
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        signal(self.child.id(), "CONT");
     }
 
     /// Ends it with SIGKILL.

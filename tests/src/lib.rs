@@ -10,10 +10,12 @@
 //! Cases run in parallel on one RabbitMQ, so each uses service names of its own (`probe!("its-name")`).
 
 mod broker_process;
+mod client_process;
 mod definitions;
 pub mod proxy;
 pub mod raw;
 mod script;
+mod signal;
 mod slow_link;
 mod stage;
 mod wait;
@@ -23,12 +25,14 @@ mod worker_process;
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
 pub use broker_process::BrokerProcess;
+pub use client_process::ClientProcess;
 pub use definitions::broker;
 use rpc_core::{
     __private::{Handler, Method, MethodDescriptor, Request, Sealed, ServiceDescriptor},
     Call, Client, Context, Dispatch,
 };
 pub use script::Script;
+pub use signal::signal;
 pub use slow_link::SlowLink;
 pub use stage::{Stage, Target, framework_uri, run};
 pub use wait::{eventually, within};

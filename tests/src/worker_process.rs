@@ -11,7 +11,7 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use crate::within;
+use crate::{signal::signal, within};
 
 /// A running `test_worker`; killed when dropped.
 #[derive(Debug)]
@@ -103,8 +103,7 @@ impl WorkerProcess {
 
     /// Tells it to stop, with SIGTERM.
     pub fn terminate(&self) {
-        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
-        assert!(status.expect("there is a `kill`").success(), "it is ours, and running");
+        signal(self.child.id(), "TERM");
     }
 
     /// Waits until it has ended by itself, and says whether it was content.
