@@ -136,7 +136,7 @@ impl Context {
 
     /// The `message_id`: the same for every send of one logical call. Calls that are never sent twice have none.
     pub fn message_id(&self) -> Option<&str> {
-        self.delivery.message_id()
+        self.delivery.message_id_text()
     }
 
     /// The user as whom the caller has logged in, if it sends the property `user_id`
@@ -163,7 +163,7 @@ impl Context {
 
     /// The queue the reply is published to; `None` for a one-way call.
     pub fn reply_to(&self) -> Option<&str> {
-        self.delivery.reply_to()
+        self.delivery.reply_to_text()
     }
 
     /// A header; `None` when it is absent, or of a type that [`HeaderValue`] does not have.

@@ -92,7 +92,7 @@ pub(crate) fn call_properties<'a>(
         kind: is_bare.then_some(CALL),
         content_type: is_bare.then(|| service.codec.content_type()),
         correlation_id: Some(correlation_id.into()),
-        reply_to: Some(reply_to),
+        reply_to: Some(reply_to.as_bytes()),
         expiration_ms: budget.map(whole_milliseconds),
         ..request_properties(service, method, call)
     }
@@ -119,7 +119,7 @@ pub(crate) fn cancel_properties<'a>(reply_to: &'a str, user_id: Option<&'a str>)
     Properties {
         content_type: Some(Codec::Text.content_type()),
         kind: Some(CANCEL),
-        reply_to: Some(reply_to),
+        reply_to: Some(reply_to.as_bytes()),
         user_id,
         ..Properties::default()
     }
@@ -131,7 +131,7 @@ fn request_properties<'a>(service: &ServiceDescriptor, method: &MethodDescriptor
         headers.push((SERVICE_VERSION_HEADER.into(), service.version.into()));
     }
     Properties {
-        message_id: call.message_id,
+        message_id: call.message_id.map(|id| id.into_bytes().into()),
         priority: call.priority.or(method.priority),
         headers,
         ..Properties::default()
@@ -175,7 +175,7 @@ pub(crate) enum Manner {
 
 impl Manner {
     /// The manner of the reply to a request with these properties.
-    pub(crate) fn towards(content_type: Option<&str>, reply_to: &str) -> Self {
+    pub(crate) fn towards(content_type: Option<&str>, reply_to: &[u8]) -> Self {
         if content_type.is_none() && topology::is_reply_queue(reply_to) { Self::Terse } else { Self::Explicit }
     }
 }
@@ -326,7 +326,7 @@ mod tests {
         let properties = call_properties(&SERVICE, &METHOD, b"7", "rpc.reply.x.1", budget, CallHeaders::default());
         let expected = Properties {
             correlation_id: Some(b"7".into()),
-            reply_to: Some("rpc.reply.x.1"),
+            reply_to: Some(b"rpc.reply.x.1"),
             expiration_ms: Some(2),
             ..Properties::default()
         };
@@ -343,10 +343,14 @@ mod tests {
     #[test]
     fn only_our_own_terse_requests_get_terse_replies() {
         let ours = topology::reply_queue(Some("guest"), uuid::Uuid::nil(), 1);
-        assert_eq!(Manner::towards(None, &ours), Manner::Terse);
+        assert_eq!(Manner::towards(None, ours.as_bytes()), Manner::Terse);
         for (content_type, reply_to) in [(Some("application/json"), &*ours), (None, "amq.gen-x"), (None, "rpc.replies")]
         {
-            assert_eq!(Manner::towards(content_type, reply_to), Manner::Explicit, "{content_type:?} {reply_to}");
+            assert_eq!(
+                Manner::towards(content_type, reply_to.as_bytes()),
+                Manner::Explicit,
+                "{content_type:?} {reply_to}"
+            );
         }
         let terse = ok_properties(Manner::Terse, Codec::MessagePack, Some(b"1"));
         assert_eq!((terse.content_type, terse.kind), (None, None));
@@ -368,7 +372,7 @@ mod tests {
     fn a_oneway_request_is_persistent_and_keeps_the_callers_message_id() {
         let call = CallHeaders { message_id: Some("mine".to_owned()), priority: Some(3), ..CallHeaders::default() };
         let properties = oneway_properties(&SERVICE, &METHOD, "generated".to_owned(), call);
-        assert_eq!(properties.message_id.as_deref(), Some("mine"));
+        assert_eq!(properties.message_id.as_deref(), Some(&b"mine"[..]));
         assert_eq!((properties.delivery_mode, properties.priority, properties.reply_to), (Some(2), Some(3), None));
     }
 

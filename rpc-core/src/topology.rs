@@ -105,8 +105,8 @@ pub(crate) fn reply_queue(user: Option<&str>, client: Uuid, epoch: u64) -> Strin
 }
 
 /// Whether a client of ours reads this queue.
-pub(crate) fn is_reply_queue(queue: &str) -> bool {
-    queue.starts_with(REPLY_PREFIX)
+pub(crate) fn is_reply_queue(queue: &[u8]) -> bool {
+    queue.starts_with(REPLY_PREFIX.as_bytes())
 }
 
 /// The queue for dead letters of a service.
@@ -154,7 +154,9 @@ mod tests {
         assert_eq!(nested_queue("fibonacci"), "rpc.fibonacci.nested.calls");
         assert_eq!(dead_queue("fibonacci"), "rpc.fibonacci.dead");
         assert_eq!(dead_callers_queue("fibonacci"), "rpc.fibonacci.dead.callers");
-        assert!(is_reply_queue(&reply_queue(None, Uuid::nil(), 2)) && !is_reply_queue("amq.rabbitmq.reply-to"));
+        assert!(
+            is_reply_queue(reply_queue(None, Uuid::nil(), 2).as_bytes()) && !is_reply_queue(b"amq.rabbitmq.reply-to")
+        );
         assert_eq!(control_queue(None, Uuid::nil()), "rpc.control.00000000-0000-0000-0000-000000000000");
         assert_eq!(control_queue(Some("a.b"), Uuid::nil()), "rpc.control.a.b.00000000-0000-0000-0000-000000000000");
         let long = "u".repeat(151);

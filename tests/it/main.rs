@@ -25,6 +25,7 @@ mod hostile_broker;
 mod hostile_properties;
 mod kill_points;
 mod nested;
+mod not_text;
 mod overload;
 mod oversize;
 mod payloads;

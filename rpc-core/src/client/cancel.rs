@@ -18,7 +18,7 @@ use std::{
 use tokio::{sync::Notify, time::sleep};
 
 use super::{
-    correlation::Correlation,
+    correlation::CorrelationId,
     opening::{Mode, open_with},
 };
 use crate::{
@@ -86,14 +86,7 @@ impl Cancels {
 
     /// Sends the noted calls, for as long as the session lives: on `shared`, or on a channel of its own, which is opened when it
     /// is needed. A broker that refuses cancels closes that one alone.
-    pub(super) async fn send(
-        &self,
-        connection: &Connection,
-        epoch: u64,
-        shared: Option<Channel>,
-        correlation: &Correlation,
-        sender: Sender<'_>,
-    ) {
+    pub(super) async fn send(&self, connection: &Connection, epoch: u64, shared: Option<Channel>, sender: Sender<'_>) {
         let mut own: Option<Channel> = None;
         loop {
             self.noted.notified().await;
@@ -118,10 +111,10 @@ impl Cancels {
             };
             channel.room().await;
             let mut given_up = std::mem::take(&mut *self.given_up());
-            for message in messages(&mut given_up, correlation) {
+            for message in messages(&mut given_up) {
                 let publish = Publish {
                     exchange: topology::CANCEL_EXCHANGE,
-                    routing_key: message.service,
+                    routing_key: message.service.as_bytes(),
                     // Without a worker there is nothing to stop.
                     mandatory: false,
                     properties: envelope::cancel_properties(sender.reply_to, sender.user_id),
@@ -149,7 +142,7 @@ struct Message {
 }
 
 /// One message for each service, or several of them when it has many.
-fn messages(given_up: &mut [GivenUp], correlation: &Correlation) -> Vec<Message> {
+fn messages(given_up: &mut [GivenUp]) -> Vec<Message> {
     given_up.sort_unstable();
     let of_one_service = given_up.chunk_by(|one, next| one.service == next.service);
     of_one_service
@@ -157,7 +150,7 @@ fn messages(given_up: &mut [GivenUp], correlation: &Correlation) -> Vec<Message>
         .map(|calls| {
             let mut body = String::new();
             for call in calls {
-                body.push_str(correlation.id(call.number).as_str());
+                body.push_str(CorrelationId::of(call.number).as_str());
                 body.push('\n');
             }
             Message { service: calls[0].service, body }
@@ -176,17 +169,15 @@ const RETRY: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::correlation::CorrelationId;
 
     #[test]
     fn ten_thousand_calls_make_a_few_messages_for_each_service() {
         let mut given_up: Vec<_> =
             (0..10_000).map(|id| GivenUp { service: if id % 2 == 0 { "even" } else { "odd" }, number: id }).collect();
-        let correlation = Correlation::new(1);
-        let messages = messages(&mut given_up, &correlation);
+        let messages = messages(&mut given_up);
         let per_service = 5_000_usize.div_ceil(envelope::CANCELS_PER_MESSAGE_MAX);
         assert_eq!(messages.len(), 2 * per_service);
-        let first: Vec<_> = [0, 2, 4].map(|number| correlation.id(number)).into();
+        let first: Vec<_> = [0, 2, 4].map(CorrelationId::of).into();
         let lines: Vec<_> = messages[0].body.lines().take(3).collect();
         assert_eq!(lines, first.iter().map(CorrelationId::as_str).collect::<Vec<_>>());
         let named: usize = messages.iter().map(|message| message.body.lines().count()).sum();

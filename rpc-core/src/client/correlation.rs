@@ -1,15 +1,15 @@
 //! The correlation_ids of a session: its call numbers, enciphered. Pure.
 //!
 //! A peer that has seen other ids cannot guess the next one: the ids of a session are a random permutation of all 64-bit numbers,
-//! chosen by the session's key. An id is 16 ASCII digits (lapin takes no other bytes); its number, deciphered, is the call's place
-//! in the table, so a reply is still found by one look.
+//! chosen by the session's key. An id is 16 ASCII digits (lapin takes no other bytes). They spell the enciphered number, by which
+//! the call is known from then on, so that none is ever deciphered.
 //!
 //! The permutation is Speck64/128 (Beaulieu and others, "The SIMON and SPECK families of lightweight block ciphers", 2013): a
 //! published cipher with blocks of 64 bits, whose 27 rounds are six instructions each. Ciphers of crates have blocks of 128 bits
 //! (ids of 32 digits), or an interface that allocates.
 
 /// The cipher of one session.
-pub(super) struct Correlation {
+pub(super) struct Cipher {
     round_keys: [u32; ROUNDS],
 }
 
@@ -18,6 +18,21 @@ pub(super) struct Correlation {
 pub(super) struct CorrelationId([u8; DIGITS]);
 
 impl CorrelationId {
+    /// That of an enciphered number.
+    pub(super) fn of(number: u64) -> Self {
+        let mut digits = [0; DIGITS];
+        digits[..8].copy_from_slice(&hexadecimal((number >> 32) as u32).to_be_bytes());
+        digits[8..].copy_from_slice(&hexadecimal(number as u32).to_be_bytes());
+        Self(digits)
+    }
+
+    /// The enciphered number of an id; `None` for what is no id of any session.
+    pub(super) fn number(id: &[u8]) -> Option<u64> {
+        let (high, low) = id.first_chunk().zip(id.last_chunk()).filter(|_| id.len() == DIGITS)?;
+        let (high, low) = (binary(u64::from_be_bytes(*high))?, binary(u64::from_be_bytes(*low))?);
+        Some(u64::from(high) << 32 | u64::from(low))
+    }
+
     pub(super) fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -28,7 +43,7 @@ impl CorrelationId {
     }
 }
 
-impl Correlation {
+impl Cipher {
     /// The cipher of a random key.
     pub(super) fn new(key: u128) -> Self {
         let [mut low, a, b, c] = [0, 32, 64, 96].map(|shift| (key >> shift) as u32);
@@ -42,27 +57,13 @@ impl Correlation {
         Self { round_keys }
     }
 
-    /// The id of a call.
-    pub(super) fn id(&self, number: u64) -> CorrelationId {
+    /// The same number for the same key, and another one for each other number.
+    pub(super) fn encipher(&self, number: u64) -> u64 {
         let (mut x, mut y) = ((number >> 32) as u32, number as u32);
         for round_key in self.round_keys {
             (x, y) = step(x, y, round_key);
         }
-        let mut digits = [0; DIGITS];
-        digits[..8].copy_from_slice(&hexadecimal(x).to_be_bytes());
-        digits[8..].copy_from_slice(&hexadecimal(y).to_be_bytes());
-        CorrelationId(digits)
-    }
-
-    /// The call of an id; `None` for what is no id of any session.
-    pub(super) fn number(&self, id: &[u8]) -> Option<u64> {
-        let (high, low) = id.first_chunk().zip(id.last_chunk()).filter(|_| id.len() == DIGITS)?;
-        let (mut x, mut y) = (binary(u64::from_be_bytes(*high))?, binary(u64::from_be_bytes(*low))?);
-        for round_key in self.round_keys.iter().rev() {
-            y = (y ^ x).rotate_right(3);
-            x = (x ^ round_key).wrapping_sub(y).rotate_left(8);
-        }
-        Some(u64::from(x) << 32 | u64::from(y))
+        u64::from(x) << 32 | u64::from(y)
     }
 }
 
@@ -98,10 +99,10 @@ const ONES: u64 = 0x0101_0101_0101_0101;
 const DIGITS: usize = 16;
 const ROUNDS: usize = 27;
 
-impl std::fmt::Debug for Correlation {
+impl std::fmt::Debug for Cipher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Not the key.
-        f.debug_struct("Correlation").finish_non_exhaustive()
+        f.debug_struct("Cipher").finish_non_exhaustive()
     }
 }
 
@@ -116,14 +117,13 @@ mod tests {
     #[test]
     fn the_cipher_is_speck_64_128() {
         // The test vector of the authors' paper.
-        let correlation = Correlation::new(0x1b1a_1918_1312_1110_0b0a_0908_0302_0100);
-        assert_eq!(correlation.id(0x3b72_6574_7475_432d).as_str(), "8c6fa548454e028b");
-        assert_eq!(correlation.number(b"8c6fa548454e028b"), Some(0x3b72_6574_7475_432d));
+        let cipher = Cipher::new(0x1b1a_1918_1312_1110_0b0a_0908_0302_0100);
+        assert_eq!(cipher.encipher(0x3b72_6574_7475_432d), 0x8c6f_a548_454e_028b);
     }
 
     #[test]
     fn what_is_no_id_has_no_number() {
-        let correlation = Correlation::new(7);
+        assert_eq!(CorrelationId::number(b"8c6fa548454e028b"), Some(0x8c6f_a548_454e_028b));
         for text in [
             "",
             "1",
@@ -133,27 +133,33 @@ mod tests {
             "8c6fa548454e028g",
             "/c6fa548454e028b",
         ] {
-            assert_eq!(correlation.number(text.as_bytes()), None, "{text}");
+            assert_eq!(CorrelationId::number(text.as_bytes()), None, "{text}");
         }
-        assert_eq!(correlation.number(&[0xFF; 16]), None);
+        assert_eq!(CorrelationId::number(&[0xFF; 16]), None);
     }
 
     #[test]
     fn the_ids_of_one_number_differ_from_session_to_session() {
-        let ids: HashSet<_> = (0..1_000).map(|key| Correlation::new(key).id(1).0).collect();
+        let ids: HashSet<_> = (0..1_000).map(|key| Cipher::new(key).encipher(1)).collect();
         assert_eq!(ids.len(), 1_000);
+    }
+
+    #[test]
+    fn the_ids_of_one_session_differ() {
+        let cipher = Cipher::new(7);
+        let ids: HashSet<_> = (0..100_000).map(|number| cipher.encipher(number)).collect();
+        assert_eq!(ids.len(), 100_000);
     }
 
     proptest! {
         #[test]
-        fn every_number_comes_back(key: u128, number: u64) {
-            let correlation = Correlation::new(key);
-            prop_assert_eq!(correlation.number(correlation.id(number).as_str().as_bytes()), Some(number));
+        fn every_number_comes_back(number: u64) {
+            prop_assert_eq!(CorrelationId::number(CorrelationId::of(number).as_bytes()), Some(number));
         }
 
         #[test]
         fn no_bytes_panic(id in proptest::collection::vec(any::<u8>(), 0..40)) {
-            let _ = Correlation::new(3).number(&id);
+            let _ = CorrelationId::number(&id);
         }
     }
 }

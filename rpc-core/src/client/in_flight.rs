@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     cancel::Cancels,
-    correlation::{Correlation, CorrelationId},
+    correlation::{Cipher, CorrelationId},
     life::Life,
     opening::Exchange,
     pending::{EXCHANGES, Ended, Pending, Tag},
@@ -85,7 +85,7 @@ impl From<Error> for NotSent {
 pub(super) struct InFlight {
     pub(super) reply_to: String,
     pub(super) cancels: Cancels,
-    pub(super) correlation: Correlation,
+    cipher: Cipher,
     pub(super) sizes: Sizes,
     pub(super) life: Life,
     pub(super) users: Users,
@@ -120,13 +120,13 @@ pub(super) struct Waiter {
 }
 
 impl Waiter {
-    /// The number behind the correlation_id.
+    /// The number that the correlation_id spells.
     pub(super) fn number(&self) -> u64 {
         self.number
     }
 
     pub(super) fn correlation_id(&self) -> CorrelationId {
-        self.in_flight.correlation.id(self.number)
+        CorrelationId::of(self.number)
     }
 
     /// Lets the service's workers know if the call is given up from now on.
@@ -173,7 +173,7 @@ impl InFlight {
         Self {
             reply_to,
             cancels: Cancels::default(),
-            correlation: Correlation::new(key),
+            cipher: Cipher::new(key),
             sizes: Sizes::default(),
             life: Life::default(),
             users,
@@ -205,7 +205,10 @@ impl InFlight {
             if calls.has_ended {
                 return Err(NotSent::Ended);
             }
-            calls.pending.insert(deadline.into_std(), tag).ok_or(NotSent::Full)?
+            calls
+                .pending
+                .insert(deadline.into_std(), tag, |number| self.cipher.encipher(number))
+                .ok_or(NotSent::Full)?
         };
         if inserted.is_earliest {
             self.deadlines.notify_one();
@@ -262,7 +265,7 @@ impl InFlight {
             tracing::warn!(user_id = %printable(user_id), "dropped a reply of a user whose replies are not taken");
             return;
         }
-        let number = delivery.correlation_id_bytes().and_then(|id| self.correlation.number(id));
+        let number = delivery.correlation_id_bytes().and_then(CorrelationId::number);
         self.complete(number, Outcome::Reply(delivery));
     }
 
@@ -299,7 +302,7 @@ impl InFlight {
 
     /// Ends the call whose request no queue took.
     pub(super) fn give_back(&self, Returned { correlation_id, reply_text }: Returned) {
-        let number = correlation_id.and_then(|id| self.correlation.number(id.as_bytes()));
+        let number = correlation_id.and_then(|id| CorrelationId::number(id.as_bytes()));
         self.complete(number, Outcome::Returned { reply_text });
     }
 

@@ -34,7 +34,7 @@ pub use self::{
     options::{ClientOptions, WhenFull},
 };
 use self::{
-    correlation::Correlation,
+    correlation::{Cipher, CorrelationId},
     kept::Kept,
     line::Line,
     oneway::{ConfirmChannel, Destination},
@@ -61,7 +61,7 @@ struct Inner {
     /// Counts the calls that carry a message_id.
     messages: AtomicU64,
     /// Enciphers the count: a message_id cannot be guessed from another one.
-    message_ids: Correlation,
+    message_ids: Cipher,
     is_shut_down: AtomicBool,
     seen: Seen,
     session: Kept<Session>,
@@ -93,7 +93,7 @@ impl Client {
                 options,
                 id: Uuid::new_v4(),
                 messages: AtomicU64::new(1),
-                message_ids: Correlation::new(random_key()),
+                message_ids: Cipher::new(random_key()),
                 is_shut_down: AtomicBool::new(false),
                 seen: Seen::default(),
                 session: Kept::new(source),
@@ -178,7 +178,7 @@ impl Client {
     /// Unique: the client's uuid and a count, enciphered.
     fn next_message_id(&self) -> String {
         let number = self.inner.messages.fetch_add(1, Ordering::Relaxed);
-        format!("{}-{}", self.inner.id, self.inner.message_ids.id(number).as_str())
+        format!("{}-{}", self.inner.id, CorrelationId::of(self.inner.message_ids.encipher(number)).as_str())
     }
 
     fn options(&self) -> &ClientOptions {

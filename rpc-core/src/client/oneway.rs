@@ -205,6 +205,7 @@ fn publish(to: Address<'_>, unconfirmed: &mut Unconfirmed<Waits>, id: usize, req
     let OneWay { routing_key, properties, body, settled } = request;
     let correlation_id = Some(id.to_string().into_bytes().into());
     let properties = Properties { correlation_id, user_id, ..properties };
+    let routing_key = routing_key.as_bytes();
     let publish = Publish { exchange: exchange.name(), routing_key, mandatory: true, properties, body: &body };
     if let Err(((settled, _), error)) = unconfirmed.publish(channel, publish, (settled, body.len())) {
         drop(settled.send(match error {

@@ -7,8 +7,8 @@
 //!        └──► deadlines        ──expire(now)───► Ended
 //! ```
 //!
-//! Ids count up and skip those whose slot is taken, so finding a call is one look at one slot, and a late reply finds
-//! another id there. Most calls end long before their deadline, so ended calls stay among the deadlines until they
+//! Ids are numbers that count up, each under another name; those whose slot is taken are skipped. So finding a call is one look
+//! at one slot, and a late reply finds another id there. Most calls end long before their deadline, so ended calls stay among the deadlines until they
 //! surface or outnumber the living two to one. Calls with the same budget arrive in deadline order and are kept in a
 //! queue, at a push and a pop each; only the others need a heap.
 
@@ -41,7 +41,7 @@ pub(crate) struct Pending<O> {
     /// Slots that are not free: calls in flight, and those whose end the caller has not looked at yet.
     taken: usize,
     deadlines: Deadlines,
-    next_id: u64,
+    next_number: u64,
     in_flight: usize,
     limit: usize,
 }
@@ -64,7 +64,7 @@ enum State<O> {
 /// A call that was taken in.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Inserted {
-    /// Its correlation_id.
+    /// Its correlation_id, as a number.
     pub(crate) id: u64,
     /// No other call ends earlier: a timer set for another one is too late.
     pub(crate) is_earliest: bool,
@@ -89,11 +89,12 @@ impl Ended {
 impl<O> Pending<O> {
     /// Holds at most `limit` calls.
     pub(crate) fn new(limit: usize) -> Self {
-        Self { slots: Vec::new(), taken: 0, deadlines: Deadlines::default(), next_id: 1, in_flight: 0, limit }
+        Self { slots: Vec::new(), taken: 0, deadlines: Deadlines::default(), next_number: 1, in_flight: 0, limit }
     }
 
-    /// Takes a call in; `None` when `limit` calls are in flight.
-    pub(crate) fn insert(&mut self, deadline: Instant, tag: Tag) -> Option<Inserted> {
+    /// Takes a call in; `None` when `limit` calls are in flight. `name` makes ids of numbers, of each number another one, and
+    /// of numbers in a row ids that fall on many slots.
+    pub(crate) fn insert(&mut self, deadline: Instant, tag: Tag, name: impl Fn(u64) -> u64) -> Option<Inserted> {
         if self.is_full() {
             return None;
         }
@@ -101,12 +102,14 @@ impl<O> Pending<O> {
         if 2 * self.taken >= self.slots.len() {
             self.grow();
         }
-        while !matches!(self.slots[self.place(self.next_id)].state, State::Free) {
-            self.next_id += 1;
-        }
-        let id = self.next_id;
-        self.next_id += 1;
-        let place = self.place(id);
+        let (id, place) = loop {
+            let id = name(self.next_number);
+            self.next_number += 1;
+            let place = self.place(id);
+            if matches!(self.slots[place].state, State::Free) {
+                break (id, place);
+            }
+        };
         self.slots[place] = Slot { id, tag, state: State::Waiting(None) };
         self.taken += 1;
         self.in_flight += 1;
@@ -343,6 +346,10 @@ mod tests {
         *START.get_or_init(Instant::now) + Duration::from_millis(milliseconds)
     }
 
+    fn same(number: u64) -> u64 {
+        number
+    }
+
     fn look<O>(pending: &mut Pending<O>, id: u64) -> Option<O> {
         match pending.poll(id, Waker::noop()) {
             Poll::Ready(outcome) => Some(outcome),
@@ -354,8 +361,8 @@ mod tests {
     fn a_call_completes_once() {
         let mut pending = Pending::new(8);
         assert_eq!(pending.complete(1, "foreign").unwrap_err(), "foreign", "before the first call");
-        let first = pending.insert(at(10), NO_TAG).unwrap();
-        let second = pending.insert(at(20), NO_TAG).unwrap();
+        let first = pending.insert(at(10), NO_TAG, same).unwrap();
+        let second = pending.insert(at(20), NO_TAG, same).unwrap();
         assert_eq!((first.id, second.id), (1, 2));
         pending.complete(second.id, "second").unwrap().wake();
         assert_eq!(pending.complete(second.id, "again").unwrap_err(), "again", "a duplicate reply");
@@ -377,7 +384,7 @@ mod tests {
         }
         let counters = [0, 1].map(|_| Arc::new(Counter(AtomicUsize::new(0))));
         let mut pending = Pending::new(8);
-        let call = pending.insert(at(10), NO_TAG).unwrap();
+        let call = pending.insert(at(10), NO_TAG, same).unwrap();
         for counter in &counters {
             assert!(pending.poll(call.id, &Waker::from(Arc::clone(counter))).is_pending());
         }
@@ -389,7 +396,7 @@ mod tests {
     fn calls_expire_in_deadline_order_and_completed_ones_do_not() {
         let mut pending = Pending::new(8);
         for deadline in [30, 10, 20, 40] {
-            pending.insert(at(deadline), NO_TAG).unwrap();
+            pending.insert(at(deadline), NO_TAG, same).unwrap();
         }
         pending.complete(2, "reply").unwrap().wake();
         assert_eq!(pending.next_deadline(), Some(at(20)));
@@ -407,32 +414,32 @@ mod tests {
     #[test]
     fn an_earlier_deadline_is_announced() {
         let mut pending = Pending::<()>::new(8);
-        assert!(pending.insert(at(20), NO_TAG).unwrap().is_earliest);
-        assert!(!pending.insert(at(20), NO_TAG).unwrap().is_earliest);
-        assert!(pending.insert(at(10), NO_TAG).unwrap().is_earliest);
+        assert!(pending.insert(at(20), NO_TAG, same).unwrap().is_earliest);
+        assert!(!pending.insert(at(20), NO_TAG, same).unwrap().is_earliest);
+        assert!(pending.insert(at(10), NO_TAG, same).unwrap().is_earliest);
     }
 
     #[test]
     fn the_limit_counts_calls_in_flight_only() {
         let mut pending = Pending::new(1);
-        let first = pending.insert(at(1), NO_TAG).unwrap();
-        assert_eq!(pending.insert(at(1), NO_TAG), None);
+        let first = pending.insert(at(1), NO_TAG, same).unwrap();
+        assert_eq!(pending.insert(at(1), NO_TAG, same), None);
         pending.complete(first.id, ()).unwrap().wake();
         // The caller of this one has not looked yet: the slot is taken, the place is not.
-        let second = pending.insert(at(1), NO_TAG).unwrap();
+        let second = pending.insert(at(1), NO_TAG, same).unwrap();
         assert!(pending.forget(second.id));
         assert!(!pending.forget(second.id));
         assert!(!pending.forget(first.id), "it had ended");
         assert_eq!((pending.len(), pending.taken), (0, 0));
-        pending.insert(at(1), NO_TAG).unwrap();
+        pending.insert(at(1), NO_TAG, same).unwrap();
     }
 
     #[test]
     fn ended_calls_do_not_pile_up_behind_a_long_one() {
         let mut pending = Pending::new(1_000);
-        let long = pending.insert(at(0), NO_TAG).unwrap();
+        let long = pending.insert(at(0), NO_TAG, same).unwrap();
         for _ in 0..100_000 {
-            let call = pending.insert(at(1_000_000), NO_TAG).unwrap();
+            let call = pending.insert(at(1_000_000), NO_TAG, same).unwrap();
             assert_ne!(call.id, long.id);
             pending.complete(call.id, "short").unwrap().wake();
             assert_eq!(look(&mut pending, call.id), Some("short"));
@@ -449,7 +456,7 @@ mod tests {
         let mut pending = Pending::new(10_000);
         let mut ids = Vec::new();
         for round in 0..10_000_u64 {
-            ids.push(pending.insert(at(round), NO_TAG).unwrap().id);
+            ids.push(pending.insert(at(round), NO_TAG, same).unwrap().id);
             if round % 3 == 0 {
                 let id = ids.swap_remove(usize::try_from(round * 7).unwrap() % ids.len());
                 pending.complete(id, id).unwrap().wake();
@@ -465,10 +472,23 @@ mod tests {
     }
 
     #[test]
+    fn an_id_whose_slot_is_taken_is_skipped() {
+        // Every second id falls on one slot.
+        let crowded = |number: u64| if number.is_multiple_of(2) { number / 2 } else { number << 32 };
+        let mut pending = Pending::new(1_000);
+        let ids: Vec<_> = (0..300).map(|_| pending.insert(at(1), NO_TAG, crowded).unwrap().id).collect();
+        for id in ids {
+            pending.complete(id, id).unwrap().wake();
+            assert_eq!(look(&mut pending, id), Some(id));
+        }
+    }
+
+    #[test]
     fn calls_are_ended_by_their_tags() {
         let mut pending = Pending::new(8);
-        let insert =
-            |pending: &mut Pending<_>, body_bytes| pending.insert(at(1), Tag { body_bytes, ..NO_TAG }).unwrap().id;
+        let insert = |pending: &mut Pending<_>, body_bytes| {
+            pending.insert(at(1), Tag { body_bytes, ..NO_TAG }, same).unwrap().id
+        };
         let (small, large, gone) = (insert(&mut pending, 1), insert(&mut pending, 9), insert(&mut pending, 10));
         assert!(pending.forget(gone));
         let ended = pending.end_some(|tag| (tag.body_bytes > 5).then_some("too large"));
@@ -484,7 +504,7 @@ mod tests {
     #[test]
     fn ending_all_leaves_nothing_to_expire() {
         let mut pending = Pending::new(8);
-        let ids = [1, 2].map(|deadline| pending.insert(at(deadline), NO_TAG).unwrap().id);
+        let ids = [1, 2].map(|deadline| pending.insert(at(deadline), NO_TAG, same).unwrap().id);
         assert_eq!(pending.end_all(|| "shutdown").len(), 2);
         assert_eq!(pending.next_deadline(), None);
         assert!(pending.expire(at(3), || "expired").is_none());

@@ -178,9 +178,9 @@ fn start_tasks(
         AbortOnDrop::spawn(async move { expiring.expire_calls().await }.instrument(span.clone())),
         AbortOnDrop::spawn(
             async move {
-                let InFlight { cancels, correlation, reply_to, users, .. } = &*cancelling;
+                let InFlight { cancels, reply_to, users, .. } = &*cancelling;
                 let sender = Sender { reply_to, user_id: users.own() };
-                cancels.send(&connection, epoch, cancels_on, correlation, sender).await;
+                cancels.send(&connection, epoch, cancels_on, sender).await;
             }
             .instrument(span),
         ),
@@ -305,7 +305,7 @@ mod tests {
     fn to<'a>(exchange: &'a str, queue: &'a str, waiter: &Waiter) -> Publish<'a> {
         let correlation_id = Some(waiter.correlation_id().as_str().as_bytes().to_vec().into());
         let properties = Properties { correlation_id, ..Properties::default() };
-        Publish { exchange, routing_key: queue, mandatory: true, properties, body: b"" }
+        Publish { exchange, routing_key: queue.as_bytes(), mandatory: true, properties, body: b"" }
     }
 
     /// No timer fires in the client: its clock is paused, and a blocking task keeps tokio from advancing it.
@@ -381,11 +381,11 @@ mod tests {
             let line = Line::new(session, Exchange::Default, publisher);
             let mut waiter = line.begin(Instant::now() + Duration::from_secs(10), TAG).unwrap();
             let mut request = to("", "svc", &waiter);
-            request.properties.reply_to = Some(DIRECT_REPLIES);
+            request.properties.reply_to = Some(DIRECT_REPLIES.as_bytes());
             // One that needs a confirm takes the same channel.
             line.publish_confirmed(&mut waiter, request, None).await.unwrap();
             let request = requests.next().await.unwrap().unwrap();
-            let reply_to = request.reply_to().unwrap().to_owned();
+            let reply_to = request.reply_to_text().unwrap().to_owned();
             let reply = to("", &reply_to, &waiter);
             service.publish(Publish { mandatory: false, ..reply }).unwrap();
             let outcome = waiter.outcome().await;

@@ -287,7 +287,7 @@ impl Request {
         properties.user_id = line.session.in_flight.users.own();
         Publish {
             exchange: line.exchange.name(),
-            routing_key: self.method.routing_key,
+            routing_key: self.method.routing_key.as_bytes(),
             mandatory: true,
             properties,
             body: self.body(),

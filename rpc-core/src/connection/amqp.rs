@@ -13,7 +13,8 @@ pub(crate) use crate::wire::PERSISTENT;
 #[derive(Debug)]
 pub(crate) struct Publish<'a> {
     pub(crate) exchange: &'a str,
-    pub(crate) routing_key: &'a str,
+    /// Bytes: a foreign caller's reply queue is answered whatever its name is.
+    pub(crate) routing_key: &'a [u8],
     /// Asks for a `basic.return` when no queue takes the message.
     pub(crate) mandatory: bool,
     pub(crate) properties: Properties<'a>,
@@ -25,10 +26,10 @@ pub(crate) struct Publish<'a> {
 pub(crate) struct Properties<'a> {
     pub(crate) content_type: Option<&'static str>,
     pub(crate) kind: Option<&'static str>,
-    /// Bytes: a foreign caller's is copied as it is.
+    /// Bytes, as the two below: a foreign caller's are copied as they are.
     pub(crate) correlation_id: Option<Cow<'a, [u8]>>,
-    pub(crate) reply_to: Option<&'a str>,
-    pub(crate) message_id: Option<String>,
+    pub(crate) reply_to: Option<&'a [u8]>,
+    pub(crate) message_id: Option<Cow<'a, [u8]>>,
     /// Milliseconds.
     pub(crate) expiration_ms: Option<u64>,
     pub(crate) delivery_mode: Option<u8>,

@@ -159,8 +159,13 @@ impl Delivery {
         either!(self, received => received.message.correlation_id_bytes())
     }
 
-    pub(crate) fn reply_to(&self) -> Option<&str> {
+    pub(crate) fn reply_to(&self) -> Option<&[u8]> {
         either!(self, received => received.message.reply_to())
+    }
+
+    /// `None` also when it is no text.
+    pub(crate) fn reply_to_text(&self) -> Option<&str> {
+        str::from_utf8(self.reply_to()?).ok()
     }
 
     /// Whether the sender waits for a reply.
@@ -168,8 +173,13 @@ impl Delivery {
         either!(self, received => received.message.has_reply_to())
     }
 
-    pub(crate) fn message_id(&self) -> Option<&str> {
+    pub(crate) fn message_id(&self) -> Option<&[u8]> {
         either!(self, received => received.message.message_id())
+    }
+
+    /// `None` also when it is no text.
+    pub(crate) fn message_id_text(&self) -> Option<&str> {
+        str::from_utf8(self.message_id()?).ok()
     }
 
     pub(crate) fn user_id(&self) -> Option<&str> {

@@ -215,7 +215,7 @@ impl Channel {
 
     pub(super) fn publish(&self, publish: Publish<'_>) -> Result<(), Error> {
         let Publish { exchange, routing_key, mandatory, properties, body } = publish;
-        let (exchange, routing_key, properties) = (short(exchange)?, short(routing_key)?, to_lapin(properties)?);
+        let (exchange, routing_key, properties) = (short(exchange)?, short_of(routing_key)?, to_lapin(properties)?);
         let options = BasicPublishOptions { mandatory, immediate: false };
         // Pinned where it is made: lapin's future is a kilobyte.
         let publishing = pin!(self.channel.basic_publish(exchange, routing_key, options, body, properties));
@@ -239,7 +239,7 @@ impl Channel {
             return self.publish(publish).map(|()| true);
         }
         let Publish { exchange, routing_key, mandatory, properties, body } = publish;
-        let begun = self.begin(short(exchange)?, short(routing_key)?, mandatory, body, to_lapin(properties)?)?;
+        let begun = self.begin(short(exchange)?, short_of(routing_key)?, mandatory, body, to_lapin(properties)?)?;
         let written = match begun {
             Begun::Over(_) => None,
             Begun::Sending(writing) => Some(writing),
@@ -256,7 +256,7 @@ impl Channel {
     /// Publishes, and resolves once the message, and every one published before it, is on the socket.
     pub(super) async fn publish_written(&self, publish: Publish<'_>) -> Result<(), Error> {
         let Publish { exchange, routing_key, mandatory, properties, body } = publish;
-        let (exchange, routing_key, properties) = (short(exchange)?, short(routing_key)?, to_lapin(properties)?);
+        let (exchange, routing_key, properties) = (short(exchange)?, short_of(routing_key)?, to_lapin(properties)?);
         let options = BasicPublishOptions { mandatory, immediate: false };
         self.published.note();
         let published = self.channel.basic_publish(exchange, routing_key, options, body, properties).await;
@@ -265,7 +265,7 @@ impl Channel {
 
     pub(super) fn publish_for_confirm(&self, publish: Publish<'_>) -> Result<Confirm, Error> {
         let Publish { exchange, routing_key, mandatory, properties, body } = publish;
-        self.queue(short(exchange)?, short(routing_key)?, mandatory, body, to_lapin(properties)?)
+        self.queue(short(exchange)?, short_of(routing_key)?, mandatory, body, to_lapin(properties)?)
     }
 
     /// Queues a publish on a channel in confirm mode: others can be queued after it before it is on the socket.
@@ -679,12 +679,12 @@ impl Message {
         self.correlation_id().map(str::as_bytes)
     }
 
-    pub(super) fn reply_to(&self) -> Option<&str> {
-        self.delivery.properties.reply_to().as_ref().map(ShortString::as_str)
+    pub(super) fn reply_to(&self) -> Option<&[u8]> {
+        self.delivery.properties.reply_to().as_ref().map(|name| name.as_str().as_bytes())
     }
 
-    pub(super) fn message_id(&self) -> Option<&str> {
-        self.delivery.properties.message_id().as_ref().map(ShortString::as_str)
+    pub(super) fn message_id(&self) -> Option<&[u8]> {
+        self.delivery.properties.message_id().as_ref().map(|id| id.as_str().as_bytes())
     }
 
     pub(super) fn user_id(&self) -> Option<&str> {
@@ -747,8 +747,8 @@ fn to_lapin(properties: Properties<'_>) -> Result<BasicProperties, Error> {
             user_id: None,
             headers,
         } if headers.is_empty() => Ok(BasicProperties::default()
-            .with_correlation_id(short(text(&correlation_id))?)
-            .with_reply_to(short(reply_to)?)
+            .with_correlation_id(short_of(&correlation_id)?)
+            .with_reply_to(short_of(reply_to)?)
             .with_expiration(short(expiration_ms.to_string())?)),
         Properties {
             content_type: None,
@@ -761,14 +761,14 @@ fn to_lapin(properties: Properties<'_>) -> Result<BasicProperties, Error> {
             priority: None,
             user_id: None,
             headers,
-        } if headers.is_empty() => Ok(BasicProperties::default().with_correlation_id(short(text(&correlation_id))?)),
+        } if headers.is_empty() => Ok(BasicProperties::default().with_correlation_id(short_of(&correlation_id)?)),
         properties => any_to_lapin(properties),
     }
 }
 
-/// lapin neither sends nor receives others.
-fn text(id: &[u8]) -> String {
-    String::from_utf8_lossy(id).into_owned()
+/// Text as it is. lapin receives no other bytes, so there are none to send back.
+fn short_of(bytes: &[u8]) -> Result<ShortString, Error> {
+    short(String::from_utf8_lossy(bytes))
 }
 
 fn any_to_lapin(properties: Properties<'_>) -> Result<BasicProperties, Error> {
@@ -780,13 +780,13 @@ fn any_to_lapin(properties: Properties<'_>) -> Result<BasicProperties, Error> {
         out = out.with_type(short(kind)?);
     }
     if let Some(correlation_id) = properties.correlation_id {
-        out = out.with_correlation_id(short(text(&correlation_id))?);
+        out = out.with_correlation_id(short_of(&correlation_id)?);
     }
     if let Some(reply_to) = properties.reply_to {
-        out = out.with_reply_to(short(reply_to)?);
+        out = out.with_reply_to(short_of(reply_to)?);
     }
     if let Some(message_id) = properties.message_id {
-        out = out.with_message_id(short(message_id)?);
+        out = out.with_message_id(short_of(&message_id)?);
     }
     if let Some(expiration_ms) = properties.expiration_ms {
         out = out.with_expiration(short(expiration_ms.to_string())?);

@@ -53,22 +53,24 @@ impl<'a> NewProperties<'a> {
         self.bytes(Property::CorrelationId, id.as_ref())
     }
 
-    pub(crate) fn reply_to(&mut self, text: &str) -> &mut Self {
-        self.text(Property::ReplyTo, text)
+    /// Of bytes, too.
+    pub(crate) fn reply_to(&mut self, name: impl AsRef<[u8]>) -> &mut Self {
+        self.bytes(Property::ReplyTo, name.as_ref())
     }
 
     /// In milliseconds, written as decimal digits.
     pub(crate) fn expiration(&mut self, expiration_ms: u64) -> &mut Self {
         self.flags |= Property::Expiration.flag();
-        let length_at = self.out.len();
-        self.out.push(0);
-        put_decimal(self.out, expiration_ms);
-        self.out[length_at] = (self.out.len() - length_at - 1) as u8;
+        let mut digits = itoa::Buffer::new();
+        let digits = digits.format(expiration_ms).as_bytes();
+        self.out.push(digits.len() as u8);
+        self.out.extend_from_slice(digits);
         self
     }
 
-    pub(crate) fn message_id(&mut self, text: &str) -> &mut Self {
-        self.text(Property::MessageId, text)
+    /// Of bytes, too.
+    pub(crate) fn message_id(&mut self, id: impl AsRef<[u8]>) -> &mut Self {
+        self.bytes(Property::MessageId, id.as_ref())
     }
 
     pub(crate) fn kind(&mut self, text: &str) -> &mut Self {
@@ -107,20 +109,6 @@ impl<'a> NewProperties<'a> {
         self.out.extend_from_slice(text);
         self
     }
-}
-
-fn put_decimal(out: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
 }
 
 #[cfg(test)]
@@ -165,7 +153,7 @@ mod tests {
             NewProperties::new(&mut bytes).expiration(number).finish().unwrap();
             assert_eq!(PropertyReader::new(&bytes).expiration(), Some(number.to_string().as_bytes()));
         }
-        let overlong = NewProperties::new(&mut Vec::new()).reply_to(&"r".repeat(256)).finish();
+        let overlong = NewProperties::new(&mut Vec::new()).reply_to("r".repeat(256)).finish();
         assert_eq!(overlong, Err(Overlong { bytes: 256 }));
     }
 }

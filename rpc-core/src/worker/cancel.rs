@@ -162,7 +162,7 @@ impl Control {
         loop {
             match consumer.next().await {
                 Ok(Some(delivery)) => {
-                    if let Some(cancel) = Cancel::read(delivery.reply_to(), delivery.user_id(), delivery.body()) {
+                    if let Some(cancel) = Cancel::read(delivery.reply_to_text(), delivery.user_id(), delivery.body()) {
                         self.tell(&Arc::new(cancel));
                     }
                     let ack = Settlement::Ack { delivery_tag: delivery.delivery_tag(), multiple: false };
@@ -219,7 +219,7 @@ impl Tombstones {
         if self.entries.is_empty() {
             return false;
         }
-        let cancel = self.find(delivery.reply_to(), delivery.correlation_id(), now);
+        let cancel = self.find(delivery.reply_to_text(), delivery.correlation_id(), now);
         cancel.is_some_and(|cancel| cancel.is_of_user(delivery))
     }
 

@@ -131,13 +131,19 @@ fn publish(channel: &Channel, queue: &str, delivery: &Delivery, reason: Reason<'
             let properties = Properties {
                 correlation_id: delivery.correlation_id_bytes().map(Cow::Borrowed),
                 reply_to: delivery.reply_to(),
-                message_id: delivery.message_id().map(str::to_owned),
+                message_id: delivery.message_id().map(Cow::Borrowed),
                 delivery_mode: Some(PERSISTENT),
                 headers,
                 ..Properties::default()
             };
             let body = delivery.body();
-            channel.publish_for_confirm(Publish { exchange: "", routing_key: queue, mandatory: true, properties, body })
+            channel.publish_for_confirm(Publish {
+                exchange: "",
+                routing_key: queue.as_bytes(),
+                mandatory: true,
+                properties,
+                body,
+            })
         }
         published => published,
     }

@@ -75,7 +75,7 @@ struct Memory {
 }
 
 /// The identity of a logical request.
-type Name = Arc<str>;
+type Name = Arc<[u8]>;
 
 #[derive(Debug)]
 enum Known {
@@ -224,11 +224,12 @@ fn name(method: usize, delivery: &Delivery) -> Option<Name> {
     let user = delivery.user_id().unwrap_or_default();
     let user_bytes = user.len();
     if let Some(message_id) = delivery.message_id() {
-        return Some(format!("{method}\n{user_bytes}\n{user}{message_id}").into());
+        return Some([format!("{method}\n{user_bytes}\n{user}").as_bytes(), message_id].concat().into());
     }
     // Callers elsewhere may use a correlation_id again; ours never do, in one reply queue.
     let reply_to = delivery.reply_to().filter(|reply_to| topology::is_reply_queue(reply_to))?;
-    Some(format!("{method}\n{user_bytes}\n{user}{reply_to}\n{}", delivery.correlation_id()?).into())
+    let caller = [format!("{method}\n{user_bytes}\n{user}").as_bytes(), reply_to].concat();
+    Some([&caller[..], delivery.correlation_id_bytes()?].join(&b'\n').into())
 }
 
 #[cfg(test)]
@@ -240,14 +241,14 @@ mod tests {
     }
 
     fn answer(dedupe: &Arc<Dedupe>, name: &str, response: &Response) {
-        match dedupe.look_up(&name.into()) {
+        match dedupe.look_up(&name.as_bytes().into()) {
             Lookup::Run(running) => running.end(response),
             Lookup::Wait(_) | Lookup::Answered(_) => panic!("{name} is known"),
         }
     }
 
     fn is_known(dedupe: &Arc<Dedupe>, name: &str) -> bool {
-        matches!(dedupe.memory().requests.get(name), Some(Known::Answered(_)))
+        matches!(dedupe.memory().requests.get(name.as_bytes()), Some(Known::Answered(_)))
     }
 
     #[test]
@@ -276,11 +277,11 @@ mod tests {
     fn a_failed_or_stopped_handler_leaves_nothing_and_the_next_one_runs() {
         let dedupe = dedupe(2, 1_000);
         answer(&dedupe, "a", &Response::failed(Code::Internal, "it panicked"));
-        let Lookup::Run(running) = dedupe.look_up(&"a".into()) else { panic!("it was not remembered") };
-        let Lookup::Wait(ended) = dedupe.look_up(&"a".into()) else { panic!("one runs already") };
+        let Lookup::Run(running) = dedupe.look_up(&(*b"a").into()) else { panic!("it was not remembered") };
+        let Lookup::Wait(ended) = dedupe.look_up(&(*b"a").into()) else { panic!("one runs already") };
         assert!(ended.has_changed().is_ok(), "the first one still runs");
         drop(running);
         assert!(ended.has_changed().is_err(), "those who wait are woken");
-        assert!(matches!(dedupe.look_up(&"a".into()), Lookup::Run(_)));
+        assert!(matches!(dedupe.look_up(&(*b"a").into()), Lookup::Run(_)));
     }
 }

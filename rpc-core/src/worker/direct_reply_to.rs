@@ -8,11 +8,13 @@
 //! RabbitMQ decodes the name as a term of its own. For one that is none it closes the whole *connection* (541,
 //! `internal-error`), so that one forged `reply_to` would end everything that shares it.
 
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+
 use crate::connection::amqp::DIRECT_REPLIES;
 
 /// Whether a reply to this queue may be published: it is another queue's name, or a well-formed one of these.
-pub(super) fn is_safe(reply_to: &str) -> bool {
-    match reply_to.strip_prefix(DIRECT_REPLIES).and_then(|rest| rest.strip_prefix('.')) {
+pub(super) fn is_safe(reply_to: &[u8]) -> bool {
+    match reply_to.strip_prefix(DIRECT_REPLIES.as_bytes()).and_then(|rest| rest.strip_prefix(b".")) {
         // The bare name is a queue that does not exist.
         None => true,
         Some(token) => is_well_formed(token),
@@ -20,14 +22,15 @@ pub(super) fn is_safe(reply_to: &str) -> bool {
 }
 
 /// Whether a name is one of direct reply-to. RabbitMQ returns mandatory replies to those although it delivers them.
-pub(super) fn is_direct(reply_to: &str) -> bool {
-    reply_to.starts_with(DIRECT_REPLIES)
+pub(super) fn is_direct(reply_to: &[u8]) -> bool {
+    reply_to.starts_with(DIRECT_REPLIES.as_bytes())
 }
 
-fn is_well_formed(token: &str) -> bool {
-    let Some((place, key)) = token.split_once('.') else { return false };
-    match (decoded(place), decoded(key)) {
-        (Some(place), Some(key)) => !key.is_empty() && (is_pid(&place) || (place.len() == 12 && key.len() == 16)),
+fn is_well_formed(token: &[u8]) -> bool {
+    let Some(dot) = token.iter().position(|byte| *byte == b'.') else { return false };
+    let (place, key) = (&token[..dot], &token[dot + 1..]);
+    match (BASE64.decode(place), BASE64.decode(key)) {
+        (Ok(place), Ok(key)) => !key.is_empty() && (is_pid(&place) || (place.len() == 12 && key.len() == 16)),
         _ => false,
     }
 }
@@ -48,34 +51,6 @@ fn is_pid(term: &[u8]) -> bool {
     node.is_some_and(|numbers| numbers.len() == numbers_bytes)
 }
 
-/// Decodes base64 with its padding.
-fn decoded(text: &str) -> Option<Vec<u8>> {
-    let digits = text.trim_end_matches('=');
-    if !text.len().is_multiple_of(4) || text.len() - digits.len() > 2 {
-        return None;
-    }
-    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
-    let (mut bits, mut bit_count) = (0_u32, 0);
-    for digit in digits.bytes() {
-        let value = match digit {
-            b'A'..=b'Z' => digit - b'A',
-            b'a'..=b'z' => digit - b'a' + 26,
-            b'0'..=b'9' => digit - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(value);
-        bit_count += 6;
-        if bit_count >= 8 {
-            bit_count -= 8;
-            bytes.push((bits >> bit_count) as u8);
-            bits &= (1 << bit_count) - 1;
-        }
-    }
-    Some(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,9 +67,9 @@ mod tests {
         for name in
             GOOD.into_iter().chain(["rpc.reply.x.1", "amq.gen-xyz", "", "amq.rabbitmq.reply-to", "amq.rabbitmq.reply"])
         {
-            assert!(is_safe(name), "{name}");
+            assert!(is_safe(name.as_bytes()), "{name}");
         }
-        assert!(is_direct(GOOD[0]) && !is_direct("rpc.reply.x.1"));
+        assert!(is_direct(GOOD[0].as_bytes()) && !is_direct(b"rpc.reply.x.1"));
     }
 
     #[test]
@@ -111,12 +86,12 @@ mod tests {
             "\u{e9}.\u{e9}",
             "====.====",
         ] {
-            assert!(!is_safe(&format!("{prefix}{token}")), "{token}");
+            assert!(!is_safe(format!("{prefix}{token}").as_bytes()), "{token}");
         }
         for good in GOOD {
             let token = &good[prefix.len()..];
             for cut in 0..=token.find('.').unwrap_or_default() + 1 {
-                assert!(!is_safe(&format!("{prefix}{}", &token[..cut])), "{}", &token[..cut]);
+                assert!(!is_safe(format!("{prefix}{}", &token[..cut]).as_bytes()), "{}", &token[..cut]);
             }
         }
     }

@@ -199,7 +199,7 @@ impl Answer {
     }
 
     /// The properties and body of the reply to `request`.
-    pub(super) fn message<'a>(&'a self, request: &'a Delivery, reply_to: &str) -> (Properties<'a>, &'a [u8]) {
+    pub(super) fn message<'a>(&'a self, request: &'a Delivery, reply_to: &[u8]) -> (Properties<'a>, &'a [u8]) {
         let correlation_id = request.correlation_id_bytes();
         let manner = Manner::towards(request.content_type(), reply_to);
         match self {

@@ -56,7 +56,7 @@ impl Finished {
 /// `amq.rabbitmq.reply-to` although it delivers them.
 pub(super) fn reply_publish<'a>(
     users: &'a Users,
-    reply_to: &'a str,
+    reply_to: &'a [u8],
     mut properties: Properties<'a>,
     body: &'a [u8],
 ) -> Publish<'a> {

@@ -44,7 +44,7 @@ impl Handlers {
         let mut missing: HashSet<_> = cancel.correlation_ids.iter().map(String::as_str).collect();
         for task in std::mem::take(&mut self.tasks) {
             let cancelled = task.delivery.upgrade().filter(|delivery| {
-                delivery.reply_to() == Some(&cancel.reply_to)
+                delivery.reply_to() == Some(cancel.reply_to.as_bytes())
                     && cancel.is_of_user(delivery)
                     && delivery.correlation_id().is_some_and(|id| missing.remove(id))
             });

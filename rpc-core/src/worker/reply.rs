@@ -105,7 +105,7 @@ async fn send(channel: &Channel, batch: &mut [Finished], lane: &Lane) {
 
 /// Counts a reply whose `reply_to` the broker would close the connection for.
 #[cold]
-fn refuse(reply_to: &str, counters: &Counters) {
+fn refuse(reply_to: &[u8], counters: &Counters) {
     Counters::add(&counters.replies_refused);
     tracing::warn!(reply_to = %printable(reply_to), "a malformed reply_to: the request is acknowledged without its reply");
 }

@@ -88,12 +88,12 @@ impl Message {
         self.reader().correlation_id()
     }
 
-    pub(in crate::connection) fn reply_to(&self) -> Option<&str> {
-        text(self.reader().reply_to())
+    pub(in crate::connection) fn reply_to(&self) -> Option<&[u8]> {
+        self.reader().reply_to()
     }
 
-    pub(in crate::connection) fn message_id(&self) -> Option<&str> {
-        text(self.reader().message_id())
+    pub(in crate::connection) fn message_id(&self) -> Option<&[u8]> {
+        self.reader().message_id()
     }
 
     pub(in crate::connection) fn user_id(&self) -> Option<&str> {
@@ -248,8 +248,8 @@ mod tests {
             content_type: Some("text/plain"),
             kind: Some("rpc.call"),
             correlation_id: Some(b"17".into()),
-            reply_to: Some("q"),
-            message_id: Some("m".to_owned()),
+            reply_to: Some(b"q"),
+            message_id: Some(b"m".into()),
             expiration_ms: Some(250),
             delivery_mode: Some(1),
             priority: Some(3),
@@ -269,14 +269,9 @@ mod tests {
         let message = message();
         assert_eq!((message.routing_key(), message.body()), ("a.b", &b"body"[..]));
         assert_eq!((message.delivery_tag(), message.redelivered(), message.priority()), (9, true, Some(3)));
-        let texts = [
-            message.content_type(),
-            message.kind(),
-            message.correlation_id(),
-            message.reply_to(),
-            message.message_id(),
-        ];
-        assert_eq!(texts, ["text/plain", "rpc.call", "17", "q", "m"].map(Some));
+        let texts = [message.content_type(), message.kind(), message.correlation_id()];
+        assert_eq!(texts, ["text/plain", "rpc.call", "17"].map(Some));
+        assert_eq!([message.reply_to(), message.message_id()], [&b"q"[..], b"m"].map(Some));
         assert!(message.has_reply_to());
         assert_eq!(message.expiration_ms(), Some(250));
         assert_eq!((message.user_id(), message.app_id()), (Some("guest"), None));

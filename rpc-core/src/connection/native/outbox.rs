@@ -95,20 +95,20 @@ impl Outbox {
         headers: &[(std::borrow::Cow<'static, str>, HeaderValue)],
     ) -> Result<(), Error> {
         self.properties = message.persistent_properties(headers)?;
-        self.content(channel, ("", queue), true, message.body())
+        self.content(channel, ("", queue.as_bytes()), true, message.body())
     }
 
     fn content(
         &mut self,
         channel: u16,
-        (exchange, routing_key): (&str, &str),
+        (exchange, routing_key): (&str, &[u8]),
         mandatory: bool,
         body: &[u8],
     ) -> Result<(), Error> {
+        let exchange = exchange.as_bytes();
         if let Some(name) = [exchange, routing_key].into_iter().find(|name| name.len() > 255) {
             return Err(overlong(name.len()));
         }
-        let (exchange, routing_key) = (exchange.as_bytes(), routing_key.as_bytes());
         let publish = wire::Publish { exchange, routing_key, mandatory, immediate: false };
         // A content header cannot be split, and the broker closes the connection for one beyond the limit.
         if self.properties.len() + HEADER_BYTES > self.frame_max as usize {

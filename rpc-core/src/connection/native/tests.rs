@@ -202,7 +202,7 @@ async fn with_channel() -> (Link, Peer, Channel) {
 }
 
 fn publish(body: &[u8]) -> Publish<'_> {
-    Publish { exchange: "", routing_key: "q", mandatory: false, properties: Properties::default(), body }
+    Publish { exchange: "", routing_key: b"q", mandatory: false, properties: Properties::default(), body }
 }
 
 fn delivery(out: &mut OutBuffer, consumer_tag: &str, delivery_tag: u64, body: &[u8]) {
@@ -609,9 +609,9 @@ async fn frames_of_channels_nobody_holds_are_ignored() {
 async fn names_that_do_not_fit_are_refused_before_anything_is_sent() {
     let (_link, mut peer, channel) = with_channel().await;
     let long = "x".repeat(256);
-    let refused = channel.publish(&Publish { routing_key: &long, ..publish(b"") });
+    let refused = channel.publish(&Publish { routing_key: long.as_bytes(), ..publish(b"") });
     assert!(matches!(refused, Err(Error::NameTooLong { .. })));
-    let properties = Properties { reply_to: Some(&long), ..Properties::default() };
+    let properties = Properties { reply_to: Some(long.as_bytes()), ..Properties::default() };
     assert!(matches!(channel.publish(&Publish { properties, ..publish(b"") }), Err(Error::NameTooLong { .. })));
     assert!(matches!(soon(channel.queue_exists(&long)).await, Err(Error::NameTooLong { .. })));
     assert!(matches!(soon(channel.consume("q", &long, true)).await, Err(Error::NameTooLong { .. })));

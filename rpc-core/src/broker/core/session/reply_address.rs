@@ -5,6 +5,8 @@
 //!                        connection, channel  nonce, both in base64 as in RabbitMQ
 //! ```
 
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+
 use crate::broker::core::interface::ConnectionId;
 
 /// A channel of a connection, as opposed to a later connection with the same id.
@@ -24,7 +26,7 @@ impl ReplyAddress {
         name.push_str(DIRECT_REPLY_TO);
         for part in [&place[16 - PLACE_BYTES..], &self.nonce.to_be_bytes()] {
             name.push('.');
-            encode(part, &mut name);
+            BASE64.encode_string(part, &mut name);
         }
         name
     }
@@ -48,42 +50,15 @@ pub(crate) fn reply_token_of(name: &str) -> Option<&str> {
     name.strip_prefix(DIRECT_REPLY_TO)?.strip_prefix('.')
 }
 
-fn encode(bytes: &[u8], text: &mut String) {
-    for three in bytes.chunks(3) {
-        let bits = three.iter().fold(0, |bits, byte| bits << 8 | usize::from(*byte)) << (8 * (3 - three.len()));
-        for at in 0..4 {
-            text.push(if at <= three.len() { char::from(BASE64[bits >> (18 - 6 * at) & 63]) } else { '=' });
-        }
-    }
-}
-
-/// Decodes base64 of exactly `N` octets, with canonical padding.
+/// Exactly `N` octets, with canonical padding.
 fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
-    let digits = text.trim_end_matches('=');
-    if text.len() != N.div_ceil(3) * 4 || digits.len() != (N * 4).div_ceil(3) {
-        return None;
-    }
-    let (mut bits, mut bit_count, mut at) = (0_u32, 0, 0);
-    for digit in digits.bytes() {
-        let value = BASE64.iter().position(|known| *known == digit)?;
-        bits = bits << 6 | u32::try_from(value).ok()?;
-        bit_count += 6;
-        if bit_count >= 8 {
-            bit_count -= 8;
-            *bytes.get_mut(at)? = u8::try_from(bits >> bit_count & 0xFF).ok()?;
-            at += 1;
-        }
-        bits &= (1 << bit_count) - 1;
-    }
-    (at == N && bits == 0).then_some(bytes)
+    BASE64.decode(text).ok()?.try_into().ok()
 }
 
 /// The name that stands for the consumer of direct replies on the publishing channel.
 pub(crate) const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
 /// The connection's number in 8 octets and the channel's in 4.
 const PLACE_BYTES: usize = 12;
-const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 #[cfg(test)]
 mod tests {
