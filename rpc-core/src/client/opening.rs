@@ -95,7 +95,7 @@ pub(super) async fn try_publish(
 ) -> Result<(), Error> {
     let (channel, _) = open_with(connection, Some(epoch), declarations, Mode::Confirms).await?;
     let properties = Properties::default();
-    let publish = Publish { exchange, routing_key: "", mandatory: false, properties, body: b"" };
+    let publish = Publish { exchange, routing_key: b"", mandatory: false, properties, body: b"" };
     let confirm = channel.publish_for_confirm(publish)?;
     let confirmed = within_limit("publish to an exchange", confirm.wait()).await.map(drop);
     if confirmed.is_ok() {

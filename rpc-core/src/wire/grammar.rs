@@ -128,6 +128,26 @@ impl Grammar {
         }
         Ok(table)
     }
+
+    /// The same payload with a question mark for each byte of its short strings that is no UTF-8.
+    pub(super) fn legible(self, payload: &[u8]) -> Vec<u8> {
+        let mut legible = payload.to_vec();
+        let mut at = 4;
+        for argument in self.arguments {
+            let Some(length) = payload.get(at..).and_then(|rest| argument.length(rest)) else { break };
+            if *argument == Argument::ShortString {
+                let mut next = at + 1;
+                for chunk in payload[at + 1..at + length].utf8_chunks() {
+                    next += chunk.valid().len();
+                    let invalid = next..next + chunk.invalid().len();
+                    next = invalid.end;
+                    legible[invalid].fill(b'?');
+                }
+            }
+            at += length;
+        }
+        legible
+    }
 }
 
 impl Argument {

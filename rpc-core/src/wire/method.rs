@@ -1,5 +1,7 @@
 //! Methods. The two of the hot path are read by hand, all others by `amq-protocol`.
 
+use std::ops::Range;
+
 use amq_protocol::{
     protocol::{AMQPClass, basic, connection, exchange, parse_class, queue},
     types::FieldTable,
@@ -88,15 +90,27 @@ pub(crate) fn read_method(payload: &[u8], sender: Role, table_depth_max: usize) 
     if grammar.is_foreign_to(sender) {
         return Err(MethodError::Foreign { class_id, method_id });
     }
-    let Some(place) = grammar.check(payload, ids)? else {
-        return parse(payload).map(Method::Other).ok_or(malformed);
-    };
+    match grammar.check(payload, ids) {
+        // A broker names what others have sent: the key of a returned message, the exchange that does not exist.
+        Err(MethodError::NotUtf8 { .. }) if sender == Role::Server => {
+            let legible = grammar.legible(payload);
+            read_checked(&legible, grammar.check(&legible, ids)?, table_depth_max)
+        }
+        checked => read_checked(payload, checked?, table_depth_max),
+    }
+    .map(Method::Other)
+    .ok_or(malformed)
+}
+
+/// Decodes a method whose table stands at `place`, if it has one.
+fn read_checked(payload: &[u8], place: Option<Range<usize>>, table_depth_max: usize) -> Option<Box<AMQPClass>> {
+    let Some(place) = place else { return parse(payload) };
     // `amq-protocol` gets an empty table: its parser recurses for each level, and refuses keys that are not UTF-8.
-    let table = decoded_table::decode(&payload[place.clone()], table_depth_max).ok_or(malformed)?;
+    let table = decoded_table::decode(&payload[place.clone()], table_depth_max)?;
     let others = [&payload[..place.start], &[0; 4], &payload[place.end..]].concat();
-    let mut class = parse(&others).ok_or(malformed)?;
-    *table_of(&mut class).ok_or(malformed)? = table;
-    Ok(Method::Other(class))
+    let mut class = parse(&others)?;
+    *table_of(&mut class)? = table;
+    Some(class)
 }
 
 fn parse(payload: &[u8]) -> Option<Box<AMQPClass>> {

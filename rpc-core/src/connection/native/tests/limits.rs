@@ -205,6 +205,25 @@ async fn a_text_that_is_not_utf_8_is_not_taken_for_the_default() {
 }
 
 #[tokio::test]
+async fn names_of_others_in_what_the_broker_says_need_not_be_utf_8() {
+    let (link, mut peer, channel) = with_channel().await;
+    let confirm = channel.publish_for_confirm(&publish(b"")).unwrap();
+    let mut out = OutBuffer::default();
+    let content = Content { properties: &[0, 0], small: b"", parts: &[] };
+    out.returned(1, crate::wire::ReplyCode::NoRoute, (b"", b"t\xE9"), &content, 131_072);
+    out.ack(1, 1, false);
+    peer.write(out).await;
+    let (_, returned) = soon(confirm.wait()).await.unwrap();
+    assert_eq!(returned.unwrap().reply_text, "NO_ROUTE");
+    let close = [&[0, 20, 0, 40, 1, 148, 5][..], b"no t\xE9", &[0, 60, 0, 40]].concat();
+    let frame = [&[1, 0, 1, 0, 0, 0][..], &[close.len() as u8], &close, &[0xCE]].concat();
+    peer.stream.write_all(&frame).await.unwrap();
+    let ended = soon(channel.qos(1)).await.unwrap_err();
+    assert!(matches!(&ended, Error::Refused { reply_code: 404, reply_text, .. } if reply_text == "no t?"), "{ended}");
+    assert!(link.is_connected());
+}
+
+#[tokio::test]
 async fn no_more_returned_messages_wait_for_confirms_than_there_are() {
     let (_link, mut peer, channel) = with_channel().await;
     let confirm = channel.publish_for_confirm(&publish(b"")).unwrap();
