@@ -6,6 +6,7 @@ mod call;
 mod cancel;
 mod confirmed;
 mod correlation;
+mod deadlines;
 mod in_flight;
 mod kept;
 mod life;

@@ -8,16 +8,15 @@
 //! ```
 //!
 //! Ids are numbers that count up, each under another name; those whose slot is taken are skipped. So finding a call is one look
-//! at one slot, and a late reply finds another id there. Most calls end long before their deadline, so ended calls stay among the deadlines until they
-//! surface or outnumber the living two to one. Calls with the same budget arrive in deadline order and are kept in a
-//! queue, at a push and a pop each; only the others need a heap.
+//! at one slot, and a late reply finds another id there. Most calls end long before their deadline, so ended calls stay among the
+//! deadlines until they surface or outnumber the living two to one.
 
 use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, VecDeque},
     task::{Poll, Waker},
     time::Instant,
 };
+
+use super::deadlines::Deadlines;
 
 /// The properties of a call besides its deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -276,51 +275,6 @@ impl<O> Pending<O> {
 fn is_waiting<O>(slots: &[Slot<O>], id: u64) -> bool {
     let slot = &slots[id as usize & (slots.len() - 1)];
     slot.id == id && matches!(slot.state, State::Waiting(_))
-}
-
-/// Deadlines and their calls, the earliest first.
-#[derive(Debug, Default)]
-struct Deadlines {
-    /// Those that came in order.
-    ordered: VecDeque<(Instant, u64)>,
-    /// Those before the last of `ordered` when they came.
-    others: BinaryHeap<Reverse<(Instant, u64)>>,
-}
-
-impl Deadlines {
-    fn push(&mut self, deadline: Instant, id: u64) {
-        if self.ordered.back().is_none_or(|(last, _)| *last <= deadline) {
-            self.ordered.push_back((deadline, id));
-        } else {
-            self.others.push(Reverse((deadline, id)));
-        }
-    }
-
-    fn earliest(&self) -> Option<(Instant, u64)> {
-        match (self.ordered.front(), self.others.peek()) {
-            (Some(ordered), Some(Reverse(other))) => Some(*ordered.min(other)),
-            (ordered, other) => ordered.or_else(|| other.map(|Reverse(other)| other)).copied(),
-        }
-    }
-
-    /// Removes the earliest.
-    fn pop(&mut self) {
-        let earliest = self.earliest();
-        if self.ordered.front() == earliest.as_ref() {
-            self.ordered.pop_front();
-        } else {
-            self.others.pop();
-        }
-    }
-
-    fn retain(&mut self, is_kept: impl Fn(u64) -> bool) {
-        self.ordered.retain(|(_, id)| is_kept(*id));
-        self.others.retain(|Reverse((_, id))| is_kept(*id));
-    }
-
-    fn len(&self) -> usize {
-        self.ordered.len() + self.others.len()
-    }
 }
 
 /// Ended calls that may stay among the deadlines before they are swept.
