@@ -73,7 +73,7 @@ async fn a_caller_whose_names_are_no_text_is_answered(stage: &Stage) {
     probe!("not-text");
     // Natively, whatever the other tests use: lapin ends its connection for such a message.
     let connection = Connection::open(&format!("{}?transport=native", stage.broker_uri())).await.unwrap();
-    let pool = WorkerPool::new(&connection, ProbeServer::new(Answers::echo())).start().await.unwrap();
+    let pool = WorkerPool::new(&connection).serve(ProbeServer::new(Answers::echo())).start().await.unwrap();
     let caller = Caller::connect(stage);
     caller.send(1, "queue.declare", "queue=not-text.replies exclusive");
     caller.send(1, "basic.consume", "queue=not-text.replies no_ack");
