@@ -194,7 +194,7 @@ impl InFlight {
 
     /// Whether a call awaits the reply with that correlation_id; so does an id that is none of this session's.
     pub(super) fn awaits(&self, correlation_id: &[u8]) -> bool {
-        let number = self.correlation.number(correlation_id);
+        let number = CorrelationId::number(correlation_id);
         number.is_none_or(|number| self.calls().pending.tag(number).is_some())
     }
 

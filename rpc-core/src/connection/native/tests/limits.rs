@@ -52,7 +52,7 @@ async fn waiting_for_room_ends_with_the_connection() {
 
 fn request(correlation_id: &'static str, body: &'static [u8]) -> Publish<'static> {
     let correlation_id = Some(correlation_id.as_bytes().into());
-    let properties = Properties { correlation_id, reply_to: Some("me"), ..Properties::default() };
+    let properties = Properties { correlation_id, reply_to: Some(b"me"), ..Properties::default() };
     Publish { properties, ..publish(body) }
 }
 
