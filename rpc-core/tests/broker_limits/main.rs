@@ -3,6 +3,7 @@
 #![cfg(feature = "broker")]
 #![allow(clippy::unwrap_used)]
 
+mod hostile;
 mod many;
 mod memory;
 mod overdue;
