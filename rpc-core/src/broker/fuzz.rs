@@ -9,6 +9,7 @@
 //! deep into the core.
 
 mod frames;
+mod seeds;
 
 use std::{
     collections::VecDeque,
@@ -19,6 +20,7 @@ use std::{
 use bytes::BytesMut;
 
 use self::frames::{handshake, method, put_frame};
+pub use self::seeds::connection_seeds;
 use super::core::{ConnectionId, Core, Flow, Limits, Now, Peer, Rules, Traffic, User};
 use crate::wire::{Decoder, FrameKind, method_ids, table::TableWriter};
 
@@ -89,12 +91,15 @@ impl World {
             // Low, so that histories of a few hundred steps reach them.
             limits: Limits {
                 memory_high_watermark: 40_000,
+                table_depth_max: TABLE_DEPTH_MAX,
                 consumer_timeout: Some(Duration::from_secs(2)),
                 ..Limits::default()
             },
         };
         let now = Now { instant: Instant::now(), unix_s: 1_700_000_000 };
-        Self { core: Core::new(rules, [1; 32]), now, clients: [const { None }; CLIENTS], methods_received: 0 }
+        let mut core = Core::new(rules, [1; 32]);
+        core.sessions.work_max = WORK_MAX;
+        Self { core, now, clients: [const { None }; CLIENTS], methods_received: 0 }
     }
 
     fn step(&mut self, what: u8, who: usize, input: &mut Input<'_>) {
@@ -113,8 +118,7 @@ impl World {
             }
             3 => {
                 self.now.instant += Duration::from_millis(u64::from(input.small()) * 4);
-                self.core.tick(self.now);
-                self.collect();
+                self.tick();
             }
             4 => self.lose(who),
             5 => {
@@ -125,6 +129,7 @@ impl World {
             7 => {
                 if let Some(id) = self.client(who).map(|client| client.id) {
                     self.core.shut_down_one(id, self.now);
+                    self.core.finish_behind(self.now);
                     self.collect();
                 }
             }
@@ -168,11 +173,13 @@ impl World {
             let id = client.id;
             let mut flow = self.core.batch(id, &batch, error.as_ref(), now);
             let mut batch = batch;
-            while let Flow::Paused(bytes) = flow {
+            while let Flow::Paused(bytes) | Flow::Unfinished(bytes) = flow {
+                self.core.finish_behind(self.now);
                 self.collect();
                 batch = batch.end(bytes);
                 flow = self.core.batch(id, &batch, error.as_ref(), now);
             }
+            self.core.finish_behind(self.now);
             if let (Some(negotiated), Some(client)) = (self.core.negotiated(id), &mut self.clients[who]) {
                 client.decoder.set_frame_max(negotiated.frame_max);
                 client.is_open = negotiated.is_open;
@@ -226,8 +233,22 @@ impl World {
     fn lose(&mut self, who: usize) {
         if let Some(client) = self.clients[who].take() {
             self.core.close(client.id, self.now);
+            self.core.finish_behind(self.now);
             self.collect();
         }
+    }
+
+    /// Does all that is due.
+    fn tick(&mut self) {
+        for _ in 0..TICKS_MAX {
+            self.core.tick(self.now);
+            self.core.finish_behind(self.now);
+            self.collect();
+            if self.core.next_timer().is_none_or(|at| at > self.now.instant) {
+                return;
+            }
+        }
+        panic!("the work that is due never ends");
     }
 
     /// Checks that the output consists of whole, readable frames.
@@ -258,7 +279,7 @@ impl World {
         let (_, unacked) = self.core.message_counts();
         assert_eq!(unacked, 0, "unacknowledged messages without a consumer");
         self.now.instant += Duration::from_secs(3_600);
-        self.core.tick(self.now);
+        self.tick();
         assert!(self.core.next_timer().is_none_or(|at| at > self.now.instant), "a timer is overdue");
         self.core.check();
     }
@@ -374,29 +395,6 @@ fn queue_name(bits: u8) -> &'static str {
     ["q", "r", "s", ""][usize::from(bits & 3)]
 }
 
-/// Histories that reach deep into the core: prefetch limits, dead letters, transactions, raw handshakes.
-pub fn connection_seeds() -> Vec<Vec<u8>> {
-    let declare = [12, 0, 0, 0, 0];
-    let publish = [8, 0, 0, 0, 0, 1, b'x'];
-    let consume = [13, 1, 0, 4];
-    let raw_handshake = {
-        let bytes = handshake();
-        [&[5, 2, 0, 2, bytes.len() as u8][..], &bytes].concat()
-    };
-    vec![
-        [&declare[..], &publish, &[15, 1, 0, 1], &consume, &publish, &[16, 1, 0, 4], &[17, 1, 0, 2]].concat(),
-        [&[12, 0, 0, 0, 0b0001_0111][..], &[12, 0, 0, 2, 0], &publish, &publish, &[3, 0, 9], &consume, &publish]
-            .concat(),
-        [&declare[..], &[22, 1, 0, 0], &consume, &publish, &[16, 1, 0, 4], &[22, 1, 0, 3], &[22, 1, 0, 1]].concat(),
-        [&declare[..], &[22, 0, 0, 4], &publish, &[18, 1, 1, 0], &[22, 1, 1, 5], &[4, 1], &publish].concat(),
-        [&raw_handshake[..], &[1, 2, 1, 1, 4, 0, 50, 0, 10], &[0, 2, 3, 1, 2, 3]].concat(),
-        [&declare[..], &consume, &[6, 1, 7], &publish, &[6, 1, 0], &[7, 1], &[20, 0, 0, 0]].concat(),
-        [&declare[..], &[19, 0, 0, 16, 2], &[21, 0, 0, 4, 4], &[8, 0, 0, 4, 0x41, 0], &[12, 0, 0, 0, 0xA4]].concat(),
-        [&[2, 0, 0, 1, 20][..], &[0, 9, 0, 0, 0, 10, 1, b'k', b'F', 0, 0, 0, 3, 1, b'k', b'V'], &[0; 8]].concat(),
-        [&[12, 0, 0, 8, 0x22][..], &[13, 0, 0, 0x44, 5], &[13, 0, 1, 4], &publish, &publish, &[23, 0, 0, 3]].concat(),
-    ]
-}
-
 const EXCHANGES: [&str; 6] = ["", "amq.topic", "amq.fanout", "amq.headers", "e", "f"];
 const KEYS: [&str; 8] = ["q", "r", "a.b", "a.*", "#", "", "*.b.#", "x"];
 
@@ -458,5 +456,10 @@ const METHODS: [(u16, u16); 40] = [
 
 const CLIENTS: usize = 3;
 const STEPS_MAX: usize = 200;
+const TICKS_MAX: usize = 10_000;
+/// So low that most methods with something to do are done in pieces.
+const WORK_MAX: usize = 3;
+/// Low, so that an input has room for a deeper table.
+const TABLE_DEPTH_MAX: usize = 8;
 /// The limit that `connection::reader` has.
 const HANDSHAKE_FRAME_MAX: u32 = 8_192;

@@ -10,7 +10,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    task::yield_now,
+};
 use uuid::Uuid;
 
 use super::{
@@ -23,6 +26,8 @@ use crate::{lock::lock, wire::OutBuffer};
 #[derive(Debug)]
 pub(super) struct Shared {
     state: Mutex<State>,
+    /// Threads that wait for the lock.
+    waiting: AtomicUsize,
     /// Wakes the timer task because something is due earlier than its current sleep ends.
     pub(super) timer: Notify,
     stopping: watch::Sender<bool>,
@@ -105,6 +110,7 @@ impl Shared {
         let memory = Arc::clone(core.memory());
         Self {
             state: Mutex::new(State { core, outboxes: Vec::new(), timer_at: None }),
+            waiting: AtomicUsize::new(0),
             memory,
             outbox,
             timer: Notify::new(),
@@ -212,7 +218,24 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+        if let Ok(state) = self.state.try_lock() {
+            return state;
+        }
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let state = lock(&self.state);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        state
+    }
+
+    /// Lets others have the lock between two pieces of a long work: the tasks of this thread, and the threads that wait.
+    /// A mutex alone would be taken again before a thread that waits has woken up.
+    pub(super) async fn give_way(&self) {
+        for _ in 0..YIELDS_MAX {
+            yield_now().await;
+            if self.waiting.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+        }
     }
 
     fn finish(&self, mut state: MutexGuard<'_, State>) {
@@ -245,6 +268,9 @@ impl Shared {
         }
     }
 }
+
+/// Longer than a thread takes to wake up, shorter than others would notice.
+const YIELDS_MAX: usize = 1_000;
 
 /// Notifies a task that the broker stops.
 #[derive(Debug)]

@@ -19,7 +19,8 @@ pub fn bodies(data: &[u8]) {
 
 /// Deep bodies, and one of each kind.
 pub fn body_seeds() -> Vec<Vec<u8>> {
-    const LEVELS: usize = 300;
+    // More than a codec accepts, and few enough to fit into an input.
+    const LEVELS: usize = 140;
     let json = |open: &str, inner: &str, close: &str| {
         [b"\x01", open.repeat(LEVELS).as_bytes(), inner.as_bytes(), close.repeat(LEVELS).as_bytes()].concat()
     };
@@ -32,7 +33,7 @@ pub fn body_seeds() -> Vec<Vec<u8>> {
         b"\x00\x01".to_vec(),
         json("{\"Node\":", "\"Leaf\"", "}"),
         json("[", "null", "]"),
-        json("{\"kind\":\"Box\",\"value\":", "1", "}"),
+        [b"\x01{\"kind\":\"Box\",\"value\":", &*b"[".repeat(LEVELS), &*b"]".repeat(LEVELS), b"}"].concat(),
         b"\x01{\"n\":1,\"last\":true,\"inner\":{\"a\":[1,\"b\"]}}".to_vec(),
         b"\x02Leaf".to_vec(),
         b"\x02".to_vec(),

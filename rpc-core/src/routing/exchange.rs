@@ -138,6 +138,8 @@ pub(super) struct Exchange {
     pub(super) outgoing: BindingIds,
     /// Bindings to it.
     pub(super) incoming: BindingIds,
+    /// Whether it is deleted, and only its bindings are still to be removed: its name is free.
+    pub(super) is_leaving: bool,
 }
 
 /// The bindings of an exchange, in the form in which its kind matches.
@@ -242,7 +244,17 @@ impl Exchanges {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Exchange> {
-        self.slots.iter().flatten()
+        self.slots.iter().flatten().filter(|exchange| !exchange.is_leaving)
+    }
+
+    /// Frees the name of an exchange that is deleted. Returns false if that has happened before.
+    pub(super) fn leave(&mut self, id: ExchangeId) -> bool {
+        let Some(exchange) = self.slots.get_mut(id.0).and_then(Option::as_mut) else { return false };
+        let is_first = !std::mem::replace(&mut exchange.is_leaving, true);
+        if is_first {
+            self.names.remove(&exchange.name);
+        }
+        is_first
     }
 
     /// Adds an exchange whose name is free.
@@ -255,6 +267,7 @@ impl Exchanges {
             options,
             outgoing: BindingIds::new(),
             incoming: BindingIds::new(),
+            is_leaving: false,
         };
         let id = match self.free.pop() {
             Some(id) => id,
@@ -267,10 +280,9 @@ impl Exchanges {
         self.names.insert(name, id);
     }
 
-    /// Removes an exchange that has no bindings left.
+    /// Removes an exchange that has left, and has no bindings any more.
     pub(super) fn remove(&mut self, id: ExchangeId) -> Option<Exchange> {
         let exchange = self.slots.get_mut(id.0)?.take()?;
-        self.names.remove(&exchange.name);
         self.free.push(id);
         Some(exchange)
     }

@@ -1,7 +1,7 @@
 //! The router: the exchanges, queue names and bindings of one virtual host, kept consistent with each other.
 
 use std::{
-    collections::{BTreeMap, hash_map},
+    collections::{BTreeMap, VecDeque, hash_map},
     sync::Arc,
 };
 
@@ -35,6 +35,10 @@ pub(crate) struct Router {
     bytes: usize,
     /// Counts the exchanges removed, whose ids may be another exchange's now.
     exchanges_removed: u64,
+    /// The bindings of queues that were removed.
+    leaving_bindings: VecDeque<BindingIds>,
+    /// Exchanges that were deleted, and their bindings. Each is in the list once.
+    leaving_exchanges: VecDeque<ExchangeId>,
 }
 
 /// The name and bindings of a queue.
@@ -84,6 +88,8 @@ impl Router {
             bindings_per_exchange_max: usize::MAX,
             bytes,
             exchanges_removed: 0,
+            leaving_bindings: VecDeque::new(),
+            leaving_exchanges: VecDeque::new(),
         }
     }
 
@@ -136,13 +142,15 @@ impl Router {
 
     /// Removes an exchange with all bindings from and to it. The default exchange stays.
     pub(crate) fn delete_exchange(&mut self, name: &str) -> Removed {
-        if name.is_empty() {
-            return Removed { existed: true, exchanges: Vec::new() };
-        }
-        match self.exchanges.find(name) {
-            Some(id) => Removed { existed: true, exchanges: self.remove_exchanges(vec![id]) },
-            None => Removed::default(),
-        }
+        let existed = name.is_empty() || self.begin_delete_exchange(name);
+        Removed { existed, exchanges: self.sweep_all() }
+    }
+
+    /// Frees the name of an exchange. [`Router::sweep`] removes its bindings. Returns false if there is no such exchange.
+    pub(crate) fn begin_delete_exchange(&mut self, name: &str) -> bool {
+        let Some(id) = self.exchanges.find(name).filter(|_| !name.is_empty()) else { return false };
+        self.leave(id);
+        true
     }
 
     /// Whether there are bindings *from* this exchange.
@@ -169,13 +177,45 @@ impl Router {
     }
 
     /// Removes a queue with all its bindings. Returns the exchanges auto-deleted because of it.
+    #[cfg(test)]
     pub(crate) fn remove_queue(&mut self, id: QueueId) -> Vec<String> {
-        let Some(queue) = self.queues.remove(&id) else {
-            return Vec::new();
-        };
+        self.begin_remove_queue(id);
+        self.sweep_all()
+    }
+
+    /// Removes a queue. [`Router::sweep`] removes its bindings.
+    pub(crate) fn begin_remove_queue(&mut self, id: QueueId) {
+        let Some(queue) = self.queues.remove(&id) else { return };
         forget_name(&mut self.queue_names, &queue.name, id);
-        let sources = self.remove_bindings(queue.incoming);
-        self.remove_exchanges(sources)
+        if !queue.incoming.is_empty() {
+            self.leaving_bindings.push_back(queue.incoming);
+        }
+    }
+
+    /// Whether a queue or an exchange has this binding.
+    pub(crate) fn has_binding(
+        &self,
+        source: &str,
+        destination: Destination<'_>,
+        routing_key: &str,
+        arguments: &FieldTable,
+    ) -> bool {
+        self.find_binding(source, destination, routing_key, arguments).is_some()
+    }
+
+    fn find_binding(
+        &self,
+        source: &str,
+        destination: Destination<'_>,
+        routing_key: &str,
+        arguments: &FieldTable,
+    ) -> Option<BindingId> {
+        let target = match destination {
+            Destination::Queue(id) => Target::Queue(id),
+            Destination::Exchange(name) => Target::Exchange(self.exchanges.find(name)?),
+        };
+        let binding = Binding::new(self.exchanges.find(source)?, target, routing_key, arguments);
+        self.binding_ids.get(&binding).copied()
     }
 
     /// Binds a queue or an exchange to an exchange. An existing binding stays as it is.
@@ -226,6 +266,7 @@ impl Router {
     /// # Errors
     ///
     /// [`RoutingError::DefaultExchange`] when the default exchange is at either end.
+    #[cfg(test)]
     pub(crate) fn unbind(
         &mut self,
         source: &str,
@@ -233,22 +274,25 @@ impl Router {
         routing_key: &str,
         arguments: &FieldTable,
     ) -> Result<Vec<String>, RoutingError> {
+        self.begin_unbind(source, destination, routing_key, arguments)?;
+        Ok(self.sweep_all())
+    }
+
+    /// As [`Router::unbind`], but [`Router::sweep`] removes the exchanges.
+    pub(crate) fn begin_unbind(
+        &mut self,
+        source: &str,
+        destination: Destination<'_>,
+        routing_key: &str,
+        arguments: &FieldTable,
+    ) -> Result<(), RoutingError> {
         if source.is_empty() || destination == Destination::Exchange("") {
             return Err(RoutingError::DefaultExchange);
         }
-        let target = match destination {
-            Destination::Queue(id) => Some(Target::Queue(id)),
-            Destination::Exchange(name) => self.exchanges.find(name).map(Target::Exchange),
-        };
-        let (Some(source), Some(target)) = (self.exchanges.find(source), target) else {
-            return Ok(Vec::new());
-        };
-        let binding = Binding::new(source, target, routing_key, arguments);
-        let Some(&id) = self.binding_ids.get(&binding) else {
-            return Ok(Vec::new());
-        };
-        let sources = self.remove_bindings([id]);
-        Ok(self.remove_exchanges(sources))
+        if let Some(id) = self.find_binding(source, destination, routing_key, arguments) {
+            self.remove_binding(id);
+        }
+        Ok(())
     }
 
     /// All bindings in the order of their declaration, without those of the default exchange:
@@ -329,48 +373,69 @@ impl Router {
         self.bindings.insert(id, binding);
     }
 
-    /// Removes bindings from all tables and indexes. Returns the auto-delete exchanges without bindings.
-    fn remove_bindings(&mut self, ids: impl IntoIterator<Item = BindingId>) -> Vec<ExchangeId> {
-        let mut unused = Vec::new();
-        for id in ids {
-            // Missing if already removed through the index of its other end, as for a binding of an exchange to itself.
-            let Some(binding) = self.bindings.remove(&id) else {
-                continue;
-            };
-            self.bytes -= size::binding_bytes(&binding);
-            self.binding_ids.remove(&binding);
-            if let Some(incoming) = self.incoming(binding.target) {
-                incoming.remove(&id);
-            }
-            let source = &mut self.exchanges[binding.source];
-            source.table.remove(id, &binding);
-            source.changes += 1;
-            source.outgoing.remove(&id);
-            if source.options.auto_delete && source.outgoing.is_empty() {
-                unused.push(binding.source);
-            }
+    /// Removes a binding from all tables and indexes. An auto-delete exchange leaves with its last one.
+    fn remove_binding(&mut self, id: BindingId) {
+        // Missing if already removed through the index of its other end, as for a binding of an exchange to itself.
+        let Some(binding) = self.bindings.remove(&id) else { return };
+        self.bytes -= size::binding_bytes(&binding);
+        self.binding_ids.remove(&binding);
+        if let Some(incoming) = self.incoming(binding.target) {
+            incoming.remove(&id);
         }
-        unused
+        let source = &mut self.exchanges[binding.source];
+        source.table.remove(id, &binding);
+        source.changes += 1;
+        source.outgoing.remove(&id);
+        if source.options.auto_delete && source.outgoing.is_empty() {
+            self.leave(binding.source);
+        }
     }
 
-    /// Removes exchanges, and recursively the auto-delete exchanges that lose their last binding. Returns their names in
-    /// that order.
-    fn remove_exchanges(&mut self, mut going: Vec<ExchangeId>) -> Vec<String> {
-        let mut names = Vec::new();
-        let mut next = 0;
-        while let Some(&id) = going.get(next) {
-            next += 1;
-            // An exchange is in the list twice if it lost its last binding after it was put there.
-            let Some(exchange) = self.exchanges.get(id) else {
+    fn leave(&mut self, id: ExchangeId) {
+        if self.exchanges.leave(id) {
+            self.leaving_exchanges.push_back(id);
+        }
+    }
+
+    /// Removes bindings of queues and exchanges that were deleted, and recursively the auto-delete exchanges that lose
+    /// their last binding, in at most so many `steps`, which are subtracted. Until all are removed, a message may reach a
+    /// queue that has gone. Appends the names of the exchanges to `names`.
+    pub(crate) fn sweep(&mut self, steps: &mut usize, names: &mut Vec<String>) -> Progress {
+        loop {
+            if *steps == 0 && !self.is_swept() {
+                return Progress::Paused;
+            }
+            *steps = steps.saturating_sub(1);
+            if let Some(bindings) = self.leaving_bindings.front_mut() {
+                match bindings.pop_first() {
+                    Some(binding) => self.remove_binding(binding),
+                    None => drop(self.leaving_bindings.pop_front()),
+                }
                 continue;
-            };
-            let bindings: Vec<_> = exchange.incoming.union(&exchange.outgoing).copied().collect();
-            going.extend(self.remove_bindings(bindings));
+            }
+            let Some(&id) = self.leaving_exchanges.front() else { return Progress::Done };
+            let bindings =
+                self.exchanges.get(id).map(|exchange| (exchange.incoming.first(), exchange.outgoing.first()));
+            if let Some((Some(&binding), _) | (None, Some(&binding))) = bindings {
+                self.remove_binding(binding);
+                continue;
+            }
+            self.leaving_exchanges.pop_front();
             let Some(exchange) = self.exchanges.remove(id) else { continue };
             self.bytes -= size::exchange_bytes(&exchange.name, &exchange.options);
             self.exchanges_removed += 1;
             names.push(exchange.name.to_string());
         }
+    }
+
+    /// Whether all bindings of deleted queues and exchanges are removed.
+    pub(crate) fn is_swept(&self) -> bool {
+        self.leaving_bindings.is_empty() && self.leaving_exchanges.is_empty()
+    }
+
+    fn sweep_all(&mut self) -> Vec<String> {
+        let mut names = Vec::new();
+        self.sweep(&mut { usize::MAX }, &mut names);
         names
     }
 

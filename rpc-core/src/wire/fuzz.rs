@@ -114,6 +114,10 @@ fn one_table(bytes: &[u8]) {
     assert_eq!(writer.finish(), bytes, "a table written again");
     let decoded = decoded_table::decode(bytes, DEPTH_MAX);
     assert!(decoded.is_some(), "a table that was found good is not decoded");
+    // Keys with one of the characters that stand for bytes which are not UTF-8 are escaped; all of them begin so.
+    if bytes.windows(2).any(|pair| pair == [0xF4, 0x8F]) {
+        return;
+    }
     // The library refuses keys that are not UTF-8.
     if let Ok((rest, parsed)) = parse_field_table(bytes) {
         assert!(rest.is_empty());
@@ -188,7 +192,7 @@ pub fn frame_seeds() -> Vec<Vec<u8>> {
 }
 
 /// Tables and arrays in one another, by turns.
-fn deep_table(depth: usize) -> Vec<u8> {
+pub(crate) fn deep_table(depth: usize) -> Vec<u8> {
     let mut value = vec![b'V'];
     for level in 0..depth {
         let key: &[u8] = if level % 2 == 0 { b"\x01k" } else { b"" };

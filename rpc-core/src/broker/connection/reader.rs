@@ -4,7 +4,6 @@ use std::{pin::pin, sync::atomic::Ordering, time::Duration};
 
 use tokio::{
     io::AsyncRead,
-    task::yield_now,
     time::{Instant, sleep_until},
 };
 
@@ -36,19 +35,21 @@ impl Reader<'_> {
         let mut timer = pin!(sleep_until(self.handshake_deadline));
         let mut stopping = self.shared.stopping();
         let mut stopped = pin!(stopping.wait());
-        let mut is_stopping = false;
+        let (mut is_stopping, mut is_unfinished) = (false, false);
         loop {
             // A blocked publisher is not read, except for its answer to our `connection.close`.
             let is_held = || self.outbox.traffic.is_held.load(Ordering::Relaxed) && !is_stopping;
-            if !is_held() {
-                match self.handle(&mut decoder, &mut input, &mut waiting) {
+            if is_unfinished || !is_held() {
+                let flow = self.handle(&mut decoder, &mut input, &mut waiting);
+                is_unfinished = matches!(flow, Flow::Unfinished(_));
+                match flow {
                     Flow::Continue => {}
+                    Flow::Paused(_) if is_held() => {}
                     // Other connections need the lock, too.
-                    Flow::Paused(_) if !is_held() => {
-                        yield_now().await;
+                    Flow::Paused(_) | Flow::Unfinished(_) => {
+                        self.shared.give_way().await;
                         continue;
                     }
-                    Flow::Paused(_) => {}
                     flow => return flow,
                 }
             }
@@ -107,15 +108,19 @@ impl Reader<'_> {
         loop {
             // `tune-ok` changes how the next frame is decoded, so the handshake is handled frame by frame.
             let frames_max = if matches!(waiting, Waiting::Handshake { .. }) { 1 } else { BATCH_FRAMES };
-            let (batch, error) = input.unhandled.take().unwrap_or_else(|| decoder.cut(&mut input.buffer, frames_max));
-            if batch.is_empty() && error.is_none() {
-                return Flow::Continue;
-            }
+            let (batch, error) = match input.unhandled.take() {
+                // An empty one stands for a method that is not done yet.
+                Some(rest) => rest,
+                None => match decoder.cut(&mut input.buffer, frames_max) {
+                    (batch, None) if batch.is_empty() => return Flow::Continue,
+                    cut => cut,
+                },
+            };
             let (flow, negotiated) = self.shared.with(|core, now| {
                 let flow = core.batch(self.id, &batch, error.as_ref(), now);
                 (flow, core.negotiated(self.id))
             });
-            if let Flow::Paused(bytes) = flow {
+            if let Flow::Paused(bytes) | Flow::Unfinished(bytes) = flow {
                 input.unhandled = Some((batch.end(bytes), error));
             }
             if flow != Flow::Continue {

@@ -1,5 +1,10 @@
 //! The context of a frame: everything that a method of an open channel works on, resolved once.
 
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt::Debug,
+};
+
 use amq_protocol::protocol::AMQPClass;
 
 use crate::{
@@ -15,8 +20,17 @@ use crate::{
         },
         vhost::{Vhost, consumers::Regained},
     },
-    routing::{ExchangeKind, QueueId},
+    routing::{ExchangeKind, Progress, QueueId},
 };
+
+/// A method that takes longer than other connections may wait for the lock. It is done in pieces.
+pub(crate) trait Unfinished: Debug + Send {
+    /// Does the next piece. With a fault the method has ended.
+    fn go_on(&mut self, context: &mut Context<'_>) -> Result<Progress, Fault>;
+}
+
+/// The rest of each connection's methods, with their channels, in the order in which they are done.
+pub(crate) type AllUnfinished = BTreeMap<ConnectionId, VecDeque<(u16, Box<dyn Unfinished>)>>;
 
 /// An open channel of an open connection, and the state around it.
 ///
@@ -30,6 +44,7 @@ pub(crate) struct Context<'a> {
     pub(crate) vhost: &'a mut Vhost,
     pub(crate) sessions: &'a mut Sessions,
     pub(crate) globals: &'a mut Globals,
+    pub(crate) unfinished: &'a mut AllUnfinished,
 }
 
 impl Context<'_> {
@@ -62,6 +77,19 @@ impl Context<'_> {
         // A context exists only while its channel does.
         let channel = self.sessions.channel_mut(self.id, self.number).expect("the channel of a context");
         (self.vhost, channel)
+    }
+
+    /// Does the work of a method, or a part of it: the rest follows before the connection's next frame.
+    pub(crate) fn begin(&mut self, mut work: impl Unfinished + 'static) -> Result<(), Fault> {
+        if work.go_on(self)? == Progress::Paused {
+            self.leave(work);
+        }
+        Ok(())
+    }
+
+    /// Leaves the rest of a method.
+    pub(crate) fn leave(&mut self, work: impl Unfinished + 'static) {
+        self.unfinished.entry(self.id).or_default().push_back((self.number, Box::new(work)));
     }
 
     /// Sends a method on the channel.

@@ -12,14 +12,15 @@ use crate::{
             content, exchange, publish, queue, settle, tx,
         },
         context::Context,
+        ending::Last,
         fault::Fault,
         globals::Globals,
         interface::{ConnectionId, Flow, Now, Peer, Traffic},
-        rules::{Limits, WORK_MAX},
+        rules::Limits,
         session::{
             REFUSED_PAUSE, Session, Stage,
             channel::{Incoming, Settle},
-            sessions::{PendingCloseOk, PendingVerdict},
+            sessions::PendingVerdict,
         },
         state::Core,
         vhost::Vhost,
@@ -46,6 +47,12 @@ impl Core {
     pub(crate) fn batch(&mut self, id: ConnectionId, batch: &Batch, error: Option<&FrameError>, now: Now) -> Flow {
         self.sessions.work = 0;
         let mut frames = batch.frames();
+        if self.has_unfinished(id) {
+            let is_done = self.go_on(id, now) == Progress::Done;
+            if !is_done || self.sessions.get(id).is_some_and(Session::is_held) {
+                return self.pause(id, frames.bytes_left(), now);
+            }
+        }
         while let Some(frame) = frames.next() {
             let flow = match self.whole_publish(id, &frame, &mut frames, now) {
                 Some(flow) => flow,
@@ -53,15 +60,11 @@ impl Core {
             };
             match flow {
                 Flow::Continue => {}
-                Flow::Paused(bytes) => {
-                    self.sessions.flush_confirms(id, now);
-                    return Flow::Paused(bytes + frames.bytes_left());
-                }
+                Flow::Paused(bytes) => return self.pause(id, bytes + frames.bytes_left(), now),
                 flow => return flow,
             }
-            if self.sessions.work > WORK_MAX {
-                self.sessions.flush_confirms(id, now);
-                return Flow::Paused(frames.bytes_left());
+            if self.sessions.has_worked_enough() {
+                return self.pause(id, frames.bytes_left(), now);
             }
         }
         self.sessions.flush_confirms(id, now);
@@ -69,6 +72,19 @@ impl Core {
             Some(error) => self.bad_frame(id, error, now),
             None => Flow::Continue,
         }
+    }
+
+    /// Lets others have the lock before the rest of a batch is handled.
+    fn pause(&mut self, id: ConnectionId, bytes_left: usize, now: Now) -> Flow {
+        self.sessions.flush_confirms(id, now);
+        match self.has_unfinished(id) {
+            true => Flow::Unfinished(bytes_left),
+            false => Flow::Paused(bytes_left),
+        }
+    }
+
+    fn has_unfinished(&self, id: ConnectionId) -> bool {
+        !self.unfinished.is_empty() && self.unfinished.contains_key(&id)
     }
 
     /// Publishes the message that `frame` begins, if its frames are complete and valid. Otherwise nothing has happened,
@@ -179,12 +195,7 @@ impl Core {
             Step::Refuse => return Flow::ClosePaused(REFUSED_PAUSE),
             Step::Close => {
                 self.sessions.flush_confirms(id, now);
-                self.release(id, now);
-                if let Some(session) = self.sessions.get_mut(id) {
-                    session.stage = Stage::Closed;
-                    let (due, nonce) = (now.instant + connection::CLOSE_OK_PAUSE, session.nonce);
-                    self.sessions.pending_close_oks.push_back(PendingCloseOk { due, connection: id, nonce });
-                }
+                self.release(id, Last::ConnectionCloseOk, now);
             }
         }
         Flow::Continue
@@ -218,7 +229,8 @@ impl Core {
         let session = self.sessions.get(id).filter(|session| session.stage == Stage::Open)?;
         session.channels.get(number).filter(|channel| !channel.is_closing)?;
         let vhost = self.vhosts.get_mut(session.vhost?)?;
-        Some(Context { id, number, now, vhost, sessions: &mut self.sessions, globals: &mut self.globals })
+        let (sessions, globals, unfinished) = (&mut self.sessions, &mut self.globals, &mut self.unfinished);
+        Some(Context { id, number, now, vhost, sessions, globals, unfinished })
     }
 }
 

@@ -1,32 +1,41 @@
 //! Channels and connections end: closed by the client, over a fault, or because the socket has failed.
 
+use std::collections::{BTreeSet, VecDeque};
+
 use amq_protocol::protocol::{AMQPClass, channel as channel_class, connection as connection_class};
 
 use crate::{
     broker::core::{
+        classes::connection::CLOSE_OK_PAUSE,
+        context::{Context, Unfinished},
         fault::Fault,
         interface::{ConnectionId, Now},
         names::short,
         session::{
             Session, Stage,
-            channel::{Channel, Mode},
-            sessions::Sessions,
+            channel::{Channel, Mode, Settle},
+            sessions::PendingCloseOk,
+            unacked::{Delivered, Taken},
         },
         state::Core,
         vhost::{Vhost, consumers::Regained, queue::RequeueReason},
     },
     printable::printable,
-    routing::QueueId,
+    routing::{Progress, QueueId},
 };
 
 impl Core {
-    /// Removes a connection whose socket is closed.
+    /// Removes a connection whose socket is closed, at once or when all that it leaves behind is released.
     pub(crate) fn close(&mut self, id: ConnectionId, now: Now) {
-        self.release(id, now);
-        if let Some(session) = self.sessions.get(id) {
-            log_end(session);
+        self.sessions.work = 0;
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        log_end(session);
+        session.is_gone = true;
+        if self.release(id, Last::Nothing, now) == Progress::Done {
+            self.sessions.remove(id);
+        } else {
+            self.sessions.behind.push_back((id, now.instant));
         }
-        self.sessions.remove(id);
     }
 
     /// Notes the reason why a connection ends, unless there is one already.
@@ -37,16 +46,24 @@ impl Core {
     }
 
     /// Requeues a connection's unacknowledged deliveries, then deletes its exclusive queues.
-    pub(crate) fn release(&mut self, id: ConnectionId, now: Now) {
-        let Some(session) = self.sessions.get_mut(id) else { return };
-        let exclusive_queues = std::mem::take(&mut session.exclusive_queues);
-        let Some(vhost) = session.vhost.and_then(|at| self.vhosts.get_mut(at)) else { return };
-        vhost.forget_search(id);
-        let freed = end_channels(id, vhost, &mut self.sessions, now);
-        for key in exclusive_queues {
-            vhost.delete_queue(key, &mut self.sessions);
+    pub(crate) fn release(&mut self, id: ConnectionId, last: Last, now: Now) -> Progress {
+        if let Some(vhost) = self.vhost_of(id) {
+            vhost.forget_search(id);
         }
-        vhost.deliver_all(freed, Regained::Nobody, now, &mut self.sessions);
+        let Some(session) = self.sessions.get_mut(id) else { return Progress::Done };
+        session.stage = Stage::Closed;
+        let ending = Ending { deletes_queues: true, ..Ending::of_connection(last) };
+        self.leave(id, 0, ending);
+        self.go_on(id, now)
+    }
+
+    /// As [`Core::release`], to its end, however long that takes.
+    pub(crate) fn release_all(&mut self, id: ConnectionId, now: Now) {
+        let mut progress = self.release(id, Last::Nothing, now);
+        while progress == Progress::Paused {
+            self.sessions.work = 0;
+            progress = self.go_on(id, now);
+        }
     }
 
     /// Sends `connection.close` because the broker shuts down.
@@ -69,16 +86,22 @@ impl Core {
         self.sessions.flush_confirms(id, now);
         if fault.is_hard {
             self.note_end(id, &reason);
-            self.close_connection(id, fault, now);
+            self.close_connection(id, fault);
         } else {
-            self.close_channel(id, number, fault, now);
+            self.close_channel(id, number, fault);
+        }
+        if self.go_on(id, now) == Progress::Paused {
+            self.sessions.behind.push_back((id, now.instant));
         }
     }
 
-    fn close_connection(&mut self, id: ConnectionId, fault: &Fault, now: Now) {
+    fn close_connection(&mut self, id: ConnectionId, fault: &Fault) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         session.stage = Stage::Closing;
-        let vhost = session.vhost;
+        // A connection that fails during its handshake has neither a vhost nor channels.
+        if session.vhost.is_some() {
+            self.leave(id, 0, Ending::of_connection(Last::Nothing));
+        }
         let close = connection_class::AMQPMethod::Close(connection_class::Close {
             reply_code: fault.code.number(),
             reply_text: short(&fault.reply_text()),
@@ -86,28 +109,29 @@ impl Core {
             method_id: fault.method_id,
         });
         self.sessions.send(id, 0, &AMQPClass::Connection(close));
-        // A connection that fails during its handshake has neither a vhost nor channels.
-        if let Some(vhost) = vhost.and_then(|at| self.vhosts.get_mut(at)) {
-            let freed = end_channels(id, vhost, &mut self.sessions, now);
-            vhost.deliver_all(freed, Regained::Nobody, now, &mut self.sessions);
-        }
     }
 
-    fn close_channel(&mut self, id: ConnectionId, number: u16, fault: &Fault, now: Now) {
-        let vhost = self.sessions.get(id).and_then(|session| session.vhost).and_then(|at| self.vhosts.get_mut(at));
-        let Some(vhost) = vhost else { return };
-        let freed = end_channel((id, number), vhost, &mut self.sessions, now);
-        if let Some(channel) = self.sessions.channel_mut(id, number) {
-            *channel = Channel::closing();
-        }
+    fn close_channel(&mut self, id: ConnectionId, number: u16, fault: &Fault) {
+        let Some(session) = self.sessions.get_mut(id).filter(|session| session.vhost.is_some()) else { return };
+        let Some(channel) = session.channels.get_mut(number) else { return };
+        let channel = std::mem::replace(channel, Channel::closing());
         let close = channel_class::AMQPMethod::Close(channel_class::Close {
             reply_code: fault.code.number(),
             reply_text: short(&fault.reply_text()),
             class_id: fault.class_id,
             method_id: fault.method_id,
         });
-        self.sessions.send(id, number, &AMQPClass::Channel(close));
-        vhost.deliver_all(freed, Regained::Nobody, now, &mut self.sessions);
+        let ending = Ending::of_channel(number, channel, Last::Answer(AMQPClass::Channel(close)));
+        self.leave(id, number, ending);
+    }
+
+    fn leave(&mut self, id: ConnectionId, number: u16, ending: Ending) {
+        self.unfinished.entry(id).or_default().push_back((number, Box::new(ending)));
+    }
+
+    fn vhost_of(&mut self, id: ConnectionId) -> Option<&mut Vhost> {
+        let at = self.sessions.get(id)?.vhost?;
+        self.vhosts.get_mut(at)
     }
 }
 
@@ -121,50 +145,164 @@ fn log_end(session: &Session) {
     }
 }
 
-/// Removes a channel's consumers from their queues and requeues its unacknowledged deliveries. Returns the queues that
-/// may have messages to deliver now.
-pub(crate) fn end_channel(
-    (id, number): (ConnectionId, u16),
-    vhost: &mut Vhost,
-    sessions: &mut Sessions,
-    now: Now,
-) -> Vec<QueueId> {
-    let Some(channel) = sessions.channel_mut(id, number) else { return Vec::new() };
-    // An idle channel takes its place, so that no delivery below can reach it.
-    let mut channel = std::mem::take(channel);
-    if let Some(injected) = &mut sessions.injected {
-        injected.forget(id, number);
-    }
-    let consumed_queues = channel.consumed_queues();
-    let unacked = channel.take_all();
-    // The acknowledgements of an uncommitted transaction are undone.
-    let held = match channel.mode {
-        Mode::Transaction(transaction) => transaction.settlements,
-        Mode::Plain | Mode::Confirm => Vec::new(),
-    };
-    let lost = unacked.into_deliveries().chain(held.into_iter().map(|(delivered, _)| delivered));
-    let mut freed = vhost.requeue_all(lost, RequeueReason::ChannelClosed, now);
-    for queue in consumed_queues {
-        freed.push(queue);
-        vhost.remove_consumers_of(queue, (id, number), now, sessions);
-    }
-    freed.sort_unstable();
-    freed.dedup();
-    freed
+/// Channels that end: their unacknowledged deliveries are requeued, their consumers are removed, and with a connection
+/// its exclusive queues are deleted. Then the queues that were freed deliver.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    channels: VecDeque<(u16, Channel)>,
+    /// Whether all channels of the connection end. They are taken when it is their turn, because methods that are to be
+    /// done before need them.
+    takes_all: bool,
+    current: Option<Lost>,
+    deletes_queues: bool,
+    last: Last,
+    /// The queues that may have messages to deliver.
+    freed: Vec<QueueId>,
+    /// Those that serve no consumer until all is requeued.
+    held: BTreeSet<QueueId>,
 }
 
-/// As [`end_channel`], for all channels of a connection.
-fn end_channels(id: ConnectionId, vhost: &mut Vhost, sessions: &mut Sessions, now: Now) -> Vec<QueueId> {
-    let Some(session) = sessions.get(id) else { return Vec::new() };
-    let numbers: Vec<_> = session.channels.iter().map(|(number, _)| number).collect();
-    let mut freed = Vec::new();
-    for number in numbers {
-        freed.extend(end_channel((id, number), vhost, sessions, now));
+/// The step behind the last requeued message.
+#[derive(Debug)]
+pub(crate) enum Last {
+    Nothing,
+    /// A method is sent on the channel.
+    Answer(AMQPClass),
+    /// The channel was closed by its client: it is answered and removed.
+    ChannelCloseOk,
+    /// The connection was closed by its client: it is answered after a pause.
+    ConnectionCloseOk,
+}
+
+/// The deliveries and consumers of one channel.
+#[derive(Debug)]
+struct Lost {
+    number: u16,
+    unacked: Taken,
+    /// Deliveries that an uncommitted transaction has settled: that is undone.
+    settled: std::vec::IntoIter<(Delivered, Settle)>,
+    consumed: std::vec::IntoIter<QueueId>,
+}
+
+impl Lost {
+    fn of(number: u16, mut channel: Channel) -> Self {
+        let consumed = channel.consumed_queues().into_iter();
+        let unacked = channel.take_all();
+        let settled = match channel.mode {
+            Mode::Transaction(transaction) => transaction.settlements,
+            Mode::Plain | Mode::Confirm => Vec::new(),
+        };
+        Self { number, unacked, settled: settled.into_iter(), consumed }
     }
-    if let Some(session) = sessions.get_mut(id) {
-        session.channels.clear();
+
+    fn next(&mut self) -> Option<Delivered> {
+        self.unacked.next().or_else(|| Some(self.settled.next()?.0))
     }
-    freed.sort_unstable();
-    freed.dedup();
-    freed
+}
+
+impl Ending {
+    /// The channel is a new or a closing one now, so that no delivery can reach the old one.
+    pub(crate) fn of_channel(number: u16, channel: Channel, last: Last) -> Self {
+        Self { channels: [(number, channel)].into(), takes_all: false, ..Self::of_connection(last) }
+    }
+
+    fn of_connection(last: Last) -> Self {
+        let (channels, freed, held) = Default::default();
+        Self { channels, takes_all: true, current: None, deletes_queues: false, last, freed, held }
+    }
+
+    fn next_channel(&mut self, context: &mut Context<'_>) -> Option<Lost> {
+        let (number, channel) = self.channels.pop_front()?;
+        context.sessions.work += 1;
+        if let Some(injected) = &mut context.sessions.injected {
+            injected.forget(context.id, number);
+        }
+        Some(Lost::of(number, channel))
+    }
+    /// Requeues what a channel held, then removes its consumers.
+    fn let_go(&mut self, lost: &mut Lost, context: &mut Context<'_>) -> Progress {
+        let Context { id, now, vhost, sessions, .. } = context;
+        loop {
+            let piece: Vec<_> = std::iter::from_fn(|| lost.next()).take(sessions.work_left()).collect();
+            if piece.is_empty() {
+                break;
+            }
+            sessions.work += piece.len();
+            self.freed.extend(vhost.requeue_all(piece.into_iter(), RequeueReason::ChannelClosed, *now));
+        }
+        while !sessions.has_worked_enough() {
+            let Some(queue) = lost.consumed.next() else { return Progress::Done };
+            sessions.work += vhost.remove_consumers_of(queue, (*id, lost.number), *now, sessions);
+            self.freed.push(queue);
+        }
+        self.freed.sort_unstable();
+        self.freed.dedup();
+        vhost.hold(&self.freed, &mut self.held);
+        Progress::Paused
+    }
+
+    fn do_last(&mut self, context: &mut Context<'_>) {
+        let last = std::mem::replace(&mut self.last, Last::Nothing);
+        let (id, number) = context.place();
+        match last {
+            Last::Nothing => {}
+            Last::Answer(method) => context.send(&method),
+            Last::ChannelCloseOk => {
+                let ok = channel_class::AMQPMethod::CloseOk(channel_class::CloseOk {});
+                context.send(&AMQPClass::Channel(ok));
+                context.session_mut().channels.remove(number);
+            }
+            Last::ConnectionCloseOk => {
+                let (due, nonce) = (context.now.instant + CLOSE_OK_PAUSE, context.session().nonce);
+                context.sessions.pending_close_oks.push_back(PendingCloseOk { due, connection: id, nonce });
+            }
+        }
+    }
+
+    fn deliver(&mut self, context: &mut Context<'_>) -> Progress {
+        let Context { now, vhost, sessions, .. } = context;
+        vhost.resume(&mut self.held);
+        // The queue with the lowest number first.
+        self.freed.sort_unstable_by(|a, b| b.cmp(a));
+        self.freed.dedup();
+        while let Some(key) = self.freed.pop() {
+            sessions.work += 1;
+            vhost.deliver(key, Regained::Nobody, *now, sessions);
+            if sessions.has_worked_enough() && !self.freed.is_empty() {
+                return Progress::Paused;
+            }
+        }
+        vhost.route_dead(*now, sessions);
+        Progress::Done
+    }
+}
+
+impl Unfinished for Ending {
+    fn go_on(&mut self, context: &mut Context<'_>) -> Result<Progress, Fault> {
+        if std::mem::take(&mut self.takes_all) {
+            self.channels = std::mem::take(&mut context.session_mut().channels).into_all().collect();
+        }
+        while let Some(mut lost) = self.current.take().or_else(|| self.next_channel(context)) {
+            if self.let_go(&mut lost, context) == Progress::Paused {
+                self.current = Some(lost);
+                return Ok(Progress::Paused);
+            }
+        }
+        if self.deletes_queues && delete_exclusive(context) == Progress::Paused {
+            return Ok(Progress::Paused);
+        }
+        self.do_last(context);
+        Ok(self.deliver(context))
+    }
+}
+
+/// Deletes the exclusive queues of a connection.
+fn delete_exclusive(context: &mut Context<'_>) -> Progress {
+    while let Some(key) = context.session_mut().exclusive_queues.pop_first() {
+        context.vhost.delete_queue(key, context.now, context.sessions);
+        if context.sessions.has_worked_enough() {
+            return Progress::Paused;
+        }
+    }
+    context.vhost.sweep(context.now, context.sessions)
 }

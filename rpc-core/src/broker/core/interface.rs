@@ -46,6 +46,8 @@ pub(crate) enum Flow {
     /// This many bytes at the end of the batch are not handled yet: the connection has been blocked, or other
     /// connections have waited long enough for the lock.
     Paused(usize),
+    /// As `Paused`, but a method is done in part: it goes on even if the connection has been blocked.
+    Unfinished(usize),
     /// Write all pending output, then close the socket.
     Close,
     /// As `Close`, but only after a pause: RabbitMQ slows down clients that guess passwords.

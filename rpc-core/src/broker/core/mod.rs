@@ -29,6 +29,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod unfinished;
 mod vhost;
 
 pub use self::probes::inspect::{BindingInfo, ConnectionInfo, ExchangeInfo, QueueInfo};

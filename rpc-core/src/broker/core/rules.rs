@@ -55,6 +55,6 @@ impl Default for Limits {
     }
 }
 
-/// Messages queued, delivered and settled before other connections get the lock: about ten milliseconds. A publish to a
-/// thousand queues counts as a thousand.
-pub(crate) const WORK_MAX: usize = 10_000;
+/// Messages queued, delivered and settled, and bindings and consumers removed, before other connections get the lock: two
+/// to four milliseconds. A publish to a thousand queues counts as a thousand.
+pub(crate) const WORK_MAX: usize = 4_096;

@@ -1,9 +1,10 @@
 //! The state of the broker, and access to it that concerns no single class.
 
-use std::{collections::VecDeque, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use crate::{
     broker::core::{
+        context::AllUnfinished,
         globals::Globals,
         interface::{ConnectionId, Negotiated, Now},
         limits::{alarm::Alarm, logins::FailedLogins, memory::Memory, overdue::OverdueScans},
@@ -11,7 +12,7 @@ use crate::{
         random::{Random, Seed},
         rules::Rules,
         session::sessions::Sessions,
-        vhost::{Vhost, consumers::Regained, message::Entry},
+        vhost::{Vhost, consumers::Regained, queue::Line},
     },
     wire::OutBuffer,
 };
@@ -23,11 +24,12 @@ pub(crate) struct Core {
     pub(crate) sessions: Sessions,
     pub(crate) globals: Globals,
     pub(crate) overdue_scans: OverdueScans,
+    pub(crate) unfinished: AllUnfinished,
 }
 
 /// Messages that are in no queue any more, and only have to be dropped.
 #[derive(Debug)]
-pub(crate) struct Garbage(Vec<VecDeque<Entry>>);
+pub(crate) struct Garbage(Vec<Line>);
 
 impl Garbage {
     pub(crate) fn is_empty(&self) -> bool {
@@ -43,7 +45,7 @@ impl Core {
         let sessions = Sessions::new(rules.limits.outbox_max_bytes);
         let (random, failed_logins) = (Random::new(seed), FailedLogins::default());
         let globals = Globals { rules, memory, alarm: Alarm::default(), random, failed_logins };
-        Self { vhosts, sessions, globals, overdue_scans: OverdueScans::default() }
+        Self { vhosts, sessions, globals, overdue_scans: OverdueScans::default(), unfinished: AllUnfinished::new() }
     }
 
     pub(crate) fn has_vhost(&self, name: &str) -> bool {
@@ -76,7 +78,9 @@ impl Core {
         let held = self.sessions.injected.as_deref().and_then(Injected::next_timer);
         let close_ok = self.sessions.pending_close_oks.front().map(|pending| pending.due);
         let verdict = self.sessions.pending_verdicts.front().map(|pending| pending.due);
-        self.vhosts.iter().filter_map(Vhost::next_timer).chain(held).chain(close_ok).chain(verdict).min()
+        let behind = self.sessions.behind.front().map(|(_, due)| *due);
+        let vhosts = self.vhosts.iter().filter_map(Vhost::next_timer);
+        vhosts.chain(held).chain(close_ok).chain(verdict).chain(behind).min()
     }
 
     /// Takes the messages that are in no queue any more. Dropping them takes time, but no lock.

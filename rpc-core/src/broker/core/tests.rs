@@ -9,6 +9,7 @@ mod limits;
 mod logins;
 mod memory;
 mod overdue;
+mod pieces;
 mod searches;
 
 use std::{
@@ -119,7 +120,8 @@ impl Bench {
         loop {
             let flow = self.core.batch(id, &batch, error, self.now);
             self.collect();
-            let Flow::Paused(bytes) = flow else { return flow };
+            self.core.finish_behind(self.now);
+            let (Flow::Paused(bytes) | Flow::Unfinished(bytes)) = flow else { return flow };
             batch = batch.end(bytes);
         }
     }
@@ -236,6 +238,7 @@ impl Bench {
 
     fn close(&mut self, id: ConnectionId) {
         self.core.close(id, self.now);
+        self.core.finish_behind(self.now);
         self.collect();
     }
 }

@@ -7,6 +7,8 @@ use crate::broker::core::{classes::connection, fault::Fault, interface::Now, ses
 impl Core {
     /// Handles all due events. Returns the time of the next one, as far as it is known yet.
     pub(crate) fn tick(&mut self, now: Now) -> Option<Instant> {
+        self.sessions.work = 0;
+        self.go_on_behind(now);
         for vhost in &mut self.vhosts {
             vhost.tick(now, &mut self.sessions);
         }
@@ -53,6 +55,10 @@ impl Core {
     fn close_overdue(&mut self, now: Now) -> Option<Instant> {
         let limit = self.globals.rules.limits.consumer_timeout?;
         for (id, number) in self.overdue_scans.run(limit, &mut self.sessions, now) {
+            // A method that is done in part still needs its channel. The next scan finds it again.
+            if self.unfinished.contains_key(&id) {
+                continue;
+            }
             tracing::warn!(connection = id.0, channel = number, ?limit, "a delivery was not acknowledged in time");
             self.fail(id, number, &Fault::overdue(number, limit), now);
         }

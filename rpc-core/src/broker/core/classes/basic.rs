@@ -36,16 +36,10 @@ pub(crate) fn method(context: &mut Context<'_>, method: AMQPMethod, payload: &[u
         AMQPMethod::Nack(nack) => settle(context, nack.delivery_tag, nack.multiple, nacked(nack.requeue)),
         AMQPMethod::Reject(reject) => settle(context, reject.delivery_tag, false, nacked(reject.requeue)),
         AMQPMethod::Recover(recover) => {
-            let freed = self::recover(context, recover.requeue)?;
-            context.send(&AMQPClass::Basic(AMQPMethod::RecoverOk(RecoverOk {})));
-            context.deliver_all(freed, context.regained());
-            Ok(())
+            let ok = AMQPClass::Basic(AMQPMethod::RecoverOk(RecoverOk {}));
+            self::recover(context, recover.requeue, Some(ok))
         }
-        AMQPMethod::RecoverAsync(recover) => {
-            let freed = self::recover(context, recover.requeue)?;
-            context.deliver_all(freed, context.regained());
-            Ok(())
-        }
+        AMQPMethod::RecoverAsync(recover) => self::recover(context, recover.requeue, None),
         _ => Err(Fault::unimplemented_method()),
     }
 }

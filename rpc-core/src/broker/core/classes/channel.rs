@@ -10,11 +10,10 @@ use amq_protocol::protocol::{
 use crate::{
     broker::core::{
         context::Context,
-        ending::end_channel,
+        ending::{Ending, Last},
         fault::Fault,
         limits::memory::Memory,
         session::{Session, channel::Channel},
-        vhost::consumers::Regained,
     },
     wire::{FrameKind, RawFrame, method_ids},
 };
@@ -28,10 +27,7 @@ pub(crate) fn method(context: &mut Context<'_>, method: AMQPMethod) -> Result<()
             context.send(&AMQPClass::Channel(AMQPMethod::FlowOk(FlowOk { active: true })));
             Ok(())
         }
-        AMQPMethod::Close(_) => {
-            close(context);
-            Ok(())
-        }
+        AMQPMethod::Close(_) => close(context),
         AMQPMethod::CloseOk(_) | AMQPMethod::OpenOk(_) | AMQPMethod::FlowOk(_) => Err(Fault::unimplemented_method()),
     }
 }
@@ -61,13 +57,12 @@ pub(crate) fn frame_of_closing(session: &mut Session, frame: &RawFrame<'_>) -> R
     Ok(None)
 }
 
-fn close(context: &mut Context<'_>) {
+fn close(context: &mut Context<'_>) -> Result<(), Fault> {
     context.sessions.flush_confirms(context.id, context.now);
-    let freed = end_channel(context.place(), context.vhost, context.sessions, context.now);
-    context.send(&AMQPClass::Channel(AMQPMethod::CloseOk(CloseOk {})));
     let number = context.number;
-    context.session_mut().channels.remove(number);
-    context.deliver_all(freed, Regained::Nobody);
+    let channel = std::mem::take(context.channel_mut());
+    let ending = Ending::of_channel(number, channel, Last::ChannelCloseOk);
+    context.begin(ending)
 }
 
 pub(crate) const OPEN: (u16, u16) = (20, 10);

@@ -14,6 +14,7 @@ use crate::{
         fault::Fault,
         names::drop_line_breaks,
         session::access::{Resource, Right},
+        unfinished::Deletion,
         vhost::field_values::type_name,
     },
     routing::{Declared, Destination, ExchangeKind, ExchangeOptions, RoutingError},
@@ -46,7 +47,7 @@ fn clean_names(method: &mut AMQPMethod) {
     }
 }
 
-/// Executes a method. Returns its answer, unless the client wants none.
+/// Executes a method. Returns its answer, unless the client wants none or is sent it otherwise.
 fn call(context: &mut Context<'_>, method: AMQPMethod) -> Result<Option<AMQPMethod>, Fault> {
     let (nowait, ok) = match method {
         AMQPMethod::Declare(declare) => {
@@ -55,7 +56,7 @@ fn call(context: &mut Context<'_>, method: AMQPMethod) -> Result<Option<AMQPMeth
         }
         AMQPMethod::Delete(delete) => {
             self::delete(context, &delete)?;
-            (delete.nowait, AMQPMethod::DeleteOk(DeleteOk {}))
+            return sweep(context, delete.nowait, AMQPMethod::DeleteOk(DeleteOk {}));
         }
         AMQPMethod::Bind(bind) => {
             self::bind(context, &bind)?;
@@ -63,11 +64,18 @@ fn call(context: &mut Context<'_>, method: AMQPMethod) -> Result<Option<AMQPMeth
         }
         AMQPMethod::Unbind(unbind) => {
             self::unbind(context, &unbind)?;
-            (unbind.nowait, AMQPMethod::UnbindOk(UnbindOk {}))
+            return sweep(context, unbind.nowait, AMQPMethod::UnbindOk(UnbindOk {}));
         }
         _ => return Err(Fault::unimplemented_method()),
     };
     Ok((!nowait).then_some(ok))
+}
+
+/// Removes the bindings and exchanges that were deleted, and then sends the answer.
+fn sweep(context: &mut Context<'_>, nowait: bool, ok: AMQPMethod) -> Result<Option<AMQPMethod>, Fault> {
+    let answer = (!nowait).then_some(AMQPClass::Exchange(ok));
+    context.begin(Deletion { answer, consumers: None })?;
+    Ok(None)
 }
 
 fn declare(context: &mut Context<'_>, declare: &Declare) -> Result<(), Fault> {
@@ -147,7 +155,7 @@ fn delete(context: &mut Context<'_>, delete: &Delete) -> Result<(), Fault> {
     if delete.if_unused && vhost.router.is_exchange_in_use(name) {
         return Err(Fault::in_use("exchange", name, &vhost.name));
     }
-    vhost.router.delete_exchange(name);
+    vhost.router.begin_delete_exchange(name);
     Ok(())
 }
 
@@ -168,8 +176,7 @@ fn unbind(context: &mut Context<'_>, unbind: &Unbind) -> Result<(), Fault> {
     let vhost = &mut *context.vhost;
     vhost
         .router
-        .unbind(source, Destination::Exchange(destination), unbind.routing_key.as_str(), &unbind.arguments)
-        .map(drop)
+        .begin_unbind(source, Destination::Exchange(destination), unbind.routing_key.as_str(), &unbind.arguments)
         .map_err(|error| routing_fault(&error, &vhost.name))
 }
 

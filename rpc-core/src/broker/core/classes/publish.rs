@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc};
 use crate::{
     broker::core::{
         classes::publish_properties::Requests,
-        context::Context,
+        context::{Context, Unfinished},
         fault::Fault,
         limits::memory::Held,
         names::text_of,
@@ -55,7 +55,10 @@ pub(crate) fn publish(
             let Some(targets) = route(context, publish, &exchange, requests.copy_keys(), &message)? else {
                 return Ok(Progress::Paused);
             };
-            hand_in(context, targets, message, publish.mandatory, is_transaction)?
+            let taken = hand_in(context, targets, message, publish.mandatory, is_transaction)?;
+            // Otherwise the rest of the queues follows, and then the confirm.
+            let Some(is_taken) = taken else { return Ok(Progress::Done) };
+            is_taken
         }
     };
     if is_confirmed {
@@ -64,20 +67,55 @@ pub(crate) fn publish(
     Ok(Progress::Done)
 }
 
-/// Returns a mandatory message without queues, and puts any other into its queues. Returns false if a queue refuses it.
-pub(crate) fn queue_up(context: &mut Context<'_>, routable: &Routable) -> bool {
-    let Context { id, number, now, vhost, sessions, .. } = context;
-    let Routable { message, queues, mandatory } = routable;
-    // Queues may have been deleted while the transaction was open.
-    if *mandatory && !queues.iter().any(|key| vhost.queues.contains_key(key)) {
-        sessions.send_return(*id, *number, message, *now);
+/// A message is put into its queues.
+#[derive(Debug)]
+pub(crate) struct Queueing {
+    pub(crate) routable: Routable,
+    /// How many of the queues have it.
+    done: usize,
+    /// Whether all of these have taken it.
+    pub(crate) is_taken: bool,
+}
+
+impl Queueing {
+    pub(crate) const fn new(routable: Routable) -> Self {
+        Self { routable, done: 0, is_taken: true }
     }
-    let mut is_taken = true;
-    for key in queues {
-        is_taken &= vhost.enqueue(*key, message, *now, sessions);
+
+    pub(crate) fn go_on(&mut self, context: &mut Context<'_>) -> Progress {
+        let Context { id, number, now, vhost, sessions, .. } = context;
+        let Routable { message, queues, mandatory } = &self.routable;
+        // Queues may have been deleted while a transaction was open.
+        if self.done == 0 && *mandatory && !queues.iter().any(|key| vhost.queues.contains_key(key)) {
+            sessions.send_return(*id, *number, message, *now);
+        }
+        while let Some(key) = queues.get(self.done) {
+            if sessions.has_worked_enough() {
+                return Progress::Paused;
+            }
+            self.is_taken &= vhost.enqueue(*key, message, *now, sessions);
+            self.done += 1;
+        }
+        vhost.route_dead(*now, sessions);
+        Progress::Done
     }
-    vhost.route_dead(*now, sessions);
-    is_taken
+}
+
+/// The rest of a publish to many queues.
+#[derive(Debug)]
+pub(crate) struct Publishing {
+    queueing: Queueing,
+    is_confirmed: bool,
+}
+
+impl Unfinished for Publishing {
+    fn go_on(&mut self, context: &mut Context<'_>) -> Result<Progress, Fault> {
+        let progress = self.queueing.go_on(context);
+        if progress == Progress::Done && self.is_confirmed {
+            context.sessions.confirm(context.id, context.number, self.queueing.is_taken, context.now);
+        }
+        Ok(progress)
+    }
 }
 
 /// The queues of a message.
@@ -130,7 +168,8 @@ fn route(
     }
 }
 
-/// Puts a message into its queues, or into the channel's transaction. Returns false if a queue refuses it.
+/// Puts a message into its queues, or into the channel's transaction. Returns false if a queue refuses it, and `None` if
+/// some of the queues have to wait.
 #[inline]
 fn hand_in(
     context: &mut Context<'_>,
@@ -138,24 +177,31 @@ fn hand_in(
     message: Arc<Message>,
     mandatory: bool,
     is_transaction: bool,
-) -> Result<bool, Fault> {
+) -> Result<Option<bool>, Fault> {
     let queues = match targets {
-        Targets::DirectReply => return Ok(true),
+        Targets::DirectReply => return Ok(Some(true)),
         Targets::One(key) if !is_transaction => {
             let Context { now, vhost, sessions, .. } = context;
             let is_taken = vhost.enqueue(key, &message, *now, sessions);
             vhost.route_dead(*now, sessions);
-            return Ok(is_taken);
+            return Ok(Some(is_taken));
         }
         Targets::One(key) => vec![key],
         Targets::Several(queues) => queues,
     };
     let routable = Routable { message, queues, mandatory };
     let copies_max = context.globals.rules.limits.transaction_max;
-    match &mut context.channel_mut().mode {
-        Mode::Transaction(transaction) => hold(transaction, routable, copies_max).map(|()| true),
-        Mode::Plain | Mode::Confirm => Ok(queue_up(context, &routable)),
+    let is_confirmed = match &mut context.channel_mut().mode {
+        Mode::Transaction(transaction) => return hold(transaction, routable, copies_max).map(|()| Some(true)),
+        Mode::Plain => false,
+        Mode::Confirm => true,
+    };
+    let mut queueing = Queueing::new(routable);
+    if queueing.go_on(context) == Progress::Done {
+        return Ok(Some(queueing.is_taken));
     }
+    context.leave(Publishing { queueing, is_confirmed });
+    Ok(None)
 }
 
 /// Keeps a message until its transaction is committed.

@@ -12,6 +12,7 @@ use crate::{
         fault::Fault,
         names::drop_line_breaks,
         session::access::{Resource, Right},
+        unfinished::Deletion,
         vhost::{live_queue::LiveQueue, queue::Queue},
     },
     routing::Destination,
@@ -57,7 +58,7 @@ fn call(context: &mut Context<'_>, method: AMQPMethod) -> Result<Option<AMQPMeth
         }
         AMQPMethod::Unbind(unbind) => {
             self::unbind(context, &unbind)?;
-            (false, AMQPMethod::UnbindOk(UnbindOk {}))
+            return Ok(None);
         }
         AMQPMethod::Purge(purge) => {
             let message_count = self::purge(context, &purge)?;
@@ -95,22 +96,19 @@ fn unbind(context: &mut Context<'_>, unbind: &Unbind) -> Result<(), Fault> {
     let routing_key = binding_key(&name, unbind.queue.as_str(), unbind.routing_key.as_str());
     context.authorize_binding(Resource::Queue(&name), exchange, routing_key)?;
     let vhost = &mut *context.vhost;
-    let Some(key) = vhost.names.get(name.as_bytes()).copied() else {
-        return Ok(());
-    };
-    // RabbitMQ looks for the binding first: removing a missing one succeeds even on a locked queue.
-    if let Some(locked) = vhost.accessible(&name, context.id).err() {
-        let is_bound = vhost
+    if let Some(key) = vhost.names.get(name.as_bytes()).copied() {
+        let queue = Destination::Queue(key);
+        // RabbitMQ looks for the binding first: removing a missing one succeeds even on a locked queue.
+        if vhost.router.has_binding(exchange, queue, routing_key, &unbind.arguments) {
+            vhost.accessible(&name, context.id)?;
+        }
+        vhost
             .router
-            .bindings()
-            .any(|(source, to, ..)| source == exchange && matches!(to, Destination::Queue(to) if to == key));
-        return if is_bound { Err(locked) } else { Ok(()) };
+            .begin_unbind(exchange, queue, routing_key, &unbind.arguments)
+            .map_err(|error| routing_fault(&error, &vhost.name))?;
     }
-    vhost
-        .router
-        .unbind(exchange, Destination::Queue(key), routing_key, &unbind.arguments)
-        .map(drop)
-        .map_err(|error| routing_fault(&error, &vhost.name))
+    let answer = Some(AMQPClass::Queue(AMQPMethod::UnbindOk(UnbindOk {})));
+    context.begin(Deletion { answer, consumers: None })
 }
 
 fn purge(context: &mut Context<'_>, purge: &Purge) -> Result<u32, Fault> {
@@ -132,19 +130,17 @@ fn delete(context: &mut Context<'_>, delete: &Delete) -> Result<(), Fault> {
         true => {
             let LiveQueue { key, queue, vhost, .. } = context.vhost.accessible(&name, context.id)?;
             check_delete(queue, delete, vhost)?;
-            Some((key, queue.ready_count()))
+            Some(key)
         }
         false => None,
     };
-    // The client waits for the answer, and may not expect a `basic.cancel` for its consumers before it.
-    if !delete.nowait {
-        let message_count = count(found.map_or(0, |(_, ready_count)| ready_count));
-        context.send(&AMQPClass::Queue(AMQPMethod::DeleteOk(DeleteOk { message_count })));
+    let (mut message_count, mut consumers) = (0, None);
+    if let Some(key) = found {
+        let (ready, consuming) = context.vhost.begin_delete(key, context.sessions);
+        (message_count, consumers) = (count(ready), Some((key, consuming)));
     }
-    if let Some((key, _)) = found {
-        context.vhost.delete_queue(key, context.sessions);
-    }
-    Ok(())
+    let answer = (!delete.nowait).then_some(AMQPClass::Queue(AMQPMethod::DeleteOk(DeleteOk { message_count })));
+    context.begin(Deletion { answer, consumers })
 }
 
 /// Refuses to delete a queue against `if-unused` or `if-empty`. RabbitMQ's streams ignore both.

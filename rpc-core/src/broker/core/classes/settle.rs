@@ -3,19 +3,26 @@
 //! One frame may settle all deliveries of a channel. That takes a single pass over them, however many there are and
 //! however full the queues are.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+
+use amq_protocol::protocol::AMQPClass;
 
 use crate::{
     broker::core::{
-        context::Context,
+        context::{Context, Unfinished},
         fault::Fault,
         session::{
             channel::{Mode, Settle},
             unacked::Delivered,
         },
-        vhost::{Vhost, consumers::Regained, dead_letter::Death, queue::RequeueReason},
+        vhost::{
+            Vhost,
+            consumers::Regained,
+            dead_letter::Death,
+            queue::{Line, RequeueReason},
+        },
     },
-    routing::QueueId,
+    routing::{Progress, QueueId},
 };
 
 /// Acknowledges, rejects or requeues the delivery with a tag, or with `multiple` all deliveries up to it.
@@ -27,15 +34,16 @@ pub(crate) fn settle(
 ) -> Result<(), Fault> {
     let channel = context.channel_mut();
     let unknown = || Fault::unknown_delivery_tag(delivery_tag);
-    if let Mode::Transaction(_) = channel.mode {
-        return if channel.hold_back(delivery_tag, multiple, settle) { Ok(()) } else { Err(unknown()) };
-    }
+    let is_transaction = matches!(channel.mode, Mode::Transaction(_));
     if multiple {
-        let taken = channel.take_through(delivery_tag).ok_or_else(unknown)?;
-        let refusal = refuse_of_streams(context.vhost, taken.queues(), settle, NACK);
-        let freed = apply(context, taken.into_deliveries(), settle);
-        context.deliver_all(freed, context.regained());
-        return refusal;
+        let through = channel.last_through(delivery_tag).ok_or_else(unknown)?;
+        return match is_transaction {
+            true => context.begin(HoldingBack { from: 0, through, settle }),
+            false => context.begin(Settling::new(through, settle, NACK)),
+        };
+    }
+    if is_transaction {
+        return if channel.hold_back(delivery_tag, settle) { Ok(()) } else { Err(unknown()) };
     }
     let delivered = channel.take_one(delivery_tag).ok_or_else(unknown)?;
     let key = delivered.queue;
@@ -62,32 +70,111 @@ fn consumer_of(context: &Context<'_>, slot: Option<usize>) -> Regained {
     slot.map_or(Regained::Nobody, |slot| Regained::Consumer((context.id, context.number, slot)))
 }
 
-/// Requeues all deliveries of the channel. Returns the queues that may have messages to deliver now.
-pub(crate) fn recover(context: &mut Context<'_>, requeue: bool) -> Result<Vec<QueueId>, Fault> {
+/// Requeues all deliveries of the channel, then sends the answer.
+pub(crate) fn recover(context: &mut Context<'_>, requeue: bool, answer: Option<AMQPClass>) -> Result<(), Fault> {
     if !requeue {
         return Err(Fault::not_implemented("requeue=false"));
     }
-    let taken = context.channel_mut().take_all();
-    let refusal = refuse_of_streams(context.vhost, taken.queues(), Settle::Requeue, "basic.recover");
-    let freed = apply(context, taken.into_deliveries(), Settle::Requeue);
-    match refusal {
-        Ok(()) => Ok(freed),
-        Err(fault) => {
-            context.deliver_all(freed, context.regained());
-            Err(fault)
-        }
+    // None has a tag beyond the last one.
+    let through = context.channel().next_tag();
+    let settling = Settling { answer, ..Settling::new(through, Settle::Requeue, RECOVER) };
+    context.begin(settling)
+}
+
+/// Acknowledgements that a transaction holds back until its commit.
+#[derive(Debug)]
+pub(crate) struct HoldingBack {
+    from: u64,
+    through: u64,
+    settle: Settle,
+}
+
+impl Unfinished for HoldingBack {
+    fn go_on(&mut self, context: &mut Context<'_>) -> Result<Progress, Fault> {
+        let max = context.sessions.work_left();
+        let Some(next) = context.channel_mut().hold_back_some(self.from, self.through, self.settle, max) else {
+            return Ok(Progress::Done);
+        };
+        context.sessions.work += max;
+        self.from = next;
+        Ok(Progress::Paused)
     }
 }
 
-/// Settles deliveries as a committed transaction demands. Returns the queues that may have messages to deliver now.
-pub(crate) fn apply_settlements(context: &mut Context<'_>, settlements: Vec<(Delivered, Settle)>) -> Vec<QueueId> {
+/// All deliveries up to a tag are settled.
+#[derive(Debug)]
+pub(crate) struct Settling {
+    from: u64,
+    through: u64,
+    settle: Settle,
+    /// The method, in the words of a refusal.
+    method: &'static str,
+    /// The refusal of a stream. The deliveries are settled all the same.
+    refusal: Option<Fault>,
+    /// The queues to which messages were requeued.
+    freed: Vec<QueueId>,
+    /// Those that serve no consumer until all are requeued.
+    held: BTreeSet<QueueId>,
+    answer: Option<AMQPClass>,
+}
+
+impl Settling {
+    fn new(through: u64, settle: Settle, method: &'static str) -> Self {
+        let (freed, held) = Default::default();
+        Self { from: 0, through, settle, method, refusal: None, freed, held, answer: None }
+    }
+
+    /// Delivers what the settled messages have made room for. Requeued ones are delivered in their order, so all of them
+    /// have to be there.
+    fn finish(&mut self, context: &mut Context<'_>) {
+        context.vhost.resume(&mut self.held);
+        if let Some(answer) = self.answer.take_if(|_| self.refusal.is_none()) {
+            context.send(&answer);
+        }
+        let freed = std::mem::take(&mut self.freed);
+        context.deliver_all(freed, context.regained());
+    }
+}
+
+impl Unfinished for Settling {
+    fn go_on(&mut self, context: &mut Context<'_>) -> Result<Progress, Fault> {
+        loop {
+            let max = context.sessions.work_left();
+            let (taken, next) = context.channel_mut().take_some(self.from, self.through, max);
+            if let Err(fault) = refuse_of_streams(context.vhost, taken.queues(), self.settle, self.method) {
+                let ids = if self.method == NACK { NACK_IDS } else { RECOVER_IDS };
+                self.refusal.get_or_insert_with(|| fault.at(ids));
+            }
+            let freed = apply(context, taken.into_deliveries(), self.settle);
+            self.freed.extend(freed);
+            if self.settle != Settle::Requeue || next.is_none() {
+                self.finish(context);
+            }
+            let Some(next) = next else { break };
+            self.from = next;
+            if context.sessions.has_worked_enough() {
+                self.freed.sort_unstable();
+                self.freed.dedup();
+                context.vhost.hold(&self.freed, &mut self.held);
+                return Ok(Progress::Paused);
+            }
+        }
+        self.refusal.take().map_or(Ok(Progress::Done), Err)
+    }
+}
+
+/// Settles deliveries as a committed transaction demands. Returns their queues, some of them several times.
+pub(crate) fn apply_settlements(
+    context: &mut Context<'_>,
+    settlements: impl Iterator<Item = (Delivered, Settle)>,
+) -> Vec<QueueId> {
     let mut freed = Vec::new();
-    let mut rest = settlements.into_iter().peekable();
+    let mut rest = settlements.peekable();
     while let Some(&(_, settle)) = rest.peek() {
         let alike = std::iter::from_fn(|| Some(rest.next_if(|(_, other)| *other == settle)?.0));
         freed.extend(apply_alike(context, alike, settle));
     }
-    with_shared_window(context, freed)
+    freed
 }
 
 /// Settles deliveries. Returns the queues that may have messages to deliver now.
@@ -125,13 +212,13 @@ fn apply_alike(
     context.sessions.work += work;
     // Dropping a few entries here is cheaper than moving them to the garbage.
     if garbage.len() > GARBAGE_MIN {
-        context.sessions.garbage.push(garbage);
+        context.sessions.garbage.push(Line::from(garbage));
     }
     settled
 }
 
 /// Sorts the queues of settled deliveries, and adds those that share the channel's window, which has room again.
-fn with_shared_window(context: &mut Context<'_>, mut settled: Vec<QueueId>) -> Vec<QueueId> {
+pub(crate) fn with_shared_window(context: &mut Context<'_>, mut settled: Vec<QueueId>) -> Vec<QueueId> {
     settled.sort_unstable();
     settled.dedup();
     let channel = context.channel_mut();
@@ -166,5 +253,8 @@ fn refuse_of_streams(
 
 /// RabbitMQ's name of the methods that streams refuse.
 const NACK: &str = "basic.nack and basic.reject";
+const NACK_IDS: (u16, u16) = (60, 120);
+const RECOVER: &str = "basic.recover";
+const RECOVER_IDS: (u16, u16) = (60, 110);
 /// Up to this many messages are dropped under the lock.
 const GARBAGE_MIN: usize = 1_000;

@@ -1,27 +1,39 @@
 //! The tx class: publishes and acknowledgements that wait for their commit.
 
+use std::collections::BTreeSet;
+
 use amq_protocol::protocol::{
     AMQPClass,
     tx::{AMQPMethod, CommitOk, RollbackOk, SelectOk},
 };
 
-use crate::broker::core::{
-    classes::{publish::queue_up, settle::apply_settlements},
-    context::Context,
-    fault::Fault,
-    session::channel::{Mode, Transaction},
+use crate::{
+    broker::core::{
+        classes::{
+            publish::Queueing,
+            settle::{apply_settlements, with_shared_window},
+        },
+        context::{Context, Unfinished},
+        fault::Fault,
+        session::{
+            channel::{Mode, Routable, Settle, Transaction},
+            unacked::Delivered,
+        },
+    },
+    routing::{Progress, QueueId},
 };
 
 /// Handles a method of this class.
 pub(crate) fn method(context: &mut Context<'_>, method: &AMQPMethod) -> Result<(), Fault> {
     match method {
         AMQPMethod::Select(_) => select(context),
-        AMQPMethod::Commit(_) => commit(context),
+        AMQPMethod::Commit(_) => {
+            let commit = Commit::new(take_transaction(context)?);
+            context.begin(commit)
+        }
         AMQPMethod::Rollback(_) => {
-            let transaction = take_transaction(context)?;
-            context.channel_mut().restore(transaction.settlements);
-            send(context, AMQPMethod::RollbackOk(RollbackOk {}));
-            Ok(())
+            let settlements = take_transaction(context)?.settlements;
+            context.begin(Rollback { settlements })
         }
         _ => Err(Fault::unimplemented_method()),
     }
@@ -38,18 +50,77 @@ fn select(context: &mut Context<'_>) -> Result<(), Fault> {
     Ok(())
 }
 
-fn commit(context: &mut Context<'_>) -> Result<(), Fault> {
-    let transaction = take_transaction(context)?;
-    let mut is_taken = true;
-    for routable in &transaction.publishes {
-        is_taken &= queue_up(context, routable);
+/// A transaction is committed: its messages are queued in their order, then its acknowledgements applied.
+#[derive(Debug)]
+pub(crate) struct Commit {
+    publishes: std::vec::IntoIter<Routable>,
+    /// The message that is being put into its queues.
+    queueing: Option<Queueing>,
+    settlements: std::vec::IntoIter<(Delivered, Settle)>,
+    is_taken: bool,
+    /// The queues of the settled deliveries.
+    freed: Vec<QueueId>,
+    /// Those that serve no consumer until all is settled.
+    held: BTreeSet<QueueId>,
+}
+
+impl Commit {
+    fn new(transaction: Transaction) -> Self {
+        let Transaction { publishes, settlements, .. } = transaction;
+        let (publishes, settlements) = (publishes.into_iter(), settlements.into_iter());
+        Self { publishes, queueing: None, settlements, is_taken: true, freed: Vec::new(), held: BTreeSet::new() }
     }
-    let freed = apply_settlements(context, transaction.settlements);
-    if is_taken {
-        send(context, AMQPMethod::CommitOk(CommitOk {}));
+}
+
+impl Unfinished for Commit {
+    fn go_on(&mut self, context: &mut Context<'_>) -> Result<Progress, Fault> {
+        while let Some(mut queueing) = self.queueing.take().or_else(|| self.publishes.next().map(Queueing::new)) {
+            if queueing.go_on(context) == Progress::Paused {
+                self.queueing = Some(queueing);
+                return Ok(Progress::Paused);
+            }
+            self.is_taken &= queueing.is_taken;
+        }
+        while self.settlements.len() > 0 {
+            let piece: Vec<_> = self.settlements.by_ref().take(context.sessions.work_left()).collect();
+            self.freed.extend(apply_settlements(context, piece.into_iter()));
+            if context.sessions.has_worked_enough() {
+                self.freed.sort_unstable();
+                self.freed.dedup();
+                context.vhost.hold(&self.freed, &mut self.held);
+                return Ok(Progress::Paused);
+            }
+        }
+        context.vhost.resume(&mut self.held);
+        context.channel_mut().end_transaction();
+        if self.is_taken {
+            send(context, AMQPMethod::CommitOk(CommitOk {}));
+        }
+        let freed = with_shared_window(context, std::mem::take(&mut self.freed));
+        context.deliver_all(freed, context.regained());
+        if self.is_taken { Ok(Progress::Done) } else { Err(Fault::precondition("partial tx completion").at(COMMIT)) }
     }
-    context.deliver_all(freed, context.regained());
-    if is_taken { Ok(()) } else { Err(Fault::precondition("partial tx completion")) }
+}
+
+/// A transaction is rolled back: its deliveries are unacknowledged again.
+#[derive(Debug)]
+pub(crate) struct Rollback {
+    settlements: Vec<(Delivered, Settle)>,
+}
+
+impl Unfinished for Rollback {
+    fn go_on(&mut self, context: &mut Context<'_>) -> Result<Progress, Fault> {
+        while !context.sessions.has_worked_enough() {
+            let Some((delivered, _)) = self.settlements.pop() else {
+                context.channel_mut().end_transaction();
+                send(context, AMQPMethod::RollbackOk(RollbackOk {}));
+                return Ok(Progress::Done);
+            };
+            context.channel_mut().restore(delivered);
+            context.sessions.work += 1;
+        }
+        Ok(Progress::Paused)
+    }
 }
 
 /// Takes out the transaction and begins the next one.
@@ -63,3 +134,5 @@ fn take_transaction(context: &mut Context<'_>) -> Result<Transaction, Fault> {
 fn send(context: &mut Context<'_>, method: AMQPMethod) {
     context.send(&AMQPClass::Tx(method));
 }
+
+const COMMIT: (u16, u16) = (90, 20);

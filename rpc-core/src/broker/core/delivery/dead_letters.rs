@@ -1,13 +1,17 @@
 //! Dead letters on their way to the queues of a dead letter exchange.
 
-use crate::broker::core::{
-    interface::Now,
-    names::text_of,
-    session::sessions::Sessions,
-    vhost::{
-        MessageHeaders, Vhost, dead_letter,
-        route::{Routed, Searcher},
+use crate::{
+    broker::core::{
+        interface::Now,
+        names::text_of,
+        session::sessions::Sessions,
+        vhost::{
+            MessageHeaders, Vhost, dead_letter,
+            message::Message,
+            route::{Routed, Searcher},
+        },
     },
+    routing::QueueId,
 };
 
 impl Vhost {
@@ -22,33 +26,48 @@ impl Vhost {
     #[cold]
     fn route_all_dead(&mut self, now: Now, sessions: &mut Sessions) {
         self.dead_due = None;
-        // A dead letter may push another message out of a full queue. The bound keeps a ring of full queues from
-        // keeping the broker busy for ever.
-        for _ in 0..DEAD_LETTERS_PER_STEP {
-            let Some(message) = self.dead.pop_front() else { return };
-            let exchange = text_of(message.exchange());
-            let key = text_of(message.routing_key());
-            let keys: Vec<_> = std::iter::once(&*key).chain(dead_letter::carbon_copies(&message)).collect();
-            let headers = MessageHeaders(message.properties());
-            let queues = match self.route(Searcher::DeadLetters, &exchange, &keys, &headers, &mut sessions.work) {
-                Routed::Queues(queues) => queues.to_vec(),
-                Routed::NoExchange => continue,
-                Routed::Paused => {
-                    self.dead_due = Some(now.instant);
-                    self.dead.push_front(message);
-                    return;
-                }
+        // Dead letters may push others out of full queues, so it is not known how many there are.
+        let enough = sessions.work.saturating_add(DEAD_LETTERS_AT_ONCE).max(sessions.work_max);
+        while let Some(message) = self.dead.pop_front() {
+            sessions.work += 1;
+            let Some((queues, mut at)) =
+                self.dead_targets.take().or_else(|| self.route_dead_letter(&message, sessions))
+            else {
+                self.dead.push_front(message);
+                self.dead_due = Some(now.instant);
+                return;
             };
-            for key in queues {
-                let is_cycle = self.queues.get(&key).is_some_and(|queue| dead_letter::is_cycle(&message, &queue.name));
-                if !is_cycle {
-                    self.enqueue(key, &message, now, sessions);
+            while let Some(key) = queues.get(at).filter(|_| sessions.work < enough) {
+                at += 1;
+                let queue = self.queues.get(key);
+                if !queue.is_some_and(|queue| dead_letter::is_cycle(&message, &queue.name)) {
+                    self.enqueue(*key, &message, now, sessions);
                 }
             }
+            if at < queues.len() {
+                self.dead_targets = Some((queues, at));
+                self.dead.push_front(message);
+            }
+            if sessions.work >= enough && !self.dead.is_empty() {
+                self.dead_due = Some(now.instant);
+                return;
+            }
         }
-        self.dead.clear();
+    }
+
+    /// The queues of a dead letter, of which none has it yet; `None` if the search has paused.
+    fn route_dead_letter(&mut self, message: &Message, sessions: &mut Sessions) -> Option<(Vec<QueueId>, usize)> {
+        let exchange = text_of(message.exchange());
+        let key = text_of(message.routing_key());
+        let keys: Vec<_> = std::iter::once(&*key).chain(dead_letter::carbon_copies(message)).collect();
+        let headers = MessageHeaders(message.properties());
+        match self.route(Searcher::DeadLetters, &exchange, &keys, &headers, &mut sessions.work) {
+            Routed::Queues(queues) => Some((queues.to_vec(), 0)),
+            Routed::NoExchange => Some((Vec::new(), 0)),
+            Routed::Paused => None,
+        }
     }
 }
 
-/// More than any sane chain of dead letter exchanges moves at once.
-const DEAD_LETTERS_PER_STEP: usize = 100_000;
+/// At least this many are routed together, however much work there was before.
+const DEAD_LETTERS_AT_ONCE: usize = 256;

@@ -13,7 +13,7 @@ use crate::{
             dead_letter::Death,
             live_queue::LiveQueue,
             message::{Entry, Message},
-            queue::Queue,
+            queue::{Line, Queue},
         },
     },
     routing::QueueId,
@@ -61,7 +61,7 @@ impl LiveQueue<'_> {
             if queue.arguments.max_length.is_some_and(|max| stream.len() >= max) {
                 return false;
             }
-            sessions.garbage.extend(stream.push(message, now.instant));
+            sessions.garbage.extend(stream.push(message, now.instant).into_iter().map(Line::from));
             self.serve(now, sessions);
             return true;
         }
@@ -103,16 +103,22 @@ impl LiveQueue<'_> {
     }
 
     /// Delivers ready messages to consumers that are not blocked.
-    fn serve(&mut self, now: Now, sessions: &mut Sessions) {
+    pub(crate) fn serve(&mut self, now: Now, sessions: &mut Sessions) {
         if sessions.injected.as_deref().is_some_and(|injected| injected.are_deliveries_paused) {
             return;
         }
         if self.queue.stream.is_some() {
             return serve_stream(self.queue, self.key, sessions);
         }
+        let mut left = SERVED_AT_ONCE_MAX;
         while self.queue.ready_count() > 0 {
+            if left == 0 {
+                return self.go_on_at(now);
+            }
+            left -= 1;
             if let Some(entry) = self.queue.pop_overdue(now.instant) {
                 self.bury(&entry, Death::Expired, now);
+                sessions.work += 1;
                 continue;
             }
             let delivery = self.queue.next_delivery(|consumer| sessions.has_credit(consumer));
@@ -152,3 +158,6 @@ fn serve_stream(queue: &mut Queue, key: QueueId, sessions: &mut Sessions) {
         next = queue.consumers.following(Some(at));
     }
 }
+
+/// More deliveries of one queue follow when others have had the lock.
+const SERVED_AT_ONCE_MAX: usize = 2_048;

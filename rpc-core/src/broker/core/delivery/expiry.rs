@@ -2,25 +2,32 @@
 
 use std::cmp::Reverse;
 
-use crate::broker::core::{interface::Now, rules::WORK_MAX, session::sessions::Sessions, vhost::Vhost};
+use crate::broker::core::{interface::Now, session::sessions::Sessions, vhost::Vhost};
 
 impl Vhost {
-    /// Expires due messages and queues. After a bounded number of messages the rest stays due, so that others get the
-    /// lock.
+    /// Expires due messages and queues, and goes on with what was begun. After some work the rest stays due, so that
+    /// others get the lock.
     pub(crate) fn tick(&mut self, now: Now, sessions: &mut Sessions) {
-        let mut left = WORK_MAX;
-        while let Some(Reverse((at, key))) = self.timers.peek().copied()
+        self.sweep(now, sessions);
+        while !sessions.has_worked_enough()
+            && let Some(Reverse((at, key))) = self.timers.peek().copied()
             && at <= now.instant
         {
             self.timers.pop();
+            sessions.work += 1;
             let Some(mut live) = self.live(key) else { continue };
             live.queue.timer = None;
-            if !live.drop_some_expired(&mut left, now) {
-                live.set_timer();
-                break;
+            let is_due = std::mem::take(&mut live.queue.is_due);
+            let before = sessions.work_left();
+            let mut left = before;
+            live.drop_some_expired(&mut left, now);
+            live.drop_some_over_full(&mut left, now);
+            sessions.work += before - left;
+            if is_due {
+                live.serve(now, sessions);
             }
             if live.queue.is_unused(now.instant) {
-                self.delete_queue(key, sessions);
+                self.delete_queue(key, now, sessions);
             } else {
                 live.set_timer();
             }

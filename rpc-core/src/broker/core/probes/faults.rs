@@ -17,10 +17,7 @@ impl Core {
     /// connections.
     pub(crate) fn cut(&mut self, ids: &[ConnectionId], now: Now) {
         for id in ids {
-            self.release(*id, now);
-            if let Some(session) = self.sessions.get_mut(*id) {
-                session.stage = Stage::Closed;
-            }
+            self.release_all(*id, now);
         }
     }
 

@@ -32,7 +32,8 @@ impl Core {
             check_consumers(vhost, &here);
             check_owners(vhost, &here);
             for queue in vhost.queues.values() {
-                let is_waiting = queue.ready_count() > 0 && !queue.arguments.single_active_consumer;
+                let is_served = !queue.is_due && !queue.consumers.are_held();
+                let is_waiting = queue.ready_count() > 0 && is_served && !queue.arguments.single_active_consumer;
                 let has_taker = queue.consumers.iter().any(|consumer| self.sessions.has_credit(consumer));
                 assert!(!(is_waiting && has_taker), "'{}' has a ready message and a consumer with credit", queue.name);
             }
@@ -90,7 +91,8 @@ fn check_consumers(vhost: &Vhost, sessions: &[(ConnectionId, &Session)]) {
     let mut on_channels = BTreeSet::new();
     for (id, session) in sessions {
         for (number, channel) in session.channels.iter() {
-            for consumer in channel.consumers() {
+            // The consumers of a queue that was deleted may still be listed.
+            for consumer in channel.consumers().filter(|consumer| vhost.queues.contains_key(&consumer.queue)) {
                 let slot = channel.consumer_slot(&consumer.tag);
                 on_channels.insert((consumer.queue, *id, number, slot, consumer.tag.clone()));
             }

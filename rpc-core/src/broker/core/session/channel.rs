@@ -157,10 +157,15 @@ impl Channel {
         self.unacked.push(Some(delivered))
     }
 
-    /// Takes out the deliveries that a `multiple` acknowledgement covers; `None` for an unknown tag. They occupy the
+    /// The last of the deliveries that a `multiple` acknowledgement covers; `None` for an unknown tag.
+    pub(crate) fn last_through(&self, delivery_tag: u64) -> Option<u64> {
+        self.unacked.last_through(delivery_tag)
+    }
+
+    /// Takes out at most `max` deliveries from one tag to another, and returns the tag to go on with. They occupy the
     /// windows until [`Channel::release`].
-    pub(crate) fn take_through(&mut self, delivery_tag: u64) -> Option<Taken> {
-        self.unacked.take_through(delivery_tag)
+    pub(crate) fn take_some(&mut self, from: u64, through: u64, max: usize) -> (Taken, Option<u64>) {
+        self.unacked.take_some(from, through, max)
     }
 
     /// Takes out one delivery. It occupies the windows until [`Channel::release`].
@@ -179,23 +184,30 @@ impl Channel {
     }
 
     /// Makes the transaction hold an acknowledgement until its commit. Returns false for an unknown tag.
-    pub(crate) fn hold_back(&mut self, delivery_tag: u64, multiple: bool, settle: Settle) -> bool {
+    pub(crate) fn hold_back(&mut self, delivery_tag: u64, settle: Settle) -> bool {
         let Mode::Transaction(transaction) = &mut self.mode else { return false };
-        let settlements = &mut transaction.settlements;
-        if multiple {
-            let taken = self.unacked.take_through(delivery_tag).map(Taken::into_deliveries);
-            taken.map(|taken| settlements.extend(taken.map(|delivered| (delivered, settle)))).is_some()
-        } else {
-            self.unacked.take(delivery_tag).map(|delivered| settlements.push((delivered, settle))).is_some()
-        }
+        self.unacked.keep_holes();
+        let delivered = self.unacked.take(delivery_tag);
+        delivered.map(|delivered| transaction.settlements.push((delivered, settle))).is_some()
     }
 
-    /// Undoes the acknowledgements of a rolled-back transaction: the deliveries are unacknowledged again, under their
-    /// old tags.
-    pub(crate) fn restore(&mut self, settlements: Vec<(Delivered, Settle)>) {
-        for (delivered, _) in settlements {
-            self.unacked.restore(delivered);
-        }
+    /// As [`Channel::hold_back`], for at most `max` deliveries from one tag to another. Returns the tag to go on with.
+    pub(crate) fn hold_back_some(&mut self, from: u64, through: u64, settle: Settle, max: usize) -> Option<u64> {
+        let Mode::Transaction(transaction) = &mut self.mode else { return None };
+        self.unacked.keep_holes();
+        let (taken, next) = self.unacked.take_some(from, through, max);
+        transaction.settlements.extend(taken.into_deliveries().map(|delivered| (delivered, settle)));
+        next
+    }
+
+    /// Undoes an acknowledgement of a rolled-back transaction: the delivery is unacknowledged again, under its old tag.
+    pub(crate) fn restore(&mut self, delivered: Delivered) {
+        self.unacked.restore(delivered);
+    }
+
+    /// Notes that the acknowledgements of a transaction are applied, or undone.
+    pub(crate) fn end_transaction(&mut self) {
+        self.unacked.drop_holes();
     }
 
     /// Frees a delivery's place in the windows.
@@ -298,11 +310,7 @@ impl Channel {
 
     /// Panics unless tags, slots and windows agree with the deliveries, and no window is exceeded.
     pub(crate) fn check(&self) {
-        let Unacked { last_tag, deliveries, holes, .. } = &self.unacked;
-        assert!(deliveries.front().is_none_or(|(_, delivered)| delivered.is_some()), "a hole at the front");
-        assert!(deliveries.iter().map(|(tag, _)| *tag).is_sorted_by(|a, b| a < b), "tags out of order");
-        assert!(deliveries.back().is_none_or(|(tag, _)| tag <= last_tag), "a tag that was not given out");
-        assert_eq!(*holes, deliveries.iter().filter(|(_, delivered)| delivered.is_none()).count(), "holes");
+        self.unacked.check();
         assert_eq!(self.windowed, self.held().filter(|delivered| delivered.slot.is_some()).count(), "the window");
         for (at, slot) in self.slots.iter().enumerate() {
             let held = self.held().filter(|delivered| delivered.slot == Some(at)).count();
@@ -347,7 +355,10 @@ pub(crate) mod tests {
 
     fn settle(channel: &mut Channel, delivery_tag: u64, multiple: bool) -> Option<usize> {
         let taken: Vec<_> = match multiple {
-            true => channel.take_through(delivery_tag)?.into_deliveries().collect(),
+            true => {
+                let through = channel.last_through(delivery_tag)?;
+                channel.take_some(0, through, usize::MAX).0.into_deliveries().collect()
+            }
             false => vec![channel.take_one(delivery_tag)?],
         };
         taken.iter().for_each(|delivered| channel.release(delivered));
@@ -392,10 +403,15 @@ pub(crate) mod tests {
             channel.tag_unacked(delivered(None));
         }
         channel.mode = Mode::Transaction(Transaction::default());
-        assert!(channel.hold_back(1, false, Settle::Ack) && channel.hold_back(2, true, Settle::Reject));
-        assert!(!channel.hold_back(1, false, Settle::Ack), "the transaction holds it already");
+        assert!(channel.hold_back(1, Settle::Ack));
+        assert_eq!((channel.last_through(1), channel.last_through(2)), (None, Some(2)));
+        assert_eq!(channel.hold_back_some(0, 2, Settle::Reject, 1), Some(2));
+        assert_eq!(channel.hold_back_some(2, 2, Settle::Reject, 1), None);
+        assert!(!channel.hold_back(1, Settle::Ack), "the transaction holds it already");
         let Mode::Transaction(transaction) = std::mem::take(&mut channel.mode) else { panic!() };
-        channel.restore(transaction.settlements);
+        assert_eq!(transaction.settlements.len(), 2);
+        transaction.settlements.into_iter().for_each(|(delivered, _)| channel.restore(delivered));
+        channel.end_transaction();
         assert_eq!(settle(&mut channel, 0, true), Some(3));
         assert_eq!(channel.tag_unacked(delivered(None)), 4);
     }

@@ -54,15 +54,18 @@ impl Channels {
         Some(*channel)
     }
 
-    pub(crate) fn clear(&mut self) {
-        *self = Self::default();
-    }
-
     pub(crate) const fn len(&self) -> usize {
         self.count
     }
 
+    /// Takes out all channels, in the order of their numbers.
+    pub(crate) fn into_all(self) -> impl Iterator<Item = (u16, Channel)> {
+        let low = self.low.into_iter().zip(0..).filter_map(|(channel, number)| Some((number, *channel?)));
+        low.chain(self.high.into_iter().map(|(number, channel)| (number, *channel)))
+    }
+
     /// In the order of their numbers.
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u16, &Channel)> {
         let low = self.low.iter().zip(0..).filter_map(|(channel, number)| Some((number, channel.as_deref()?)));
         low.chain(self.high.iter().map(|(number, channel)| (*number, &**channel)))
@@ -104,7 +107,6 @@ mod tests {
         assert!(channels.remove(256).is_none() && channels.get_mut(256).is_none());
         assert!(channels.remove(7).is_some() && channels.remove(7).is_none());
         assert_eq!(channels.len(), 3);
-        channels.clear();
-        assert_eq!((channels.len(), channels.iter().count()), (0, 0));
+        assert_eq!(channels.into_all().map(|(number, _)| number).collect::<Vec<_>>(), [1, 255, u16::MAX]);
     }
 }

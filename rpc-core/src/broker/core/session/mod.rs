@@ -91,6 +91,8 @@ pub(crate) struct Session {
     pub(crate) exclusive_queues: BTreeSet<QueueId>,
     /// Channels with confirms to send at the end of the batch.
     pub(crate) confirming: Vec<u16>,
+    /// Whether its socket has gone.
+    pub(crate) is_gone: bool,
     /// Whether it has published: only publishers are blocked.
     pub(crate) has_published: bool,
     /// Tells this connection from a later one with the same id.
@@ -121,6 +123,7 @@ impl Session {
             channels: Channels::default(),
             exclusive_queues: BTreeSet::new(),
             confirming: Vec::new(),
+            is_gone: false,
             has_published: false,
             nonce,
             end_reason: None,

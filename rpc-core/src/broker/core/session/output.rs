@@ -144,6 +144,19 @@ impl Sessions {
         })
     }
 
+    /// Cancels a consumer of a queue that was deleted, unless its channel has gone since.
+    pub(crate) fn cancel(&mut self, queue: QueueId, consumer: &Consumer) {
+        self.work += 1;
+        let channel = self.channel_mut(consumer.connection, consumer.channel);
+        // Another connection may have the number of one that has ended.
+        if let Some(channel) = channel
+            && channel.consumer(consumer.slot).is_some_and(|known| known.queue == queue)
+        {
+            channel.remove_consumer(consumer.slot);
+            self.cancel_notify(consumer);
+        }
+    }
+
     /// Sends `basic.cancel` for a consumer that the broker cancelled, if the client supports it.
     pub(crate) fn cancel_notify(&mut self, consumer: &Consumer) {
         let wants = self.get(consumer.connection).is_some_and(|session| session.capabilities.consumer_cancel_notify);

@@ -9,8 +9,9 @@ use crate::{
         fault::Fault,
         interface::{ConnectionId, Peer, Traffic},
         probes::injected::Injected,
+        rules::WORK_MAX,
         session::{Session, channel::Channel},
-        vhost::message::Entry,
+        vhost::queue::Line,
     },
     wire::OutBuffer,
 };
@@ -22,8 +23,12 @@ pub(crate) struct Sessions {
     pub(crate) outbox_max_bytes: usize,
     /// Messages moved so far by the current batch. Set beyond the bound to stop the batch early.
     pub(crate) work: usize,
+    /// How many are moved before others get the lock.
+    pub(crate) work_max: usize,
+    /// Connections that have left methods unfinished which no frame of theirs drives, and since when.
+    pub(crate) behind: VecDeque<(ConnectionId, Instant)>,
     /// Entries of purged and deleted queues, to be dropped without the lock.
-    pub(crate) garbage: Vec<VecDeque<Entry>>,
+    pub(crate) garbage: Vec<Line>,
     pub(crate) pending_close_oks: VecDeque<PendingCloseOk>,
     /// Answers to logins that have to wait, in the order in which they are due.
     pub(crate) pending_verdicts: VecDeque<PendingVerdict>,
@@ -57,6 +62,8 @@ impl Sessions {
         Self {
             outbox_max_bytes,
             work: 0,
+            work_max: WORK_MAX,
+            behind: VecDeque::new(),
             garbage: Vec::new(),
             pending_close_oks: VecDeque::new(),
             pending_verdicts: VecDeque::new(),
@@ -90,6 +97,17 @@ impl Sessions {
 
     pub(crate) fn len(&self) -> usize {
         self.slots.len() - self.free.len()
+    }
+
+    /// How many messages may still be moved before others get the lock.
+    pub(crate) const fn work_left(&self) -> usize {
+        self.work_max.saturating_sub(self.work)
+    }
+
+    /// Whether others have waited long enough for the lock.
+    #[inline]
+    pub(crate) const fn has_worked_enough(&self) -> bool {
+        self.work >= self.work_max
     }
 
     #[cfg(any(test, fuzzing))]

@@ -26,6 +26,8 @@ pub(crate) struct Unacked {
     pub(crate) last_tag: u64,
     pub(crate) deliveries: VecDeque<(u64, Option<Delivered>)>,
     pub(crate) holes: usize,
+    /// Whether all holes are kept, because a transaction may undo the settlements that made them.
+    keeps_holes: bool,
     /// For each scan with a delivery still unacknowledged: the last tag given out by then. There are few, because scans
     /// are rare and the first one is younger than the limit.
     seen: VecDeque<(u64, Instant)>,
@@ -43,7 +45,7 @@ impl Unacked {
     pub(crate) fn take(&mut self, tag: u64) -> Option<Delivered> {
         let at = self.position(tag)?;
         let delivered = match at {
-            0 => self.deliveries.pop_front()?.1?,
+            0 if !self.keeps_holes => self.deliveries.pop_front()?.1?,
             at => {
                 let delivered = self.deliveries.get_mut(at)?.1.take()?;
                 self.holes += 1;
@@ -56,17 +58,26 @@ impl Unacked {
         Some(delivered)
     }
 
-    /// Takes out all deliveries up to a tag, or all for tag 0. `None` for a tag that was not given out, or is settled.
-    pub(crate) fn take_through(&mut self, tag: u64) -> Option<Taken> {
-        let count = if tag == 0 {
-            self.deliveries.len()
-        } else {
-            let at = self.position(tag)?;
-            self.deliveries.get(at)?.1.as_ref()?;
-            at + 1
-        };
+    /// The last of the deliveries that a `multiple` acknowledgement covers: for tag 0 the last of all. `None` for a tag that
+    /// was not given out, or is settled.
+    pub(crate) fn last_through(&self, tag: u64) -> Option<u64> {
+        if tag == 0 {
+            return Some(self.last_tag);
+        }
+        self.deliveries.get(self.position(tag)?)?.1.as_ref()?;
+        Some(tag)
+    }
+
+    /// Takes out the deliveries from one tag to another, at most `max`. Returns the tag to go on with, if these are not
+    /// all.
+    pub(crate) fn take_some(&mut self, from: u64, through: u64, max: usize) -> (Taken, Option<u64>) {
+        let end = self.deliveries.partition_point(|(tag, _)| *tag <= through);
+        if self.keeps_holes {
+            return self.take_into_holes(from, end, max);
+        }
+        let count = end.min(max);
         if count == self.deliveries.len() {
-            return Some(self.take_all());
+            return (self.take_all(), None);
         }
         let mut taken: VecDeque<_> = self.deliveries.drain(..count).collect();
         if self.holes > 0 {
@@ -74,16 +85,37 @@ impl Unacked {
             self.holes -= count - taken.len();
             self.trim();
         }
-        Some(Taken(taken))
+        (Taken(taken), (count < end).then_some(from))
+    }
+
+    fn take_into_holes(&mut self, from: u64, end: usize, max: usize) -> (Taken, Option<u64>) {
+        let first = self.deliveries.partition_point(|(tag, _)| *tag < from).min(end);
+        let pause = first.saturating_add(max).min(end);
+        let holes = self.deliveries.range_mut(first..pause).filter(|(_, delivered)| delivered.is_some());
+        let taken: VecDeque<_> = holes.map(|(tag, delivered)| (*tag, delivered.take())).collect();
+        self.holes += taken.len();
+        (Taken(taken), (pause < end).then(|| self.deliveries[pause].0))
+    }
+
+    /// Keeps holes from now on, because a transaction may undo the settlements that make them.
+    pub(crate) fn keep_holes(&mut self) {
+        self.keeps_holes = true;
+    }
+
+    /// Drops the holes, which no transaction needs any more.
+    pub(crate) fn drop_holes(&mut self) {
+        self.keeps_holes = false;
+        self.trim();
     }
 
     /// Takes out all deliveries without moving them: there may be a million.
     pub(crate) fn take_all(&mut self) -> Taken {
         self.holes = 0;
+        self.keeps_holes = false;
         Taken(std::mem::take(&mut self.deliveries))
     }
 
-    /// Puts a delivery back under its tag.
+    /// Puts a delivery back into its hole.
     pub(crate) fn restore(&mut self, delivered: Delivered) {
         let tag = delivered.delivery_tag;
         match self.deliveries.binary_search_by_key(&tag, |(tag, _)| *tag) {
@@ -97,8 +129,8 @@ impl Unacked {
 
     /// Whether the oldest delivery has been unacknowledged for the limit.
     pub(crate) fn is_overdue(&mut self, scan: Scan) -> bool {
-        // `trim` keeps no hole at the front.
-        let Some(&(oldest, _)) = self.deliveries.front() else {
+        // Only a transaction keeps holes at the front.
+        let Some(&(oldest, _)) = self.deliveries.iter().find(|(_, delivered)| delivered.is_some()) else {
             self.seen = VecDeque::new();
             return false;
         };
@@ -120,6 +152,9 @@ impl Unacked {
     }
 
     fn trim(&mut self) {
+        if self.keeps_holes {
+            return;
+        }
         while let Some((_, None)) = self.deliveries.front() {
             self.deliveries.pop_front();
             self.holes -= 1;
@@ -155,10 +190,33 @@ impl Taken {
     pub(crate) fn into_deliveries(self) -> impl Iterator<Item = Delivered> {
         self.0.into_iter().filter_map(|(_, delivered)| delivered)
     }
+
+    /// Takes out the next delivery.
+    pub(crate) fn next(&mut self) -> Option<Delivered> {
+        while let Some((_, delivered)) = self.0.pop_front() {
+            if delivered.is_some() {
+                return delivered;
+            }
+        }
+        None
+    }
 }
 
 /// Up to this many holes are left in place, because removing them moves all later deliveries.
 pub(crate) const HOLES_MIN: usize = 64;
+
+#[cfg(any(test, fuzzing))]
+impl Unacked {
+    /// Panics unless tags and holes are right.
+    pub(crate) fn check(&self) {
+        let Self { last_tag, deliveries, holes, .. } = self;
+        let is_trimmed = deliveries.front().is_none_or(|(_, delivered)| delivered.is_some());
+        assert!(is_trimmed || self.keeps_holes, "a hole at the front");
+        assert!(deliveries.iter().map(|(tag, _)| *tag).is_sorted_by(|a, b| a < b), "tags out of order");
+        assert!(deliveries.back().is_none_or(|(tag, _)| tag <= last_tag), "a tag that was not given out");
+        assert_eq!(*holes, deliveries.iter().filter(|(_, delivered)| delivered.is_none()).count(), "holes");
+    }
+}
 
 #[cfg(test)]
 mod tests {

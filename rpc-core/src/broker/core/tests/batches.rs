@@ -110,6 +110,7 @@ fn sent() -> impl Strategy<Value = Sent> {
 /// The output of every client when the frames are divided into these batches, and a search pauses after so many steps.
 fn outcome(frames: &[Vec<u8>], batches: &[usize], route_steps_max: usize) -> Vec<(ConnectionId, Bytes)> {
     let mut bench = Bench::new();
+    bench.core.sessions.work_max = route_steps_max.min(4_096);
     bench.core.vhosts[0].route_steps_max = route_steps_max;
     let (publisher, consumer) = (bench.connect(), bench.connect());
     bench.send(publisher, 2, AMQPClass::Channel(channel_class::AMQPMethod::Open(channel_class::Open {})));

@@ -401,8 +401,12 @@ const TTL_MS: [Option<i64>; 2] = [None, Some(80)];
 proptest! {
     /// No message is lost or duplicated, queues are first in, first out, no window is exceeded, and turns are fair.
     #[test]
-    fn every_message_is_delivered_once_in_order_and_within_the_windows(steps in prop::collection::vec(step(), 1..120)) {
+    fn every_message_is_delivered_once_in_order_and_within_the_windows(
+        steps in prop::collection::vec(step(), 1..120),
+        work_max in prop_oneof![Just(1), 2..9_usize, Just(4_096)],
+    ) {
         let mut model = Model::new();
+        model.bench.core.sessions.work_max = work_max;
         for queue in 0..QUEUES.len() {
             model.run(&Step::Declare { queue });
         }

@@ -182,13 +182,13 @@ fn a_batch_that_moves_thousands_of_messages_lets_others_go_on() {
     let (mut batch, error) = Decoder::new(131_072).cut(&mut BytesMut::from(&publish.repeat(100)[..]), 512);
     assert_eq!(error, None);
     let mut pauses = 0;
-    while let Flow::Paused(bytes) = bench.core.batch(client, &batch, None, bench.now) {
+    while let Flow::Paused(bytes) | Flow::Unfinished(bytes) = bench.core.batch(client, &batch, None, bench.now) {
         pauses += 1;
         let (ready, _) = bench.core.message_counts();
-        assert!(ready <= pauses * 11 * QUEUES, "{ready} messages in {pauses} steps");
+        assert!(ready <= pauses * 5 * QUEUES, "{ready} messages in {pauses} steps");
         batch = batch.end(bytes);
     }
-    assert!((8..=10).contains(&pauses), "{pauses}");
+    assert!((20..=25).contains(&pauses), "{pauses}");
     assert_eq!(bench.core.message_counts(), (100 * QUEUES, 0));
     bench.collect();
     assert!(bench.received(client).is_empty());
@@ -204,10 +204,12 @@ fn messages_that_expire_together_are_dropped_in_steps() {
         bench.publish_expiring(client, "q", "", Some(1));
     }
     bench.now.instant += Duration::from_secs(1);
-    for left in [15_000, 5_000, 0] {
+    let mut left = MESSAGES;
+    while left > 0 {
         assert!(bench.core.next_timer().is_some_and(|at| at <= bench.now.instant));
         bench.core.tick(bench.now);
-        assert_eq!(bench.core.message_counts(), (left, 0));
+        let before = std::mem::replace(&mut left, bench.core.message_counts().0);
+        assert!((1..5_000).contains(&(before - left)), "{before} to {left}");
         bench.core.check();
     }
     assert!(bench.core.next_timer().is_none_or(|at| at > bench.now.instant));
@@ -256,5 +258,5 @@ fn a_batch_that_compares_many_bindings_lets_others_go_on() {
     assert_eq!(error, None);
     // Each costs as much as moving five hundred messages.
     let Flow::Paused(left) = bench.core.batch(client, &batch, None, bench.now) else { panic!("not paused") };
-    assert_eq!(left, 19 * publish.len());
+    assert_eq!(left, 31 * publish.len());
 }

@@ -46,7 +46,7 @@ fn message(body: &str, frame_bytes: usize) -> Vec<u8> {
 fn handle(bench: &mut Bench, id: ConnectionId, bytes: &[u8], mut meanwhile: impl FnMut(&mut Bench)) -> usize {
     let mut batch = Decoder::new(131_072).cut(&mut BytesMut::from(bytes), usize::MAX).0;
     let mut pauses = 0;
-    while let Flow::Paused(left) = bench.core.batch(id, &batch, None, bench.now) {
+    while let Flow::Paused(left) | Flow::Unfinished(left) = bench.core.batch(id, &batch, None, bench.now) {
         batch = batch.end(left);
         pauses += 1;
         bench.collect();

@@ -66,6 +66,7 @@ pub(crate) struct Consumers {
     turns_left_behind: usize,
     blocked: usize,
     exclusive: usize,
+    holds: usize,
     next_serial: u64,
     is_single_active: bool,
     /// The only consumer that is served, with `x-single-active-consumer`.
@@ -98,6 +99,7 @@ impl Consumers {
             turns_left_behind: 0,
             blocked: 0,
             exclusive: 0,
+            holds: 0,
             next_serial: 0,
             is_single_active,
             active: None,
@@ -114,6 +116,26 @@ impl Consumers {
 
     pub(crate) fn has_exclusive(&self) -> bool {
         self.exclusive > 0
+    }
+
+    /// Takes out all consumers, in no particular order.
+    pub(crate) fn into_all(self) -> Vec<Consumer> {
+        self.members.into_iter().flatten().map(|member| member.consumer).collect()
+    }
+
+    /// Serves no consumer until [`resume`](Self::resume) is called as often: older messages are still to be requeued.
+    pub(crate) fn hold(&mut self) {
+        self.holds += 1;
+    }
+
+    pub(crate) fn resume(&mut self) {
+        self.holds -= 1;
+    }
+
+    /// Whether consumers are not served.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn are_held(&self) -> bool {
+        self.holds > 0
     }
 
     /// All consumers, in no particular order.
@@ -156,14 +178,14 @@ impl Consumers {
         Some(removed)
     }
 
-    /// Removes all consumers of a channel. Returns false if there are none.
-    pub(crate) fn remove_of(&mut self, connection: ConnectionId, channel: u16) -> bool {
+    /// Removes all consumers of a channel. Returns how many.
+    pub(crate) fn remove_of(&mut self, connection: ConnectionId, channel: u16) -> usize {
         let places: Vec<_> = self.places_of(Regained::Channel(connection, channel)).collect();
         for place in &places {
             self.take(*place);
         }
         self.tidy_up();
-        !places.is_empty()
+        places.len()
     }
 
     fn take(&mut self, place: Place) -> Option<Consumer> {
@@ -234,6 +256,9 @@ impl Consumers {
     /// The next consumer for which `has_credit` holds: round robin, in the highest priority that has one. Consumers found
     /// without credit are blocked.
     pub(crate) fn next(&mut self, mut has_credit: impl FnMut(&Consumer) -> bool) -> Option<ConsumerAt> {
+        if self.holds > 0 {
+            return None;
+        }
         if let Some(active) = self.active {
             return has_credit(&self[active]).then_some(active);
         }

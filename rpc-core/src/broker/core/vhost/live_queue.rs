@@ -11,6 +11,7 @@ use crate::{
     broker::core::{
         interface::Now,
         vhost::{
+            arguments::Overflow,
             dead_letter::{Death, Grave, dead_letter},
             message::{Entry, Message},
             queue::Queue,
@@ -35,13 +36,28 @@ pub(crate) struct LiveQueue<'a> {
 }
 
 impl LiveQueue<'_> {
-    /// Drops messages from the head until the queue is within its limits.
+    /// Drops messages from the head until the queue is within its limits. If they are many, the rest is due.
     pub(crate) fn drop_over_full(&mut self, now: Now) {
-        while self.queue.is_over_full()
-            && let Some(entry) = self.queue.pop()
-        {
+        self.drop_some_over_full(&mut { DROPPED_AT_ONCE_MAX }, now);
+    }
+
+    /// As [`LiveQueue::drop_over_full`], but at most `left` messages.
+    pub(crate) fn drop_some_over_full(&mut self, left: &mut usize, now: Now) {
+        while self.queue.is_over_full() && self.queue.arguments.overflow == Overflow::DropHead {
+            if *left == 0 {
+                return self.go_on_at(now);
+            }
+            let Some(entry) = self.queue.pop() else { return };
+            *left -= 1;
             self.bury(&entry, Death::MaxLength, now);
         }
+    }
+
+    /// Has the timer go on with what was begun, as soon as others have had the lock.
+    pub(crate) fn go_on_at(&mut self, now: Now) {
+        self.queue.is_due = true;
+        self.queue.timer = Some(now.instant);
+        self.timers.push(Reverse((now.instant, self.key)));
     }
 
     /// Drops expired messages from the head.
@@ -49,16 +65,14 @@ impl LiveQueue<'_> {
         self.drop_some_expired(&mut { usize::MAX }, now);
     }
 
-    /// As [`LiveQueue::drop_expired`], but at most `left` messages. Returns false if there may be more.
-    pub(crate) fn drop_some_expired(&mut self, left: &mut usize, now: Now) -> bool {
-        while let Some(entry) = self.queue.pop_expired(now.instant) {
+    /// As [`LiveQueue::drop_expired`], but at most `left` messages.
+    pub(crate) fn drop_some_expired(&mut self, left: &mut usize, now: Now) {
+        while *left > 0
+            && let Some(entry) = self.queue.pop_expired(now.instant)
+        {
             self.bury(&entry, Death::Expired, now);
             *left -= 1;
-            if *left == 0 {
-                return false;
-            }
         }
-        true
     }
 
     /// Dead-letters a message that was taken out of the queue, if the queue has a dead letter exchange.
@@ -84,3 +98,5 @@ impl LiveQueue<'_> {
         }
     }
 }
+
+const DROPPED_AT_ONCE_MAX: usize = 1_024;

@@ -13,7 +13,7 @@ pub(crate) mod stream;
 use std::{
     borrow::Cow,
     cmp::Reverse,
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::Arc,
     time::Instant,
 };
@@ -21,6 +21,7 @@ use std::{
 use amq_protocol::types::FieldTable;
 
 use self::{
+    consumers::Consumer,
     live_queue::{LiveQueue, Timers},
     message::Message,
     queue::Queue,
@@ -53,6 +54,12 @@ pub(crate) struct Vhost {
     pub(crate) dead: VecDeque<Arc<Message>>,
     /// When the rest of them is routed, if that has paused.
     pub(crate) dead_due: Option<Instant>,
+    /// The queues of the first of them, and how many of these have it, if that has paused.
+    pub(crate) dead_targets: Option<(Vec<QueueId>, usize)>,
+    /// The consumers of queues that were deleted, which are still to be cancelled.
+    pub(crate) cancelling: VecDeque<(QueueId, std::vec::IntoIter<Consumer>)>,
+    /// When the rest of the queues and exchanges that were deleted is removed, if that has paused.
+    pub(crate) sweep_due: Option<Instant>,
     /// A queue may have several; [`Queue::timer`] is the one that counts.
     pub(crate) timers: Timers,
     /// The memory of queues, exchanges and bindings, apart from the exchanges that every vhost has.
@@ -78,6 +85,9 @@ impl Vhost {
             names: Map::default(),
             dead: VecDeque::new(),
             dead_due: None,
+            dead_targets: None,
+            cancelling: VecDeque::new(),
+            sweep_due: None,
             timers: Timers::new(),
             topology: Held::nothing_of(memory),
             queue_bytes: 0,
@@ -101,11 +111,11 @@ impl Vhost {
         key
     }
 
-    /// Takes out a queue and its bindings.
+    /// Takes out a queue. [`Vhost::sweep`] removes its bindings.
     pub(crate) fn take_queue(&mut self, key: QueueId) -> Option<Queue> {
         let queue = self.queues.remove(&key)?;
         self.names.remove(queue.name.as_bytes());
-        self.router.remove_queue(key);
+        self.router.begin_remove_queue(key);
         self.queue_bytes -= bytes_of(&queue);
         self.count_topology();
         Some(queue)
@@ -139,8 +149,29 @@ impl Vhost {
         }
     }
 
+    /// Lets queues serve no consumer until [`Vhost::resume`]: older messages are still to be requeued. Those in `held` are held
+    /// already.
+    pub(crate) fn hold(&mut self, keys: &[QueueId], held: &mut BTreeSet<QueueId>) {
+        for key in keys {
+            if let Some(queue) = self.queues.get_mut(key)
+                && held.insert(*key)
+            {
+                queue.consumers.hold();
+            }
+        }
+    }
+
+    pub(crate) fn resume(&mut self, held: &mut BTreeSet<QueueId>) {
+        for key in std::mem::take(held) {
+            if let Some(queue) = self.queues.get_mut(&key) {
+                queue.consumers.resume();
+            }
+        }
+    }
+
     pub(crate) fn next_timer(&self) -> Option<Instant> {
-        self.timers.peek().map(|Reverse((at, _))| *at).into_iter().chain(self.dead_due).min()
+        let queue = self.timers.peek().map(|Reverse((at, _))| *at);
+        queue.into_iter().chain(self.dead_due).chain(self.sweep_due).min()
     }
 
     #[cfg(any(test, fuzzing))]

@@ -9,10 +9,10 @@
 //!                    └────────── requeue (by place) ◄───────┘
 //! ```
 
+mod line;
 mod requeue;
 
 use std::{
-    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -29,7 +29,7 @@ use crate::broker::core::{
     },
 };
 
-pub(crate) use self::requeue::RequeueReason;
+pub(crate) use self::{line::Line, requeue::RequeueReason};
 
 /// A queue.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub(crate) struct Queue {
     pub(crate) stream: Option<Box<Stream>>,
     /// A line for each priority, the highest last; one line for a queue without priorities. A quorum queue has a second
     /// line, for messages that were requeued at its head.
-    ready: Vec<VecDeque<Entry>>,
+    ready: Vec<Line>,
     ready_count: usize,
     ready_bytes: u64,
     next_place: u64,
@@ -55,6 +55,8 @@ pub(crate) struct Queue {
     pub(crate) last_used: Instant,
     /// The earliest timer set for the queue.
     pub(crate) timer: Option<Instant>,
+    /// Whether the timer goes on with what was begun.
+    pub(crate) is_due: bool,
 }
 
 impl Queue {
@@ -72,7 +74,7 @@ impl Queue {
             table,
             stream: arguments.stream.as_deref().copied().map(Stream::new).map(Box::new),
             arguments,
-            ready: std::iter::repeat_with(VecDeque::new).take(lines).collect(),
+            ready: std::iter::repeat_with(Line::default).take(lines).collect(),
             ready_count: 0,
             ready_bytes: 0,
             next_place: 1,
@@ -80,6 +82,7 @@ impl Queue {
             consumers: Consumers::new(single_active_consumer),
             last_used: now,
             timer: None,
+            is_due: false,
         }
     }
 
@@ -133,18 +136,7 @@ impl Queue {
         self.ready_count += 1;
         self.ready_bytes += entry.message.body_bytes() as u64;
         let line = self.line_of(&entry.message);
-        let line = &mut self.ready[line];
-        match line.back() {
-            Some(last) if last.place > entry.place => {
-                if line.front().is_some_and(|first| first.place > entry.place) {
-                    line.push_front(entry);
-                } else {
-                    let at = line.partition_point(|other| other.place < entry.place);
-                    line.insert(at, entry);
-                }
-            }
-            _ => line.push_back(entry),
-        }
+        self.ready[line].insert(entry);
     }
 
     /// The entry to deliver next.
@@ -165,7 +157,7 @@ impl Queue {
     }
 
     fn pop_head(&mut self, is_expired: impl Fn(Instant) -> bool) -> Option<Entry> {
-        let is_expired = |line: &VecDeque<Entry>| line.front()?.expires_at.map(&is_expired);
+        let is_expired = |line: &Line| line.front()?.expires_at.map(&is_expired);
         let line = self.ready.iter().position(|line| is_expired(line) == Some(true))?;
         self.take(line)
     }
@@ -180,13 +172,13 @@ impl Queue {
         for line in &mut self.ready {
             line.retain(|entry| is_kept(&entry.message));
         }
-        let kept = || self.ready.iter().flatten();
+        let kept = || self.ready.iter().flat_map(Line::iter);
         self.ready_count = kept().count();
         self.ready_bytes = kept().map(|entry| entry.message.body_bytes() as u64).sum();
     }
 
     /// Takes out all ready messages, and returns their number. The caller drops them, outside of the lock if they are many.
-    pub(crate) fn purge(&mut self) -> (usize, impl Iterator<Item = VecDeque<Entry>>) {
+    pub(crate) fn purge(&mut self) -> (usize, impl Iterator<Item = Line>) {
         self.ready_bytes = 0;
         (std::mem::take(&mut self.ready_count), self.ready.iter_mut().map(std::mem::take))
     }
@@ -212,25 +204,24 @@ impl Queue {
     /// Panics unless the counts are right and the messages in order.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn check(&self) {
-        let entries = || self.ready.iter().flatten();
+        let entries = || self.ready.iter().flat_map(Line::iter);
         assert_eq!(self.ready_count, entries().count(), "ready messages of '{}'", self.name);
         let bytes: usize = entries().map(|entry| entry.message.body_bytes()).sum();
         assert_eq!(self.ready_bytes, bytes as u64, "ready bytes of '{}'", self.name);
-        let is_in_order = |line: &VecDeque<Entry>| line.iter().is_sorted_by(|a, b| a.place < b.place);
-        assert!(self.ready.iter().all(is_in_order), "'{}' is out of order", self.name);
+        self.ready.iter().for_each(|line| line.check(&self.name));
         self.consumers.check(&self.name);
     }
 
     /// The ready messages.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn messages(&self) -> impl Iterator<Item = &Arc<Message>> {
-        self.ready.iter().flatten().map(|entry| &entry.message)
+        self.ready.iter().flat_map(Line::iter).map(|entry| &entry.message)
     }
 
     /// The places of the ready messages.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn ready_places(&self) -> impl Iterator<Item = u64> {
-        self.ready.iter().flatten().map(|entry| entry.place)
+        self.ready.iter().flat_map(Line::iter).map(|entry| entry.place)
     }
 
     fn line_of(&self, message: &Message) -> usize {

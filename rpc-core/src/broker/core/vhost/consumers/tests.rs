@@ -94,8 +94,8 @@ fn the_consumers_of_a_channel_leave_together() {
     for is_single_active in [false, true] {
         let mut consumers = consumers(is_single_active, [("a", 0), ("b", 0), ("d", 0)]);
         consumers.add(Consumer { channel: 2, ..consumer("c", 0, 0) });
-        assert!(!consumers.remove_of(ConnectionId(2), 1), "of another connection");
-        assert!(consumers.remove_of(ConnectionId(1), 1));
+        assert_eq!(consumers.remove_of(ConnectionId(2), 1), 0, "of another connection");
+        assert_eq!(consumers.remove_of(ConnectionId(1), 1), 3);
         consumers.check("q");
         assert_eq!((serve(&mut consumers, |_| true).unwrap(), consumers.len()), ("c".into(), 1));
     }

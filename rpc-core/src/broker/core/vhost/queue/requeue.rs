@@ -48,33 +48,9 @@ impl Queue {
         }
     }
 
-    /// Inserts entries at their places in a line, in one pass: inserted one by one, each would move all behind it.
-    fn insert_all(&mut self, line: usize, mut entries: Vec<Entry>) {
+    fn insert_all(&mut self, line: usize, entries: Vec<Entry>) {
         self.count(&entries);
-        // Nearly sorted: only entries that were requeued and delivered again are out of order.
-        entries.sort_by_key(|entry| entry.place);
-        let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return };
-        let line = &mut self.ready[line];
-        if line.is_empty() {
-            *line = entries.into();
-            return;
-        }
-        if line.back().is_none_or(|behind| behind.place < first.place) {
-            line.extend(entries);
-            return;
-        }
-        let behind = line.partition_point(|other| other.place < last.place);
-        let mut others: Vec<Entry> = line.drain(..behind).collect();
-        line.reserve(others.len() + entries.len());
-        while let Some(entry) = entries.pop() {
-            while let Some(other) = others.pop_if(|other| other.place > entry.place) {
-                line.push_front(other);
-            }
-            line.push_front(entry);
-        }
-        while let Some(other) = others.pop() {
-            line.push_front(other);
-        }
+        self.ready[line].insert_all(entries);
     }
 
     fn count(&mut self, entries: &[Entry]) {
