@@ -1,4 +1,4 @@
-//! The log names a one-way request that is lost: its service, its method and its `message_id`.
+//! Warnings that name what they are about: a one-way request that is lost, a handler that keeps its thread busy.
 
 #![cfg(all(feature = "broker", feature = "macros"))]
 
@@ -94,4 +94,35 @@ async fn a_lost_oneway_request_is_named_in_the_log() {
             assert!(is_named, "{event}: {names} is missing in {lines:#?}");
         }
     }
+}
+
+#[service(name = "stock-taking")]
+trait Taking {
+    #[rpc(timeout = "30s")]
+    async fn count(&self) -> u32;
+}
+
+impl Taking for Desk {
+    async fn count(&self) -> u32 {
+        // Half of the default heartbeat, and not a blocking method.
+        std::thread::sleep(Duration::from_millis(5_100));
+        7
+    }
+}
+
+#[tokio::test]
+async fn a_handler_that_keeps_its_thread_busy_is_named_in_the_log() {
+    let lines = Lines::default();
+    let _guard = set_default(lines.clone());
+    let broker = Broker::start().await.unwrap();
+    let uri = format!("{}?transport=native&heartbeat=1", broker.uri());
+    let connection = Connection::open(&uri).await.unwrap();
+    let _pool = WorkerPool::new(&connection).serve(TakingServer::new(Desk)).start().await.unwrap();
+    let client = TakingClient::new(&connection);
+    // The connection may be lost by it: that is what the warnings are for.
+    let _ = client.count().timeout(Duration::from_secs(6)).await;
+    let lines = lines.0.lock().unwrap();
+    let has = |words: &[&str]| lines.iter().any(|line| words.iter().all(|word| line.contains(word)));
+    assert!(has(&["kept its thread busy", "service=\"stock-taking\";method=\"count\";"]), "{lines:#?}");
+    assert!(has(&["was not run in time for a heartbeat"]), "{lines:#?}");
 }

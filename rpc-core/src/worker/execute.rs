@@ -55,7 +55,7 @@ impl Taker<'_> {
             // The clock is read once for each delivery: taking it begins when the delivery before has been served.
             let began = std::mem::replace(&mut now, Instant::now());
             if let Some(Begun { method, has_ended }) = begun {
-                self.shared.paces[method].note(has_ended, now.saturating_duration_since(began));
+                note_pace(self.shared, method, has_ended, now.saturating_duration_since(began));
             }
             if now.saturating_duration_since(began_at) > TURN_MAX {
                 // So that replies are sent, and a shutdown or a cancel is seen.
@@ -163,6 +163,21 @@ fn handler_span(shared: &Shared, context: &Context, method: usize) -> Span {
     )
 }
 
+/// Notes how long a handler's first poll took, and warns of one that kept its thread busy for long.
+fn note_pace(shared: &Shared, method: usize, has_ended: bool, took: Duration) {
+    shared.paces[method].note(has_ended, took);
+    if took >= BUSY_MIN {
+        let service = shared.lane.service.descriptor();
+        let method = service.methods[method].name;
+        tracing::warn!(
+            service = service.name,
+            method,
+            ?took,
+            "a handler kept its thread busy, and with it whatever runs there, heartbeats too: mark the method #[rpc(blocking)]"
+        );
+    }
+}
+
 /// A handler after its first poll.
 enum FirstPoll {
     Ended(Response),
@@ -231,14 +246,14 @@ fn run_at_turn(job: Job, request: Request) -> impl Future<Output = ()> + Send + 
                     Some(Box::pin(dedupe.answer(&*lane.service, request, seat, &lane.counters)).await)
                 }
                 Turn::Run => {
-                    let pace = &job.shared.paces[request.method()];
+                    let method = request.method();
                     Some(match dispatch::start(&*lane.service, request, seat) {
                         Ok(mut running) => {
                             let mut began = Some(Instant::now());
                             poll_fn(|cx| {
                                 let polled = Pin::new(&mut running).poll(cx);
                                 if let Some(began) = began.take() {
-                                    pace.note(polled.is_ready(), began.elapsed());
+                                    note_pace(&job.shared, method, polled.is_ready(), began.elapsed());
                                 }
                                 polled
                             })
@@ -256,6 +271,8 @@ fn run_at_turn(job: Job, request: Request) -> impl Future<Output = ()> + Send + 
     }
 }
 
+/// Half of the default heartbeat. A broker waits for two heartbeats.
+const BUSY_MIN: Duration = Duration::from_secs(5);
 /// How long deliveries are taken without a pause while handlers run in the consume loop.
 const TURN_MAX: Duration = Duration::from_micros(500);
 

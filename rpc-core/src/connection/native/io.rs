@@ -128,7 +128,8 @@ impl Io {
                 Poll::Ready(Err(error)) => return lost(format!("writing: {error}")),
                 Poll::Pending => {}
             }
-            while self.tick.poll_tick(cx).is_ready() {
+            while let Poll::Ready(due) = self.tick.poll_tick(cx) {
+                self.warn_if_late(due);
                 if let Err(end) = self.beat() {
                     return Poll::Ready(end);
                 }
@@ -242,6 +243,17 @@ impl Io {
         self.channels.shared().outbox().take_into(&mut self.segments);
         ready!(self.poll_segments(cx))?;
         Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+
+    /// Warns when the task was not run for a whole tick: the broker waits for four.
+    fn warn_if_late(&self, due: Instant) {
+        let late = due.elapsed();
+        if self.pulse.is_wanted && late >= self.tick.period() {
+            tracing::warn!(
+                ?late,
+                "the task of a connection was not run in time for a heartbeat: something blocks its thread, or the process was stopped"
+            );
+        }
     }
 
     fn beat(&mut self) -> Result<(), End> {
