@@ -182,6 +182,9 @@ fn the_guide_lists_every_code_with_its_verdicts() {
             described.push((code.to_owned(), executed.to_owned(), retryable.to_owned()));
         }
     }
+    // The one code of our workers that arrives as another error (`Code::Forbidden`), before those of other programs.
+    let others = described.len() - 1;
+    described.insert(others, ("forbidden".to_owned(), "no".to_owned(), "no".to_owned()));
     let first_word = |text: String| text.split(' ').next().unwrap_or_default().to_owned();
     let documented: Vec<_> = documented()
         .into_iter()
