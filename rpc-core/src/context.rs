@@ -59,9 +59,10 @@ pub struct Context {
 }
 
 impl Context {
-    pub(crate) fn new(delivery: Delivery, received_at: Instant) -> Self {
+    /// The context of a request whose caller waits for that many milliseconds from now on.
+    pub(crate) fn new(delivery: Delivery, received_at: Instant, budget_ms: Option<u64>) -> Self {
         // RabbitMQ takes no larger one, and no clock has to add a longer time.
-        let budget = delivery.expiration_ms().map(|ms| Duration::from_millis(ms.min(u32::MAX.into())));
+        let budget = budget_ms.map(|ms| Duration::from_millis(ms.min(u32::MAX.into())));
         let deadline = budget.and_then(|budget| received_at.checked_add(budget));
         Self { delivery, received_at, deadline }
     }
@@ -73,8 +74,9 @@ impl Context {
 
     /// When the caller stops waiting; `None` when the request has no `expiration`.
     ///
-    /// It is counted from the moment the request arrived here, because the time it spent in the queue is unknown: the caller
-    /// may give up somewhat earlier.
+    /// It is counted from the moment the request arrived here, less the time it was under way longer than the quickest requests of
+    /// the same caller: by how much the clocks differ is unknown. The caller may give up somewhat earlier, by less than 0.2 s if it has
+    /// called this pool before.
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!  request  (content_type), correlation_id, reply_to, (type = rpc.call) | rpc.oneway, expiration
-//!           headers: rpc-attempt when above 1, rpc-version when not 1, rpc-depth of nested calls, the caller's own
+//!           headers: rpc-deadline, rpc-attempt when above 1, rpc-version when not 1, rpc-depth of nested calls, the caller's own
 //!  reply    (content_type), correlation_id (copied), (type = rpc.ok) | rpc.error
 //!           rpc.error adds the headers rpc-code, rpc-message, rpc-retryable; of a code that this version does not
 //!           know it may have rpc-executed, too
@@ -78,13 +78,14 @@ impl CallHeaders {
     }
 }
 
-/// The properties of a request whose caller waits for `correlation_id` in `reply_to`.
+/// The properties of a request whose caller waits for `correlation_id` in `reply_to`: for so long, and until that time in Unix
+/// milliseconds.
 pub(crate) fn call_properties<'a>(
     service: &ServiceDescriptor,
     method: &MethodDescriptor,
     correlation_id: &'a [u8],
     reply_to: &'a str,
-    budget: Option<Duration>,
+    (budget, deadline_ms): (Option<Duration>, i64),
     call: CallHeaders,
 ) -> Properties<'a> {
     let is_bare = service.queue.is_some();
@@ -94,6 +95,8 @@ pub(crate) fn call_properties<'a>(
         correlation_id: Some(correlation_id.into()),
         reply_to: Some(reply_to.as_bytes()),
         expiration_ms: budget.map(whole_milliseconds),
+        // The server of a bare queue is another program's.
+        deadline_ms: budget.filter(|_| !is_bare).map(|_| deadline_ms),
         ..request_properties(service, method, call)
     }
 }
@@ -323,16 +326,17 @@ mod tests {
     #[test]
     fn a_plain_request_omits_properties_that_have_their_default() {
         let budget = Some(Duration::from_micros(1_500));
-        let properties = call_properties(&SERVICE, &METHOD, b"7", "rpc.reply.x.1", budget, CallHeaders::default());
+        let properties = call_properties(&SERVICE, &METHOD, b"7", "rpc.reply.x.1", (budget, 9), CallHeaders::default());
         let expected = Properties {
             correlation_id: Some(b"7".into()),
             reply_to: Some(b"rpc.reply.x.1"),
             expiration_ms: Some(2),
+            deadline_ms: Some(9),
             ..Properties::default()
         };
         assert_eq!(properties, expected);
         let bare = ServiceDescriptor { queue: Some("rpc_queue"), codec: Codec::Text, ..SERVICE };
-        let properties = call_properties(&bare, &METHOD, b"7", "rpc.reply.x.1", budget, CallHeaders::default());
+        let properties = call_properties(&bare, &METHOD, b"7", "rpc.reply.x.1", (budget, 9), CallHeaders::default());
         assert_eq!(
             (properties.content_type, properties.kind),
             (Some("text/plain"), Some(CALL)),

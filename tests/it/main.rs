@@ -24,6 +24,7 @@ mod frozen;
 mod hostile_broker;
 mod hostile_properties;
 mod kill_points;
+mod late;
 mod nested;
 mod not_text;
 mod overload;

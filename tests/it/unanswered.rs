@@ -1,11 +1,17 @@
 //! Brokers that do not answer a method: what waits for it tries again, and nothing else waits with it.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use rpc_core::{Client, Connection, PoolHandle, WorkerPool};
 use rpc_tests::{
     Answers, Named, NamedProbe, Stage, eventually, on_both_brokers, probe,
-    proxy::{Method, Proxy},
+    proxy::{Direction, Method, Proxy},
     within,
 };
 use tokio::{task::JoinSet, time::Instant};
@@ -14,6 +20,7 @@ on_both_brokers!(
     a_lane_tries_again_whichever_method_is_not_answered,
     a_start_tries_again_when_a_declaration_is_not_answered,
     a_pool_serves_without_its_control_queue_until_it_is_there,
+    a_broker_that_ignores_the_prefetch_count_fills_no_memory,
 );
 
 mod unnamed {
@@ -110,6 +117,37 @@ async fn a_pool_serves_without_its_control_queue_until_it_is_there(stage: &Stage
     })
     .await;
     within(SOON, "the shutdown", pool.shutdown(Duration::ZERO)).await.unwrap();
+}
+
+async fn a_broker_that_ignores_the_prefetch_count_fills_no_memory(stage: &Stage) {
+    probe!("unanswered-prefetch");
+    const CALLS: usize = 1_000;
+    let site = Site::new(stage, "unanswered-prefetch").await;
+    let running = Arc::new(AtomicUsize::new(0));
+    let (most, now) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&running));
+    let highest = Arc::clone(&most);
+    let answers = Answers::with(move |_| {
+        let (now, highest) = (Arc::clone(&now), Arc::clone(&highest));
+        async move {
+            highest.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            std::future::pending().await
+        }
+    });
+    let pool = || WorkerPool::new(&site.connection).serve(ProbeServer::new(answers.clone())).concurrency(1);
+    pool().declare().await.unwrap();
+    let client = ProbeClient::new(&stage.connect().await);
+    let calls: JoinSet<_> = (0..CALLS).map(|_| client.ask(String::new()).timeout(LONG).into_future()).collect();
+    let queue = format!("rpc.{}", site.service);
+    let raw = stage.raw().await;
+    let are_queued = async || raw.queue(&queue).await.unwrap().ready == CALLS as u32;
+    eventually(SOON, "the requests are queued", are_queued).await;
+    site.proxy.ignore_prefetch();
+    let pool = pool().start().await.unwrap();
+    // Its two lanes and its control queue; then the lane whose broker delivers a thousand requests, time and again.
+    site.proxy.has_passed(Direction::ToBroker, Method::Consume, 3 + 2).await;
+    assert!(pool.stats().received < 5 * CALLS as u64 / 2, "{:?}", pool.stats());
+    assert!(most.load(Ordering::SeqCst) <= 3, "one handler at a time, in each life of the lane");
+    drop((pool, calls));
 }
 
 const SOON: Duration = Duration::from_secs(8);

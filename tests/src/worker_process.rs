@@ -106,6 +106,16 @@ impl WorkerProcess {
         signal(self.child.id(), "TERM");
     }
 
+    /// Freezes it, with SIGSTOP: its sockets stay open.
+    pub fn freeze(&self) {
+        signal(self.child.id(), "STOP");
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        signal(self.child.id(), "CONT");
+    }
+
     /// Waits until it has ended by itself, and says whether it was content.
     ///
     /// # Panics

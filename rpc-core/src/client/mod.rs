@@ -4,6 +4,7 @@
 
 mod call;
 mod cancel;
+mod clock;
 mod confirmed;
 mod correlation;
 mod deadlines;

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use tokio::{runtime::Handle, time::Instant};
 
 use super::{
-    Client,
+    Client, clock,
     in_flight::{NotSent, Outcome, Waiter},
     kept::outside,
     line::Line,
@@ -279,7 +279,8 @@ impl Request {
         if let Some(nested) = &self.nested {
             call.headers.push((envelope::DEPTH_HEADER.into(), nested.depth().into()));
         }
-        let remaining = (remaining < FOREVER).then_some(remaining);
+        let deadline_ms = self.limits.map_or(0, |limits| clock::unix_ms(limits.deadline));
+        let remaining = ((remaining < FOREVER).then_some(remaining), deadline_ms);
         let reply_to = line.session.reply_to();
         tracing::trace!(routing_key = self.method.routing_key, correlation_id = %correlation_id.escape_ascii(), "call");
         let mut properties =

@@ -37,7 +37,12 @@ pub(crate) struct Properties<'a> {
     /// Of the connection's own login: the broker closes the channel of any other.
     pub(crate) user_id: Option<&'a str>,
     pub(crate) headers: Vec<(Cow<'static, str>, HeaderValue)>,
+    /// The header [`DEADLINE_HEADER`], which nearly every request has: alone it is written without a table.
+    pub(crate) deadline_ms: Option<i64>,
 }
+
+/// When the caller stops waiting, in Unix milliseconds by its own clock.
+pub(crate) const DEADLINE_HEADER: &str = "rpc-deadline";
 
 /// A durable exchange to declare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

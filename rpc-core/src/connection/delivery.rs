@@ -150,10 +150,6 @@ impl Delivery {
         either!(self, received => received.message.kind())
     }
 
-    pub(crate) fn correlation_id(&self) -> Option<&str> {
-        either!(self, received => received.message.correlation_id())
-    }
-
     /// The correlation_id as it came, also one that is no text.
     pub(crate) fn correlation_id_bytes(&self) -> Option<&[u8]> {
         either!(self, received => received.message.correlation_id_bytes())
@@ -197,6 +193,16 @@ impl Delivery {
     /// `expiration` in milliseconds; `None` when absent or not a number.
     pub(crate) fn expiration_ms(&self) -> Option<u64> {
         either!(self, received => received.message.expiration_ms())
+    }
+
+    /// When the caller stops waiting, in Unix milliseconds by its own clock.
+    pub(crate) fn deadline_ms(&self) -> Option<i64> {
+        either!(self, received => received.message.deadline_ms())
+    }
+
+    /// Whether there may be headers besides that one.
+    pub(crate) fn has_more_headers(&self) -> bool {
+        either!(self, received => received.message.has_more_headers())
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<HeaderValue> {

@@ -53,8 +53,8 @@ use tokio::{
 
 use super::{
     amqp::{
-        ACCESS_REFUSED, Arguments, DIRECT_REPLIES, Event, ExchangeKind, HeaderValue, NOT_ALLOWED, NOT_FOUND,
-        PERSISTENT, Properties, Publish, QueueDeclaration, REPLY_SUCCESS, Refusal, Returned, Settlement,
+        ACCESS_REFUSED, Arguments, DEADLINE_HEADER, DIRECT_REPLIES, Event, ExchangeKind, HeaderValue, NOT_ALLOWED,
+        NOT_FOUND, PERSISTENT, Properties, Publish, QueueDeclaration, REPLY_SUCCESS, Refusal, Returned, Settlement,
     },
     fields::{short, table},
     limit::{ANSWER_LIMIT, within},
@@ -708,6 +708,14 @@ impl Message {
         self.delivery.properties.expiration().as_ref()?.as_str().parse().ok()
     }
 
+    pub(super) fn deadline_ms(&self) -> Option<i64> {
+        self.header(DEADLINE_HEADER)?.as_i64()
+    }
+
+    pub(super) fn has_more_headers(&self) -> bool {
+        self.delivery.properties.headers().is_some()
+    }
+
     pub(super) fn header(&self, name: &str) -> Option<HeaderValue> {
         let headers = self.delivery.properties.headers().as_ref()?;
         value_from_lapin(headers.inner().get(name)?)
@@ -746,10 +754,16 @@ fn to_lapin(properties: Properties<'_>) -> Result<BasicProperties, Error> {
             priority: None,
             user_id: None,
             headers,
-        } if headers.is_empty() => Ok(BasicProperties::default()
-            .with_correlation_id(short_of(&correlation_id)?)
-            .with_reply_to(short_of(reply_to)?)
-            .with_expiration(short(expiration_ms.to_string())?)),
+            deadline_ms: Some(deadline_ms),
+        } if headers.is_empty() => {
+            let mut headers = FieldTable::default();
+            headers.insert(DEADLINE_HEADER.into(), AMQPValue::LongLongInt(deadline_ms));
+            Ok(BasicProperties::default()
+                .with_headers(headers)
+                .with_correlation_id(short_of(&correlation_id)?)
+                .with_reply_to(short_of(reply_to)?)
+                .with_expiration(short(expiration_ms.to_string())?))
+        }
         Properties {
             content_type: None,
             kind: None,
@@ -761,6 +775,7 @@ fn to_lapin(properties: Properties<'_>) -> Result<BasicProperties, Error> {
             priority: None,
             user_id: None,
             headers,
+            deadline_ms: None,
         } if headers.is_empty() => Ok(BasicProperties::default().with_correlation_id(short_of(&correlation_id)?)),
         properties => any_to_lapin(properties),
     }
@@ -800,10 +815,13 @@ fn any_to_lapin(properties: Properties<'_>) -> Result<BasicProperties, Error> {
     if let Some(user_id) = properties.user_id {
         out = out.with_user_id(short(user_id)?);
     }
-    if !properties.headers.is_empty() {
+    if !properties.headers.is_empty() || properties.deadline_ms.is_some() {
         let mut headers = FieldTable::default();
         for (name, value) in &properties.headers {
             headers.insert(short(&**name)?, value.into());
+        }
+        if let Some(deadline_ms) = properties.deadline_ms {
+            headers.insert(DEADLINE_HEADER.into(), AMQPValue::LongLongInt(deadline_ms));
         }
         out = out.with_headers(headers);
     }

@@ -20,6 +20,7 @@ pub(crate) struct NewDelivery {
     pub(crate) priority: Option<u8>,
     pub(crate) correlation_id: Option<String>,
     pub(crate) reply_to: Option<String>,
+    pub(crate) expiration_ms: Option<u64>,
     pub(crate) message_id: Option<String>,
     pub(crate) user_id: Option<String>,
     pub(crate) app_id: Option<String>,
@@ -51,6 +52,9 @@ impl NewDelivery {
         }
         if let Some(reply_to) = &self.reply_to {
             new.reply_to(reply_to);
+        }
+        if let Some(expiration_ms) = self.expiration_ms {
+            new.expiration(expiration_ms);
         }
         if let Some(message_id) = &self.message_id {
             new.message_id(message_id);

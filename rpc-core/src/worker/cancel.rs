@@ -1,18 +1,17 @@
 //! Cancels: requests whose caller has given up are stopped, or skipped when their turn comes.
 //!
 //! ```text
-//!  rpc.cancel ──<service>──► rpc.control.<user>.<uuid> ──► control task ──► every lane: stop it, or note it for later
+//!  rpc.cancel ──<service>──► rpc.control.<user>.<uuid> ──► control task ──► every lane: stop it
+//!                                                              └──► the pool's tombstones: skip it when it comes
 //! ```
 //!
-//! Every worker of a service receives the cancel of every call given up, and at most one worker has the request. The other
-//! workers leave a tombstone, because the request may still be queued, or be redelivered. A lost cancel costs work, nothing else:
+//! Every worker of a service receives the cancel of every call given up, and at most one worker has the request. All of them
+//! leave a tombstone, because the request may still be queued, or be redelivered. A lost cancel costs work, nothing else:
 //! the request runs until its own deadline.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque, hash_map::RandomState},
-    hash::BuildHasher,
+    collections::HashSet,
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use tokio::{
@@ -21,6 +20,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
+use super::tombstones::Tombstones;
 use crate::{
     connection::{
         Channel, Connection, Consumer, Delivery,
@@ -39,17 +39,22 @@ use crate::{
 pub(super) struct Cancel {
     /// The reply_to of their requests: with a correlation_id it names a call.
     pub(super) reply_to: String,
-    pub(super) correlation_ids: HashSet<String>,
+    pub(super) correlation_ids: HashSet<Box<[u8]>>,
     /// The user who sent it.
     user_id: Option<String>,
 }
 
 impl Cancel {
-    /// Reads one; `None` when it names no call.
+    /// Reads one; `None` when it names no call. Its memory has a bound: a hostile peer may send any body.
     fn read(reply_to: Option<&str>, user_id: Option<&str>, body: &[u8]) -> Option<Self> {
         let reply_to = reply_to.filter(|reply_to| !reply_to.is_empty())?.to_owned();
-        let lines = std::str::from_utf8(body).ok()?.lines().filter(|line| !line.is_empty());
-        let correlation_ids: HashSet<_> = lines.take(envelope::CANCELS_PER_MESSAGE_MAX).map(str::to_owned).collect();
+        if body.len() > BODY_MAX_BYTES {
+            tracing::debug!(bytes = body.len(), "a cancel is too large, and ignored");
+            return None;
+        }
+        let lines = body.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+        let ids = lines.filter(|line| (1..=CORRELATION_ID_MAX_BYTES).contains(&line.len()));
+        let correlation_ids: HashSet<_> = ids.take(envelope::CANCELS_PER_MESSAGE_MAX).map(Box::from).collect();
         let user_id = user_id.map(str::to_owned);
         (!correlation_ids.is_empty()).then_some(Self { reply_to, correlation_ids, user_id })
     }
@@ -60,11 +65,11 @@ impl Cancel {
     }
 }
 
-/// A lane's part: the cancels it receives, and the tombstones it keeps.
+/// A lane's part: the cancels it receives, and the tombstones of its pool.
 #[derive(Debug)]
 pub(super) struct Cancels {
     pub(super) inbox: mpsc::Receiver<Arc<Cancel>>,
-    pub(super) tombstones: Tombstones,
+    pub(super) tombstones: Arc<Tombstones>,
 }
 
 /// A pool's control queue, and the lanes that its messages are passed on to.
@@ -73,6 +78,7 @@ pub(super) struct Control {
     connection: Connection,
     services: Vec<&'static str>,
     lanes: Vec<mpsc::Sender<Arc<Cancel>>>,
+    tombstones: Arc<Tombstones>,
     /// The epoch of the last attempt to open, and the name of its queue.
     name: Mutex<(u64, Uuid)>,
 }
@@ -86,14 +92,14 @@ struct ControlIntake {
 
 impl Control {
     pub(super) fn new(connection: Connection, services: Vec<&'static str>) -> Self {
-        Self { connection, services, lanes: Vec::new(), name: Mutex::default() }
+        Self { connection, services, lanes: Vec::new(), tombstones: Arc::default(), name: Mutex::default() }
     }
 
     /// The receiver of a further lane.
     pub(super) fn lane(&mut self) -> Cancels {
         let (sender, inbox) = mpsc::channel(CANCELS_WAITING_MAX);
         self.lanes.push(sender);
-        Cancels { inbox, tombstones: Tombstones::new(TOMBSTONES_MAX, TOMBSTONE_AGE_MAX) }
+        Cancels { inbox, tombstones: Arc::clone(&self.tombstones) }
     }
 
     /// Opens the control queue in a task, which then passes cancels on until the connection is closed for good. The receiver gets the
@@ -177,6 +183,9 @@ impl Control {
     }
 
     fn tell(&self, cancel: &Arc<Cancel>) {
+        // Before the lanes look for their handlers: a request that arrives after that look finds its tombstone.
+        let ids = cancel.correlation_ids.iter().map(|id| &**id);
+        self.tombstones.insert(cancel.reply_to.as_bytes(), cancel.user_id.as_deref(), ids, Instant::now());
         for lane in &self.lanes {
             if lane.try_send(Arc::clone(cancel)).is_err() {
                 tracing::debug!("a lane is too busy to take a cancel, or has ended");
@@ -185,65 +194,10 @@ impl Control {
     }
 }
 
-/// Calls given up whose requests are not here: bounded in number and age.
-#[derive(Debug)]
-pub(super) struct Tombstones {
-    /// By a hash of both names, so that looking one up allocates nothing.
-    entries: HashMap<u64, (Arc<Cancel>, String)>,
-    /// Their hashes in order of age.
-    ages: VecDeque<(Instant, u64)>,
-    hasher: RandomState,
-    len_max: usize,
-    age_max: Duration,
-}
-
-impl Tombstones {
-    fn new(len_max: usize, age_max: Duration) -> Self {
-        let (entries, ages, hasher) = (HashMap::new(), VecDeque::new(), RandomState::new());
-        Self { entries, ages, hasher, len_max, age_max }
-    }
-
-    /// Notes a call; the oldest one is forgotten when there are too many.
-    pub(super) fn insert(&mut self, cancel: &Arc<Cancel>, correlation_id: &str, now: Instant) {
-        let hash = self.hasher.hash_one((cancel.reply_to.as_str(), correlation_id));
-        if self.entries.insert(hash, (Arc::clone(cancel), correlation_id.to_owned())).is_none() {
-            self.ages.push_back((now, hash));
-        }
-        while self.ages.len() > self.len_max {
-            self.forget_oldest();
-        }
-    }
-
-    /// Whether the call that wants this request was given up. Costs nothing while there are none.
-    pub(super) fn is_given_up(&mut self, delivery: &Delivery, now: Instant) -> bool {
-        if self.entries.is_empty() {
-            return false;
-        }
-        let cancel = self.find(delivery.reply_to_text(), delivery.correlation_id(), now);
-        cancel.is_some_and(|cancel| cancel.is_of_user(delivery))
-    }
-
-    /// An entry stays until it is old: a request may be delivered, lost with its worker's channel, and redelivered.
-    fn find(&mut self, reply_to: Option<&str>, correlation_id: Option<&str>, now: Instant) -> Option<&Cancel> {
-        while self.ages.front().is_some_and(|(since, _)| now.saturating_duration_since(*since) > self.age_max) {
-            self.forget_oldest();
-        }
-        let (reply_to, correlation_id) = (reply_to?, correlation_id?);
-        let (cancel, id) = self.entries.get(&self.hasher.hash_one((reply_to, correlation_id)))?;
-        (cancel.reply_to == reply_to && id == correlation_id).then_some(&**cancel)
-    }
-
-    fn forget_oldest(&mut self) {
-        if let Some((_, hash)) = self.ages.pop_front() {
-            self.entries.remove(&hash);
-        }
-    }
-}
-
-/// Calls given up whose requests a lane has not seen: at most 8 MB with the longest names AMQP allows.
-const TOMBSTONES_MAX: usize = 16_384;
-/// A request that is queued longer than this after its caller gave up is executed.
-const TOMBSTONE_AGE_MAX: Duration = Duration::from_secs(300);
+/// The largest body of a cancel: that many correlation_ids of the longest kind, each with its line break.
+const BODY_MAX_BYTES: usize = envelope::CANCELS_PER_MESSAGE_MAX * 257;
+/// AMQP 0-9-1 §4.2.5.3: no short string is longer.
+const CORRELATION_ID_MAX_BYTES: usize = 255;
 /// Messages that may wait for a lane; each names up to `CANCELS_PER_MESSAGE_MAX` calls.
 const CANCELS_WAITING_MAX: usize = 64;
 /// Messages that the broker may have on their way to this consumer.
@@ -252,63 +206,31 @@ const CONTROL_PREFETCH: u16 = 32;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connection::NewDelivery;
 
-    impl Tombstones {
-        fn has(&mut self, reply_to: Option<&str>, correlation_id: Option<&str>, now: Instant) -> bool {
-            self.find(reply_to, correlation_id, now).is_some()
-        }
-    }
-
-    fn cancel(reply_to: &str, ids: &str) -> Arc<Cancel> {
-        Arc::new(Cancel::read(Some(reply_to), None, ids.as_bytes()).unwrap())
+    fn cancel(reply_to: &str, ids: &[u8]) -> Cancel {
+        Cancel::read(Some(reply_to), None, ids).unwrap()
     }
 
     #[test]
     fn a_cancel_names_calls_or_is_ignored() {
-        assert_eq!(cancel("q", "1\n22\n").correlation_ids, HashSet::from(["1".to_owned(), "22".to_owned()]));
-        for (reply_to, body) in [(None, &b"1"[..]), (Some(""), b"1"), (Some("q"), b""), (Some("q"), b"\xFF")] {
-            assert_eq!(Cancel::read(reply_to, None, body), None);
+        let ids = |ids: &[&[u8]]| ids.iter().map(|id| Box::from(*id)).collect::<HashSet<Box<[u8]>>>();
+        assert_eq!(cancel("q", b"1\n22\r\n").correlation_ids, ids(&[b"1", b"22"]));
+        assert_eq!(cancel("q", b"\xFF\n").correlation_ids, ids(&[b"\xFF"]), "a correlation_id may be any bytes");
+        for (reply_to, body) in [(None, &b"1"[..]), (Some(""), b"1"), (Some("q"), b""), (Some("q"), b"\n\r\n")] {
+            assert!(Cancel::read(reply_to, None, body).is_none());
         }
         let many: String = (0..2 * envelope::CANCELS_PER_MESSAGE_MAX).map(|id| format!("{id}\n")).collect();
-        assert_eq!(cancel("q", &many).correlation_ids.len(), envelope::CANCELS_PER_MESSAGE_MAX);
+        assert_eq!(cancel("q", many.as_bytes()).correlation_ids.len(), envelope::CANCELS_PER_MESSAGE_MAX);
     }
 
     #[test]
-    fn a_cancel_of_another_user_counts_for_no_request() {
-        let request = |user_id: Option<&str>| {
-            let (reply_to, correlation_id) = (Some("q".to_owned()), Some("1".to_owned()));
-            let user_id = user_id.map(str::to_owned);
-            NewDelivery { reply_to, correlation_id, user_id, ..NewDelivery::default() }.make().unwrap()
-        };
-        let of = |user_id| Arc::new(Cancel::read(Some("q"), user_id, b"1").unwrap());
-        let now = Instant::now();
-        for (cancel, asked, counts) in [
-            (None, None, true),
-            (Some("eve"), None, true),
-            (Some("alice"), Some("alice"), true),
-            (Some("eve"), Some("alice"), false),
-            (None, Some("alice"), false),
-        ] {
-            let mut tombstones = Tombstones::new(2, Duration::from_secs(1));
-            tombstones.insert(&of(cancel), "1", now);
-            assert_eq!(tombstones.is_given_up(&request(asked), now), counts, "{cancel:?} {asked:?}");
-        }
-    }
-
-    #[test]
-    fn tombstones_are_bounded_in_number_and_age() {
-        let now = Instant::now();
-        let mut tombstones = Tombstones::new(2, Duration::from_secs(1));
-        let calls = cancel("q", "1\n2\n3");
-        for (id, at) in [("1", 0), ("2", 0), ("2", 100), ("3", 500)] {
-            tombstones.insert(&calls, id, now + Duration::from_millis(at));
-        }
-        assert!(!tombstones.has(Some("q"), Some("1"), now), "the oldest is forgotten first");
-        assert!(tombstones.has(Some("q"), Some("2"), now) && tombstones.has(Some("q"), Some("3"), now));
-        assert!(!tombstones.has(Some("another"), Some("2"), now) && !tombstones.has(Some("q"), None, now));
-        assert!(!tombstones.has(Some("q"), Some("2"), now + Duration::from_millis(1_001)), "too old");
-        assert!(tombstones.has(Some("q"), Some("3"), now + Duration::from_millis(1_001)));
-        assert_eq!((tombstones.entries.len(), tombstones.ages.len()), (1, 1));
+    fn nothing_is_kept_of_a_line_that_is_no_correlation_id() {
+        let mut body = vec![b'x'; 256];
+        assert!(Cancel::read(Some("q"), None, &body).is_none());
+        body.extend_from_slice(b"\n7");
+        assert_eq!(cancel("q", &body).correlation_ids.len(), 1);
+        assert!(Cancel::read(Some("q"), None, &vec![b'x'; 8 << 20]).is_none());
+        let many = b"1\n".repeat(4 << 20);
+        assert!(Cancel::read(Some("q"), None, &many).is_none(), "no client sends so much");
     }
 }

@@ -11,9 +11,13 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 
 use super::{
+    callers::Callers,
     cancel::Cancels,
     execute::Taker,
     finished::Outcome,
@@ -36,8 +40,9 @@ pub(super) async fn run(
     mut phase: watch::Receiver<Phase>,
 ) -> LaneEnd {
     let lane = Arc::new(lane);
+    let mut callers = Callers::new(Instant::now());
     loop {
-        let end = serve(&lane, intake, &mut cancels, &mut phase).await;
+        let end = serve(&lane, intake, &mut cancels, &mut callers, &mut phase).await;
         let LaneEnd::Lost { reason } = end else {
             return end;
         };
@@ -67,12 +72,13 @@ async fn serve(
     lane: &Arc<Lane>,
     mut intake: Intake,
     cancels: &mut Cancels,
+    callers: &mut Callers,
     phase: &mut watch::Receiver<Phase>,
 ) -> LaneEnd {
     let (finished, inbox) = mpsc::unbounded_channel();
     let replier = AbortOnDrop::spawn(send_replies(intake.channel.clone(), Arc::clone(lane), inbox));
     let shared = Arc::new(Shared::new(Arc::clone(lane), finished, phase.clone()));
-    let mut handlers = Handlers::default();
+    let mut handlers = Handlers::new(lane.source.tasks_max());
     // With confirms, a reply's confirm says whether the reply was returned.
     let returns = (lane.source.ack_policy != AckPolicy::AfterConfirmedReply)
         .then(|| ReturnsTask::spawn(intake.channel.returned(), Arc::clone(&lane.counters)));
@@ -82,15 +88,19 @@ async fn serve(
             _ = phase.wait_for(|phase| *phase > Phase::Serving) => break None,
             // Before deliveries, which may arrive without a pause.
             Some(cancel) = cancels.inbox.recv() => {
-                handlers.cancel(&shared, &cancel, &mut cancels.tombstones);
+                handlers.cancel(&shared, &cancel);
                 continue;
             }
             delivery = intake.consumer.next() => delivery,
         };
         match delivery {
             Ok(Some(delivery)) => {
-                let (intake, handlers, tombstones) = (&mut intake, &mut handlers, &mut cancels.tombstones);
-                Taker { shared: &shared, intake, handlers, tombstones }.take_ready(delivery).await;
+                let (intake, handlers, callers) = (&mut intake, &mut handlers, &mut *callers);
+                let tombstones = &*cancels.tombstones;
+                Taker { shared: &shared, intake, handlers, tombstones, callers }.take_ready(delivery).await;
+                if handlers.are_too_many() {
+                    break Some("the broker delivers more requests than the prefetch count allows".to_owned());
+                }
             }
             Ok(None) => break Some("the broker cancelled the consumer".to_owned()),
             Err(error) => {

@@ -200,7 +200,7 @@ mod tests {
         }
 
         fn is(self, expected: &str) {
-            let context = Context::new(self.delivery.make().unwrap(), Instant::now());
+            let context = Context::new(self.delivery.make().unwrap(), Instant::now(), None);
             let dedupe = self.is_remembered.then(|| {
                 let dedupe = Arc::new(Dedupe::new(DedupeOptions::default()));
                 dedupe.learn(0, context.delivery());

@@ -278,14 +278,8 @@ pub(super) struct Found {
 
 /// Finds the method that a delivery asks for; an error is the answer when there is none, or its version or codec is not known.
 pub(super) fn find(descriptor: &ServiceDescriptor, delivery: &Delivery) -> Result<Found, Response> {
-    let version = |name| envelope::version(delivery.header(name));
-    match version(envelope::WIRE_VERSION_HEADER) {
-        Some(1) => {}
-        wire => return Err(bad_version(wire, "the wire contract", 1)),
-    }
-    match version(envelope::SERVICE_VERSION_HEADER) {
-        Some(version) if version <= descriptor.version.into() => {}
-        newer => return Err(bad_version(newer, descriptor.name, descriptor.version)),
+    if delivery.has_more_headers() {
+        check_versions(descriptor, delivery)?;
     }
     let codec = match delivery.content_type() {
         None => descriptor.codec,
@@ -300,6 +294,18 @@ pub(super) fn find(descriptor: &ServiceDescriptor, delivery: &Delivery) -> Resul
     };
     let max_depth = descriptor.max_depth;
     method.map(|method| Found { method, codec, max_depth }).ok_or_else(|| no_such_method(delivery))
+}
+
+fn check_versions(descriptor: &ServiceDescriptor, delivery: &Delivery) -> Result<(), Response> {
+    let version = |name| envelope::version(delivery.header(name));
+    match version(envelope::WIRE_VERSION_HEADER) {
+        Some(1) => {}
+        wire => return Err(bad_version(wire, "the wire contract", 1)),
+    }
+    match version(envelope::SERVICE_VERSION_HEADER) {
+        Some(version) if version <= descriptor.version.into() => Ok(()),
+        newer => Err(bad_version(newer, descriptor.name, descriptor.version)),
+    }
 }
 
 #[cold]

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tracing::{Instrument, Span};
 
 use super::{
-    cancel::Tombstones,
+    callers::Callers,
     decide::{self, Arrival, Facts, Plan, Turn},
     dispatch::{self, Dispatch, Found, Request, Response, Running},
     handlers::Handlers,
@@ -21,6 +21,7 @@ use super::{
     policy::AckPolicy,
     source::Intake,
     stats::Counters,
+    tombstones::Tombstones,
 };
 use crate::{
     connection::{Delivery, WeakDelivery, amqp::Settlement},
@@ -34,7 +35,8 @@ pub(super) struct Taker<'a> {
     pub(super) shared: &'a Arc<Shared>,
     pub(super) intake: &'a mut Intake,
     pub(super) handlers: &'a mut Handlers,
-    pub(super) tombstones: &'a mut Tombstones,
+    pub(super) tombstones: &'a Tombstones,
+    pub(super) callers: &'a mut Callers,
 }
 
 /// A handler that was begun in the consume loop.
@@ -78,7 +80,8 @@ impl Taker<'_> {
             return None;
         }
         let is_given_up = self.tombstones.is_given_up(&delivery, now);
-        let context = Context::new(delivery, now);
+        let budget_ms = self.callers.budget_ms(&delivery, now);
+        let context = Context::new(delivery, now, budget_ms);
         let arrival = Arrival {
             service: lane.service.descriptor(),
             redelivery: lane.source.redelivery,

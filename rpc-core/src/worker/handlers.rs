@@ -1,27 +1,23 @@
 //! The handlers of one consumer: tasks that end by themselves, or are stopped.
 
-use std::{collections::HashSet, future::Future, sync::Arc};
+use std::{future::Future, sync::Arc};
 
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::task::JoinHandle;
 
-use super::{
-    cancel::{Cancel, Tombstones},
-    finished::Outcome,
-    job::Shared,
-    policy::AckPolicy,
-    stats::Counters,
-};
+use super::{cancel::Cancel, finished::Outcome, job::Shared, policy::AckPolicy, stats::Counters};
 use crate::connection::{Delivery, WeakDelivery};
 
 /// The running handlers of one consumer; dropping it aborts them.
 ///
 /// Not a `JoinSet`: that costs an allocation, two locks and a wake-up for each task to tell which one has ended, which is
 /// not needed here.
-#[derive(Default)]
 pub(super) struct Handlers {
     tasks: Vec<Task>,
     /// How many tasks there may be before the ended ones are dropped.
     sweep_at: usize,
+    /// How many may not have ended.
+    tasks_max: usize,
+    are_too_many: bool,
 }
 
 struct Task {
@@ -31,31 +27,37 @@ struct Task {
 }
 
 impl Handlers {
+    /// None, and room for that many at once.
+    pub(super) fn new(tasks_max: usize) -> Self {
+        Self { tasks: Vec::new(), sweep_at: 0, tasks_max, are_too_many: false }
+    }
+
     pub(super) fn spawn(&mut self, delivery: WeakDelivery, handler: impl Future<Output = ()> + Send + 'static) {
         if self.tasks.len() >= self.sweep_at {
             self.tasks.retain(|task| !task.handle.is_finished());
             self.sweep_at = 2 * self.tasks.len() + ENDED_HANDLERS_KEPT;
+            self.are_too_many = self.tasks.len() > self.tasks_max;
         }
         self.tasks.push(Task { handle: tokio::spawn(handler), delivery });
     }
 
-    /// Stops the handlers of cancelled calls, and leaves a tombstone for each call whose request is not here.
-    pub(super) fn cancel(&mut self, shared: &Arc<Shared>, cancel: &Arc<Cancel>, tombstones: &mut Tombstones) {
-        let mut missing: HashSet<_> = cancel.correlation_ids.iter().map(String::as_str).collect();
+    /// Whether there were more than there may be at the last count, which is made after at most twice as many and some.
+    pub(super) fn are_too_many(&self) -> bool {
+        self.are_too_many
+    }
+
+    /// Stops the handlers of cancelled calls.
+    pub(super) fn cancel(&mut self, shared: &Arc<Shared>, cancel: &Cancel) {
         for task in std::mem::take(&mut self.tasks) {
             let cancelled = task.delivery.upgrade().filter(|delivery| {
                 delivery.reply_to() == Some(cancel.reply_to.as_bytes())
                     && cancel.is_of_user(delivery)
-                    && delivery.correlation_id().is_some_and(|id| missing.remove(id))
+                    && delivery.correlation_id_bytes().is_some_and(|id| cancel.correlation_ids.contains(id))
             });
             self.tasks.push(match cancelled {
                 Some(delivery) => task.stop(shared, &delivery),
                 None => task,
             });
-        }
-        let now = Instant::now();
-        for correlation_id in missing {
-            tombstones.insert(cancel, correlation_id, now);
         }
     }
 

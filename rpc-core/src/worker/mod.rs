@@ -11,6 +11,7 @@
 //! It knows services only as [`Dispatch`], and nothing of their clients.
 
 mod apart;
+mod callers;
 mod cancel;
 mod caution;
 mod consume;
@@ -36,6 +37,7 @@ mod returns;
 mod seated;
 mod source;
 mod stats;
+mod tombstones;
 
 pub use self::{
     dedupe::DedupeOptions,

@@ -138,6 +138,17 @@ impl Source {
         }
     }
 
+    /// The requests that may wait or run at once, with room for tasks at their end. A broker that keeps to the prefetch count never
+    /// delivers more, unless requests are acknowledged when they arrive.
+    pub(super) fn tasks_max(&self) -> usize {
+        match self.ack_policy {
+            AckPolicy::BeforeHandler => usize::MAX,
+            AckPolicy::AfterReply | AckPolicy::AfterConfirmedReply => {
+                2 * usize::from(self.prefetch_count) + TASKS_SPARE
+            }
+        }
+    }
+
     fn queue_name(&self) -> String {
         match self.descriptor.queue {
             Some(queue) => queue.to_owned(),
@@ -223,6 +234,8 @@ pub(super) fn kind_arguments(is_quorum: bool) -> Vec<(&'static str, HeaderValue)
     if is_quorum { vec![("x-queue-type", HeaderValue::from("quorum"))] } else { Vec::new() }
 }
 
+/// Tasks whose requests have been acknowledged a moment ago.
+const TASKS_SPARE: usize = 64;
 /// Longer than callers wait.
 const DEAD_LETTER_AGE_MAX_MS: u32 = 300_000;
 /// Beyond it the broker drops the oldest.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::{
-    connection::amqp::{HeaderValue, PERSISTENT, Properties, overlong},
+    connection::amqp::{DEADLINE_HEADER, HeaderValue, PERSISTENT, Properties, overlong},
     error::Error,
     wire::{
         NewProperties, PropertyReader, PropertyWriter,
@@ -118,6 +118,23 @@ impl Message {
         reader.plain_expiration_ms().or_else(|| text(reader.expiration())?.parse().ok())
     }
 
+    /// The header [`DEADLINE_HEADER`].
+    pub(in crate::connection) fn deadline_ms(&self) -> Option<i64> {
+        match self.plain_deadline() {
+            Some(deadline_ms) => Some(i64::from_be_bytes(*deadline_ms)),
+            None => self.header(DEADLINE_HEADER)?.as_i64(),
+        }
+    }
+
+    /// Whether there may be headers besides that one.
+    pub(in crate::connection) fn has_more_headers(&self) -> bool {
+        self.reader().raw_headers().is_some() && self.plain_deadline().is_none()
+    }
+
+    fn plain_deadline(&self) -> Option<&[u8; 8]> {
+        self.reader().raw_headers()?.strip_prefix(DEADLINE_TABLE)?.try_into().ok()
+    }
+
     pub(in crate::connection) fn header(&self, name: &str) -> Option<HeaderValue> {
         read_value(table::find(self.reader().raw_headers()?, name.as_bytes())?)
     }
@@ -172,8 +189,17 @@ pub(super) fn write_properties(out: &mut Vec<u8>, properties: &Properties<'_>) -
     if let Some(content_type) = properties.content_type {
         new.content_type(content_type);
     }
-    if !properties.headers.is_empty() {
-        new.headers(&write_table(properties.headers.iter().map(|(name, value)| (&**name, value)))?);
+    match properties.deadline_ms {
+        Some(deadline_ms) if properties.headers.is_empty() => {
+            let mut table = [0; DEADLINE_TABLE.len() + 8];
+            table[..DEADLINE_TABLE.len()].copy_from_slice(DEADLINE_TABLE);
+            table[DEADLINE_TABLE.len()..].copy_from_slice(&deadline_ms.to_be_bytes());
+            new.headers(&table);
+        }
+        None if properties.headers.is_empty() => {}
+        deadline_ms => {
+            new.headers(&write_table(&properties.headers, deadline_ms)?);
+        }
     }
     if let Some(delivery_mode) = properties.delivery_mode {
         new.delivery_mode(delivery_mode);
@@ -203,13 +229,19 @@ pub(super) fn write_properties(out: &mut Vec<u8>, properties: &Properties<'_>) -
 }
 
 /// A table with its length.
-fn write_table<'a>(fields: impl IntoIterator<Item = (&'a str, &'a HeaderValue)>) -> Result<Vec<u8>, Error> {
+fn write_table(fields: &[(Cow<'static, str>, HeaderValue)], deadline_ms: Option<i64>) -> Result<Vec<u8>, Error> {
     let mut writer = TableWriter::new();
     for (name, value) in fields {
         write_value(&mut writer, name, value)?;
     }
+    if let Some(deadline_ms) = deadline_ms {
+        writer.integer(DEADLINE_HEADER, deadline_ms);
+    }
     Ok(writer.finish())
 }
+
+/// A table of [`DEADLINE_HEADER`] alone, up to its value: the table's length, the name with its length, the type `l`.
+const DEADLINE_TABLE: &[u8; 18] = b"\0\0\0\x16\x0crpc-deadlinel";
 
 pub(in crate::connection) fn write_value(
     writer: &mut TableWriter,
@@ -255,6 +287,7 @@ mod tests {
             priority: Some(3),
             user_id: Some("guest"),
             headers: headers(),
+            deadline_ms: None,
         };
         let mut bytes = Vec::new();
         write_properties(&mut bytes, &properties).unwrap();
@@ -279,6 +312,29 @@ mod tests {
             assert_eq!(message.header(&name), Some(value), "{name}");
         }
         assert_eq!(message.header("other"), None);
+    }
+
+    #[test]
+    fn a_deadline_is_written_as_any_header_is_and_read_from_either_place() {
+        let message = |headers: &[(&'static str, HeaderValue)], deadline_ms| {
+            let headers = headers.iter().map(|(name, value)| ((*name).into(), value.clone())).collect();
+            let mut bytes = Vec::new();
+            write_properties(&mut bytes, &Properties { headers, deadline_ms, ..Properties::default() }).unwrap();
+            Message::new(b"", &bytes, 0)
+        };
+        for deadline_ms in [0, -1, 1_790_000_000_123, i64::MIN, i64::MAX] {
+            let alone = message(&[], Some(deadline_ms));
+            let as_header = message(&[(DEADLINE_HEADER, deadline_ms.into())], None);
+            assert_eq!(alone.properties(), as_header.properties());
+            assert_eq!((alone.deadline_ms(), alone.has_more_headers()), (Some(deadline_ms), false));
+            let beside = message(&[("n", 1.into())], Some(deadline_ms));
+            assert_eq!((beside.deadline_ms(), beside.has_more_headers()), (Some(deadline_ms), true));
+            assert_eq!(beside.header("n"), Some(1.into()));
+        }
+        let none = message(&[], None);
+        assert_eq!((none.deadline_ms(), none.has_more_headers()), (None, false));
+        let text = message(&[(DEADLINE_HEADER, "soon".into())], None);
+        assert_eq!((text.deadline_ms(), text.has_more_headers()), (None, true));
     }
 
     #[test]
