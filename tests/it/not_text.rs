@@ -2,7 +2,7 @@
 
 use std::{net::ToSocketAddrs, sync::mpsc, time::Duration};
 
-use rpc_core::{Connection, WorkerPool};
+use rpc_core::{Connection, Dispatch, PoolHandle, WorkerPool};
 use rpc_tests::{
     Answers, Stage, eventually, on_both_brokers, probe,
     wire::{
@@ -10,7 +10,7 @@ use rpc_tests::{
     },
 };
 
-on_both_brokers!(a_caller_whose_names_are_no_text_is_answered);
+on_both_brokers!(a_caller_whose_names_are_no_text_is_answered, over_lapin_such_a_caller_is_answered_after_a_reconnect,);
 
 /// A foreign caller that sends any bytes; the AMQP clients that the other tests speak through send text alone.
 struct Caller {
@@ -55,6 +55,16 @@ impl Caller {
         self.socket.send(&out).expect("it is open");
     }
 
+    fn take_replies(&self, queue: &str) {
+        self.send(1, "queue.declare", &format!("queue={queue} exclusive"));
+        self.send(1, "basic.consume", &format!("queue={queue} no_ack"));
+    }
+
+    fn ask(&self, routing_key: &str, properties: &str) {
+        let request = format!("exchange=rpc routing_key={routing_key} content_type=application/json");
+        self.send(1, "basic.publish", &format!(r#"{request} body="[\"x\"]" {properties}"#));
+    }
+
     /// The next content header, as it stands in transcripts.
     fn header(&self) -> String {
         let mut seen = Vec::new();
@@ -69,18 +79,18 @@ impl Caller {
     }
 }
 
+/// A pool that echoes over a transport, whatever the other tests use.
+async fn pool(stage: &Stage, transport: &str, service: impl Dispatch) -> PoolHandle {
+    let connection = Connection::open(&format!("{}?transport={transport}", stage.broker_uri())).await.unwrap();
+    WorkerPool::new(&connection).serve(service).start().await.unwrap()
+}
+
 async fn a_caller_whose_names_are_no_text_is_answered(stage: &Stage) {
     probe!("not-text");
-    // Natively, whatever the other tests use: lapin ends its connection for such a message.
-    let connection = Connection::open(&format!("{}?transport=native", stage.broker_uri())).await.unwrap();
-    let pool = WorkerPool::new(&connection).serve(ProbeServer::new(Answers::echo())).start().await.unwrap();
+    let pool = pool(stage, "native", ProbeServer::new(Answers::echo())).await;
     let caller = Caller::connect(stage);
-    caller.send(1, "queue.declare", "queue=not-text.replies exclusive");
-    caller.send(1, "basic.consume", "queue=not-text.replies no_ack");
-    let ask = |properties: &str| {
-        let request = "exchange=rpc routing_key=not-text.ask content_type=application/json";
-        caller.send(1, "basic.publish", &format!(r#"{request} body="[\"x\"]" {properties}"#));
-    };
+    caller.take_replies("not-text.replies");
+    let ask = |properties: &str| caller.ask("not-text.ask", properties);
     // No queue has such a name: the reply comes back, and harms nothing.
     ask(r#"reply_to="\xff" correlation_id="\xff""#);
     for (at, more) in ["", r#"message_id="\xfd""#, r#"app_id="\xfc" headers={"\xfb": "\xfa"}"#].into_iter().enumerate()
@@ -92,5 +102,19 @@ async fn a_caller_whose_names_are_no_text_is_answered(stage: &Stage) {
     }
     eventually(Duration::from_secs(5), "the first reply is returned", async || pool.stats().callers_gone == 1).await;
     assert_eq!((pool.stats().received, pool.stats().answered), (4, 4), "none comes again");
+    pool.shutdown(Duration::from_secs(5)).await.unwrap();
+}
+
+/// lapin reads no such message, and its connection ends; it would do so for ever.
+async fn over_lapin_such_a_caller_is_answered_after_a_reconnect(stage: &Stage) {
+    probe!("not-text-lapin");
+    let pool = pool(stage, "lapin", ProbeServer::new(Answers::echo())).await;
+    let caller = Caller::connect(stage);
+    caller.take_replies("not-text.lapin.replies");
+    for id in [r#"correlation_id="\xfe""#, "correlation_id=text", r#"correlation_id="\xfd""#] {
+        caller.ask("not-text-lapin.ask", &format!("reply_to=not-text.lapin.replies {id}"));
+        let reply = caller.header();
+        assert!(reply.contains(&id.replace("=text", "=\"text\"")), "{reply}");
+    }
     pool.shutdown(Duration::from_secs(5)).await.unwrap();
 }

@@ -146,6 +146,9 @@ pub(super) enum Event {
     Unblocked,
     /// The connection or one of its channels has failed.
     Failed(String),
+    /// The transport cannot read a frame that the broker has sent, which ends the connection.
+    #[cfg(feature = "lapin")]
+    Unreadable(String),
 }
 
 /// The error of a name or a text that is too long.

@@ -169,7 +169,13 @@ impl Events {
             match poll_fn(|cx| self.0.as_mut().poll_next(cx)).await? {
                 lapin::Event::ConnectionBlocked(reason) => return Some(Event::Blocked(reason)),
                 lapin::Event::ConnectionUnblocked => return Some(Event::Unblocked),
-                lapin::Event::Error(error) => return Some(Event::Failed(error.to_string())),
+                lapin::Event::Error(error) => {
+                    let reason = error.to_string();
+                    return Some(match error.kind() {
+                        ErrorKind::ParsingError(_) => Event::Unreadable(reason),
+                        _ => Event::Failed(reason),
+                    });
+                }
                 _ => {}
             }
         }

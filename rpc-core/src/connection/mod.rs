@@ -121,7 +121,7 @@ impl Connection {
         let state = ConnectionState::Connected;
         let current = watch::Sender::new(Current { link: Some(Arc::clone(&link)), state, epoch: 1 });
         let user = uri::common_user(&endpoints).map(Arc::from);
-        let supervisor = Supervisor { endpoints, at, options, current: current.clone() };
+        let supervisor = Supervisor { endpoints, at, options, current: current.clone(), unreadable: 0 };
         Self::new(current, AbortOnDrop::spawn(supervisor.run(link)), user)
     }
 

@@ -8,7 +8,9 @@
 //!      └──attempts spent──► Closed
 //! ```
 //!
-//! lapin's own recovery stays off: it restores channels silently, and calls in flight would never end.
+//! lapin's own recovery stays off: it restores channels silently, and calls in flight would never end. Nor does it read every frame
+//! that brokers send (text in it must be UTF-8). Such a message is redelivered, and would cost each session: after two of them the
+//! next one is native.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,7 +24,7 @@ use super::{
     backoff::Backoff,
     limit::within,
     link::Link,
-    options::ConnectionOptions,
+    options::{ConnectionOptions, Transport},
     state::{ConnectionState, Current},
     uri::Endpoint,
 };
@@ -36,6 +38,20 @@ pub(super) struct Supervisor {
     pub(super) at: usize,
     pub(super) options: ConnectionOptions,
     pub(super) current: watch::Sender<Current>,
+    /// Sessions in a row that ended with a frame that the transport could not read.
+    pub(super) unreadable: u32,
+}
+
+/// The end of an epoch.
+struct Lost {
+    reason: String,
+    is_unreadable: bool,
+}
+
+impl Lost {
+    fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), is_unreadable: false }
+    }
 }
 
 impl Supervisor {
@@ -43,7 +59,8 @@ impl Supervisor {
     pub(super) async fn run(mut self, mut link: Arc<Link>) {
         let mut backoff = self.backoff();
         loop {
-            let lost = self.follow(&link).await;
+            let Lost { reason: lost, is_unreadable } = self.follow(&link).await;
+            self.unreadable = if is_unreadable { self.unreadable + 1 } else { 0 };
             // A broker that takes connections and nothing else must not be asked ever faster.
             if link.was_used() {
                 backoff = self.backoff();
@@ -90,7 +107,7 @@ impl Supervisor {
     }
 
     /// Follows one epoch to its end, and returns why it ended.
-    async fn follow(&self, link: &Link) -> String {
+    async fn follow(&self, link: &Link) -> Lost {
         let mut events = link.events();
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -109,12 +126,26 @@ impl Supervisor {
                     tracing::info!("connection unblocked");
                     self.enter(ConnectionState::Connected);
                 }
-                Some(Event::Failed(reason)) if !link.is_connected() => return reason,
+                #[cfg(feature = "lapin")]
+                Some(Event::Unreadable(reason)) => return Lost { reason, is_unreadable: true },
+                Some(Event::Failed(reason)) if !link.is_connected() => return Lost::new(reason),
                 // The users of a channel see its failure themselves.
                 Some(Event::Failed(_)) => {}
-                None => return "the connection ended".to_owned(),
+                None => return Lost::new("the connection ended"),
             }
         }
+    }
+
+    /// The endpoint of the next attempt.
+    fn next_endpoint(&self) -> Endpoint {
+        let mut endpoint = self.endpoints[self.at].clone();
+        if self.unreadable >= UNREADABLE_MAX {
+            tracing::warn!(
+                "lapin could not read what the broker sent, {UNREADABLE_MAX} times: the next session is native"
+            );
+            endpoint.transport = Some(Transport::Native);
+        }
+        endpoint
     }
 
     /// Tries the nodes in turn, from the one after the last.
@@ -127,7 +158,7 @@ impl Supervisor {
             attempt += 1;
             sleep(backoff.pause()).await;
             self.at = (self.at + 1) % self.endpoints.len();
-            match open_link(&self.endpoints[self.at], &self.options).await {
+            match open_link(&self.next_endpoint(), &self.options).await {
                 Ok(link) => return Ok(link),
                 Err(error) => {
                     reason = error.to_string();
@@ -157,6 +188,8 @@ pub(super) async fn open_link(endpoint: &Endpoint, options: &ConnectionOptions) 
     Ok(link)
 }
 
+/// So many sessions of lapin may end with the same message.
+const UNREADABLE_MAX: u32 = 2;
 /// The interval of checks whether the connection still lives, besides its events.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -200,6 +233,7 @@ mod tests {
             at: 0,
             options: ConnectionOptions::default(),
             current: current.clone(),
+            unreadable: 0,
         };
         assert!(supervisor.enter(ConnectionState::Blocked { reason: String::new() }));
         assert!(matches!(current.borrow().state, ConnectionState::Blocked { .. }));
