@@ -87,7 +87,7 @@ fn frame(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
 pub(crate) fn handshake() -> Vec<u8> {
     let frames = [
         method((10, 11)).table(&[]).text("PLAIN").bytes(b"\0guest\0guest").text("en_US").frame(0),
-        method((10, 31)).short(0).long(131_072).short(0).frame(0),
+        method((10, 31)).short(u16::MAX).long(131_072).short(0).frame(0),
         method((10, 40)).text("/").text("").octet(0).frame(0),
         open(1),
     ];
