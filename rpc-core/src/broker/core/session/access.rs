@@ -195,7 +195,7 @@ impl Pattern {
 }
 
 /// The backtracking steps of a search, which runs under the broker's lock. Only look-around and back references take any.
-const BACKTRACK_MAX: usize = 100_000;
+const BACKTRACK_MAX: usize = 10_000;
 /// The name of the default exchange in permissions.
 const DEFAULT_EXCHANGE: &str = "amq.default";
 
