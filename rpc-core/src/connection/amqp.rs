@@ -94,6 +94,16 @@ pub(crate) enum Settlement {
 /// The pseudo-queue of direct replies (RabbitMQ): they arrive on the channel that published the request.
 pub(crate) const DIRECT_REPLIES: &str = "amq.rabbitmq.reply-to";
 
+/// How long the caller of a request waits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Urgency<'a> {
+    pub(crate) reply_to: Option<&'a [u8]>,
+    /// `expiration`; `None` when absent or not a number.
+    pub(crate) budget_ms: Option<u64>,
+    /// When it stops waiting, in Unix milliseconds by its own clock.
+    pub(crate) deadline_ms: Option<i64>,
+}
+
 /// A message that no queue took.
 #[derive(Debug)]
 pub(crate) struct Returned {

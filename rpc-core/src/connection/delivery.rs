@@ -7,7 +7,11 @@ use std::sync::{
 
 #[cfg(feature = "lapin")]
 use super::lapin;
-use super::{amqp::HeaderValue, cancellation::Cancellation, native::message};
+use super::{
+    amqp::{HeaderValue, Urgency},
+    cancellation::Cancellation,
+    native::message,
+};
 
 /// One received message; clones share it. Properties are read where they lie.
 #[derive(Debug, Clone)]
@@ -195,12 +199,12 @@ impl Delivery {
         either!(self, received => received.message.expiration_ms())
     }
 
-    /// When the caller stops waiting, in Unix milliseconds by its own clock.
-    pub(crate) fn deadline_ms(&self) -> Option<i64> {
-        either!(self, received => received.message.deadline_ms())
+    /// How long the caller waits.
+    pub(crate) fn urgency(&self) -> Urgency<'_> {
+        either!(self, received => received.message.urgency())
     }
 
-    /// Whether there may be headers besides that one.
+    /// Whether there may be headers besides `rpc-deadline`.
     pub(crate) fn has_more_headers(&self) -> bool {
         either!(self, received => received.message.has_more_headers())
     }

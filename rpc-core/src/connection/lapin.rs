@@ -55,6 +55,7 @@ use super::{
     amqp::{
         ACCESS_REFUSED, Arguments, DEADLINE_HEADER, DIRECT_REPLIES, Event, ExchangeKind, HeaderValue, NOT_ALLOWED,
         NOT_FOUND, PERSISTENT, Properties, Publish, QueueDeclaration, REPLY_SUCCESS, Refusal, Returned, Settlement,
+        Urgency,
     },
     fields::{short, table},
     limit::{ANSWER_LIMIT, within},
@@ -714,8 +715,12 @@ impl Message {
         self.delivery.properties.expiration().as_ref()?.as_str().parse().ok()
     }
 
-    pub(super) fn deadline_ms(&self) -> Option<i64> {
-        self.header(DEADLINE_HEADER)?.as_i64()
+    pub(super) fn urgency(&self) -> Urgency<'_> {
+        Urgency {
+            reply_to: self.reply_to(),
+            budget_ms: self.expiration_ms(),
+            deadline_ms: self.header(DEADLINE_HEADER).and_then(|deadline_ms| deadline_ms.as_i64()),
+        }
     }
 
     pub(super) fn has_more_headers(&self) -> bool {

@@ -130,8 +130,22 @@ impl<'a> PropertyReader<'a> {
 
     /// The expiration in milliseconds, if it is written as clients write it: up to nine digits and nothing else.
     pub(crate) fn plain_expiration_ms(self) -> Option<u64> {
-        let digits = self.expiration().filter(|digits| matches!(digits.len(), 1..=9))?;
-        digits.iter().try_fold(0, |number, digit| digit.is_ascii_digit().then(|| number * 10 + u64::from(digit - b'0')))
+        plain_ms(self.expiration()?)
+    }
+
+    /// The headers, `reply_to` and `expiration`, found in one pass.
+    pub(crate) fn timing(self) -> Timing<'a> {
+        let mut timing = Timing::default();
+        for (property, value) in self.values() {
+            match property {
+                Property::Headers => timing.headers = Some(value),
+                Property::ReplyTo => timing.reply_to = value.get(1..),
+                Property::Expiration => timing.expiration = value.get(1..),
+                property if property > Property::Expiration => break,
+                _ => {}
+            }
+        }
+        timing
     }
 
     pub(crate) fn message_id(self) -> Option<&'a [u8]> {
@@ -215,6 +229,23 @@ impl<'a> PropertyReader<'a> {
             | Property::UserId.flag();
         self.flags() & FLAGS != 0
     }
+}
+
+/// The properties that say until when a request may be answered.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Timing<'a> {
+    /// With their length.
+    pub(crate) headers: Option<&'a [u8]>,
+    pub(crate) reply_to: Option<&'a [u8]>,
+    pub(crate) expiration: Option<&'a [u8]>,
+}
+
+/// The milliseconds of an expiration that is written as clients write it: up to nine digits and nothing else.
+pub(crate) fn plain_ms(digits: &[u8]) -> Option<u64> {
+    if !matches!(digits.len(), 1..=9) {
+        return None;
+    }
+    digits.iter().try_fold(0, |number, digit| digit.is_ascii_digit().then(|| number * 10 + u64::from(digit - b'0')))
 }
 
 fn split_value(property: Property, rest: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -372,6 +403,8 @@ mod tests {
         assert_eq!(reader.reply_to(), Some(&b"r"[..]));
         assert_eq!((reader.expiration(), reader.user_id()), (Some(&b"100"[..]), Some(&b"guest"[..])));
         assert_eq!(reader.headers(), all().headers().clone());
+        let Timing { headers, reply_to, expiration } = reader.timing();
+        assert_eq!((headers, reply_to, expiration), (reader.raw_headers(), reader.reply_to(), reader.expiration()));
         for end in 14..header.len() {
             assert_eq!(
                 ContentHeader::read(&header[..end], DEPTH_MAX).unwrap_err(),

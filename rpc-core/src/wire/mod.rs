@@ -24,7 +24,7 @@ mod reply_code;
 pub(crate) mod table;
 
 pub(crate) use self::{
-    content::{ContentHeader, ContentHeaderError, PERSISTENT, PropertyReader, PropertyWriter},
+    content::{ContentHeader, ContentHeaderError, PERSISTENT, PropertyReader, PropertyWriter, Timing, plain_ms},
     decoder::{Batch, Decoder, FrameError, Frames, PROTOCOL_HEADER, Start, read_protocol_header},
     encoder::{COPY_MAX_BYTES, Content, Delivery, OutBuffer},
     frame::{FRAME_MIN_SIZE, FrameKind, RawFrame},

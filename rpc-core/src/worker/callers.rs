@@ -19,13 +19,17 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::{connection::Delivery, topology};
+use crate::{
+    connection::{Delivery, amqp::Urgency},
+    topology,
+};
 
 /// The clocks of the callers of a lane, as far as it knows them. Its memory is bounded: [`CALLERS_MAX`].
 pub(super) struct Callers {
     began: Instant,
     /// The caller of the last request, because most requests have the caller of the one before.
     last: Vec<u8>,
+    last_reply_to: Vec<u8>,
     last_clock: Clock,
     /// The others, by a hash of their names.
     others: HashMap<u64, Clock>,
@@ -34,28 +38,31 @@ pub(super) struct Callers {
 
 impl Callers {
     pub(super) fn new(began: Instant) -> Self {
-        let (last, last_clock) = (Vec::new(), Clock::UNKNOWN);
-        Self { began, last, last_clock, others: HashMap::new(), hasher: RandomState::new() }
+        let (last, last_reply_to, last_clock) = (Vec::new(), Vec::new(), Clock::UNKNOWN);
+        Self { began, last, last_reply_to, last_clock, others: HashMap::new(), hasher: RandomState::new() }
     }
 
     /// The budget that is left of a request that has just arrived, in milliseconds.
     pub(super) fn budget_ms(&mut self, request: &Delivery, now: Instant) -> Option<u64> {
-        let budget_ms = request.expiration_ms()?;
-        let (Some(deadline_ms), Some(reply_to)) = (request.deadline_ms(), request.reply_to()) else {
-            return Some(budget_ms);
-        };
+        let Urgency { reply_to, budget_ms, deadline_ms } = request.urgency();
+        let budget_ms = budget_ms?;
+        let (Some(deadline_ms), Some(reply_to)) = (deadline_ms, reply_to) else { return Some(budget_ms) };
         let since = now.saturating_duration_since(self.began);
         let now_ms = since.as_secs().cast_signed() * 1_000 + i64::from(since.subsec_millis());
         let sent_ms = deadline_ms.saturating_sub_unsigned(budget_ms);
-        let caller = caller(reply_to);
-        if caller != self.last {
-            self.turn_to(caller);
+        if reply_to != self.last_reply_to {
+            self.turn_to(caller(reply_to));
+            self.last_reply_to.clear();
+            self.last_reply_to.extend_from_slice(reply_to);
         }
         let late_ms = self.last_clock.note(now_ms.saturating_sub(sent_ms), now_ms);
         Some(budget_ms.saturating_sub(late_ms.saturating_sub(MARGIN_MS)))
     }
 
     fn turn_to(&mut self, caller: &[u8]) {
+        if caller == self.last {
+            return;
+        }
         if self.others.len() >= CALLERS_MAX {
             // Each of them teaches again. Choosing the ones to keep would cost a search for every caller that comes.
             self.others.clear();

@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 
 use crate::{
-    connection::amqp::{DEADLINE_HEADER, HeaderValue, PERSISTENT, Properties, overlong},
+    connection::amqp::{DEADLINE_HEADER, HeaderValue, PERSISTENT, Properties, Urgency, overlong},
     error::Error,
     wire::{
-        NewProperties, PropertyReader, PropertyWriter,
+        NewProperties, PropertyReader, PropertyWriter, Timing, plain_ms,
         table::{self, TableWriter, Value},
     },
 };
@@ -114,25 +114,25 @@ impl Message {
 
     /// `None` when absent or not a number.
     pub(in crate::connection) fn expiration_ms(&self) -> Option<u64> {
-        let reader = self.reader();
-        reader.plain_expiration_ms().or_else(|| text(reader.expiration())?.parse().ok())
+        milliseconds(self.reader().expiration()?)
     }
 
-    /// The header [`DEADLINE_HEADER`].
-    pub(in crate::connection) fn deadline_ms(&self) -> Option<i64> {
-        match self.plain_deadline() {
-            Some(deadline_ms) => Some(i64::from_be_bytes(*deadline_ms)),
-            None => self.header(DEADLINE_HEADER)?.as_i64(),
+    /// `reply_to`, `expiration` and `rpc-deadline`, read in one pass.
+    pub(in crate::connection) fn urgency(&self) -> Urgency<'_> {
+        let Timing { headers, reply_to, expiration } = self.reader().timing();
+        Urgency {
+            reply_to,
+            budget_ms: expiration.and_then(milliseconds),
+            deadline_ms: headers.and_then(|headers| match plain_deadline(headers) {
+                Some(deadline_ms) => Some(deadline_ms),
+                None => read_value(table::find(headers, DEADLINE_HEADER.as_bytes())?)?.as_i64(),
+            }),
         }
     }
 
-    /// Whether there may be headers besides that one.
+    /// Whether there may be headers besides [`DEADLINE_HEADER`].
     pub(in crate::connection) fn has_more_headers(&self) -> bool {
-        self.reader().raw_headers().is_some() && self.plain_deadline().is_none()
-    }
-
-    fn plain_deadline(&self) -> Option<&[u8; 8]> {
-        self.reader().raw_headers()?.strip_prefix(DEADLINE_TABLE)?.try_into().ok()
+        self.reader().raw_headers().is_some_and(|headers| plain_deadline(headers).is_none())
     }
 
     pub(in crate::connection) fn header(&self, name: &str) -> Option<HeaderValue> {
@@ -156,6 +156,16 @@ impl Message {
         let properties = PropertyWriter::new(self.properties()).headers(&headers).delivery_mode(PERSISTENT);
         Ok(properties.without_expiration().without_user_id().write())
     }
+}
+
+/// The value of [`DEADLINE_HEADER`] if it is the only header.
+fn plain_deadline(headers: &[u8]) -> Option<i64> {
+    let value = headers.strip_prefix(DEADLINE_TABLE)?;
+    Some(i64::from_be_bytes(value.try_into().ok()?))
+}
+
+fn milliseconds(expiration: &[u8]) -> Option<u64> {
+    plain_ms(expiration).or_else(|| std::str::from_utf8(expiration).ok()?.parse().ok())
 }
 
 /// A text that is not UTF-8 is a name that nothing has: absent it would count as the default.
@@ -326,15 +336,15 @@ mod tests {
             let alone = message(&[], Some(deadline_ms));
             let as_header = message(&[(DEADLINE_HEADER, deadline_ms.into())], None);
             assert_eq!(alone.properties(), as_header.properties());
-            assert_eq!((alone.deadline_ms(), alone.has_more_headers()), (Some(deadline_ms), false));
+            assert_eq!((alone.urgency().deadline_ms, alone.has_more_headers()), (Some(deadline_ms), false));
             let beside = message(&[("n", 1.into())], Some(deadline_ms));
-            assert_eq!((beside.deadline_ms(), beside.has_more_headers()), (Some(deadline_ms), true));
+            assert_eq!((beside.urgency().deadline_ms, beside.has_more_headers()), (Some(deadline_ms), true));
             assert_eq!(beside.header("n"), Some(1.into()));
         }
         let none = message(&[], None);
-        assert_eq!((none.deadline_ms(), none.has_more_headers()), (None, false));
+        assert_eq!((none.urgency().deadline_ms, none.has_more_headers()), (None, false));
         let text = message(&[(DEADLINE_HEADER, "soon".into())], None);
-        assert_eq!((text.deadline_ms(), text.has_more_headers()), (None, true));
+        assert_eq!((text.urgency().deadline_ms, text.has_more_headers()), (None, true));
     }
 
     #[test]

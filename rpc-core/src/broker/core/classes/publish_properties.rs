@@ -95,12 +95,12 @@ struct CarbonCopies {
 impl CarbonCopies {
     /// Reads CC and BCC; `None` if the headers contain neither.
     fn read(headers: &[u8]) -> Result<Option<Box<Self>>, Fault> {
-        // Most messages have neither, so two passes over the undecoded fields are cheaper than decoding them.
-        let found = ["CC", "BCC"].map(|name| table::find(headers, name.as_bytes()).map(|value| (name, value)));
-        let [cc, bcc] = found;
-        if cc.is_none() && bcc.is_none() {
+        // Most messages have neither, so a pass over the undecoded fields is cheaper than decoding them.
+        if !table::fields(headers).any(|field| matches!(field.key, b"CC" | b"BCC")) {
             return Ok(None);
         }
+        let found = ["CC", "BCC"].map(|name| table::find(headers, name.as_bytes()).map(|value| (name, value)));
+        let [cc, bcc] = found;
         let mut copies = Self::default();
         for (name, value) in [cc, bcc].into_iter().flatten() {
             let kind = value.kind_name();

@@ -252,7 +252,7 @@ impl Entry {
 }
 
 /// Room for the names, properties and body of a usual request or reply.
-const INLINE_BYTES: usize = 127;
+const INLINE_BYTES: usize = 159;
 /// Bytes that a channel keeps allocated for the next message.
 const KEPT_MAX_BYTES: usize = 16 * 1_024;
 
