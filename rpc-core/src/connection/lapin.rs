@@ -127,11 +127,25 @@ impl Link {
     }
 
     pub(super) async fn close(&self) -> Result<(), Error> {
-        match self.connection.close(REPLY_SUCCESS, short("closed by the application")?).await {
+        let closing = self.connection.close(REPLY_SUCCESS, short("closed by the application")?);
+        let closed = tokio::select! {
+            closed = closing => closed,
+            () = self.ended() => Ok(()),
+        };
+        match closed {
             Ok(()) => Ok(()),
             // A channel that is opened or closed at the same moment is an error to lapin, which drops the connection at once.
             Err(error) if matches!(error.kind(), ErrorKind::InvalidChannelState(..)) => Ok(()),
             Err(error) => Err(operation_error(&error, "close the connection")),
+        }
+    }
+
+    /// Waits until the connection has ended. lapin may tell so to no one who waits for its close: channels that are opened at the
+    /// same moment are an error to it.
+    async fn ended(&self) {
+        let status = self.connection.status();
+        while !(status.closed() || status.errored()) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 }
