@@ -11,6 +11,9 @@ use std::time::Duration;
 mod broker;
 mod frames;
 mod operations;
+#[allow(dead_code, reason = "the handshake is the fuzz target's")]
+#[path = "../../src/broker/fuzz/frames.rs"]
+mod payload;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "the bench needs a part of it")]
 #[path = "../../src/printable.rs"]
 mod printable;

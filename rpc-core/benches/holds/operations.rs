@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::{
     broker::core::ConnectionId,
-    frames::{Argument, bind, consume, declare, method, open, publish, qos, settle},
+    frames::{Argument, bind, consume, declare, open, publish, qos, settle, table},
+    payload::method,
     world::{Cost, World},
 };
 
@@ -173,7 +174,7 @@ fn delete_bound(n: usize, exchange: &str) -> Cost {
 
 fn delete_exchange(n: usize) -> Cost {
     let (mut world, id) = plain();
-    world.send(id, &method((40, 10)).short(0).text("e").text("direct").octet(0b1_0000).table(&[]).frame(1));
+    world.send(id, &method((40, 10)).short(0).text("e").text("direct").octet(0b1_0000).table(&table(&[])).frame(1));
     world.send(id, &declare("q", 0, &[]));
     world.send(id, &numbered(n, |at| bind("q", "e", &format!("a.{at}"))));
     world.measure(|world| world.send(id, &method((40, 20)).short(0).text("e").octet(0).frame(1)))
@@ -184,7 +185,7 @@ fn unbind_locked(n: usize) -> Cost {
     world.send(id, &declare("mine", 0b100, &[]));
     world.send(id, &numbered(n, |at| bind("mine", "amq.direct", &format!("a.{at}"))));
     let other = world.connect();
-    let unbind = method((50, 50)).short(0).text("mine").text("amq.topic").text("x").table(&[]).frame(1);
+    let unbind = method((50, 50)).short(0).text("mine").text("amq.topic").text("x").table(&table(&[])).frame(1);
     world.measure(|world| world.send(other, &unbind))
 }
 

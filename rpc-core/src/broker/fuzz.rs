@@ -194,7 +194,7 @@ impl World {
 
     fn frame(&mut self, who: usize, kind: u8, channel: u8, payload: &[u8]) {
         let mut bytes = Vec::with_capacity(payload.len() + 8);
-        put_frame(&mut bytes, kind, channel, payload);
+        put_frame(&mut bytes, kind, channel.into(), payload);
         self.feed(who, &bytes);
     }
 
@@ -206,13 +206,13 @@ impl World {
         let body = input.bytes();
         let payload = method((60, 40)).short(0).text(exchange).text(key).octet(shape >> 4 & 1).0;
         let mut bytes = Vec::new();
-        put_frame(&mut bytes, 1, channel, &payload);
+        put_frame(&mut bytes, 1, channel.into(), &payload);
         let mut header = vec![0, 60, 0, 0];
         header.extend((body.len() as u64).to_be_bytes());
         header.extend(PROPERTIES[usize::from(shape >> 2 & 7)]);
-        put_frame(&mut bytes, 2, channel, &header);
+        put_frame(&mut bytes, 2, channel.into(), &header);
         for piece in body.chunks(40) {
-            put_frame(&mut bytes, 3, channel, piece);
+            put_frame(&mut bytes, 3, channel.into(), piece);
         }
         self.feed(who, &bytes);
     }
@@ -222,8 +222,8 @@ impl World {
         let Some(client) = self.client(who) else { return };
         let id = client.id;
         let bytes = if how.is_multiple_of(2) { 0 } else { 1 << (20 + how % 8) };
-        client.traffic.backlog.store(bytes, Ordering::Relaxed);
-        if bytes == 0 {
+        // Whenever the backlog has shrunk, as the task that writes to the socket does.
+        if bytes < client.traffic.backlog.swap(bytes, Ordering::Relaxed) {
             self.core.resume(id, self.now);
         }
         self.collect();
@@ -463,3 +463,14 @@ const WORK_MAX: usize = 3;
 const TABLE_DEPTH_MAX: usize = 8;
 /// The limit that `connection::reader` has.
 const HANDSHAKE_FRAME_MAX: u32 = 8_192;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_handshake_opens_a_connection() {
+        let mut world = World::new();
+        assert!(world.client(0).is_some_and(|client| client.is_open), "otherwise the target sees no method");
+    }
+}

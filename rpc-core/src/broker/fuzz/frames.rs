@@ -2,21 +2,13 @@
 
 /// `start-ok`, `tune-ok`, `open`, and two channels.
 pub(super) fn handshake() -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(200);
     // Announces `consumer_cancel_notify`, so that the broker sends `basic.cancel`.
-    let notify = b"\0\0\0\x2a\x0ccapabilitiesF\0\0\0\x18\x16consumer_cancel_notifyt\x01";
-    let mut start_ok = method((10, 11));
-    let length = (notify.len() - 4) as u32;
-    start_ok.0.extend(length.to_be_bytes());
-    start_ok.0.extend(&notify[4..]);
-    let start_ok = start_ok.text("PLAIN").long_text(b"\0guest\0guest").text("en_US").0;
-    put_frame(&mut bytes, 1, 0, &start_ok);
-    put_frame(&mut bytes, 1, 0, &method((10, 31)).short(7).long(4_096).short(60).0);
-    put_frame(&mut bytes, 1, 0, &method((10, 40)).text("/").text("").octet(0).0);
-    for channel in [1, 2] {
-        put_frame(&mut bytes, 1, channel, &method((20, 10)).text("").0);
-    }
-    bytes
+    let notify = b"\0\0\0\x2b\x0ccapabilitiesF\0\0\0\x19\x16consumer_cancel_notifyt\x01";
+    let start_ok = method((10, 11)).table(notify).text("PLAIN").long_text(b"\0guest\0guest").text("en_US");
+    let tune_ok = method((10, 31)).short(7).long(4_096).short(60);
+    let open = method((10, 40)).text("/").text("").octet(0);
+    let channels = [1, 2].map(|channel| method((20, 10)).text("").frame(channel));
+    [start_ok.frame(0), tune_ok.frame(0), open.frame(0), channels.concat()].concat()
 }
 
 /// A method's payload, argument by argument.
@@ -62,10 +54,18 @@ impl Payload {
         self.0.extend(table);
         self
     }
+
+    /// The whole frame.
+    pub(super) fn frame(self, channel: u16) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        put_frame(&mut bytes, 1, channel, &self.0);
+        bytes
+    }
 }
 
-pub(super) fn put_frame(bytes: &mut Vec<u8>, kind: u8, channel: u8, payload: &[u8]) {
-    bytes.extend([kind, 0, channel]);
+pub(super) fn put_frame(bytes: &mut Vec<u8>, kind: u8, channel: u16, payload: &[u8]) {
+    bytes.push(kind);
+    bytes.extend(channel.to_be_bytes());
     bytes.extend((payload.len() as u32).to_be_bytes());
     bytes.extend(payload);
     bytes.push(0xCE);
