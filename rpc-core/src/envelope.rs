@@ -78,14 +78,14 @@ impl CallHeaders {
     }
 }
 
-/// The properties of a request whose caller waits for `correlation_id` in `reply_to`: for so long, and until that time in Unix
-/// milliseconds.
+/// The properties of a request whose caller waits for `correlation_id` in `reply_to`; `wait` says for how long, and until when in
+/// Unix milliseconds.
 pub(crate) fn call_properties<'a>(
     service: &ServiceDescriptor,
     method: &MethodDescriptor,
     correlation_id: &'a [u8],
     reply_to: &'a str,
-    (budget, deadline_ms): (Option<Duration>, i64),
+    wait: Option<(Duration, i64)>,
     call: CallHeaders,
 ) -> Properties<'a> {
     let is_bare = service.queue.is_some();
@@ -94,9 +94,9 @@ pub(crate) fn call_properties<'a>(
         content_type: is_bare.then(|| service.codec.content_type()),
         correlation_id: Some(correlation_id.into()),
         reply_to: Some(reply_to.as_bytes()),
-        expiration_ms: budget.map(whole_milliseconds),
+        expiration_ms: wait.map(|(budget, _)| whole_milliseconds(budget)),
         // The server of a bare queue is another program's.
-        deadline_ms: budget.filter(|_| !is_bare).map(|_| deadline_ms),
+        deadline_ms: wait.filter(|_| !is_bare).map(|(_, deadline_ms)| deadline_ms),
         ..request_properties(service, method, call)
     }
 }
@@ -326,7 +326,14 @@ mod tests {
     #[test]
     fn a_plain_request_omits_properties_that_have_their_default() {
         let budget = Some(Duration::from_micros(1_500));
-        let properties = call_properties(&SERVICE, &METHOD, b"7", "rpc.reply.x.1", (budget, 9), CallHeaders::default());
+        let properties = call_properties(
+            &SERVICE,
+            &METHOD,
+            b"7",
+            "rpc.reply.x.1",
+            budget.map(|budget| (budget, 9)),
+            CallHeaders::default(),
+        );
         let expected = Properties {
             correlation_id: Some(b"7".into()),
             reply_to: Some(b"rpc.reply.x.1"),
@@ -336,7 +343,14 @@ mod tests {
         };
         assert_eq!(properties, expected);
         let bare = ServiceDescriptor { queue: Some("rpc_queue"), codec: Codec::Text, ..SERVICE };
-        let properties = call_properties(&bare, &METHOD, b"7", "rpc.reply.x.1", (budget, 9), CallHeaders::default());
+        let properties = call_properties(
+            &bare,
+            &METHOD,
+            b"7",
+            "rpc.reply.x.1",
+            budget.map(|budget| (budget, 9)),
+            CallHeaders::default(),
+        );
         assert_eq!(
             (properties.content_type, properties.kind),
             (Some("text/plain"), Some(CALL)),

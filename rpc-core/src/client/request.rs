@@ -279,12 +279,11 @@ impl Request {
         if let Some(nested) = &self.nested {
             call.headers.push((envelope::DEPTH_HEADER.into(), nested.depth().into()));
         }
-        let deadline_ms = self.limits.map_or(0, |limits| clock::unix_ms(limits.deadline));
-        let remaining = ((remaining < FOREVER).then_some(remaining), deadline_ms);
+        let limits = self.limits.filter(|_| remaining < FOREVER);
+        let wait = limits.map(|limits| (remaining, clock::unix_ms(limits.deadline)));
         let reply_to = line.session.reply_to();
         tracing::trace!(routing_key = self.method.routing_key, correlation_id = %correlation_id.escape_ascii(), "call");
-        let mut properties =
-            envelope::call_properties(self.service, self.method, correlation_id, reply_to, remaining, call);
+        let mut properties = envelope::call_properties(self.service, self.method, correlation_id, reply_to, wait, call);
         properties.user_id = line.session.in_flight.users.own();
         Publish {
             exchange: line.exchange.name(),

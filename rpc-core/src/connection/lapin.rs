@@ -286,26 +286,12 @@ impl Channel {
 
     pub(super) fn publish_for_confirm(&self, publish: Publish<'_>) -> Result<Confirm, Error> {
         let Publish { exchange, routing_key, mandatory, properties, body } = publish;
-        self.queue(short(exchange)?, short_of(routing_key)?, mandatory, body, to_lapin(properties)?)
-    }
-
-    /// Queues a publish on a channel in confirm mode: others can be queued after it before it is on the socket.
-    fn queue(
-        &self,
-        exchange: ShortString,
-        routing_key: ShortString,
-        mandatory: bool,
-        body: &[u8],
-        properties: BasicProperties,
-    ) -> Result<Confirm, Error> {
+        let (exchange, routing_key, properties) = (short(exchange)?, short_of(routing_key)?, to_lapin(properties)?);
         let _one_at_a_time = lock(&self.numbering);
-        Ok(match self.begin(exchange, routing_key, mandatory, body, properties)? {
-            Begun::Over(queued) => Confirm { sending: Box::pin(std::future::ready(queued)) },
-            Begun::Sending(sending) => Confirm { sending },
-        })
+        self.begin(exchange, routing_key, mandatory, body, properties).map(Confirm::from)
     }
 
-    /// Queues the frames of a publish that lives on without its caller.
+    /// Queues the frames of a publish that lives on without its caller: others can be queued after it before it is on the socket.
     fn begin(
         &self,
         exchange: ShortString,
@@ -362,7 +348,9 @@ impl Channel {
             app_id with_app_id,
             cluster_id with_cluster_id,
         );
-        self.queue(short("")?, short(queue)?, true, message.body(), properties)
+        let (exchange, queue) = (short("")?, short(queue)?);
+        let _one_at_a_time = lock(&self.numbering);
+        self.begin(exchange, queue, true, message.body(), properties).map(Confirm::from)
     }
 
     pub(super) fn settle(&self, settlement: Settlement) -> Result<(), Error> {
@@ -489,6 +477,15 @@ enum Begun {
 /// A published message on its way to the socket, and then to its confirm.
 pub(crate) struct Confirm {
     sending: Sending,
+}
+
+impl From<Begun> for Confirm {
+    fn from(begun: Begun) -> Self {
+        match begun {
+            Begun::Over(queued) => Self { sending: Box::pin(std::future::ready(queued)) },
+            Begun::Sending(sending) => Self { sending },
+        }
+    }
 }
 
 impl Confirm {

@@ -128,7 +128,7 @@ impl<'a> PropertyReader<'a> {
         self.short_string(Property::Expiration)
     }
 
-    /// The expiration in milliseconds, if it is written as clients write it: up to nine digits and nothing else.
+    /// The expiration, read by [`plain_ms`].
     pub(crate) fn plain_expiration_ms(self) -> Option<u64> {
         plain_ms(self.expiration()?)
     }

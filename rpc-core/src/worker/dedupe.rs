@@ -222,14 +222,13 @@ fn bytes_of(name: &Name, response: &Response) -> usize {
 fn name(method: usize, delivery: &Delivery) -> Option<Name> {
     // Of one user: a key that another one happens to choose, too, must not give that user this one's answer.
     let user = delivery.user_id().unwrap_or_default();
-    let user_bytes = user.len();
+    let scope = format!("{method}\n{}\n{user}", user.len());
     if let Some(message_id) = delivery.message_id() {
-        return Some([format!("{method}\n{user_bytes}\n{user}").as_bytes(), message_id].concat().into());
+        return Some([scope.as_bytes(), message_id].concat().into());
     }
     // Callers elsewhere may use a correlation_id again; ours never do, in one reply queue.
     let reply_to = delivery.reply_to().filter(|reply_to| topology::is_reply_queue(reply_to))?;
-    let caller = [format!("{method}\n{user_bytes}\n{user}").as_bytes(), reply_to].concat();
-    Some([&caller[..], delivery.correlation_id_bytes()?].join(&b'\n').into())
+    Some([scope.as_bytes(), reply_to, b"\n", delivery.correlation_id_bytes()?].concat().into())
 }
 
 #[cfg(test)]

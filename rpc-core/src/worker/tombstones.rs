@@ -159,6 +159,7 @@ mod tests {
         let bytes = kept.hashes.capacity() * 8 / 7 * 9 + kept.by_age.capacity() * 8 + kept.seconds.capacity() * 24;
         assert!(bytes <= 4 << 20, "{bytes}");
     }
+
     #[test]
     fn a_cancel_of_another_user_counts_for_no_request() {
         let request = |user_id: Option<&str>| {

@@ -235,9 +235,7 @@ impl Ending {
             sessions.work += vhost.remove_consumers_of(queue, (*id, lost.number), *now, sessions);
             self.freed.push(queue);
         }
-        self.freed.sort_unstable();
-        self.freed.dedup();
-        vhost.hold(&self.freed, &mut self.held);
+        vhost.hold(&mut self.freed, &mut self.held);
         Progress::Paused
     }
 

@@ -153,9 +153,7 @@ impl Unfinished for Settling {
             let Some(next) = next else { break };
             self.from = next;
             if context.sessions.has_worked_enough() {
-                self.freed.sort_unstable();
-                self.freed.dedup();
-                context.vhost.hold(&self.freed, &mut self.held);
+                context.vhost.hold(&mut self.freed, &mut self.held);
                 return Ok(Progress::Paused);
             }
         }

@@ -85,9 +85,7 @@ impl Unfinished for Commit {
             let piece: Vec<_> = self.settlements.by_ref().take(context.sessions.work_left()).collect();
             self.freed.extend(apply_settlements(context, piece.into_iter()));
             if context.sessions.has_worked_enough() {
-                self.freed.sort_unstable();
-                self.freed.dedup();
-                context.vhost.hold(&self.freed, &mut self.held);
+                context.vhost.hold(&mut self.freed, &mut self.held);
                 return Ok(Progress::Paused);
             }
         }

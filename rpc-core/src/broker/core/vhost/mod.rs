@@ -150,8 +150,10 @@ impl Vhost {
     }
 
     /// Lets queues serve no consumer until [`Vhost::resume`]: older messages are still to be requeued. Those in `held` are held
-    /// already.
-    pub(crate) fn hold(&mut self, keys: &[QueueId], held: &mut BTreeSet<QueueId>) {
+    /// already; `keys`, which grow with each piece of a method, lose what stands in them twice.
+    pub(crate) fn hold(&mut self, keys: &mut Vec<QueueId>, held: &mut BTreeSet<QueueId>) {
+        keys.sort_unstable();
+        keys.dedup();
         for key in keys {
             if let Some(queue) = self.queues.get_mut(key)
                 && held.insert(*key)
