@@ -40,31 +40,34 @@ pub(super) enum Transport {
     Tls(tokio_rustls::TlsAcceptor),
 }
 
-/// Serves a connection to its end.
+/// Serves a connection to its end, or until it has to leave.
 pub(super) async fn serve(stream: TcpStream, peer: Peer, transport: Transport, shared: Arc<Shared>, seat: Seat) {
     // Requests and replies are small, and their receivers wait for them.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
     let handshake_deadline = Instant::now() + shared.handshake_timeout;
-    match transport {
-        Transport::Plain => {
-            let (reading, writing) = stream.into_split();
-            converse(reading, writing, peer, handshake_deadline, shared, &seat).await;
+    let served = async {
+        match transport {
+            Transport::Plain => {
+                let (reading, writing) = stream.into_split();
+                converse(reading, writing, peer, handshake_deadline, shared, &seat).await;
+            }
+            #[cfg(feature = "tls")]
+            Transport::Tls(acceptor) => {
+                // Boxed, so that the tasks of plain connections are no larger for it.
+                let accepting = Box::pin(accept_tls(stream, &acceptor, handshake_deadline));
+                let Some(stream) = accepting.await else { return };
+                let peer = Peer { certificate_name: super::tls::certificate_name(&stream), ..peer };
+                let (reading, writing) = tokio::io::split(stream);
+                Box::pin(converse(reading, writing, peer, handshake_deadline, shared, &seat)).await;
+            }
         }
-        #[cfg(feature = "tls")]
-        Transport::Tls(acceptor) => {
-            // Boxed, so that the tasks of plain connections are no larger for it.
-            let stream = tokio::select! {
-                biased;
-                () = seat.cut.notified() => return,
-                stream = Box::pin(accept_tls(stream, &acceptor, handshake_deadline)) => stream,
-            };
-            let Some(stream) = stream else { return };
-            let peer = Peer { certificate_name: super::tls::certificate_name(&stream), ..peer };
-            let (reading, writing) = tokio::io::split(stream);
-            Box::pin(converse(reading, writing, peer, handshake_deadline, shared, &seat)).await;
-        }
+    };
+    tokio::select! {
+        biased;
+        () = seat.cut.notified() => {}
+        () = served => {}
     }
 }
 
@@ -108,14 +111,7 @@ async fn converse<R, W>(
     W: AsyncWrite + Unpin,
 {
     let mut input = Input::default();
-    let start = tokio::select! {
-        biased;
-        () = seat.cut.notified() => return,
-        start = timeout_at(handshake_deadline, read_start(&mut reading, &mut input)) => match start {
-            Ok(Ok(start)) => start,
-            Ok(Err(_)) | Err(_) => return,
-        },
-    };
+    let Ok(Ok(start)) = timeout_at(handshake_deadline, read_start(&mut reading, &mut input)).await else { return };
     if start == Start::Unknown {
         drop(timeout(LAST_WRITE_TIMEOUT, writing.write_all(&PROTOCOL_HEADER)).await);
         linger(&mut reading, &mut writing, &shared).await;
@@ -131,7 +127,6 @@ async fn converse<R, W>(
     let writer = Writer { shared: &shared, id, outbox: &outbox };
     let flow = tokio::select! {
         biased;
-        () = outbox.cut.notified() => return,
         flow = reader.run(&mut reading, input) => flow,
         error = writer.run(&mut writing) => {
             shared.with(|core, _| core.note_end(id, &format!("cannot write to the client: {error}")));

@@ -44,7 +44,7 @@ async fn accept(Door { socket, transport }: Door, shared: Arc<Shared>) {
             accepted = socket.accept() => match accepted {
                 Ok(_) if shared.refuses() => tracing::debug!("connection refused: a fault asks for it"),
                 Ok((stream, address)) => {
-                    let Some(seat) = shared.seats.admit() else {
+                    let Some(seat) = shared.seats.admit().await else {
                         tracing::warn!(peer = %address, "connection refused: the broker has connections_max of them");
                         continue;
                     };

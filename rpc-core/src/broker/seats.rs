@@ -2,21 +2,22 @@
 //!
 //! ```text
 //!  accept ─► admit ─► stranger ──connection.open──► guest, until the socket closes
-//!                        └─ too many strangers: the oldest has to leave
+//!                        └─ too many strangers, or no place left: the oldest has to leave
 //! ```
 //!
 //! The oldest stranger leaves, and not the newest: sockets that stay silent, or stall their TLS handshake, keep no other
 //! client out. A client that logs in needs its place for milliseconds.
 
 use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicUsize, Ordering},
-    },
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
-use tokio::sync::Notify;
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
 
 use crate::lock::lock;
 
@@ -25,47 +26,69 @@ use crate::lock::lock;
 pub(super) struct Seats {
     max: usize,
     strangers_max: usize,
-    /// Connections accepted and not closed, even those before their handshake.
-    taken: AtomicUsize,
-    strangers: Mutex<Strangers>,
+    places: Mutex<Places>,
+    /// Notified when a place is free that `admit` may wait for.
+    left: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Strangers {
-    /// By the order of their arrival.
-    waiting: BTreeMap<u64, Arc<Notify>>,
+struct Places {
+    /// Connections accepted and not closed, even those before their handshake.
+    taken: usize,
+    /// Those that have not logged in, by the order of their arrival.
+    strangers: BTreeMap<u64, Arc<Notify>>,
+    /// Those that have been told to leave, and have not closed yet.
+    leaving: BTreeSet<u64>,
     arrived: u64,
 }
 
 impl Seats {
     pub(super) fn new(max: usize, strangers_max: usize) -> Arc<Self> {
-        let (taken, strangers) = (AtomicUsize::new(0), Mutex::default());
-        Arc::new(Self { max, strangers_max: strangers_max.max(1), taken, strangers })
+        let (places, left) = (Mutex::default(), Notify::new());
+        Arc::new(Self { max, strangers_max: strangers_max.max(1), places, left })
     }
 
-    /// A place for an accepted connection; `None` when all are taken.
-    pub(super) fn admit(self: &Arc<Self>) -> Option<Seat> {
-        // Counted by its drop, whether it is handed out or not.
-        let mut seat = Seat { seats: Arc::clone(self), number: 0, cut: Arc::default() };
-        if self.taken.fetch_add(1, Ordering::AcqRel) >= self.max {
-            return None;
+    /// A place for an accepted connection, as soon as a stranger has left if there is no other; `None` when guests have all of them.
+    pub(super) async fn admit(self: &Arc<Self>) -> Option<Seat> {
+        let deadline = Instant::now() + LEAVING_TIMEOUT;
+        loop {
+            {
+                let mut places = self.places();
+                if places.taken < self.max {
+                    return Some(self.seat(&mut places));
+                }
+                if places.leaving.is_empty() && !places.dismiss_oldest() {
+                    return None;
+                }
+            }
+            // One that leaves meanwhile leaves its notice.
+            timeout_at(deadline, self.left.notified()).await.ok()?;
         }
-        let mut strangers = self.strangers();
-        strangers.arrived += 1;
-        seat.number = strangers.arrived;
-        strangers.waiting.insert(seat.number, Arc::clone(&seat.cut));
-        if strangers.waiting.len() > self.strangers_max
-            && let Some((_, oldest)) = strangers.waiting.pop_first()
-        {
-            tracing::info!("a client that has not logged in is disconnected: too many others wait for their login");
-            oldest.notify_one();
-        }
-        drop(strangers);
-        Some(seat)
     }
 
-    fn strangers(&self) -> MutexGuard<'_, Strangers> {
-        lock(&self.strangers)
+    fn seat(self: &Arc<Self>, places: &mut Places) -> Seat {
+        places.taken += 1;
+        places.arrived += 1;
+        let (number, cut) = (places.arrived, Arc::default());
+        places.strangers.insert(number, Arc::clone(&cut));
+        if places.strangers.len() > self.strangers_max {
+            places.dismiss_oldest();
+        }
+        Seat { seats: Arc::clone(self), number, cut }
+    }
+
+    fn places(&self) -> MutexGuard<'_, Places> {
+        lock(&self.places)
+    }
+}
+
+impl Places {
+    /// Tells the oldest stranger to leave; false when there is none.
+    fn dismiss_oldest(&mut self) -> bool {
+        let Some((number, oldest)) = self.strangers.pop_first() else { return false };
+        tracing::info!("a client that has not logged in is disconnected: others need its place");
+        oldest.notify_one();
+        self.leaving.insert(number)
     }
 }
 
@@ -81,16 +104,23 @@ pub(super) struct Seat {
 impl Seat {
     /// Notes that the client has logged in, so that it may stay.
     pub(super) fn settle(&self) {
-        self.seats.strangers().waiting.remove(&self.number);
+        self.seats.places().strangers.remove(&self.number);
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.settle();
-        self.seats.taken.fetch_sub(1, Ordering::AcqRel);
+        let mut places = self.seats.places();
+        places.taken -= 1;
+        places.strangers.remove(&self.number);
+        if places.leaving.remove(&self.number) {
+            self.seats.left.notify_one();
+        }
     }
 }
+
+/// A connection that is told to leave waits for nothing.
+const LEAVING_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -99,6 +129,8 @@ mod tests {
         task::{Context, Waker},
     };
 
+    use tokio::task::yield_now;
+
     use super::*;
 
     /// A notification that was given is there at the first poll.
@@ -106,27 +138,49 @@ mod tests {
         pin!(seat.cut.notified()).poll(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
-    #[test]
-    fn the_oldest_stranger_leaves_when_another_comes() {
+    #[tokio::test]
+    async fn the_oldest_stranger_leaves_when_another_comes() {
         let seats = Seats::new(10, 2);
-        let guest = seats.admit().unwrap();
+        let guest = seats.admit().await.unwrap();
         guest.settle();
-        let (first, second) = (seats.admit().unwrap(), seats.admit().unwrap());
+        let (first, second) = (seats.admit().await.unwrap(), seats.admit().await.unwrap());
         assert!(!has_to_leave(&first));
-        let third = seats.admit().unwrap();
+        let third = seats.admit().await.unwrap();
         assert!(has_to_leave(&first) && !has_to_leave(&second) && !has_to_leave(&guest));
         drop(second);
-        let fourth = seats.admit().unwrap();
+        let fourth = seats.admit().await.unwrap();
         assert!(!has_to_leave(&third) && !has_to_leave(&fourth), "there was room again");
     }
 
-    #[test]
-    fn seats_are_counted_until_they_are_dropped() {
+    #[tokio::test]
+    async fn guests_keep_their_places() {
         let seats = Seats::new(2, 2);
-        let (first, second) = (seats.admit(), seats.admit());
-        assert!(seats.admit().is_none() && seats.admit().is_none());
+        let (first, second) = (seats.admit().await.unwrap(), seats.admit().await.unwrap());
+        first.settle();
+        second.settle();
+        assert!(seats.admit().await.is_none() && seats.admit().await.is_none());
         drop(first);
-        assert!(second.is_some() && seats.admit().is_some());
-        assert!(seats.strangers().waiting.len() <= 1);
+        assert!(seats.admit().await.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_all_places_are_taken_a_stranger_leaves_for_a_client() {
+        let seats = Seats::new(2, 2);
+        let guest = seats.admit().await.unwrap();
+        guest.settle();
+        let stranger = seats.admit().await.unwrap();
+        let leaving = async {
+            stranger.cut.notified().await;
+            // Its task does not run at once.
+            yield_now().await;
+            drop(stranger);
+        };
+        let (admitted, ()) = tokio::join!(seats.admit(), leaving);
+        let client = admitted.expect("the stranger's place");
+        client.settle();
+        assert!(!has_to_leave(&guest) && seats.admit().await.is_none());
+        drop(client);
+        let _held_up = seats.admit().await.unwrap();
+        assert!(seats.admit().await.is_none(), "one that does not leave is not waited for without a limit");
     }
 }
