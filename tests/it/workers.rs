@@ -4,7 +4,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -21,6 +21,7 @@ on_both_brokers!(
     one_pool_serves_many_services,
     concurrency_bounds_the_handlers_of_all_services_together,
     a_request_acked_before_its_handler_is_lost_with_it,
+    requests_acked_before_their_handlers_are_no_more_than_the_prefetch_count,
     a_pool_whose_queue_is_deleted_declares_it_again,
 );
 
@@ -256,4 +257,57 @@ async fn a_request_acked_before_its_handler_is_lost_with_it(stage: &Stage) {
     let _second = pool().await;
     assert_eq!(hanging.await.unwrap().unwrap_err().code(), "timeout");
     assert_eq!(count.load(Ordering::SeqCst), 3, "never executed again");
+}
+
+async fn requests_acked_before_their_handlers_are_no_more_than_the_prefetch_count(stage: &Stage) {
+    mod asked {
+        rpc_tests::probe!("workers-begun-asked");
+    }
+    probe!("workers-begun");
+    const PREFETCH: usize = 4;
+    const CALLS: usize = 20;
+    // Nobody serves it, so handlers wait for its answers, and leave their slot.
+    stage.pool(asked::ProbeServer::new(Answers::echo())).await.declare().await.unwrap();
+    let nested = asked::ProbeClient::new(&stage.connect().await);
+    let (begun, answering) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let answers = {
+        let (begun, answering) = (Arc::clone(&begun), Arc::clone(&answering));
+        Answers::with(move |asked| {
+            begun.fetch_add(1, Ordering::SeqCst);
+            let (nested, answering) = (nested.clone(), answering.load(Ordering::SeqCst));
+            async move {
+                match answering {
+                    true => asked.question,
+                    false => nested.ask(asked.question).await.unwrap_or_default(),
+                }
+            }
+        })
+    };
+    let pool = async || {
+        let pool = stage.pool(ProbeServer::new(answers.clone())).await.ack_policy(AckPolicy::BeforeHandler);
+        pool.prefetch(PREFETCH as u16).concurrency(1).start().await.unwrap()
+    };
+    let first = pool().await;
+    let client = ProbeClient::new(&stage.connect().await);
+    let patience = Duration::from_secs(8);
+    let calls: Vec<_> =
+        (0..CALLS).map(|_| tokio::spawn(client.ask("x".to_owned()).timeout(patience).into_future())).collect();
+    let raw = stage.raw().await;
+    let queue = async || raw.queue("rpc.workers-begun").await.map_or(0, |queue| queue.ready as usize);
+    let are_begun = async || begun.load(Ordering::SeqCst) == PREFETCH && queue().await == CALLS - 2 * PREFETCH;
+    eventually(patience, "as many begin as may, as many wait, and the rest stays in the queue", are_begun).await;
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(begun.load(Ordering::SeqCst), PREFETCH);
+    // Those that had begun are lost, and those that waited are not.
+    answering.store(true, Ordering::SeqCst);
+    drop(first);
+    let _second = pool().await;
+    let mut answered = 0;
+    for call in calls {
+        match call.await.unwrap() {
+            Ok(answer) => answered += usize::from(answer == "x"),
+            Err(error) => assert_eq!(error.code(), "timeout"),
+        }
+    }
+    assert_eq!(answered, CALLS - PREFETCH);
 }

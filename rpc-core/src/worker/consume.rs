@@ -77,7 +77,7 @@ async fn serve(
 ) -> LaneEnd {
     let (finished, inbox) = mpsc::unbounded_channel();
     let replier = AbortOnDrop::spawn(send_replies(intake.channel.clone(), Arc::clone(lane), inbox));
-    let shared = Arc::new(Shared::new(Arc::clone(lane), finished, phase.clone()));
+    let shared = Arc::new(Shared::new(Arc::clone(lane), &intake.channel, finished, phase.clone()));
     let mut handlers = Handlers::new(lane.source.tasks_max());
     // With confirms, a reply's confirm says whether the reply was returned.
     let returns = (lane.source.ack_policy != AckPolicy::AfterConfirmedReply)
@@ -111,6 +111,7 @@ async fn serve(
     };
     let end = match lost {
         Some(reason) => {
+            shared.note_loss();
             // The broker requeues their requests, so answers from here on could be second ones.
             handlers.abort().await;
             LaneEnd::Lost { reason }

@@ -18,13 +18,12 @@ use super::{
     handlers::Handlers,
     job::{Job, Shared},
     poison::Abandoned,
-    policy::AckPolicy,
     source::Intake,
     stats::Counters,
     tombstones::Tombstones,
 };
 use crate::{
-    connection::{Delivery, WeakDelivery, amqp::Settlement},
+    connection::{Delivery, WeakDelivery},
     context::Context,
     envelope::{self, Code},
     nesting::{DEPTH_MAX, Room, Seat, Slot},
@@ -76,9 +75,6 @@ impl Taker<'_> {
         Counters::add(&lane.counters.received);
         let losses = if delivery.redelivered() { lane.caution.losses(&delivery) } else { 0 };
         let job = Job::new(delivery.clone(), self.shared, losses > 0);
-        if lane.source.ack_policy == AckPolicy::BeforeHandler && !self.acknowledge(&delivery) {
-            return None;
-        }
         let is_given_up = self.tombstones.is_given_up(&delivery, now);
         let budget_ms = self.callers.budget_ms(&delivery, now);
         let context = Context::new(delivery, now, budget_ms);
@@ -99,23 +95,14 @@ impl Taker<'_> {
             Plan::Expire => job.expire(),
             Plan::Abandon(abandoned) => self.abandon(job, context, abandoned),
             Plan::Requeue => job.requeue(),
-            Plan::Inline(found) => match Slot::take(&lane.room) {
-                Some(slot) => return Some(self.begin_here(job, context, found, slot)),
+            Plan::Inline(found) if job.try_place() => match Slot::take(&lane.room) {
+                Some(slot) => return self.begin_here(job, context, found, slot),
                 None => self.begin_task(job, context, found, now),
             },
+            Plan::Inline(found) => self.begin_task(job, context, found, now),
             Plan::Task(found) => self.begin_task(job, context, found, now),
         }
         None
-    }
-
-    /// Acknowledges a delivery before its handler runs, which it must not if that fails.
-    fn acknowledge(&self, delivery: &Delivery) -> bool {
-        let ack = Settlement::Ack { delivery_tag: delivery.delivery_tag(), multiple: false };
-        let acknowledged = self.intake.channel.settle(ack);
-        if let Err(error) = &acknowledged {
-            tracing::debug!(%error, "could not acknowledge before the handler: it does not run");
-        }
-        acknowledged.is_ok()
     }
 
     /// Answers a request that is not executed again. No cancel stops that, because its dead letter is not for the caller.
@@ -127,9 +114,12 @@ impl Taker<'_> {
     }
 
     /// Begins the handler of a quick method in the consume loop. One that waits is moved to a task.
-    fn begin_here(&mut self, job: Job, context: Context, found: Found, slot: Slot) -> Begun {
+    fn begin_here(&mut self, job: Job, context: Context, found: Found, slot: Slot) -> Option<Begun> {
         // Always granted: no cancel can find the delivery before this.
         context.delivery().claim();
+        if !job.begin() {
+            return None;
+        }
         let method = found.method;
         let span = handler_span(&job.shared, &context, method);
         let seat = Seat::new(slot, depth(&job.shared.lane.room, &context));
@@ -137,12 +127,12 @@ impl Taker<'_> {
         match span.in_scope(|| first_poll(&*job.shared.lane.service, request, seat)) {
             FirstPoll::Ended(response) => {
                 span.in_scope(|| job.finish(response));
-                Begun { method, has_ended: true }
+                Some(Begun { method, has_ended: true })
             }
             FirstPoll::Waits(running) => {
                 let weak = job.weak_delivery();
                 self.handlers.spawn(weak, async move { job.finish(running.await) }.instrument(span));
-                Begun { method, has_ended: false }
+                Some(Begun { method, has_ended: false })
             }
         }
     }
@@ -221,6 +211,10 @@ fn run_at_turn(job: Job, request: Request) -> impl Future<Output = ()> + Send + 
     async move {
         let response = {
             let lane = &*job.shared.lane;
+            if let Some(at_most_once) = job.lacks_place() {
+                Box::pin(at_most_once.place()).await;
+                job.note_place();
+            }
             let (slot, denied) = match Slot::take(&lane.room) {
                 Some(slot) => (Some(slot), None),
                 None => match Box::pin(Slot::wait(&lane.room, request.context().remaining())).await {
@@ -245,6 +239,8 @@ fn run_at_turn(job: Job, request: Request) -> impl Future<Output = ()> + Send + 
                     Some(Response::NONE)
                 }
                 Turn::Cancelled => Some(Response::NONE),
+                // The channel is gone, and with it the request.
+                Turn::Deduplicate(_) | Turn::Run if !job.begin() => None,
                 Turn::Deduplicate(dedupe) => {
                     Some(Box::pin(dedupe.answer(&*lane.service, request, seat, &lane.counters)).await)
                 }

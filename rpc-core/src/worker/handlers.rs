@@ -108,7 +108,7 @@ impl Task {
             }
             let counters = &shared.lane.counters;
             Counters::add(if has_begun { &counters.cancelled } else { &counters.expired });
-            let is_acked = shared.lane.source.ack_policy == AckPolicy::BeforeHandler;
+            let is_acked = has_begun && shared.lane.source.ack_policy == AckPolicy::BeforeHandler;
             shared.settle(delivery_tag, if is_acked { Outcome::Settled } else { Outcome::Ack });
         };
         Self { handle: tokio::spawn(stopped), delivery: weak }

@@ -1,10 +1,17 @@
 //! One request on its way through a handler, and the state that the jobs of one consumer share.
 
-use std::sync::Arc;
+use std::{
+    cell::Cell,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use tokio::sync::{mpsc, watch};
 
 use super::{
+    at_most_once::AtMostOnce,
     dispatch::{Answer, Response},
     finished::{Finished, Outcome, Reply, Way},
     lane::{Lane, Phase},
@@ -13,7 +20,7 @@ use super::{
     stats::Counters,
 };
 use crate::{
-    connection::{Delivery, WeakDelivery},
+    connection::{Channel, Delivery, WeakDelivery},
     envelope::Code,
     printable::printable,
 };
@@ -24,6 +31,10 @@ pub(super) struct Shared {
     /// To the replier, which ends when the last job and the consume loop have dropped it.
     finished: mpsc::UnboundedSender<Finished>,
     phase: watch::Receiver<Phase>,
+    /// Whether the consumer is lost, and the broker delivers its requests to another one.
+    is_lost: AtomicBool,
+    /// With [`AckPolicy::BeforeHandler`].
+    at_most_once: Option<AtMostOnce>,
     /// One for each method.
     pub(super) paces: Box<[Pace]>,
 }
@@ -31,11 +42,15 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(
         lane: Arc<Lane>,
+        channel: &Channel,
         finished: mpsc::UnboundedSender<Finished>,
         phase: watch::Receiver<Phase>,
     ) -> Self {
         let paces = lane.service.descriptor().methods.iter().map(|_| Pace::default()).collect();
-        Self { lane, finished, phase, paces }
+        let source = &lane.source;
+        let at_most_once = (source.ack_policy == AckPolicy::BeforeHandler)
+            .then(|| AtMostOnce::new(channel.clone(), source.prefetch_count));
+        Self { lane, finished, phase, is_lost: AtomicBool::new(false), at_most_once, paces }
     }
 
     /// The paces of the methods, where their handlers may run in the consume loop. Handlers that wait for another request's
@@ -45,8 +60,14 @@ impl Shared {
         (lane.is_inline && lane.dedupe.is_none()).then_some(&*self.paces)
     }
 
+    /// Whether no further handler is begun: at a shutdown, and when the consumer is lost.
     pub(super) fn is_draining(&self) -> bool {
-        *self.phase.borrow() > Phase::Serving
+        *self.phase.borrow() > Phase::Serving || self.is_lost.load(Ordering::SeqCst)
+    }
+
+    /// Notes that the consumer is lost, so that no request begins in the slot of a handler that is aborted.
+    pub(super) fn note_loss(&self) {
+        self.is_lost.store(true, Ordering::SeqCst);
     }
 
     /// Settles a request without a reply.
@@ -66,16 +87,47 @@ pub(super) struct Job {
     /// Until the request is settled.
     delivery: Option<Delivery>,
     pub(super) shared: Arc<Shared>,
-    /// Whether it was acknowledged before its handler ([`AckPolicy::BeforeHandler`]).
-    is_acked: bool,
+    /// Whether its handler has begun and it was acknowledged before ([`AckPolicy::BeforeHandler`]).
+    is_acked: Cell<bool>,
+    /// Whether it has one of the places that such requests need.
+    has_place: Cell<bool>,
     /// The broker has closed the lane's channel while the request was here: its reply must not cost another one.
     is_suspect: bool,
 }
 
 impl Job {
     pub(super) fn new(delivery: Delivery, shared: &Arc<Shared>, is_suspect: bool) -> Self {
-        let is_acked = shared.lane.source.ack_policy == AckPolicy::BeforeHandler;
-        Self { delivery: Some(delivery), shared: Arc::clone(shared), is_acked, is_suspect }
+        Self {
+            delivery: Some(delivery),
+            shared: Arc::clone(shared),
+            is_acked: Cell::new(false),
+            has_place: Cell::new(false),
+            is_suspect,
+        }
+    }
+
+    /// Takes the place that the request needs before its handler runs; false when it has to wait for one.
+    pub(super) fn try_place(&self) -> bool {
+        let Some(at_most_once) = &self.shared.at_most_once else { return true };
+        self.has_place.set(at_most_once.try_place());
+        self.has_place.get()
+    }
+
+    /// Where to wait for the place that the request needs before its handler runs, if it has none.
+    pub(super) fn lacks_place(&self) -> Option<&AtMostOnce> {
+        self.shared.at_most_once.as_ref().filter(|_| !self.has_place.get())
+    }
+
+    pub(super) fn note_place(&self) {
+        self.has_place.set(true);
+    }
+
+    /// Notes that the handler is about to run. False if it must not, because the request has to be acknowledged before and
+    /// cannot be.
+    pub(super) fn begin(&self) -> bool {
+        let (Some(at_most_once), Some(delivery)) = (&self.shared.at_most_once, &self.delivery) else { return true };
+        self.is_acked.set(at_most_once.acknowledge(delivery.delivery_tag()));
+        self.is_acked.get()
     }
 
     /// For the table of handlers, which a cancel looks into.
@@ -94,7 +146,7 @@ impl Job {
         if let Some(code) = response.error_code() {
             tracing::debug!(code, "answered with an error");
         }
-        let outcome = if self.is_acked { Outcome::Settled } else { Outcome::Ack };
+        let outcome = if self.is_acked.get() { Outcome::Settled } else { Outcome::Ack };
         let delivery_tag = delivery.delivery_tag();
         let reply = response.into_answer().and_then(|answer| {
             let is_apart = self.is_suspect || self.shared.lane.caution.is_apart(answer.body_bytes());
@@ -157,18 +209,20 @@ impl Job {
         self.finish(Response::NONE);
     }
 
-    /// Requeues a request that was not begun. One that was acknowledged before its handler is lost: at most once.
+    /// Requeues a request that was not begun.
     pub(super) fn requeue(mut self) {
-        let outcome = if self.is_acked { Outcome::Settled } else { Outcome::Requeue };
         Counters::add(&self.shared.lane.counters.requeued);
         if let Some(delivery) = self.delivery.take() {
-            self.shared.settle(delivery.delivery_tag(), outcome);
+            self.shared.settle(delivery.delivery_tag(), Outcome::Requeue);
         }
     }
 }
 
 impl Drop for Job {
     fn drop(&mut self) {
+        if let Some(at_most_once) = self.shared.at_most_once.as_ref().filter(|_| self.has_place.get()) {
+            at_most_once.give_place_back();
+        }
         let Some(delivery) = self.delivery.take() else { return };
         delivery.cancel();
         if std::thread::panicking() {

@@ -11,6 +11,7 @@
 //! It knows services only as [`Dispatch`], and nothing of their clients.
 
 mod apart;
+mod at_most_once;
 mod callers;
 mod cancel;
 mod caution;

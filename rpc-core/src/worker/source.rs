@@ -139,14 +139,9 @@ impl Source {
     }
 
     /// The requests that may wait or run at once, with room for tasks at their end. A broker that keeps to the prefetch count never
-    /// delivers more, unless requests are acknowledged when they arrive.
+    /// delivers more: as many wait, and with [`AckPolicy::BeforeHandler`] as many have begun.
     pub(super) fn tasks_max(&self) -> usize {
-        match self.ack_policy {
-            AckPolicy::BeforeHandler => usize::MAX,
-            AckPolicy::AfterReply | AckPolicy::AfterConfirmedReply => {
-                2 * usize::from(self.prefetch_count) + TASKS_SPARE
-            }
-        }
+        2 * usize::from(self.prefetch_count) + TASKS_SPARE
     }
 
     fn queue_name(&self) -> String {
