@@ -8,8 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rpc_core::{AckPolicy, CallError, Client, Context, PoolHandle, service};
-use rpc_tests::{Answers, Stage, eventually, on_both_brokers, probe, within};
+use rpc_core::{
+    AckPolicy, CallError, Client, Connection, Context, PoolHandle, TimeoutStage, WorkerPool, broker::Broker, service,
+};
+use rpc_tests::{Answers, Stage, eventually, framework_uri, on_both_brokers, probe, within};
 use tokio::{sync::Semaphore, time::sleep};
 
 on_both_brokers!(
@@ -183,6 +185,43 @@ async fn confirmed_replies_to_callers_that_have_gone_are_counted(stage: &Stage) 
     let pool = pool.ack_policy(AckPolicy::AfterConfirmedReply).start().await.unwrap();
     call_and_leave(stage, &gate, async |client| drop(BoundedClient::from_client(client).pass(1).await)).await;
     is_counted(stage, pool, "rpc.overload-gone-too").await;
+}
+
+/// The broker reads them and confirms none: a quorum queue without a majority.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_are_not_confirmed_have_a_bound_in_bytes() {
+    #[service(name = "overload-heavy", max_length = 1_000)]
+    trait Heavy {
+        async fn weigh(&self, load: String) -> usize;
+    }
+    struct Scales;
+    impl Heavy for Scales {
+        async fn weigh(&self, load: String) -> usize {
+            load.len()
+        }
+    }
+    let broker = Broker::start().await.unwrap();
+    let connection = Connection::open(&framework_uri(broker.uri())).await.unwrap();
+    let pool = || WorkerPool::new(&connection).serve(HeavyServer::new(Scales));
+    pool().declare().await.unwrap();
+    let client = HeavyClient::new(&connection);
+    client.client().ready().await.unwrap();
+    broker.faults().withhold_confirms();
+    let load = "x".repeat(1 << 20);
+    let call = |_| tokio::spawn(client.weigh(load.clone()).timeout(Duration::from_secs(40)).into_future());
+    let calls: Vec<_> = (0..40).map(call).collect();
+    let waiting = || broker.queues().iter().find(|queue| queue.name == "rpc.overload-heavy").unwrap().ready;
+    eventually(SOON, "as many as have room", async || waiting() >= 31).await;
+    let error = client.weigh(load.clone()).timeout(Duration::from_millis(300)).await.unwrap_err();
+    assert!(matches!(error, CallError::Timeout { stage: TimeoutStage::Blocked, .. }), "{error:?}");
+    assert!(!error.maybe_executed());
+    assert_eq!(waiting(), 31, "of 1 MiB and a little more, in 32 MiB");
+    broker.faults().release_confirms();
+    let serving = pool().start().await.unwrap();
+    for call in calls {
+        assert_eq!(within(SOON, "an answer", call).await.unwrap().unwrap(), 1 << 20);
+    }
+    drop(serving);
 }
 
 const SOON: Duration = Duration::from_secs(10);

@@ -8,7 +8,7 @@ use std::fmt;
 pub enum TimeoutStage {
     /// The connection or the reply queue was not ready: nothing was sent.
     Connecting,
-    /// The broker had blocked the connection (`connection.blocked`), or read so slowly that the request had to wait
+    /// The broker had blocked the connection (`connection.blocked`), or read or confirmed so slowly that the request had to wait
     /// ([`outbox_max_bytes`](crate::ConnectionOptions::outbox_max_bytes)): nothing was sent.
     Blocked,
     /// The client had `max_in_flight` calls waiting already: nothing was sent.
@@ -32,7 +32,7 @@ impl fmt::Display for TimeoutStage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Connecting => "waiting for the connection; nothing was sent",
-            Self::Blocked => "the broker had blocked the connection, or read too slowly; nothing was sent",
+            Self::Blocked => "the broker had blocked the connection, or read or confirmed too slowly; nothing was sent",
             Self::InFlightLimit => "waiting for a free place among the calls in flight; nothing was sent",
             Self::Unconfirmed => "sent, waiting for the publisher confirm",
             Self::Running => "a worker was executing it",

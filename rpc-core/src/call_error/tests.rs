@@ -68,7 +68,7 @@ x- service              store.put: the service returned an error: the store is f
 -- bad_version          store.put: bad version: version 3 of 'store', this worker serves 2; update the workers first
 -r overloaded           store.put: overloaded: the queue is full; try again later
 -r timeout              store.put: timed out after 1s (waiting for the connection; nothing was sent)
--r timeout              store.put: timed out after 1s (the broker had blocked the connection, or read too slowly; nothing was sent)
+-r timeout              store.put: timed out after 1s (the broker had blocked the connection, or read or confirmed too slowly; nothing was sent)
 -r timeout              store.put: timed out after 1s (waiting for a free place among the calls in flight; nothing was sent)
 xr timeout              store.put: timed out after 1s (sent, waiting for the publisher confirm)
 xr timeout              store.put: timed out after 1s (a worker was executing it)

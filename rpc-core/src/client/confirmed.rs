@@ -48,19 +48,21 @@ struct Published {
     correlation_number: u64,
     body_bytes: usize,
     confirm: Confirm,
-    _place: OwnedSemaphorePermit,
+    _places: OwnedSemaphorePermit,
 }
 
 impl Confirming {
     /// Publishes the request of a call; if the broker refuses it, the call ends.
     pub(super) async fn publish(&self, correlation_number: u64, publish: Publish<'_>) -> Result<(), Error> {
         self.channel.room().await;
-        // It is never closed.
-        let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return Ok(()) };
         let body_bytes = publish.body.len();
+        // It is never closed.
+        let Ok(places) = Arc::clone(&self.places).acquire_many_owned(places_of(body_bytes)).await else {
+            return Ok(());
+        };
         let published = lock(&self.published);
         let confirm = self.channel.publish_for_confirm(publish)?;
-        if published.send(Published { correlation_number, body_bytes, confirm, _place: place }).is_err() {
+        if published.send(Published { correlation_number, body_bytes, confirm, _places: places }).is_err() {
             // The task has ended with the channel, which lapin may notice later; nothing else would end the call.
             self.in_flight.lose(correlation_number);
         }
@@ -77,7 +79,7 @@ impl Keep for Confirming {
         let (published, inbox) = mpsc::unbounded_channel();
         let end = EndOnDrop(Arc::clone(&life));
         let task = await_confirms(Arc::clone(&place.in_flight), place.exchange, channel.clone(), inbox, end);
-        let places = Arc::new(Semaphore::new(UNCONFIRMED_MAX));
+        let places = Arc::new(Semaphore::new(PLACES_MAX as usize));
         let (in_flight, published) = (Arc::clone(&place.in_flight), Mutex::new(published));
         Ok(Self { channel, in_flight, life, published, places, _task: AbortOnDrop::spawn(task) })
     }
@@ -99,7 +101,7 @@ async fn await_confirms(
     mut published: mpsc::UnboundedReceiver<Published>,
     _end: EndOnDrop,
 ) {
-    while let Some(Published { correlation_number, body_bytes, confirm, _place }) = published.recv().await {
+    while let Some(Published { correlation_number, body_bytes, confirm, _places }) = published.recv().await {
         match confirm.wait().await {
             Ok((is_acked, returned)) => {
                 in_flight.sizes.accept(body_bytes);
@@ -127,5 +129,11 @@ async fn await_confirms(
     }
 }
 
-/// Requests whose confirm is awaited; the next ones wait before they return to their callers.
-const UNCONFIRMED_MAX: usize = 1_024;
+/// How many places a request takes until it is confirmed. lapin keeps its body for so long.
+fn places_of(body_bytes: usize) -> u32 {
+    u32::try_from(body_bytes / PLACE_BYTES + 1).unwrap_or(PLACES_MAX).min(PLACES_MAX)
+}
+
+/// For requests whose confirm is awaited, 32 MiB or one larger request; the next ones wait before they return to their callers.
+const PLACES_MAX: u32 = 1_024;
+const PLACE_BYTES: usize = 32 * 1_024;

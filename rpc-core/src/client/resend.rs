@@ -126,14 +126,15 @@ impl Request {
                 }
             }
         } else {
-            // It has not been sent before there is room.
-            if timeout_at(limits.deadline, line.room()).await.is_err() {
-                return Err(timed_out(if number > 1 { TimeoutStage::Unknown } else { TimeoutStage::Blocked }));
-            }
-            let publishing = self.publish_confirmed(&line, &mut waiter, remaining, number);
-            match timeout_at(limits.deadline, publishing).await {
+            // Every wait comes before the publish.
+            let published = async {
+                line.room().await;
+                self.publish_confirmed(&line, &mut waiter, remaining, number).await
+            };
+            match timeout_at(limits.deadline, published).await {
                 Ok(published) => published?,
-                Err(_) => return Err(timed_out(TimeoutStage::Unconfirmed)),
+                Err(_) if number > 1 => return Err(timed_out(TimeoutStage::Unknown)),
+                Err(_) => return Err(timed_out(TimeoutStage::Blocked)),
             }
         }
         self.conclude(outcome(waiter, limits).await)
