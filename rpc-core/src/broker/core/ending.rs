@@ -1,6 +1,6 @@
 //! Channels and connections end: closed by the client, over a fault, or because the socket has failed.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
 use amq_protocol::protocol::{AMQPClass, channel as channel_class, connection as connection_class};
 
@@ -14,6 +14,7 @@ use crate::{
         session::{
             Session, Stage,
             channel::{Channel, Mode, Settle},
+            channels::Channels,
             sessions::PendingCloseOk,
             unacked::{Delivered, Taken},
         },
@@ -149,7 +150,7 @@ fn log_end(session: &Session) {
 /// its exclusive queues are deleted. Then the queues that were freed deliver.
 #[derive(Debug)]
 pub(crate) struct Ending {
-    channels: VecDeque<(u16, Channel)>,
+    channels: Channels,
     /// Whether all channels of the connection end. They are taken when it is their turn, because methods that are to be
     /// done before need them.
     takes_all: bool,
@@ -203,7 +204,9 @@ impl Lost {
 impl Ending {
     /// The channel is a new or a closing one now, so that no delivery can reach the old one.
     pub(crate) fn of_channel(number: u16, channel: Channel, last: Last) -> Self {
-        Self { channels: [(number, channel)].into(), takes_all: false, ..Self::of_connection(last) }
+        let mut ending = Self { takes_all: false, ..Self::of_connection(last) };
+        ending.channels.insert(number, channel);
+        ending
     }
 
     fn of_connection(last: Last) -> Self {
@@ -212,7 +215,7 @@ impl Ending {
     }
 
     fn next_channel(&mut self, context: &mut Context<'_>) -> Option<Lost> {
-        let (number, channel) = self.channels.pop_front()?;
+        let (number, channel) = self.channels.pop_first()?;
         context.sessions.work += 1;
         if let Some(injected) = &mut context.sessions.injected {
             injected.forget(context.id, number);
@@ -278,7 +281,7 @@ impl Ending {
 impl Unfinished for Ending {
     fn go_on(&mut self, context: &mut Context<'_>) -> Result<Progress, Fault> {
         if std::mem::take(&mut self.takes_all) {
-            self.channels = std::mem::take(&mut context.session_mut().channels).into_all().collect();
+            self.channels = std::mem::take(&mut context.session_mut().channels);
         }
         while let Some(mut lost) = self.current.take().or_else(|| self.next_channel(context)) {
             if self.let_go(&mut lost, context) == Progress::Paused {

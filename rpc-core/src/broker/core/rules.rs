@@ -55,6 +55,6 @@ impl Default for Limits {
     }
 }
 
-/// Messages queued, delivered and settled, and bindings and consumers removed, before other connections get the lock: two
-/// to four milliseconds. A publish to a thousand queues counts as a thousand.
-pub(crate) const WORK_MAX: usize = 4_096;
+/// Messages queued, delivered and settled, and bindings and consumers removed, before other connections get the lock: one or
+/// two milliseconds. A publish to a thousand queues counts as a thousand.
+pub(crate) const WORK_MAX: usize = 1_024;

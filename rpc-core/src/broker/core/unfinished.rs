@@ -16,7 +16,7 @@ use crate::{
         fault::Fault,
         interface::{ConnectionId, Now},
         state::Core,
-        vhost::consumers::Consumer,
+        vhost::consumers::Leaving,
     },
     routing::{Progress, QueueId},
 };
@@ -94,7 +94,7 @@ pub(crate) struct Deletion {
     /// Sent when the bindings are removed. A client may not expect a `basic.cancel` for its consumers before it.
     pub(crate) answer: Option<AMQPClass>,
     /// The consumers of the queue.
-    pub(crate) consumers: Option<(QueueId, Vec<Consumer>)>,
+    pub(crate) consumers: Option<(QueueId, Leaving)>,
 }
 
 impl Unfinished for Deletion {

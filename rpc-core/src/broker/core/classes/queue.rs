@@ -135,8 +135,9 @@ fn delete(context: &mut Context<'_>, delete: &Delete) -> Result<(), Fault> {
         false => None,
     };
     let (mut message_count, mut consumers) = (0, None);
-    if let Some(key) = found {
-        let (ready, consuming) = context.vhost.begin_delete(key, context.sessions);
+    if let Some(key) = found
+        && let Some((ready, consuming)) = context.vhost.begin_delete(key, context.sessions)
+    {
         (message_count, consumers) = (count(ready), Some((key, consuming)));
     }
     let answer = (!delete.nowait).then_some(AMQPClass::Queue(AMQPMethod::DeleteOk(DeleteOk { message_count })));

@@ -6,7 +6,7 @@ use crate::{
         session::sessions::Sessions,
         vhost::{
             Vhost,
-            consumers::{Consumer, Place},
+            consumers::{Leaving, Place},
             live_queue::LiveQueue,
             message::Message,
             queue::Line,
@@ -20,15 +20,15 @@ impl Vhost {
     /// Deletes a queue with its messages, and notifies its consumers. Returns how many messages were ready. The bindings
     /// and the consumers of a queue that has many are removed later.
     pub(crate) fn delete_queue(&mut self, key: QueueId, now: Now, sessions: &mut Sessions) -> usize {
-        let (ready, consumers) = self.begin_delete(key, sessions);
+        let Some((ready, consumers)) = self.begin_delete(key, sessions) else { return 0 };
         self.cancel_all(key, consumers);
         self.sweep(now, sessions);
         ready
     }
 
     /// Deletes a queue. Returns how many messages were ready, and its consumers. [`Vhost::sweep`] removes its bindings.
-    pub(crate) fn begin_delete(&mut self, key: QueueId, sessions: &mut Sessions) -> (usize, Vec<Consumer>) {
-        let Some(mut queue) = self.take_queue(key) else { return (0, Vec::new()) };
+    pub(crate) fn begin_delete(&mut self, key: QueueId, sessions: &mut Sessions) -> Option<(usize, Leaving)> {
+        let mut queue = self.take_queue(key)?;
         sessions.work += 1;
         if let Some(owner) = queue.exclusive_to.and_then(|owner| sessions.get_mut(owner)) {
             owner.exclusive_queues.remove(&key);
@@ -38,13 +38,13 @@ impl Vhost {
             .extend(queue.stream.take().into_iter().flat_map(|stream| stream.into_entries()).map(Line::from));
         let (ready, lines) = queue.purge();
         sessions.garbage.extend(lines.filter(|line| !line.is_empty()));
-        (ready, queue.consumers.into_all())
+        Some((ready, queue.consumers.into_leaving()))
     }
 
     /// Has the consumers of a deleted queue cancelled.
-    pub(crate) fn cancel_all(&mut self, key: QueueId, consumers: Vec<Consumer>) {
+    pub(crate) fn cancel_all(&mut self, key: QueueId, consumers: Leaving) {
         if !consumers.is_empty() {
-            self.cancelling.push_back((key, consumers.into_iter()));
+            self.cancelling.push_back((key, consumers));
         }
     }
 

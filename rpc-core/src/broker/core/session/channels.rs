@@ -58,10 +58,16 @@ impl Channels {
         self.count
     }
 
-    /// Takes out all channels, in the order of their numbers.
-    pub(crate) fn into_all(self) -> impl Iterator<Item = (u16, Channel)> {
-        let low = self.low.into_iter().zip(0..).filter_map(|(channel, number)| Some((number, *channel?)));
-        low.chain(self.high.into_iter().map(|(number, channel)| (number, *channel)))
+    /// Takes out the channel with the lowest number.
+    pub(crate) fn pop_first(&mut self) -> Option<(u16, Channel)> {
+        let low = (0..).zip(&mut self.low).find_map(|(number, channel)| Some((number, channel.take()?)));
+        let (number, channel) = low.or_else(|| {
+            // So that it is not searched again.
+            self.low = Vec::new();
+            self.high.pop_first()
+        })?;
+        self.count -= 1;
+        Some((number, *channel))
     }
 
     /// In the order of their numbers.
@@ -107,6 +113,10 @@ mod tests {
         assert!(channels.remove(256).is_none() && channels.get_mut(256).is_none());
         assert!(channels.remove(7).is_some() && channels.remove(7).is_none());
         assert_eq!(channels.len(), 3);
-        assert_eq!(channels.into_all().map(|(number, _)| number).collect::<Vec<_>>(), [1, 255, u16::MAX]);
+        let popped: Vec<_> = std::iter::from_fn(|| channels.pop_first()).map(|(number, _)| number).collect();
+        assert_eq!(popped, [1, 255, u16::MAX]);
+        assert_eq!(channels.len(), 0);
+        channels.insert(3, Channel::default());
+        assert_eq!((channels.len(), channels.pop_first().unwrap().0), (1, 3));
     }
 }

@@ -289,7 +289,12 @@ fn many_messages_pushed_out_by_one_go_in_pieces() {
     (0..5_000).for_each(|_| bench.publish(id, "q", "x"));
     bench.publish(id, "q", &"y".repeat(5_000));
     let ready = |bench: &Bench| bench.core.queues("/")[0].ready;
-    assert!(ready(&bench) > 3_000, "{} are left", ready(&bench));
-    bench.core.tick(bench.now);
-    assert_eq!(ready(&bench), 1);
+    for piece in 1.. {
+        let left = 5_000_usize.saturating_sub(piece * crate::broker::core::rules::WORK_MAX);
+        assert!(ready(&bench) > left, "{} are left after {piece} pieces", ready(&bench));
+        if ready(&bench) == 1 {
+            return;
+        }
+        bench.core.tick(bench.now);
+    }
 }

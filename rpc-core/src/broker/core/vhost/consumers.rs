@@ -89,6 +89,25 @@ struct Turn {
     serial: u64,
 }
 
+/// The consumers of a queue that was deleted.
+#[derive(Debug)]
+pub(crate) struct Leaving(Consumers);
+
+impl Leaving {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Iterator for Leaving {
+    type Item = Consumer;
+
+    fn next(&mut self) -> Option<Consumer> {
+        let (_, at) = self.0.places.pop_first()?;
+        self.0.members.get_mut(at.0)?.take().map(|member| member.consumer)
+    }
+}
+
 impl Consumers {
     pub(crate) fn new(is_single_active: bool) -> Self {
         Self {
@@ -118,9 +137,9 @@ impl Consumers {
         self.exclusive > 0
     }
 
-    /// Takes out all consumers, in no particular order.
-    pub(crate) fn into_all(self) -> Vec<Consumer> {
-        self.members.into_iter().flatten().map(|member| member.consumer).collect()
+    /// Takes out all consumers, one after the other.
+    pub(crate) fn into_leaving(self) -> Leaving {
+        Leaving(self)
     }
 
     /// Serves no consumer until [`resume`](Self::resume) is called as often: older messages are still to be requeued.

@@ -21,7 +21,7 @@ use std::{
 use amq_protocol::types::FieldTable;
 
 use self::{
-    consumers::Consumer,
+    consumers::Leaving,
     live_queue::{LiveQueue, Timers},
     message::Message,
     queue::Queue,
@@ -57,7 +57,7 @@ pub(crate) struct Vhost {
     /// The queues of the first of them, and how many of these have it, if that has paused.
     pub(crate) dead_targets: Option<(Vec<QueueId>, usize)>,
     /// The consumers of queues that were deleted, which are still to be cancelled.
-    pub(crate) cancelling: VecDeque<(QueueId, std::vec::IntoIter<Consumer>)>,
+    pub(crate) cancelling: VecDeque<(QueueId, Leaving)>,
     /// When the rest of the queues and exchanges that were deleted is removed, if that has paused.
     pub(crate) sweep_due: Option<Instant>,
     /// A queue may have several; [`Queue::timer`] is the one that counts.
