@@ -262,14 +262,13 @@ impl Ending {
 
     fn deliver(&mut self, context: &mut Context<'_>) -> Progress {
         let Context { now, vhost, sessions, .. } = context;
-        vhost.resume(&mut self.held);
+        vhost.hold(&mut self.freed, &mut self.held);
         // The queue with the lowest number first.
-        self.freed.sort_unstable_by(|a, b| b.cmp(a));
-        self.freed.dedup();
-        while let Some(key) = self.freed.pop() {
+        while let Some(key) = self.held.pop_first() {
             sessions.work += 1;
+            vhost.resume(key);
             vhost.deliver(key, Regained::Nobody, *now, sessions);
-            if sessions.has_worked_enough() && !self.freed.is_empty() {
+            if sessions.has_worked_enough() && !self.held.is_empty() {
                 return Progress::Paused;
             }
         }

@@ -127,7 +127,7 @@ impl Settling {
     /// Delivers what the settled messages have made room for. Requeued ones are delivered in their order, so all of them
     /// have to be there.
     fn finish(&mut self, context: &mut Context<'_>) {
-        context.vhost.resume(&mut self.held);
+        context.vhost.resume_all(&mut self.held, &mut self.freed);
         if let Some(answer) = self.answer.take_if(|_| self.refusal.is_none()) {
             context.send(&answer);
         }
@@ -222,8 +222,11 @@ pub(crate) fn with_shared_window(context: &mut Context<'_>, mut settled: Vec<Que
     let channel = context.channel_mut();
     if channel.global_prefetch_count != 0 {
         let shared = channel.consumed_queues();
-        settled.retain(|key| !shared.contains(key));
-        settled.extend(shared);
+        let mut others: BTreeSet<_> = settled.into_iter().collect();
+        for key in &shared {
+            others.remove(key);
+        }
+        return others.into_iter().chain(shared).collect();
     }
     settled
 }

@@ -89,7 +89,7 @@ impl Unfinished for Commit {
                 return Ok(Progress::Paused);
             }
         }
-        context.vhost.resume(&mut self.held);
+        context.vhost.resume_all(&mut self.held, &mut self.freed);
         context.channel_mut().end_transaction();
         if self.is_taken {
             send(context, AMQPMethod::CommitOk(CommitOk {}));

@@ -149,25 +149,28 @@ impl Vhost {
         }
     }
 
-    /// Lets queues serve no consumer until [`Vhost::resume`]: older messages are still to be requeued. Those in `held` are held
-    /// already; `keys`, which grow with each piece of a method, lose what stands in them twice.
+    /// Moves queues to `held`, the queues that serve no consumer until [`Vhost::resume`]: older messages are still to be requeued.
     pub(crate) fn hold(&mut self, keys: &mut Vec<QueueId>, held: &mut BTreeSet<QueueId>) {
-        keys.sort_unstable();
-        keys.dedup();
-        for key in keys {
-            if let Some(queue) = self.queues.get_mut(key)
-                && held.insert(*key)
+        for key in keys.drain(..) {
+            if let Some(queue) = self.queues.get_mut(&key)
+                && held.insert(key)
             {
                 queue.consumers.hold();
             }
         }
     }
 
-    pub(crate) fn resume(&mut self, held: &mut BTreeSet<QueueId>) {
+    pub(crate) fn resume(&mut self, held: QueueId) {
+        if let Some(queue) = self.queues.get_mut(&held) {
+            queue.consumers.resume();
+        }
+    }
+
+    /// Resumes all queues that are held, and moves them back.
+    pub(crate) fn resume_all(&mut self, held: &mut BTreeSet<QueueId>, keys: &mut Vec<QueueId>) {
         for key in std::mem::take(held) {
-            if let Some(queue) = self.queues.get_mut(&key) {
-                queue.consumers.resume();
-            }
+            self.resume(key);
+            keys.push(key);
         }
     }
 
