@@ -21,6 +21,7 @@ on_both_brokers!(
     a_method_without_cancel_runs_to_its_end,
     a_thread_is_not_stopped_but_one_not_begun_is_skipped,
     ten_thousand_dropped_calls_make_few_messages,
+    a_pool_skips_twenty_thousand_dropped_calls,
     a_completed_call_sends_no_cancel,
     a_program_without_the_framework_can_cancel,
     giving_up_a_call_stops_the_handlers_of_the_calls_that_its_handler_made,
@@ -222,6 +223,37 @@ async fn ten_thousand_dropped_calls_make_few_messages(stage: &Stage) {
     assert!(messages <= 400, "{messages} messages");
     // A worker that comes now has heard nothing of it: the bound is what it costs, not what it knows.
     assert_eq!(client.in_flight(), 0);
+}
+
+async fn a_pool_skips_twenty_thousand_dropped_calls(stage: &Stage) {
+    probe!("cancel-skipped");
+    const CALLS: usize = 20_000;
+    let count = Count::default();
+    let pool = stage.pool(ProbeServer::new(count.answers(HOUR))).await.concurrency(1).prefetch(100);
+    let pool = pool.start().await.unwrap();
+    let options = ClientOptions::default().max_in_flight(CALLS + 1);
+    let probe = ProbeClient::from_client(Client::with_options(&stage.connect().await, options));
+    let first = tokio::spawn(probe.ask("slow".to_owned()).timeout(HOUR).into_future());
+    eventually(SOON, "the pool is busy", async || count.begun() == 1).await;
+    let mut cancels = overhear(stage, "cancel-skipped").await;
+    let calls: Vec<_> =
+        (0..CALLS).map(|_| tokio::spawn(probe.ask(String::new()).timeout(HOUR).into_future())).collect();
+    let raw = stage.raw().await;
+    let are_sent = async || raw.queue("rpc.cancel-skipped").await.unwrap().ready as usize > CALLS - 100;
+    eventually(Duration::from_secs(20), "all are queued, or wait at the pool", are_sent).await;
+    calls.iter().for_each(tokio::task::JoinHandle::abort);
+    let mut named = 0;
+    while named < CALLS {
+        let cancel = cancels.next().await;
+        named += std::str::from_utf8(&cancel.data).unwrap().lines().count();
+    }
+    // Its cancel is behind the others.
+    first.abort();
+    eventually(SOON, "the running one is stopped", async || pool.stats().cancelled == 1).await;
+    let are_skipped = async || pool.stats().expired == CALLS as u64;
+    eventually(Duration::from_secs(20), "the others are skipped", are_skipped).await;
+    assert_eq!(within(SOON, "an answer", probe.ask("next".to_owned()).into_future()).await.unwrap(), "next");
+    assert_eq!(count.begun(), 2);
 }
 
 async fn a_completed_call_sends_no_cancel(stage: &Stage) {

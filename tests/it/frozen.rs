@@ -12,7 +12,7 @@ use rpc_core::{CallError, Connection, ConnectionOptions, WorkerPool, broker::Bro
 use rpc_tests::{Answers, BrokerProcess, ClientProcess, eventually, framework_uri, probe, signal, within};
 use tokio::process::Command;
 
-use crate::kill_points::world::World;
+use crate::{kill_points::world::World, late};
 
 probe!("frozen");
 
@@ -29,22 +29,47 @@ mod rabbitmq {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     #[ignore = "alone: it stops the node; `tests/run` does"]
     async fn calls_open_at_a_frozen_node_go_on_at_another_broker() {
-        let Some(World::RabbitMq { uri, ctl }) = World::rabbitmq() else {
-            return println!("skipped: no RabbitMQ that this test may stop");
-        };
-        let output = Command::new(ctl).args(["eval", "os:getpid()."]).output().await.unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        let process_id = text.trim().trim_matches('"').parse().unwrap_or_else(|_| panic!("a process id: {text}"));
-        let node = Frozen(process_id);
-        fail_over(&uri, || signal(node.0, "STOP")).await;
+        let Some(node) = Node::find().await else { return };
+        fail_over(&node.uri, || node.freeze()).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[ignore = "alone: it stops the node; `tests/run` does"]
+    async fn requests_in_the_sockets_of_a_frozen_node_are_not_begun() {
+        let Some(node) = Node::find().await else { return };
+        late::requests_in_the_sockets_of(&node.uri, || node.freeze(), || node.thaw()).await;
     }
 
     /// Goes on when dropped.
-    struct Frozen(u32);
+    struct Node {
+        uri: String,
+        process_id: u32,
+    }
 
-    impl Drop for Frozen {
+    impl Node {
+        async fn find() -> Option<Self> {
+            let Some(World::RabbitMq { uri, ctl }) = World::rabbitmq() else {
+                println!("skipped: no RabbitMQ that this test may stop");
+                return None;
+            };
+            let output = Command::new(ctl).args(["eval", "os:getpid()."]).output().await.unwrap();
+            let text = String::from_utf8(output.stdout).unwrap();
+            let process_id = text.trim().trim_matches('"').parse().unwrap_or_else(|_| panic!("a process id: {text}"));
+            Some(Self { uri, process_id })
+        }
+
+        fn freeze(&self) {
+            signal(self.process_id, "STOP");
+        }
+
+        fn thaw(&self) {
+            signal(self.process_id, "CONT");
+        }
+    }
+
+    impl Drop for Node {
         fn drop(&mut self) {
-            signal(self.0, "CONT");
+            self.thaw();
         }
     }
 }

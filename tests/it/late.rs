@@ -99,14 +99,19 @@ async fn requests_that_a_worker_reads_late_are_not_begun(stage: &Stage) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_in_the_sockets_of_a_frozen_broker_are_not_begun() {
-    till!("late-frozen");
     let broker = BrokerProcess::spawn(Path::new(env!("CARGO_BIN_EXE_test_broker"))).await;
-    let uri = framework_uri(broker.uri());
+    requests_in_the_sockets_of(broker.uri(), || broker.freeze(), || broker.thaw()).await;
+}
+
+/// Calls are made while the broker at `uri` is frozen.
+pub(crate) async fn requests_in_the_sockets_of(uri: &str, freeze: impl FnOnce(), thaw: impl FnOnce()) {
+    till!("late-frozen");
+    let uri = framework_uri(uri);
     let service = Counted::default();
     let connection = Connection::open(&uri).await.unwrap();
     let pool = WorkerPool::new(&connection).serve(TillServer::new(service.clone())).start().await.unwrap();
     let client = TillClient::new(&Connection::open(&uri).await.unwrap());
-    held_up!(client, service, pool, broker.freeze(), broker.thaw());
+    held_up!(client, service, pool, freeze(), thaw());
 }
 
 async fn a_frozen_worker_begins_no_expired_request_when_it_goes_on(stage: &Stage) {

@@ -158,8 +158,8 @@ fn messages(given_up: &mut [GivenUp]) -> Vec<Message> {
         .collect()
 }
 
-/// Calls noted between two rounds.
-const GIVEN_UP_MAX: usize = 16_384;
+/// Calls noted between two rounds: 3 MiB of them.
+const GIVEN_UP_MAX: usize = 131_072;
 
 /// The pause after a round, in which the calls of the next one are gathered.
 const GATHER: Duration = Duration::from_millis(2);

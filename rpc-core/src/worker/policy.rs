@@ -21,8 +21,10 @@ pub enum AckPolicy {
     /// loses no request either. Each batch of replies costs one more round trip before its requests are acknowledged: 0.75 to
     /// 0.85 × the calls per second on the bundled broker and 1.25 × the median latency; on RabbitMQ 0.9 to 1.1 × the calls.
     AfterConfirmedReply,
-    /// Before the handler runs: at most once. A worker that dies loses the requests it was executing, and their callers time
-    /// out. Throughput and latency are those of `AfterReply`: this policy does not make a pool faster.
+    /// When the handler begins: at most once. A worker that dies loses the requests it was executing, and their callers time
+    /// out; those that waited are redelivered. As many as the prefetch count are executed at once. If the connection ends before the
+    /// broker has read an acknowledgement, that request is redelivered and [`RedeliveryPolicy`] decides about it.
+    /// Throughput and latency are those of `AfterReply`: this policy does not make a pool faster.
     BeforeHandler,
 }
 
