@@ -20,6 +20,7 @@ on_both_brokers!(
     a_lane_tries_again_whichever_method_is_not_answered,
     a_start_tries_again_when_a_declaration_is_not_answered,
     a_pool_serves_without_its_control_queue_until_it_is_there,
+    a_queue_that_cannot_be_bound_again_is_served_meanwhile,
     a_broker_that_ignores_the_prefetch_count_fills_no_memory,
 );
 
@@ -117,6 +118,27 @@ async fn a_pool_serves_without_its_control_queue_until_it_is_there(stage: &Stage
     })
     .await;
     within(SOON, "the shutdown", pool.shutdown(Duration::ZERO)).await.unwrap();
+}
+
+async fn a_queue_that_cannot_be_bound_again_is_served_meanwhile(stage: &Stage) {
+    let site = Site::new(stage, "unanswered-bound").await;
+    let client = stage.client().await;
+    site.serve().await.shutdown(SOON).await.unwrap();
+    site.proxy.lose(Method::Bind, &site.queue(), 1);
+    let began = Instant::now();
+    let pool = site.serve().await;
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    site.proxy.has_lost_all().await;
+    site.answers(&client).await;
+    // Its queue is bound when the broker answers: from here on requests reach it by the new binding alone.
+    let raw = stage.raw().await;
+    raw.unbind(&format!("rpc.{}", site.service), "rpc", &format!("{}.ask", site.service)).await;
+    eventually(LONG, "the queue is bound again", async || {
+        let call = NamedProbe::new(client.clone(), &site.service).ask("question", false).timeout(SOON);
+        call.await.is_ok()
+    })
+    .await;
+    within(SOON, "the shutdown", pool.shutdown(SOON)).await.unwrap();
 }
 
 async fn a_broker_that_ignores_the_prefetch_count_fills_no_memory(stage: &Stage) {

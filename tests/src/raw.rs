@@ -117,6 +117,13 @@ impl Peer {
             .expect("bound");
     }
 
+    /// Removes the binding of a queue to an exchange.
+    pub async fn unbind(&self, queue: &str, exchange: &str, routing_key: &str) {
+        let unbind =
+            self.channel.queue_unbind(queue.into(), exchange.into(), routing_key.into(), FieldTable::default());
+        unbind.await.expect("unbound");
+    }
+
     /// Consumes with acks, `prefetch_count` at a time.
     pub async fn consume(&self, queue: &str, prefetch_count: u16) -> Deliveries {
         self.channel.basic_qos(prefetch_count, BasicQosOptions::default()).await.expect("qos is set");

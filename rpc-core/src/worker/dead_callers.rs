@@ -43,7 +43,7 @@ pub(super) async fn run(source: Source, mut letters: DeadLetters, counters: Arc<
 
 /// Answers callers until the consumer is lost. A letter that was not acknowledged is redelivered, and its caller ignores the
 /// second answer.
-async fn tell_all(DeadLetters { channel, mut consumer }: DeadLetters, users: &Users, counters: &Counters) {
+async fn tell_all(DeadLetters { channel, mut consumer, .. }: DeadLetters, users: &Users, counters: &Counters) {
     loop {
         match consumer.next().await {
             Ok(Some(letter)) => {

@@ -1,5 +1,8 @@
 //! The queue a lane's requests arrive in: how it is declared, bound and consumed, at the start and after each loss.
 
+use std::time::Duration;
+
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::policy::{AckPolicy, DeadLetterOptions, RedeliveryPolicy, RedeliveryRules};
@@ -7,9 +10,11 @@ use crate::{
     connection::{
         Channel, Connection, Consumer, Delivery,
         amqp::{HeaderValue, QueueDeclaration},
+        open_again,
     },
     error::Error,
     service::{MethodDescriptor, ServiceDescriptor},
+    task::AbortOnDrop,
     topology,
     users::Users,
 };
@@ -39,6 +44,8 @@ pub(super) struct Intake {
     pub(super) consumer_tag: String,
     pub(super) channel: Channel,
     pub(super) consumer: Consumer,
+    #[expect(dead_code, reason = "held for its drop")]
+    preparation: Option<Preparation>,
 }
 
 /// The consumer of `rpc.<service>.dead.callers`, for as long as its channel lives.
@@ -46,16 +53,26 @@ pub(super) struct Intake {
 pub(super) struct DeadLetters {
     pub(super) channel: Channel,
     pub(super) consumer: Consumer,
+    #[expect(dead_code, reason = "held for its drop")]
+    preparation: Option<Preparation>,
+}
+
+/// Declares and binds a queue that is consumed from already.
+type Preparation = AbortOnDrop<()>;
+
+/// The messages that a queue is for.
+#[derive(Clone, Copy)]
+enum Purpose {
+    Requests,
+    /// Dead letters whose callers wait.
+    DeadCallers,
 }
 
 impl Source {
     /// Declares the queue and starts its consumer, on a channel of its own.
     pub(super) async fn open(&self) -> Result<Intake, Error> {
         let queue = self.queue_name();
-        let channel = match self.prepare(&queue).await {
-            Err(refused) if refused.is_access_refused() => self.as_it_is(&queue, refused).await?,
-            prepared => prepared?,
-        };
+        let (channel, preparation) = self.channel_of(&queue, Purpose::Requests).await?;
         if self.ack_policy == AckPolicy::AfterConfirmedReply {
             channel.confirm_select().await?;
         }
@@ -63,11 +80,65 @@ impl Source {
         channel.qos(self.prefetch_count).await?;
         let consumer_tag = format!("{queue}.{}", Uuid::new_v4());
         let consumer = channel.consume(&queue, &consumer_tag, false).await?;
-        Ok(Intake { queue, consumer_tag, channel, consumer })
+        Ok(Intake { queue, consumer_tag, channel, consumer, preparation })
+    }
+
+    /// Prepares a queue; returns the channel on which that was done.
+    ///
+    /// A queue that is there is used as it is, on another channel, where this user may not declare it, and where the broker does not
+    /// answer for a while: RabbitMQ does not bind while a node of its cluster is frozen, and delivers all the same. The preparation
+    /// then goes on behind.
+    async fn channel_of(&self, queue: &str, purpose: Purpose) -> Result<(Channel, Option<Preparation>), Error> {
+        let (source, name) = (self.clone(), queue.to_owned());
+        let prepare = move || {
+            let (source, name) = (source.clone(), name.clone());
+            async move { source.prepare(&name, purpose).await }
+        };
+        let mut preparing = Box::pin(prepare());
+        let prepared = match timeout(PREPARATION_LIMIT, &mut preparing).await {
+            Ok(prepared) => prepared,
+            Err(_) => tokio::select! {
+                prepared = &mut preparing => prepared,
+                Ok(Some(channel)) = self.existing(queue) => {
+                    tracing::warn!(queue, "the broker does not answer its declarations: the queue is used as it is");
+                    let preparation = async move {
+                        if preparing.await.is_err() {
+                            drop(open_again("the bindings of a queue", prepare).await);
+                        }
+                    };
+                    return Ok((channel, Some(AbortOnDrop::spawn(preparation))));
+                }
+            },
+        };
+        match prepared {
+            Err(refused) if refused.is_access_refused() => {
+                let channel = self.existing(queue).await?;
+                tracing::debug!(queue, %refused, "a queue that may not be declared is used as it is if it is there");
+                Ok((channel.ok_or(refused)?, None))
+            }
+            prepared => Ok((prepared?, None)),
+        }
+    }
+
+    /// A channel for a queue that is there already.
+    async fn existing(&self, queue: &str) -> Result<Option<Channel>, Error> {
+        let channel = self.connection.channel().await?;
+        match channel.queue_exists(queue).await {
+            Ok(exists) => Ok(exists.then_some(channel)),
+            Err(Error::Refused { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Declares the queue and everything around it; returns the channel on which that was done.
-    async fn prepare(&self, queue: &str) -> Result<Channel, Error> {
+    async fn prepare(&self, queue: &str, purpose: Purpose) -> Result<Channel, Error> {
+        match purpose {
+            Purpose::Requests => self.prepare_requests(queue).await,
+            Purpose::DeadCallers => self.prepare_dead_callers(queue).await,
+        }
+    }
+
+    async fn prepare_requests(&self, queue: &str) -> Result<Channel, Error> {
         let channel = self.connection.channel().await?;
         match self.descriptor.queue {
             Some(queue) => self.declare_bare(&channel, queue).await?,
@@ -77,26 +148,10 @@ impl Source {
         Ok(channel)
     }
 
-    /// A channel for a queue that this user may not declare and that an operator has declared.
-    ///
-    /// # Errors
-    /// `refused`, when there is no such queue.
-    async fn as_it_is(&self, queue: &str, refused: Error) -> Result<Channel, Error> {
-        let channel = self.connection.channel().await?;
-        match channel.queue_exists(queue).await {
-            Ok(true) => {
-                tracing::debug!(queue, %refused, "the queue is used as it is");
-                Ok(channel)
-            }
-            Ok(false) | Err(Error::Refused { .. }) => Err(refused),
-            Err(error) => Err(error),
-        }
-    }
-
     /// Declares the service's queue, its dead-letter queue, and `rpc.<service>.dead.callers` where the broker dead-letters
     /// requests. Workers declare the dead-letter queue when they need it, which their user may be forbidden to.
     pub(super) async fn declare_all(&self) -> Result<(), Error> {
-        let channel = self.prepare(&self.queue_name()).await?;
+        let channel = self.prepare_requests(&self.queue_name()).await?;
         self.declare_dead_queue(&channel).await?;
         if self.redelivery.delivery_limit.is_some() {
             self.prepare_dead_callers(&topology::dead_callers_queue(self.descriptor.name)).await?;
@@ -110,13 +165,10 @@ impl Source {
             return Ok(None);
         }
         let name = topology::dead_callers_queue(self.descriptor.name);
-        let channel = match self.prepare_dead_callers(&name).await {
-            Err(refused) if refused.is_access_refused() => self.as_it_is(&name, refused).await?,
-            prepared => prepared?,
-        };
+        let (channel, preparation) = self.channel_of(&name, Purpose::DeadCallers).await?;
         channel.qos(DEAD_LETTERS_PREFETCH).await?;
         let consumer = channel.consume(&name, "", false).await?;
-        Ok(Some(DeadLetters { channel, consumer }))
+        Ok(Some(DeadLetters { channel, consumer, preparation }))
     }
 
     async fn prepare_dead_callers(&self, name: &str) -> Result<Channel, Error> {
@@ -229,6 +281,8 @@ pub(super) fn kind_arguments(is_quorum: bool) -> Vec<(&'static str, HeaderValue)
     if is_quorum { vec![("x-queue-type", HeaderValue::from("quorum"))] } else { Vec::new() }
 }
 
+/// How long a queue's declarations and bindings are waited for where the queue is there.
+const PREPARATION_LIMIT: Duration = Duration::from_secs(2);
 /// Tasks whose requests have been acknowledged a moment ago.
 const TASKS_SPARE: usize = 64;
 /// Longer than callers wait.
