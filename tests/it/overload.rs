@@ -11,7 +11,11 @@ use std::{
 use rpc_core::{
     AckPolicy, CallError, Client, Connection, Context, PoolHandle, TimeoutStage, WorkerPool, broker::Broker, service,
 };
-use rpc_tests::{Answers, Stage, eventually, framework_uri, on_both_brokers, probe, within};
+use rpc_tests::{
+    Answers, Stage, eventually, framework_uri, on_both_brokers, probe,
+    proxy::{Direction, Method, Proxy},
+    within,
+};
 use tokio::{sync::Semaphore, time::sleep};
 
 on_both_brokers!(
@@ -21,6 +25,7 @@ on_both_brokers!(
     a_worker_refuses_a_request_that_it_would_begin_too_late,
     replies_to_callers_that_have_gone_are_counted,
     confirmed_replies_to_callers_that_have_gone_are_counted,
+    a_channel_whose_oneway_requests_are_all_refused_is_replaced,
 );
 
 /// Holds its handlers until it is told to let one go.
@@ -222,6 +227,35 @@ async fn requests_that_are_not_confirmed_have_a_bound_in_bytes() {
         assert_eq!(within(5 * SOON, "an answer", call).await.unwrap().unwrap(), 1 << 20);
     }
     drop(serving);
+}
+
+/// RabbitMQ: a channel may refuse everything for as long as it lives. A full queue looks the same.
+async fn a_channel_whose_oneway_requests_are_all_refused_is_replaced(stage: &Stage) {
+    #[service(name = "overload-replaced", max_length = 1)]
+    trait Notes {
+        #[rpc(oneway)]
+        async fn note(&self, n: u32);
+    }
+    impl Notes for Gate {
+        async fn note(&self, _n: u32) {
+            self.begun.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    let gate = Gate::closed();
+    stage.pool(NotesServer::new(gate.clone())).await.declare().await.unwrap();
+    let proxy = Proxy::start(stage.uri()).await;
+    let notes = NotesClient::new(&Connection::open(proxy.uri()).await.unwrap());
+    notes.note(0).await.unwrap();
+    let opened = proxy.passed(Direction::ToBroker, Method::OpenChannel);
+    eventually(SOON, "another channel is opened", async || {
+        let refused = notes.note(1).await.unwrap_err();
+        assert!(matches!(refused, CallError::Overloaded { .. }), "{refused:?}");
+        proxy.passed(Direction::ToBroker, Method::OpenChannel) > opened
+    })
+    .await;
+    let _pool = stage.pool(NotesServer::new(gate.clone())).await.start().await.unwrap();
+    eventually(SOON, "the queue is empty", async || gate.begun.load(Ordering::SeqCst) == 1).await;
+    notes.note(2).await.unwrap();
 }
 
 const SOON: Duration = Duration::from_secs(10);

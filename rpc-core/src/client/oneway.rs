@@ -3,9 +3,12 @@
 //! They are published in batches. Requests that arrive while a batch waits for its confirms form the next one. A request that is
 //! larger than all before is a batch of its own: if the broker refuses it, no other one is lost with the channel.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
 use super::{
     kept::Keep,
@@ -89,7 +92,8 @@ impl Keep for ConfirmChannel {
         let (requests, inbox) = mpsc::channel(BATCH_MAX);
         let life = Arc::new(Life::default());
         let (exchange, users) = (*exchange, users.clone());
-        let batches = Batches { channel, exchange, users, sizes: Sizes::default(), has_confirmed: false };
+        let (sizes, since) = (Sizes::default(), Instant::now());
+        let batches = Batches { channel, since, exchange, users, sizes, has_confirmed: false };
         let task = AbortOnDrop::spawn(batches.run(inbox, EndOnDrop(Arc::clone(&life))));
         Ok(Self { requests, life, epoch, _task: task })
     }
@@ -106,6 +110,8 @@ impl Keep for ConfirmChannel {
 /// The publishing side.
 struct Batches {
     channel: Channel,
+    /// When it was opened.
+    since: Instant,
     exchange: Exchange,
     users: Users,
     sizes: Sizes,
@@ -143,7 +149,7 @@ impl Batches {
         together.count().max(1)
     }
 
-    /// Publishes requests and waits for their confirms; false when the channel has ended.
+    /// Publishes requests and waits for their confirms; false when the channel has ended, or is to be left.
     async fn publish_batch(&mut self, batch: impl Iterator<Item = OneWay>) -> bool {
         self.channel.room().await;
         let mut unconfirmed = Unconfirmed::new();
@@ -153,6 +159,9 @@ impl Batches {
         }
         let verdicts = unconfirmed.settle().await;
         let is_lost = verdicts.iter().any(|(_, verdict)| *verdict == Verdict::Lost);
+        // RabbitMQ: a channel may keep to the servers that a quorum queue had when it was opened, and refuses until they are back.
+        let is_stuck =
+            verdicts.iter().all(|(_, verdict)| *verdict == Verdict::Refused) && self.since.elapsed() >= STUCK_MIN;
         let refusal = if is_lost { self.channel.refusal().await } else { None };
         for ((settled, body_bytes), verdict) in verdicts {
             let fate = match (verdict, &refusal) {
@@ -167,7 +176,7 @@ impl Batches {
             };
             drop(settled.send(fate));
         }
-        !is_lost && !self.channel.has_ended()
+        !is_lost && !is_stuck && !self.channel.has_ended()
     }
 
     /// The fate of a request that was unconfirmed when the broker closed the channel.
@@ -215,6 +224,8 @@ fn publish(to: Address<'_>, unconfirmed: &mut Unconfirmed<Waits>, id: usize, req
     }
 }
 
+/// A channel that is younger is not left because its requests are refused: the queue may be full.
+const STUCK_MIN: Duration = Duration::from_secs(1);
 /// The bodies of one batch.
 const BATCH_MAX_BYTES: usize = 4 * 1_024 * 1_024;
 /// Requests of one batch, and requests that may wait for the next one.
@@ -223,7 +234,7 @@ const BATCH_MAX: usize = 256;
 #[cfg(feature = "broker")]
 #[cfg(test)]
 mod tests {
-    use tokio::time::{Duration, sleep, timeout};
+    use tokio::time::{sleep, timeout};
 
     use super::*;
     use crate::broker::Broker;

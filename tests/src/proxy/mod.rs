@@ -181,6 +181,11 @@ impl Proxy {
         let what = format!("{count} of {method:?} pass {direction:?}");
         drop(within(WAIT_LIMIT, &what, passed).await.expect("the sender is ours"));
     }
+
+    /// How many of these methods have passed.
+    pub fn passed(&self, direction: Direction, method: Method) -> usize {
+        self.control.borrow().way(direction).passed[method as usize]
+    }
 }
 
 impl Drop for Proxy {
