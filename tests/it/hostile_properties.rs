@@ -15,6 +15,7 @@ use rpc_tests::{
 on_both_brokers!(
     ten_thousand_headers_are_one_request_as_any_other,
     a_header_beyond_a_frame_ends_its_senders_connection_alone,
+    a_header_that_the_broker_makes_larger_than_a_frame_is_read,
     extreme_priorities_expirations_and_numbers_are_harmless,
 );
 
@@ -81,6 +82,20 @@ async fn a_header_beyond_a_frame_ends_its_senders_connection_alone(stage: &Stage
     }
     let stats = pool.shutdown(SOON).await.unwrap().stats;
     assert_eq!(stats.received, 4, "none reached the worker");
+}
+
+/// A dead letter gets the header `x-death`, however large its headers are.
+async fn a_header_that_the_broker_makes_larger_than_a_frame_is_read(stage: &Stage) {
+    echo!("hostile-grown");
+    let pool = stage.pool(EchoServer::new(Echoing)).await.start().await.unwrap();
+    let peer = stage.raw().await;
+    let queue = peer.expiring_queue("rpc", "hostile-grown.ask").await;
+    let large = table([("large".to_owned(), AMQPValue::LongString("x".repeat(130_900).into()))]);
+    let reply = peer.call("", &queue, BasicProperties::default().with_headers(large), &[0x91, 3]).await;
+    assert_eq!((kind(&reply), &reply.data[..]), (Some("rpc.ok"), &[3][..]));
+    let client = EchoClient::new(&stage.connect().await);
+    assert_eq!(client.ask(1).await.unwrap(), 1);
+    pool.shutdown(SOON).await.unwrap();
 }
 
 async fn extreme_priorities_expirations_and_numbers_are_harmless(stage: &Stage) {

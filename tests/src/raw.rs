@@ -84,6 +84,18 @@ impl Peer {
         self.publish("", name, BasicProperties::default(), b"the only one").await;
     }
 
+    /// Declares a queue of this connection whose messages expire at once and go to an exchange as dead letters.
+    pub async fn expiring_queue(&self, exchange: &str, routing_key: &str) -> String {
+        let name = format!("expiring.{}", uuid());
+        let options = QueueDeclareOptions { exclusive: true, ..Default::default() };
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-message-ttl".into(), AMQPValue::LongInt(0));
+        arguments.insert("x-dead-letter-exchange".into(), AMQPValue::LongString(exchange.into()));
+        arguments.insert("x-dead-letter-routing-key".into(), AMQPValue::LongString(routing_key.into()));
+        self.channel.queue_declare(name.as_str().into(), options, arguments).await.expect("declared");
+        name
+    }
+
     /// Declares a durable queue.
     pub async fn durable_queue(&self, name: &str) {
         let options = QueueDeclareOptions { durable: true, ..Default::default() };

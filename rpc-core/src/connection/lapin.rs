@@ -186,14 +186,25 @@ impl Events {
                 lapin::Event::ConnectionUnblocked => return Some(Event::Unblocked),
                 lapin::Event::Error(error) => {
                     let reason = error.to_string();
-                    return Some(match error.kind() {
-                        ErrorKind::ParsingError(_) => Event::Unreadable(reason),
-                        _ => Event::Failed(reason),
+                    return Some(if is_unreadable(error.kind()) {
+                        Event::Unreadable(reason)
+                    } else {
+                        Event::Failed(reason)
                     });
                 }
                 _ => {}
             }
         }
+    }
+}
+
+/// Whether lapin cannot read what the broker has sent, and would send again.
+fn is_unreadable(kind: &ErrorKind) -> bool {
+    match kind {
+        ErrorKind::ParsingError(_) => true,
+        // RabbitMQ adds `x-death` to a content header, however large it is.
+        ErrorKind::ProtocolError(error) => error.get_message().as_str().starts_with("frame too large"),
+        _ => false,
     }
 }
 
