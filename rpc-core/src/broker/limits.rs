@@ -54,8 +54,8 @@ impl BrokerBuilder {
 
     /// The most connections at once. The default is 65 536.
     ///
-    /// A connection counts from the moment it is accepted, even if its client never sends anything. The broker closes
-    /// further ones at once.
+    /// A connection counts from the moment it is accepted, even if its client never sends anything. For a further one the
+    /// client that has waited for its login longest is disconnected; if all are logged in, it is closed at once.
     pub fn connections_max(mut self, connections: usize) -> Self {
         self.connections_max = connections;
         self
@@ -64,7 +64,7 @@ impl BrokerBuilder {
     /// The most connections that are not open yet. The default is a quarter of all, at least 64: see
     /// [`connections_max`](Self::connections_max).
     ///
-    /// For each further one the broker disconnects the client that has waited for its login longest, stalled TLS
+    /// For each further one, too, the broker disconnects the client that has waited for its login longest, stalled TLS
     /// handshakes included. So clients that connect and stay silent keep no others out.
     pub fn handshakes_max(mut self, connections: usize) -> Self {
         self.handshakes_max = Some(connections);

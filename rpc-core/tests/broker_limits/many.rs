@@ -19,28 +19,37 @@ async fn connections_that_say_nothing_are_counted() {
     for _ in 0..3 {
         silent.push(TcpStream::connect(broker.address()).await.unwrap());
     }
+    // The oldest one has to leave for a client that comes, and the others when their handshake takes too long.
     let started = Instant::now();
-    let mut one_more = TcpStream::connect(broker.address()).await.unwrap();
-    let read = timeout(LIMIT, one_more.read(&mut [0; 8])).await.unwrap();
-    assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+    let first = timeout(LIMIT, open(&broker, 0)).await.unwrap();
+    is_closed(&mut silent[0]).await;
     assert!(started.elapsed() < Duration::from_millis(700), "closed at once, not by its handshake's timeout");
-
-    // A connection that ends frees its place, and so does one whose handshake takes too long.
-    silent.pop();
-    let opened = timeout(LIMIT, async {
+    for stream in &mut silent[1..] {
+        is_closed(stream).await;
+    }
+    // Clients that have logged in keep their places.
+    let guests = [first, open(&broker, 0).await, open(&broker, 0).await];
+    let started = Instant::now();
+    is_closed(&mut TcpStream::connect(broker.address()).await.unwrap()).await;
+    assert!(started.elapsed() < Duration::from_millis(700), "refused at once, not by its handshake's timeout");
+    // A connection that ends frees its place.
+    drop(guests);
+    let served = timeout(LIMIT, async {
         loop {
             let mut stream = TcpStream::connect(broker.address()).await.unwrap();
-            stream.write_all(PROTOCOL_HEADER).await.unwrap();
+            // Fails where it is refused already.
+            drop(stream.write_all(PROTOCOL_HEADER).await);
             if matches!(stream.read(&mut [0; 8]).await, Ok(1..)) {
-                return stream;
+                return;
             }
         }
     });
-    opened.await.unwrap();
-    for stream in &mut silent {
-        timeout(LIMIT, stream.read(&mut [0; 8])).await.unwrap().ok();
-    }
-    open(&broker, 0).await;
+    served.await.unwrap();
+}
+
+async fn is_closed(stream: &mut TcpStream) {
+    let read = timeout(LIMIT, stream.read(&mut [0; 8])).await.unwrap();
+    assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
 }
 
 #[tokio::test]
