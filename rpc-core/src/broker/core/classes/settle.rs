@@ -59,6 +59,7 @@ pub(crate) fn settle(
     let refusal = refuse_of_streams(context.vhost, [key], settle, NACK);
     let regained = if is_shared { context.regained() } else { consumer_of(context, delivered.slot) };
     let freed = apply(context, [delivered], settle);
+    let freed = with_shared_window(context, freed);
     refusal?;
     context.deliver_all(freed, regained);
     Ok(())
@@ -131,7 +132,7 @@ impl Settling {
         if let Some(answer) = self.answer.take_if(|_| self.refusal.is_none()) {
             context.send(&answer);
         }
-        let freed = std::mem::take(&mut self.freed);
+        let freed = with_shared_window(context, std::mem::take(&mut self.freed));
         context.deliver_all(freed, context.regained());
     }
 }
@@ -170,23 +171,13 @@ pub(crate) fn apply_settlements(
     let mut rest = settlements.peekable();
     while let Some(&(_, settle)) = rest.peek() {
         let alike = std::iter::from_fn(|| Some(rest.next_if(|(_, other)| *other == settle)?.0));
-        freed.extend(apply_alike(context, alike, settle));
+        freed.extend(apply(context, alike, settle));
     }
     freed
 }
 
-/// Settles deliveries. Returns the queues that may have messages to deliver now.
-fn apply(context: &mut Context<'_>, delivered: impl IntoIterator<Item = Delivered>, settle: Settle) -> Vec<QueueId> {
-    let freed = apply_alike(context, delivered, settle);
-    with_shared_window(context, freed)
-}
-
 /// Settles deliveries. Returns their queues, some of them several times.
-fn apply_alike(
-    context: &mut Context<'_>,
-    delivered: impl IntoIterator<Item = Delivered>,
-    settle: Settle,
-) -> Vec<QueueId> {
+fn apply(context: &mut Context<'_>, delivered: impl IntoIterator<Item = Delivered>, settle: Settle) -> Vec<QueueId> {
     let now = context.now;
     let delivered = delivered.into_iter();
     let count_max = delivered.size_hint().1.unwrap_or_default();
@@ -217,18 +208,18 @@ fn apply_alike(
 
 /// Sorts the queues of settled deliveries, and adds those that share the channel's window, which has room again.
 pub(crate) fn with_shared_window(context: &mut Context<'_>, mut settled: Vec<QueueId>) -> Vec<QueueId> {
-    settled.sort_unstable();
-    settled.dedup();
     let channel = context.channel_mut();
-    if channel.global_prefetch_count != 0 {
-        let shared = channel.consumed_queues();
-        let mut others: BTreeSet<_> = settled.into_iter().collect();
-        for key in &shared {
-            others.remove(key);
-        }
-        return others.into_iter().chain(shared).collect();
+    if channel.global_prefetch_count == 0 {
+        settled.sort_unstable();
+        settled.dedup();
+        return settled;
     }
-    settled
+    let shared = channel.consumed_queues();
+    let mut others: BTreeSet<_> = settled.into_iter().collect();
+    for key in &shared {
+        others.remove(key);
+    }
+    others.into_iter().chain(shared).collect()
 }
 
 /// Refuses to reject or requeue a stream's deliveries.
