@@ -160,8 +160,8 @@ impl Batches {
         let verdicts = unconfirmed.settle().await;
         let is_lost = verdicts.iter().any(|(_, verdict)| *verdict == Verdict::Lost);
         // RabbitMQ: a channel may keep to the servers that a quorum queue had when it was opened, and refuses until they are back.
-        let is_stuck =
-            verdicts.iter().all(|(_, verdict)| *verdict == Verdict::Refused) && self.since.elapsed() >= STUCK_MIN;
+        let are_refused = !verdicts.is_empty() && verdicts.iter().all(|(_, verdict)| *verdict == Verdict::Refused);
+        let is_stuck = are_refused && self.since.elapsed() >= STUCK_MIN;
         let refusal = if is_lost { self.channel.refusal().await } else { None };
         for ((settled, body_bytes), verdict) in verdicts {
             let fate = match (verdict, &refusal) {
