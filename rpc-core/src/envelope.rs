@@ -325,15 +325,9 @@ mod tests {
 
     #[test]
     fn a_plain_request_omits_properties_that_have_their_default() {
-        let budget = Some(Duration::from_micros(1_500));
-        let properties = call_properties(
-            &SERVICE,
-            &METHOD,
-            b"7",
-            "rpc.reply.x.1",
-            budget.map(|budget| (budget, 9)),
-            CallHeaders::default(),
-        );
+        let wait = Some((Duration::from_micros(1_500), 9));
+        let to = |service| call_properties(service, &METHOD, b"7", "rpc.reply.x.1", wait, CallHeaders::default());
+        let properties = to(&SERVICE);
         let expected = Properties {
             correlation_id: Some(b"7".into()),
             reply_to: Some(b"rpc.reply.x.1"),
@@ -343,14 +337,7 @@ mod tests {
         };
         assert_eq!(properties, expected);
         let bare = ServiceDescriptor { queue: Some("rpc_queue"), codec: Codec::Text, ..SERVICE };
-        let properties = call_properties(
-            &bare,
-            &METHOD,
-            b"7",
-            "rpc.reply.x.1",
-            budget.map(|budget| (budget, 9)),
-            CallHeaders::default(),
-        );
+        let properties = to(&bare);
         assert_eq!(
             (properties.content_type, properties.kind),
             (Some("text/plain"), Some(CALL)),

@@ -195,6 +195,18 @@ async fn overhear(stage: &Stage, service: &str) -> rpc_tests::raw::Deliveries {
     raw.consume(&queue, 1_000).await
 }
 
+/// Waits until that many calls are named in cancels. Returns in how many messages.
+async fn all_are_named(cancels: &mut rpc_tests::raw::Deliveries, calls: usize) -> usize {
+    let (mut named, mut messages) = (0, 0);
+    while named < calls {
+        let cancel = cancels.next().await;
+        named += std::str::from_utf8(&cancel.data).unwrap().lines().count();
+        messages += 1;
+    }
+    assert_eq!(named, calls);
+    messages
+}
+
 async fn ten_thousand_dropped_calls_make_few_messages(stage: &Stage) {
     probe!("cancel-many");
     const CALLS: usize = 10_000;
@@ -213,13 +225,7 @@ async fn ten_thousand_dropped_calls_make_few_messages(stage: &Stage) {
     let are_queued = async || raw.queue("rpc.cancel-many").await.unwrap().ready as usize == CALLS;
     eventually(Duration::from_secs(20), "all are queued", are_queued).await;
     calls.iter().for_each(tokio::task::JoinHandle::abort);
-    let (mut named, mut messages) = (0, 0);
-    while named < CALLS {
-        let cancel = cancels.next().await;
-        named += std::str::from_utf8(&cancel.data).unwrap().lines().count();
-        messages += 1;
-    }
-    assert_eq!(named, CALLS);
+    let messages = all_are_named(&mut cancels, CALLS).await;
     assert!(messages <= 400, "{messages} messages");
     // A worker that comes now has heard nothing of it: the bound is what it costs, not what it knows.
     assert_eq!(client.in_flight(), 0);
@@ -242,11 +248,7 @@ async fn a_pool_skips_twenty_thousand_dropped_calls(stage: &Stage) {
     let are_sent = async || raw.queue("rpc.cancel-skipped").await.unwrap().ready as usize > CALLS - 100;
     eventually(Duration::from_secs(20), "all are queued, or wait at the pool", are_sent).await;
     calls.iter().for_each(tokio::task::JoinHandle::abort);
-    let mut named = 0;
-    while named < CALLS {
-        let cancel = cancels.next().await;
-        named += std::str::from_utf8(&cancel.data).unwrap().lines().count();
-    }
+    all_are_named(&mut cancels, CALLS).await;
     // Its cancel is behind the others.
     first.abort();
     eventually(SOON, "the running one is stopped", async || pool.stats().cancelled == 1).await;
