@@ -15,7 +15,7 @@ cluster_epmd_port=
 cluster_epmd_pid=
 cluster_load_pid=
 # By node, 1 to 3.
-cluster_pids=()
+cluster_groups=()
 cluster_amqp_ports=()
 cluster_dist_ports=()
 
@@ -33,10 +33,9 @@ cluster_start() {
     cluster_home=$(mktemp -d /tmp/rpc-tests-cluster.XXXXXX) || return 1
     head -c 30 /dev/urandom | base64 | tr -dc A-Za-z0-9 >"$cluster_home/.erlang.cookie"
     chmod 400 "$cluster_home/.erlang.cookie"
-    printf '[].\n' >"$cluster_home/plugins"
     rabbitmq_take_port || return 1
     cluster_epmd_port=$port
-    ERL_EPMD_ADDRESS=127.0.0.1 setsid epmd -port "$port" </dev/null >"$cluster_home/epmd.log" 2>&1 &
+    rabbitmq_start_epmd "$cluster_home" "$port"
     cluster_epmd_pid=$!
     for node in 1 2 3; do
         rabbitmq_take_port || return 1
@@ -44,6 +43,7 @@ cluster_start() {
         rabbitmq_take_port || return 1
         cluster_dist_ports[node]=$port
         rabbitmq_write_ctl "$cluster_home/ctl$node" "$cluster_home" "$cluster_epmd_port" "rpc-cluster-$node@localhost"
+        cluster_write_node "$node" || return 1
         CLUSTER_URLS+=${CLUSTER_URLS:+,}amqp://guest:guest@127.0.0.1:${cluster_amqp_ports[node]}
     done
     # The first one is a cluster by itself; those that start empty afterwards find it in their configuration and join.
@@ -61,11 +61,11 @@ cluster_ctl() {
     timeout -k 5 60 "$cluster_home/ctl$node" --quiet "$@"
 }
 
-cluster_start_node() {
-    local node=$1 program
-    program=$(rabbitmq_program) || return 1
-    mkdir -p "$cluster_home/$node"
-    cat >"$cluster_home/$node/rabbitmq.conf" <<-CONF
+# cluster_write_node NODE: its configuration, and the program that starts it.
+cluster_write_node() {
+    local node=$1 folder=$cluster_home/$1
+    mkdir -p "$folder"
+    cat >"$folder/rabbitmq.conf" <<-CONF
 		listeners.tcp.1 = 127.0.0.1:${cluster_amqp_ports[node]}
 		log.console = false
 		log.file.level = warning
@@ -74,27 +74,19 @@ cluster_start_node() {
 		cluster_formation.classic_config.nodes.2 = rpc-cluster-2@localhost
 		cluster_formation.classic_config.nodes.3 = rpc-cluster-3@localhost
 	CONF
-    env -u RABBITMQ_CONFIG_FILES -u RABBITMQ_ADVANCED_CONFIG_FILE \
-        HOME="$cluster_home" \
-        ERL_EPMD_PORT="$cluster_epmd_port" \
-        ERL_EPMD_ADDRESS=127.0.0.1 \
-        RABBITMQ_CONF_ENV_FILE=/dev/null \
-        RABBITMQ_CONFIG_FILE="$cluster_home/$node/rabbitmq.conf" \
-        RABBITMQ_ENABLED_PLUGINS_FILE="$cluster_home/plugins" \
-        RABBITMQ_MNESIA_BASE="$cluster_home/$node/mnesia" \
-        RABBITMQ_LOG_BASE="$cluster_home/$node/log" \
-        RABBITMQ_PID_FILE="$cluster_home/$node/pid" \
-        RABBITMQ_NODENAME="rpc-cluster-$node@localhost" \
-        RABBITMQ_DIST_PORT="${cluster_dist_ports[node]}" \
-        RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="-kernel inet_dist_use_interface {127,0,0,1}" \
-        setsid "$program" </dev/null >>"$cluster_home/$node/console.log" 2>&1 &
-    cluster_pids[node]=$!
+    rabbitmq_write_start "$folder/start" "$cluster_home" "$folder" "$cluster_epmd_port" "${cluster_dist_ports[node]}" \
+        "rpc-cluster-$node@localhost"
+}
+
+cluster_start_node() {
+    "$cluster_home/$1/start"
+    cluster_groups[$1]=$(<"$cluster_home/$1/group")
 }
 
 cluster_node_answers() {
     local node=$1 deadline=$((SECONDS + RABBITMQ_START_LIMIT_S))
     until rabbitmq_answers "${cluster_amqp_ports[node]}"; do
-        if ! kill -0 "${cluster_pids[node]}" 2>/dev/null || ((SECONDS >= deadline)); then
+        if ! kill -0 "${cluster_groups[node]}" 2>/dev/null || ((SECONDS >= deadline)); then
             echo "node $node does not answer; its last words:" >&2
             tail -n 20 "$cluster_home/$node/console.log" "$cluster_home/$node"/log/*.log 2>/dev/null | sed 's/^/    /' >&2
             return 1
@@ -141,14 +133,13 @@ cluster_survives() {
         return 1
     }
     other=$((leader % 3 + 1))
-    kill -KILL -- "-${cluster_pids[leader]}"
+    kill -KILL -- "-${cluster_groups[leader]}"
     killed=$(seconds_since "$begin")
     answered=$(cluster_answered)
     echo "node $leader led the queue and was killed after $killed s, with $answered calls answered"
     # Two nodes carry on.
     cluster_load_reaches $((answered + 200)) || return 1
     echo "node $(cluster_leader "$other") leads it now; 200 calls more were answered by $(seconds_since "$begin") s"
-    wait "${cluster_pids[leader]}" 2>/dev/null
     cluster_start_node "$leader"
     cluster_node_answers "$leader" || return 1
     back=$(seconds_since "$begin")
@@ -184,16 +175,18 @@ cluster_survives() {
 }
 
 cluster_stop() {
-    local pid
+    local group
     [[ -n $cluster_load_pid ]] && kill -KILL "$cluster_load_pid" 2>/dev/null
     # Nothing in them is kept.
-    for pid in "${cluster_pids[@]}"; do
-        kill -KILL -- "-$pid" 2>/dev/null
-        wait "$pid" 2>/dev/null
+    for group in "${cluster_groups[@]}"; do
+        kill -KILL -- "-$group" 2>/dev/null
+    done
+    for group in "${cluster_groups[@]}"; do
+        while kill -0 -- "-$group" 2>/dev/null; do sleep 0.05; done
     done
     [[ -n $cluster_epmd_pid ]] && end_group "$cluster_epmd_pid" 2
     [[ -n $cluster_home ]] && rm -rf "$cluster_home"
-    cluster_pids=()
+    cluster_groups=()
     cluster_load_pid=
     cluster_epmd_pid=
     cluster_home=

@@ -3,8 +3,10 @@
 # The node lives in a temporary directory, listens on loopback only, on ports nobody else holds, under an epmd of its
 # own. Other nodes of this machine, the system's included, are neither used nor touched.
 #
-#   rabbitmq_program        prints the server's path, or fails when it is not installed
-#   rabbitmq_install        installs it from Debian's packages
+#   rabbitmq_choose VERSION which RabbitMQ the functions below are about: `system`, the one of this machine's packages
+#                           (so it is at first), or one of another Debian release, unpacked into a folder: 4.0, 4.3
+#   rabbitmq_program        prints the server's path, or fails when it is not there
+#   rabbitmq_install        installs or unpacks it, with Debian's packages
 #   rabbitmq_start          sets RABBITMQ_URL, and RABBITMQ_CTL: a program that is rabbitmqctl for this node, and knows
 #                           two commands more: `kill_node` (SIGKILL) and `start_node`
 #   rabbitmq_stop           stops what rabbitmq_start started; safe to call twice
@@ -15,20 +17,45 @@ rabbitmq_home=
 rabbitmq_epmd_pid=
 rabbitmq_locks=()
 
-# The users, vhosts and permissions it starts with; guest is among them.
 rabbitmq_scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-rabbitmq_definitions=$(cd "$(dirname "${BASH_SOURCE[0]}")/../parity" && pwd)/definitions.json
+# shellcheck source=debian.bash
+source "$rabbitmq_scripts/debian.bash"
+# The users, vhosts and permissions it starts with; guest is among them.
+rabbitmq_definitions=$(cd "$rabbitmq_scripts/../parity" && pwd)/definitions.json
+rabbitmq_folders=$(realpath -m "${CARGO_TARGET_DIR:-$rabbitmq_scripts/../../target}/rabbitmq")
 
 # How long the node may take to answer. 4 s on an idle machine with 2 cores, 15 s while a build runs beside it.
 RABBITMQ_START_LIMIT_S=90
 RABBITMQ_STOP_LIMIT_S=10
 
+# rabbitmq_choose VERSION
+rabbitmq_choose() {
+    case $1 in
+    system) rabbitmq_suite= ;;
+    4.0) rabbitmq_suite=trixie ;;
+    4.3) rabbitmq_suite=sid ;;
+    *)
+        echo "no RabbitMQ '$1' is known: system, 4.0 or 4.3" >&2
+        return 1
+        ;;
+    esac
+    # Its programs see no variable but those that a line names.
+    if [[ -z $rabbitmq_suite ]]; then
+        rabbitmq_root=
+        rabbitmq_enter=(env -i "PATH=$PATH" LANG=C.UTF-8)
+    else
+        rabbitmq_root=$rabbitmq_folders/$rabbitmq_suite/root
+        rabbitmq_enter=("$rabbitmq_folders/$rabbitmq_suite/enter" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8)
+    fi
+}
+rabbitmq_choose system
+
 rabbitmq_program() {
     # The wrapper in /usr/sbin insists on the user `rabbitmq` and the system's directories; this one does not.
     local program
-    for program in /usr/lib/rabbitmq/bin/rabbitmq-server /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server; do
+    for program in "$rabbitmq_root"/usr/lib/rabbitmq/{bin,lib/rabbitmq_server-*/sbin}/rabbitmq-server; do
         if [[ -x $program ]]; then
-            echo "$program"
+            echo "${program#"$rabbitmq_root"}"
             return 0
         fi
     done
@@ -53,6 +80,9 @@ apt_install() {
 }
 
 rabbitmq_install() {
+    if [[ -n $rabbitmq_suite ]]; then
+        debian_unpack "$rabbitmq_suite" "$rabbitmq_folders/$rabbitmq_suite" || return 1
+    fi
     rabbitmq_program >/dev/null || apt_install rabbitmq-server
 }
 
@@ -85,8 +115,8 @@ rabbitmq_start() {
 }
 
 rabbitmq_start_once() {
-    local program port amqp_port dist_port epmd_port
-    program=$(rabbitmq_program) || {
+    local port amqp_port dist_port epmd_port
+    rabbitmq_program >/dev/null || {
         echo "rabbitmq-server is not installed" >&2
         return 1
     }
@@ -97,36 +127,17 @@ rabbitmq_start_once() {
     rabbitmq_take_port || return 1
     epmd_port=$port
     rabbitmq_home=$(mktemp -d /tmp/rpc-tests-rabbitmq.XXXXXX) || return 1
-    printf '[].\n' >"$rabbitmq_home/plugins"
+    cp "$rabbitmq_definitions" "$rabbitmq_home/definitions.json" || return 1
     cat >"$rabbitmq_home/rabbitmq.conf" <<-CONF
 		listeners.tcp.1 = 127.0.0.1:$amqp_port
 		log.console = false
 		log.file.level = warning
-		load_definitions = $rabbitmq_definitions
+		load_definitions = $rabbitmq_home/definitions.json
 	CONF
-
-    ERL_EPMD_ADDRESS=127.0.0.1 setsid epmd -port "$epmd_port" </dev/null >"$rabbitmq_home/epmd.log" 2>&1 &
+    rabbitmq_start_epmd "$rabbitmq_home" "$epmd_port"
     rabbitmq_epmd_pid=$!
-    # setsid: a Ctrl-C in the terminal reaches the script that sourced this one, which then stops the node in order.
-    cat >"$rabbitmq_home/start" <<-START
-		#!/bin/bash
-		setsid env -u RABBITMQ_CONFIG_FILES -u RABBITMQ_ADVANCED_CONFIG_FILE \\
-		    HOME='$rabbitmq_home' \\
-		    ERL_EPMD_PORT=$epmd_port \\
-		    ERL_EPMD_ADDRESS=127.0.0.1 \\
-		    RABBITMQ_CONF_ENV_FILE=/dev/null \\
-		    RABBITMQ_CONFIG_FILE='$rabbitmq_home/rabbitmq.conf' \\
-		    RABBITMQ_ENABLED_PLUGINS_FILE='$rabbitmq_home/plugins' \\
-		    RABBITMQ_MNESIA_BASE='$rabbitmq_home/mnesia' \\
-		    RABBITMQ_LOG_BASE='$rabbitmq_home/log' \\
-		    RABBITMQ_PID_FILE='$rabbitmq_home/pid' \\
-		    RABBITMQ_NODENAME=rpc-tests-$amqp_port@localhost \\
-		    RABBITMQ_DIST_PORT=$dist_port \\
-		    RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS='-kernel inet_dist_use_interface {127,0,0,1}' \\
-		    '$program' </dev/null >'$rabbitmq_home/console.log' 2>&1 &
-		echo \$! >'$rabbitmq_home/group'
-	START
-    chmod +x "$rabbitmq_home/start"
+    rabbitmq_write_start "$rabbitmq_home/start" "$rabbitmq_home" "$rabbitmq_home" "$epmd_port" "$dist_port" \
+        "rpc-tests-$amqp_port@localhost" || return 1
     "$rabbitmq_home/start"
 
     local deadline=$((SECONDS + RABBITMQ_START_LIMIT_S))
@@ -168,14 +179,47 @@ rabbitmq_start_once() {
     RABBITMQ_CTL=$rabbitmq_home/ctl
 }
 
+# rabbitmq_start_epmd HOME PORT: in the background, a process group of its own.
+rabbitmq_start_epmd() {
+    setsid "${rabbitmq_enter[@]}" HOME="$1" ERL_EPMD_ADDRESS=127.0.0.1 epmd -port "$2" </dev/null >"$1/epmd.log" 2>&1 &
+}
+
+# rabbitmq_write_start FILE HOME FOLDER EPMD_PORT DIST_PORT NODE: a program that starts the node whose rabbitmq.conf is in
+# FOLDER, and writes its process group to FOLDER/group. HOME has the cookie.
+rabbitmq_write_start() {
+    local file=$1 home=$2 folder=$3 program
+    program=$(rabbitmq_program) || return 1
+    printf '[].\n' >"$folder/plugins"
+    # setsid: a Ctrl-C in the terminal reaches the script that sourced this one, which then stops the node in order.
+    cat >"$file" <<-START
+		#!/bin/bash
+		setsid $(printf '%q ' "${rabbitmq_enter[@]}") \\
+		    HOME='$home' \\
+		    ERL_EPMD_PORT=$4 \\
+		    ERL_EPMD_ADDRESS=127.0.0.1 \\
+		    RABBITMQ_CONF_ENV_FILE=/dev/null \\
+		    RABBITMQ_CONFIG_FILE='$folder/rabbitmq.conf' \\
+		    RABBITMQ_ENABLED_PLUGINS_FILE='$folder/plugins' \\
+		    RABBITMQ_MNESIA_BASE='$folder/mnesia' \\
+		    RABBITMQ_LOG_BASE='$folder/log' \\
+		    RABBITMQ_PID_FILE='$folder/pid' \\
+		    RABBITMQ_NODENAME='$6' \\
+		    RABBITMQ_DIST_PORT=$5 \\
+		    RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS='-kernel inet_dist_use_interface {127,0,0,1}' \\
+		    '$program' </dev/null >>'$folder/console.log' 2>&1 &
+		echo \$! >'$folder/group'
+	START
+    chmod +x "$file"
+}
+
 # rabbitmq_write_ctl FILE HOME EPMD_PORT NODE: rabbitmqctl with the environment of one node.
 rabbitmq_write_ctl() {
     local program
     program=$(rabbitmq_program) || return 1
     cat >"$1" <<-CTL
-		#!/bin/sh
-		HOME='$2' ERL_EPMD_PORT=$3 RABBITMQ_CONF_ENV_FILE=/dev/null \\
-		    exec '$(dirname "$program")/rabbitmqctl' --node '$4' "\$@"
+		#!/bin/bash
+		exec $(printf '%q ' "${rabbitmq_enter[@]}") HOME='$2' ERL_EPMD_PORT=$3 RABBITMQ_CONF_ENV_FILE=/dev/null \\
+		    '$(dirname "$program")/rabbitmqctl' --node '$4' "\$@"
 	CTL
     chmod +x "$1"
 }
