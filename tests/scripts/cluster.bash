@@ -46,7 +46,7 @@ cluster_start() {
         cluster_write_node "$node" || return 1
         CLUSTER_URLS+=${CLUSTER_URLS:+,}amqp://guest:guest@127.0.0.1:${cluster_amqp_ports[node]}
     done
-    # The first one is a cluster by itself; those that start empty afterwards find it in their configuration and join.
+    # The first one is a cluster by itself; those that start empty afterwards find it in their configuration, and join.
     cluster_start_node 1
     cluster_node_answers 1 || return 1
     cluster_start_node 2
@@ -69,11 +69,15 @@ cluster_write_node() {
 		listeners.tcp.1 = 127.0.0.1:${cluster_amqp_ports[node]}
 		log.console = false
 		log.file.level = warning
-		cluster_formation.peer_discovery_backend = classic_config
-		cluster_formation.classic_config.nodes.1 = rpc-cluster-1@localhost
-		cluster_formation.classic_config.nodes.2 = rpc-cluster-2@localhost
-		cluster_formation.classic_config.nodes.3 = rpc-cluster-3@localhost
 	CONF
+    # RabbitMQ 4 waits for every node it is told of, so each is told of the first one, and the first one of none.
+    if ((node > 1)); then
+        cat >>"$folder/rabbitmq.conf" <<-CONF
+			cluster_formation.peer_discovery_backend = classic_config
+			cluster_formation.classic_config.nodes.1 = rpc-cluster-1@localhost
+			cluster_formation.classic_config.nodes.2 = rpc-cluster-$node@localhost
+		CONF
+    fi
     rabbitmq_write_start "$folder/start" "$cluster_home" "$folder" "$cluster_epmd_port" "${cluster_dist_ports[node]}" \
         "rpc-cluster-$node@localhost"
 }
