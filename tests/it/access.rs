@@ -29,7 +29,7 @@ async fn who_lacks_a_right_is_told_which(stage: &Stage) {
     let Error::Refused { reply_code: 403, reply_text, .. } = refused else { panic!("{refused}") };
     // The exchange `rpc.cancel` where it is missing; where it is there, the queue bound to it.
     let is_named = ["exchange 'rpc", "queue 'rpc.control.replier."].iter().any(|name| reply_text.contains(name));
-    assert!(reply_text.starts_with("ACCESS_REFUSED - access to ") && is_named, "{reply_text}");
+    assert!(reply_text.starts_with(stage.expects().configure_refused) && is_named, "{reply_text}");
     assert!(reply_text.ends_with("in vhost '/' refused for user 'replier'"), "{reply_text}");
 }
 

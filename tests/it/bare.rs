@@ -79,9 +79,8 @@ async fn a_rust_client_calls_a_rust_server(stage: &Stage) {
 async fn a_queue_that_exists_with_other_arguments_is_used_as_it_is(stage: &Stage) {
     fib!("bare-exists");
     stage.fresh("bare-exists").await;
-    // As the tutorial's server declares it: not durable.
     let raw = stage.raw().await;
-    raw.transient_queue("bare-exists").await;
+    raw.limited_queue("bare-exists").await;
     let _pool = rpc_core::WorkerPool::new(&stage.connect().await).serve(FibServer::new(Fast)).start().await.unwrap();
     assert_eq!(FibClient::new(&stage.connect().await).fib(10).await.unwrap(), 55);
 }

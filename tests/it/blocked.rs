@@ -14,7 +14,7 @@ async fn bundled() {
     let Some(mut python) = Script::python("blocked.py", &[broker.uri()]) else { return };
     assert_eq!(python.line().await, "published");
     let ballast = raw::Peer::connect(broker.uri()).await;
-    ballast.transient_queue("ballast").await;
+    ballast.durable_queue("ballast").await;
     for _ in 0..4 {
         ballast.publish("", "ballast", Default::default(), &[b'x'; 30_000]).await;
     }

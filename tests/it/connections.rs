@@ -106,14 +106,14 @@ async fn a_queue_with_other_arguments_is_reported_with_both_sides(stage: &Stage)
     probe!("connections-arguments");
     stage.fresh("rpc.connections-arguments").await;
     let raw = stage.raw().await;
-    raw.transient_queue("rpc.connections-arguments").await;
+    raw.limited_queue("rpc.connections-arguments").await;
     let connection = stage.connect().await;
     let pool = rpc_core::WorkerPool::new(&connection).serve(ProbeServer::new(Answers::echo()));
     match pool.start().await.unwrap_err() {
         Error::Refused { operation, reply_code, reply_text } => {
             assert_eq!(reply_code, 406);
             assert!(operation.contains("rpc.connections-arguments"), "{operation}");
-            assert!(reply_text.contains("received 'true' but current is 'false'"), "{reply_text}");
+            assert!(reply_text.contains("received none but current is the value '7000'"), "{reply_text}");
         }
         other => panic!("{other:?}"),
     }

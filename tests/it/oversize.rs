@@ -57,24 +57,22 @@ fn assert_too_large<T: std::fmt::Debug>(outcome: &Result<T, CallError>, expected
     }
 }
 
-/// RabbitMQ 3.10's, and the bundled broker's.
-const LIMIT_BYTES: usize = 128 << 20;
-
 async fn a_request_beyond_the_brokers_limit_ends_its_own_call(stage: &Stage) {
     store!("oversize-limit");
+    let limit_bytes = stage.expects().message_max_bytes;
     let paid = Arc::default();
     let _pool = stage.pool(StoreServer::new(Shelf { paid: Arc::clone(&paid) })).await.start().await.unwrap();
     let options = ClientOptions::default().max_body_bytes(1 << 30);
     let client = StoreClient::from_client(Client::with_options(&stage.connect().await, options));
     assert_eq!(client.pay(0).await.unwrap(), 0);
     let running = tokio::spawn(client.pay(3_000).timeout(Duration::from_secs(40)).into_future());
-    let large = client.put("x".repeat(LIMIT_BYTES + 1)).timeout(Duration::from_secs(40)).await;
-    assert_too_large(&large, LIMIT_BYTES);
+    let large = client.put("x".repeat(limit_bytes + 1)).timeout(Duration::from_secs(40)).await;
+    assert_too_large(&large, limit_bytes);
     assert_eq!(running.await.unwrap().unwrap(), 3_000);
     assert_eq!(paid.load(Ordering::Relaxed), 2, "no call ran twice");
     // Now the limit is known.
-    let again = client.put_again("x".repeat(LIMIT_BYTES + 1)).timeout(Duration::from_secs(40)).await;
-    assert_too_large(&again, LIMIT_BYTES);
+    let again = client.put_again("x".repeat(limit_bytes + 1)).timeout(Duration::from_secs(40)).await;
+    assert_too_large(&again, limit_bytes);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,7 +10,7 @@ use std::{
 
 use lapin::{
     BasicProperties,
-    options::BasicNackOptions,
+    options::BasicRejectOptions,
     types::{AMQPValue, FieldTable},
 };
 use rpc_core::{CallError, QueueKind, RedeliveryPolicy, WorkerPool, service};
@@ -193,18 +193,18 @@ async fn a_request_that_no_worker_takes_is_dead_lettered_by_the_broker(stage: &S
     ask(stage, "poison-broker.once", BasicProperties::default().with_headers(headers)).await;
     for _ in 0..2 {
         let request = requests.next().await;
-        request.nack(BasicNackOptions { multiple: false, requeue: true }).await.unwrap();
+        request.reject(BasicRejectOptions { requeue: true }).await.unwrap();
     }
     let letter = stage.raw().await.consume("rpc.poison-broker.dead", 1).await.next().await;
     assert_eq!(header(&letter, "x-first-death-reason"), Some("delivery_limit"));
     assert_eq!((letter.routing_key.as_str(), header(&letter, "tenant")), ("poison-broker.once", Some("blue")));
 }
 
-/// Takes a request and gives it back until the broker has enough of it.
+/// Takes a request and gives it back until the broker has enough of it. RabbitMQ 4.3 counts a reject, and no nack.
 async fn exhaust(requests: &mut rpc_tests::raw::Deliveries) {
     for _ in 0..2 {
         let request = requests.next().await;
-        request.nack(BasicNackOptions { multiple: false, requeue: true }).await.unwrap();
+        request.reject(BasicRejectOptions { requeue: true }).await.unwrap();
     }
 }
 
@@ -269,7 +269,7 @@ async fn an_expired_request_is_no_dead_letter(stage: &Stage) {
     ask(stage, "poison-expired.once", BasicProperties::default().with_message_id("last".into())).await;
     for _ in 0..=20 {
         let request = requests.next().await;
-        request.nack(BasicNackOptions { multiple: false, requeue: true }).await.unwrap();
+        request.reject(BasicRejectOptions { requeue: true }).await.unwrap();
     }
     let letter = stage.raw().await.consume("rpc.poison-expired.dead", 1).await.next().await;
     assert_eq!(letter.properties.message_id().as_ref().map(|id| id.as_str()), Some("last"));

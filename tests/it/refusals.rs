@@ -90,19 +90,18 @@ macro_rules! work {
 
 async fn a_result_above_the_brokers_limit_ends_its_own_call_alone(stage: &Stage) {
     work!("refusals-large");
-    // Of both brokers by default.
-    const LIMIT_BYTES: usize = 128 << 20;
+    let max_bytes = stage.expects().message_max_bytes;
     for ack_policy in [AckPolicy::AfterReply, AckPolicy::AfterConfirmedReply] {
         let service = Counting::new();
         let pool = stage.pool(WorkServer::new(service.clone())).await.ack_policy(ack_policy).start().await.unwrap();
         let client = WorkClient::new(&stage.connect().await);
         let pay = tokio::spawn(client.pay().timeout(LONG).into_future());
         eventually(SOON, "a payment is under way", async || service.paid() == 1).await;
-        let error = client.text(LIMIT_BYTES + 1_000).timeout(LONG).await.unwrap_err();
+        let error = client.text(max_bytes + 1_000).timeout(LONG).await.unwrap_err();
         let CallError::PayloadTooLarge { body_bytes, limit_bytes, maybe_executed, .. } = error else {
             panic!("{error:?}")
         };
-        assert!(body_bytes > LIMIT_BYTES && limit_bytes == LIMIT_BYTES && maybe_executed);
+        assert!(body_bytes > max_bytes && limit_bytes == max_bytes && maybe_executed);
         // A large one that fits takes the same way.
         assert_eq!(client.text(1 << 20).timeout(LONG).await.unwrap().len(), 1 << 20);
         service.release.add_permits(1);

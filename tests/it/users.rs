@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use lapin::{BasicProperties, options::BasicNackOptions};
+use lapin::{BasicProperties, options::BasicRejectOptions};
 use rpc_core::{AckPolicy, CallError, ClientOptions, Connection, DedupeOptions, Dispatch, QueueKind, WorkerPool};
 use rpc_tests::{Stage, eventually, on_both_brokers, raw, within};
 
@@ -214,7 +214,7 @@ async fn every_kind_of_reply_names_its_worker(stage: &Stage) {
     let mut requests = rival.consume("rpc.users-replies", 1).await;
     let call = tokio::spawn(client().await.text(1).timeout(Duration::from_secs(30)).into_future());
     for _ in 0..2 {
-        requests.next().await.nack(BasicNackOptions { multiple: false, requeue: true }).await.unwrap();
+        requests.next().await.reject(BasicRejectOptions { requeue: true }).await.unwrap();
     }
     let pool = pool().await;
     assert_eq!(within(SOON, "the caller is told", call).await.unwrap().unwrap_err().code(), "abandoned");

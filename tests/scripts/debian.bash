@@ -45,7 +45,7 @@ debian_unpack() {
     : >"$folder/complete"
 }
 
-# What the packages' scripts would have done, as far as RabbitMQ needs it.
+# The work of the packages' scripts, as far as RabbitMQ needs it.
 debian_complete() {
     local folder=$1 root=$1/root name
     for name in bin sbin lib lib64; do

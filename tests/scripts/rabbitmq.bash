@@ -7,12 +7,18 @@
 #                           (so it is at first), or one of another Debian release, unpacked into a folder: 4.0, 4.3
 #   rabbitmq_program        prints the server's path, or fails when it is not there
 #   rabbitmq_install        installs or unpacks it, with Debian's packages
+#   rabbitmq_deny_deprecated
+#                           nodes that start from now on refuse all that their version calls deprecated (4.3)
 #   rabbitmq_start          sets RABBITMQ_URL, and RABBITMQ_CTL: a program that is rabbitmqctl for this node, and knows
 #                           two commands more: `kill_node` (SIGKILL) and `start_node`
+#                           RABBITMQ_TLS_URL is the same node over TLS, which asks for a client certificate: `client.pem` and
+#                           `client.key` in the folder RABBITMQ_TLS, beside `ca.pem` and the stranger's `other-ca.pem`
 #   rabbitmq_stop           stops what rabbitmq_start started; safe to call twice
 
 RABBITMQ_URL=
 RABBITMQ_CTL=
+RABBITMQ_TLS_URL=
+RABBITMQ_TLS=
 rabbitmq_home=
 rabbitmq_epmd_pid=
 rabbitmq_locks=()
@@ -30,6 +36,7 @@ RABBITMQ_STOP_LIMIT_S=10
 
 # rabbitmq_choose VERSION
 rabbitmq_choose() {
+    rabbitmq_denied=()
     case $1 in
     system) rabbitmq_suite= ;;
     4.0) rabbitmq_suite=trixie ;;
@@ -49,6 +56,29 @@ rabbitmq_choose() {
     fi
 }
 rabbitmq_choose system
+
+# Whether this project knows how the version of the node that runs behaves.
+rabbitmq_is_known() {
+    local version
+    version=$("$RABBITMQ_CTL" version) || return 1
+    echo "RabbitMQ $version"
+    [[ $version =~ ^(3\.10|3\.13|4\.0|4\.3)\. ]]
+}
+
+# By name: a node refuses to start with a name that it does not know.
+rabbitmq_deny_deprecated() {
+    rabbitmq_denied=(amqp_address_v1 amqp_filter_set_bug global_qos queue_master_locator transient_nonexcl_queues)
+}
+
+# Whether the node that runs permits nothing that is deprecated.
+rabbitmq_denies_deprecated() {
+    local permitted
+    permitted=$("$RABBITMQ_CTL" list_deprecated_features --silent name state | awk '$2 != "denied"') || return 1
+    [[ -z $permitted ]] || {
+        printf 'permitted although deprecated; add them to rabbitmq_deny_deprecated:\n%s\n' "$permitted" >&2
+        return 1
+    }
+}
 
 rabbitmq_program() {
     # The wrapper in /usr/sbin insists on the user `rabbitmq` and the system's directories; this one does not.
@@ -115,7 +145,7 @@ rabbitmq_start() {
 }
 
 rabbitmq_start_once() {
-    local port amqp_port dist_port epmd_port
+    local port amqp_port tls_port dist_port epmd_port
     rabbitmq_program >/dev/null || {
         echo "rabbitmq-server is not installed" >&2
         return 1
@@ -123,17 +153,28 @@ rabbitmq_start_once() {
     rabbitmq_take_port || return 1
     amqp_port=$port
     rabbitmq_take_port || return 1
+    tls_port=$port
+    rabbitmq_take_port || return 1
     dist_port=$port
     rabbitmq_take_port || return 1
     epmd_port=$port
     rabbitmq_home=$(mktemp -d /tmp/rpc-tests-rabbitmq.XXXXXX) || return 1
-    cp "$rabbitmq_definitions" "$rabbitmq_home/definitions.json" || return 1
+    cp "$rabbitmq_definitions" "$rabbitmq_home/definitions.json" && rabbitmq_write_certificates "$rabbitmq_home/tls" ||
+        return 1
     cat >"$rabbitmq_home/rabbitmq.conf" <<-CONF
 		listeners.tcp.1 = 127.0.0.1:$amqp_port
 		log.console = false
 		log.file.level = warning
 		load_definitions = $rabbitmq_home/definitions.json
+		listeners.ssl.1 = 127.0.0.1:$tls_port
+		ssl_options.cacertfile = $rabbitmq_home/tls/ca.pem
+		ssl_options.certfile = $rabbitmq_home/tls/node.pem
+		ssl_options.keyfile = $rabbitmq_home/tls/node.key
+		ssl_options.verify = verify_peer
+		ssl_options.fail_if_no_peer_cert = true
 	CONF
+    ((${#rabbitmq_denied[@]} == 0)) ||
+        printf 'deprecated_features.permit.%s = false\n' "${rabbitmq_denied[@]}" >>"$rabbitmq_home/rabbitmq.conf"
     rabbitmq_start_epmd "$rabbitmq_home" "$epmd_port"
     rabbitmq_epmd_pid=$!
     rabbitmq_write_start "$rabbitmq_home/start" "$rabbitmq_home" "$rabbitmq_home" "$epmd_port" "$dist_port" \
@@ -177,6 +218,25 @@ rabbitmq_start_once() {
     chmod +x "$rabbitmq_home/ctl"
     RABBITMQ_URL="amqp://guest:guest@127.0.0.1:$amqp_port"
     RABBITMQ_CTL=$rabbitmq_home/ctl
+    RABBITMQ_TLS_URL="amqps://guest:guest@localhost:$tls_port"
+    RABBITMQ_TLS=$rabbitmq_home/tls
+}
+
+# rabbitmq_write_certificates FOLDER: for a node and a client, and the authorities that signed them and that did not.
+rabbitmq_write_certificates() {
+    local folder=$1 name
+    mkdir -p "$folder" && command -v openssl >/dev/null || apt_install openssl || return 1
+    local key=(-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes)
+    for name in ca other-ca; do
+        openssl req -x509 "${key[@]}" -days 30 -keyout "$folder/$name.key" -out "$folder/$name.pem" -subj "/CN=tests $name" \
+            -addext 'keyUsage=critical,keyCertSign' 2>/dev/null || return 1
+    done
+    for name in node client; do
+        printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=CA:false\n' >"$folder/extensions"
+        openssl req "${key[@]}" -keyout "$folder/$name.key" -out "$folder/request" -subj "/CN=$name" 2>/dev/null &&
+            openssl x509 -req -in "$folder/request" -CA "$folder/ca.pem" -CAkey "$folder/ca.key" -CAcreateserial -days 30 \
+                -extfile "$folder/extensions" -out "$folder/$name.pem" 2>/dev/null || return 1
+    done
 }
 
 # rabbitmq_start_epmd HOME PORT: in the background, a process group of its own.
@@ -271,4 +331,6 @@ rabbitmq_stop() {
     rabbitmq_home=
     RABBITMQ_URL=
     RABBITMQ_CTL=
+    RABBITMQ_TLS_URL=
+    RABBITMQ_TLS=
 }

@@ -1,12 +1,14 @@
 # Stages of a test run, timed, and a table of them at the end: sourced by tests/run and .ci/run.
 #
-#   stage NAME COMMAND...    runs the command, says how it went, returns its status
+#   stage NAME COMMAND...    runs the command, says how it went, returns its status; while `reports_only` is true, a failure
+#                            fails nothing
 #   skip NAME REASON         notes what was not run
 #   in_time LIMIT_S COMMAND  stops a program at its limit; its stage then says `timed out after LIMIT_S s`
 #   counted COMMAND...       a `cargo test`, whose counts go into the summary
 #   summary                  prints the table; returns 0 only when no stage failed
 
 stage_rows=()
+reports_only=false
 stage_failures=0
 # Seconds of the limit that a program of the current stage has reached.
 timed_out_after=
@@ -25,6 +27,8 @@ stage() {
     seconds=$(seconds_since "$begin")
     if ((status == 0)); then
         verdict=ok
+    elif $reports_only; then
+        verdict="did not pass ($status); reported alone, because this version is not known"
     elif [[ -n $timed_out_after ]]; then
         verdict="FAILED: timed out after $timed_out_after s"
         stage_failures=$((stage_failures + 1))

@@ -18,6 +18,7 @@ mod script;
 mod signal;
 mod slow_link;
 mod stage;
+mod version;
 mod wait;
 pub mod wire;
 mod worker_process;
@@ -35,6 +36,7 @@ pub use script::Script;
 pub use signal::signal;
 pub use slow_link::SlowLink;
 pub use stage::{Stage, Target, framework_uri, run};
+pub use version::{Expectations, version_at};
 pub use wait::{eventually, within};
 pub use worker_process::WorkerProcess;
 

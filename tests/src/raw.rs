@@ -102,10 +102,21 @@ impl Peer {
         self.channel.queue_declare(name.into(), options, FieldTable::default()).await.expect("declared");
     }
 
-    /// Declares a queue that is gone after a restart of the broker, as the tutorials do.
-    pub async fn transient_queue(&self, name: &str) {
-        let options = QueueDeclareOptions::default();
-        self.channel.queue_declare(name.into(), options, FieldTable::default()).await.expect("declared");
+    /// Declares a durable queue with a length limit, which no queue of the framework has unless it is asked for.
+    pub async fn limited_queue(&self, name: &str) {
+        let options = QueueDeclareOptions { durable: true, ..Default::default() };
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-max-length".into(), AMQPValue::LongInt(7_000));
+        self.channel.queue_declare(name.into(), options, arguments).await.expect("declared");
+    }
+
+    /// The refusal of a declaration as a durable queue of that type, if there is one.
+    pub async fn refusal_of_type(&self, queue: &str, queue_type: &str) -> Option<String> {
+        let channel = self.connection.create_channel().await.expect("a channel");
+        let options = QueueDeclareOptions { durable: true, ..Default::default() };
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-queue-type".into(), AMQPValue::LongString(queue_type.into()));
+        channel.queue_declare(queue.into(), options, arguments).await.err().map(|error| error.to_string())
     }
 
     /// Whether a queue of that name can be made an exclusive one of this connection: not while another has it.

@@ -9,7 +9,7 @@ use std::{
 use rpc_core::{Client, Connection, Dispatch, WorkerPool, broker::Broker};
 use tokio::time::timeout;
 
-use crate::{definitions, raw};
+use crate::{Expectations, definitions, raw, version_at};
 
 /// The broker a case runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +59,11 @@ impl Stage {
         &self.broker_uri
     }
 
+    /// The expectations that hold for its version.
+    pub fn expects(&self) -> Expectations {
+        Expectations::of(&version_at(&self.broker_uri))
+    }
+
     /// The broker's URI for another user of `parity/definitions.json` on a vhost, by default `/`.
     pub fn uri_as(&self, user: &str, vhost: &str) -> String {
         let address = self.broker_uri.trim_start_matches("amqp://").rsplit('@').next().unwrap_or_default();
@@ -67,6 +72,16 @@ impl Stage {
             "" => format!("amqp://{user}:{user}@{address}"),
             vhost => format!("amqp://{user}:{user}@{address}/{vhost}"),
         })
+    }
+
+    /// The broker's URI on another vhost of `parity/definitions.json`, for connections of the framework.
+    pub fn uri_on(&self, vhost: &str) -> String {
+        framework_uri(&self.broker_uri_on(vhost))
+    }
+
+    /// The same for everybody else.
+    pub fn broker_uri_on(&self, vhost: &str) -> String {
+        format!("{}/{vhost}", self.broker_uri)
     }
 
     /// A connection of the framework.

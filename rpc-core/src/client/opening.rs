@@ -9,7 +9,7 @@ use super::pending::EXCHANGES;
 use crate::{
     connection::{
         Channel, Connection,
-        amqp::{ExchangeDeclaration, NOT_FOUND, Properties, Publish},
+        amqp::{ACCESS_REFUSED, ExchangeDeclaration, NOT_FOUND, Properties, Publish},
         within,
     },
     error::Error,
@@ -69,7 +69,10 @@ pub(super) async fn open_for(
     open_with(connection, epoch, exchange.declarations(), mode).await
 }
 
-/// As [`open_for`], for any exchanges. One that exists needs no permission to be declared.
+/// As [`open_for`], for any exchanges, the last of which is published to. One that exists needs no permission to be declared.
+///
+/// RabbitMQ 4.3 tells of an exchange only those with some right on it. A caller needs none on the exchanges behind its own one, so
+/// these count as declared by the one that declared that.
 pub(super) async fn open_with(
     connection: &Connection,
     epoch: Option<u64>,
@@ -78,6 +81,9 @@ pub(super) async fn open_with(
 ) -> Result<(Channel, u64), Error> {
     match open_once(connection, epoch, exchanges, true, mode).await {
         Err(Error::Refused { reply_code: NOT_FOUND, .. }) => open_once(connection, epoch, exchanges, false, mode).await,
+        Err(Error::Refused { reply_code: ACCESS_REFUSED, .. }) if exchanges.len() > 1 => {
+            open_once(connection, epoch, &exchanges[exchanges.len() - 1..], true, mode).await
+        }
         opened => opened,
     }
 }

@@ -276,9 +276,9 @@ impl Source {
     }
 }
 
-/// The arguments that choose the kind of a queue.
+/// The arguments that choose the kind of a queue. A classic one says so, too: a vhost may have another default.
 pub(super) fn kind_arguments(is_quorum: bool) -> Vec<(&'static str, HeaderValue)> {
-    if is_quorum { vec![("x-queue-type", HeaderValue::from("quorum"))] } else { Vec::new() }
+    vec![("x-queue-type", HeaderValue::from(if is_quorum { "quorum" } else { "classic" }))]
 }
 
 /// How long a queue's declarations and bindings are waited for where the queue is there.
