@@ -22,6 +22,7 @@ use super::{
     life::Life,
     opening::Exchange,
     pending::{EXCHANGES, Ended, Pending, Tag},
+    reach::{Nack, Reach},
     sizes::Sizes,
 };
 use crate::{
@@ -43,8 +44,8 @@ pub(super) enum Outcome {
     Returned {
         reply_text: String,
     },
-    /// The broker refused the request: its queue is full.
-    Refused,
+    /// The broker refused the request (`basic.nack`).
+    Refused(Nack),
     /// The broker refused the request: it takes no message of its size.
     TooLarge {
         limit_bytes: usize,
@@ -87,6 +88,8 @@ pub(super) struct InFlight {
     pub(super) cancels: Cancels,
     cipher: Cipher,
     pub(super) sizes: Sizes,
+    /// By exchange.
+    reach: [Reach; EXCHANGES],
     pub(super) life: Life,
     pub(super) users: Users,
     /// The user may not publish to `rpc.nested`.
@@ -175,6 +178,7 @@ impl InFlight {
             cancels: Cancels::default(),
             cipher: Cipher::new(key),
             sizes: Sizes::default(),
+            reach: Default::default(),
             life: Life::default(),
             users,
             is_nested_denied: AtomicBool::new(false),
@@ -300,15 +304,21 @@ impl InFlight {
         was_in_flight
     }
 
-    /// Ends the call whose request no queue took.
-    pub(super) fn give_back(&self, Returned { correlation_id, reply_text }: Returned) {
+    /// Ends the call whose request no queue took; returns its number.
+    pub(super) fn give_back(&self, Returned { correlation_id, reply_text }: Returned) -> Option<u64> {
         let number = correlation_id.and_then(|id| CorrelationId::number(id.as_bytes()));
         self.complete(number, Outcome::Returned { reply_text });
+        number
+    }
+
+    /// How the requests to an exchange reach their services.
+    pub(super) fn reach(&self, exchange: Exchange) -> &Reach {
+        &self.reach[exchange.index()]
     }
 
     /// Ends a call whose request the broker refused.
-    pub(super) fn refuse(&self, number: u64) {
-        self.complete(Some(number), Outcome::Refused);
+    pub(super) fn refuse(&self, number: u64, nack: Nack) {
+        self.complete(Some(number), Outcome::Refused(nack));
     }
 
     /// Ends a call whose request was lost before the broker had confirmed it.

@@ -8,6 +8,7 @@
 //! A caller that gives up abandons nothing: the next one finds what the first one began.
 
 use std::{
+    collections::VecDeque,
     fmt,
     sync::{Arc, Mutex},
     time::Duration,
@@ -34,6 +35,11 @@ pub(super) trait Keep: Sized + Send + Sync + 'static {
 
     /// Whether it has ended although its connection lives.
     fn has_failed_alone(&self, source: &Self::Source) -> bool;
+
+    /// Whether it was left while it works: another one is opened at once, and this one ends what it has begun.
+    fn is_left(&self) -> bool {
+        false
+    }
 }
 
 /// A part of a client, and the task that keeps it open.
@@ -146,6 +152,7 @@ impl<T> Shared<T> {
 async fn keep<T: Keep>(source: T::Source, shared: Arc<Shared<T>>) {
     let new_backoff = || Backoff::new(OPEN_DELAY_INITIAL, OPEN_DELAY_MAX);
     let mut backoff = new_backoff();
+    let mut left = VecDeque::new();
     loop {
         match T::open(&source).await {
             Ok(opened) => {
@@ -157,8 +164,11 @@ async fn keep<T: Keep>(source: T::Source, shared: Arc<Shared<T>>) {
                 if since.elapsed() > STABLE {
                     backoff = new_backoff();
                 }
+                if opened.is_left() {
+                    left.push_back(opened);
+                    left.drain(..left.len().saturating_sub(LEFT_MAX));
                 // The pauses of a lost connection are its supervisor's.
-                if opened.has_failed_alone(&source) {
+                } else if opened.has_failed_alone(&source) {
                     drop(opened);
                     sleep(backoff.pause()).await;
                 }
@@ -189,5 +199,7 @@ pub(super) fn outside() -> Error {
 
 const OPEN_DELAY_INITIAL: Duration = Duration::from_millis(20);
 const OPEN_DELAY_MAX: Duration = Duration::from_secs(1);
+/// Those that were left and are kept until they have ended what they had begun.
+const LEFT_MAX: usize = 4;
 /// One that has lived this long ended for a new reason.
 const STABLE: Duration = Duration::from_secs(1);

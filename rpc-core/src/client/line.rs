@@ -11,7 +11,7 @@ use super::{
     publisher::Publisher,
     reply_queue::Session,
 };
-use crate::connection::amqp::Publish;
+use crate::{connection::amqp::Publish, service::MethodDescriptor};
 
 /// Both belong to the same epoch.
 #[derive(Debug)]
@@ -31,6 +31,16 @@ impl Line {
     pub(super) fn has_ended(&self) -> bool {
         let is_denied = self.session.in_flight.exchange(self.exchange) != self.exchange;
         is_denied || self.session.has_ended() || self.publisher.has_ended()
+    }
+
+    /// Whether the channel is taken to reach the method's queue: then its requests need no confirm.
+    pub(super) fn reaches(&self, method: &MethodDescriptor) -> bool {
+        self.session.in_flight.reach(self.exchange).methods.has(method)
+    }
+
+    /// Takes it for reached from now on.
+    pub(super) fn note_reached(&self, method: &'static MethodDescriptor) {
+        self.session.in_flight.reach(self.exchange).methods.note(method);
     }
 
     /// Takes a call in; see [`InFlight::begin`](super::in_flight::InFlight::begin).
@@ -62,10 +72,12 @@ impl Line {
         &self,
         waiter: &mut Waiter,
         publish: Publish<'_>,
+        method: &'static MethodDescriptor,
         cancellable: Option<&'static str>,
     ) -> Result<(), NotSent> {
         // Direct replies arrive only where the request was published.
         if self.session.is_direct() {
+            self.note_reached(method);
             return self.publish(waiter, publish, cancellable);
         }
         let confirming = tokio::select! {
@@ -74,6 +86,6 @@ impl Line {
         };
         // Before the publish: a future dropped during it may have sent the request.
         waiter.make_cancellable(cancellable);
-        confirming.publish(waiter.number(), publish).await.map_err(NotSent::from)
+        confirming.publish(waiter.number(), method, publish).await.map_err(NotSent::from)
     }
 }

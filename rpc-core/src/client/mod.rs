@@ -17,6 +17,7 @@ mod opening;
 mod options;
 mod pending;
 mod publisher;
+mod reach;
 mod reply_queue;
 mod request;
 mod resend;
@@ -87,8 +88,7 @@ impl Client {
         }
         let max_in_flight = options.max_in_flight.max(1);
         let source = Source { connection: connection.clone(), max_in_flight, users: users.clone() };
-        let oneway =
-            |exchange| Kept::new(Destination { connection: connection.clone(), exchange, users: users.clone() });
+        let oneway = |exchange| Kept::new(Destination::new(connection.clone(), exchange, users.clone()));
         Self {
             inner: Arc::new(Inner {
                 connection: connection.clone(),

@@ -3,7 +3,11 @@
 //! They are published in batches. Requests that arrive while a batch waits for its confirms form the next one. A request that is
 //! larger than all before is a batch of its own: if the broker refuses it, no other one is lost with the channel.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::{mpsc, oneshot},
@@ -14,6 +18,7 @@ use super::{
     kept::Keep,
     life::{EndOnDrop, Life},
     opening::{Exchange, Mode, open_for},
+    reach::{Nack, Replacements},
     sizes::Sizes,
 };
 use crate::{
@@ -42,6 +47,8 @@ pub(super) enum Settled {
     Sent(Verdict),
     /// The channel was lost before the request was sent: it can be sent on the next one, if it comes back.
     NotSent(Option<Box<Unsent>>),
+    /// The broker refused the request (`basic.nack`); it comes back if its channel has not reached its queue before.
+    Nacked(Nack, Option<Box<Unsent>>),
     /// The request cannot be expressed in AMQP.
     Refused(Error),
     /// The broker takes no message of its size.
@@ -53,8 +60,8 @@ pub(super) enum Settled {
     Denied(Refusal),
 }
 
-/// The content of a request that was not sent.
-#[derive(Debug)]
+/// The content of a request that is in no queue.
+#[derive(Debug, Clone)]
 pub(super) struct Unsent {
     pub(super) properties: Properties<'static>,
     pub(super) body: Vec<u8>,
@@ -75,6 +82,13 @@ pub(super) struct Destination {
     pub(super) connection: Connection,
     pub(super) exchange: Exchange,
     pub(super) users: Users,
+    replacements: Arc<Replacements>,
+}
+
+impl Destination {
+    pub(super) fn new(connection: Connection, exchange: Exchange, users: Users) -> Self {
+        Self { connection, exchange, users, replacements: Arc::default() }
+    }
 }
 
 impl ConfirmChannel {
@@ -87,13 +101,13 @@ impl ConfirmChannel {
 impl Keep for ConfirmChannel {
     type Source = Destination;
 
-    async fn open(Destination { connection, exchange, users }: &Destination) -> Result<Self, Error> {
+    async fn open(Destination { connection, exchange, users, replacements }: &Destination) -> Result<Self, Error> {
         let (channel, epoch) = open_for(connection, None, *exchange, Mode::Confirms).await?;
         let (requests, inbox) = mpsc::channel(BATCH_MAX);
         let life = Arc::new(Life::default());
-        let (exchange, users) = (*exchange, users.clone());
-        let (sizes, since) = (Sizes::default(), Instant::now());
-        let batches = Batches { channel, since, exchange, users, sizes, has_confirmed: false };
+        let (exchange, users, replacements) = (*exchange, users.clone(), Arc::clone(replacements));
+        let (sizes, since, reached) = (Sizes::default(), Instant::now(), HashSet::new());
+        let batches = Batches { channel, since, exchange, users, replacements, sizes, reached, has_settled: false };
         let task = AbortOnDrop::spawn(batches.run(inbox, EndOnDrop(Arc::clone(&life))));
         Ok(Self { requests, life, epoch, _task: task })
     }
@@ -114,9 +128,12 @@ struct Batches {
     since: Instant,
     exchange: Exchange,
     users: Users,
+    replacements: Arc<Replacements>,
     sizes: Sizes,
-    /// Whether the broker has taken a request.
-    has_confirmed: bool,
+    /// The routing keys of which the broker has taken a request.
+    reached: HashSet<&'static str>,
+    /// Whether the broker has answered a request otherwise than by closing the channel.
+    has_settled: bool,
 }
 
 impl Batches {
@@ -126,9 +143,15 @@ impl Batches {
         while !waiting.is_empty() || inbox.recv_many(&mut arrived, BATCH_MAX).await > 0 {
             waiting.extend(arrived.drain(..));
             let batch_len = self.next_batch(&waiting);
-            if !self.publish_batch(waiting.drain(..batch_len)).await {
+            let (is_open, fates) = self.publish_batch(waiting.drain(..batch_len)).await;
+            if !is_open {
                 // Before the callers look for another channel.
-                drop(end);
+                end.0.end();
+            }
+            for (settled, fate) in fates {
+                drop(settled.send(fate));
+            }
+            if !is_open {
                 inbox.close();
                 waiting.into_iter().for_each(give_back);
                 while let Some(request) = inbox.recv().await {
@@ -150,33 +173,47 @@ impl Batches {
     }
 
     /// Publishes requests and waits for their confirms; false when the channel has ended, or is to be left.
-    async fn publish_batch(&mut self, batch: impl Iterator<Item = OneWay>) -> bool {
+    async fn publish_batch(
+        &mut self,
+        batch: impl Iterator<Item = OneWay>,
+    ) -> (bool, Vec<(oneshot::Sender<Settled>, Settled)>) {
         self.channel.room().await;
         let mut unconfirmed = Unconfirmed::new();
         for (id, request) in batch.enumerate() {
-            let to = Address { channel: &self.channel, exchange: self.exchange, user_id: self.users.own() };
+            let Self { channel, exchange, users, reached, .. } = &*self;
+            let to = Address { channel, exchange: *exchange, user_id: users.own(), reached };
             publish(to, &mut unconfirmed, id, request);
         }
         let verdicts = unconfirmed.settle().await;
         let is_lost = verdicts.iter().any(|(_, verdict)| *verdict == Verdict::Lost);
-        // RabbitMQ: a channel may keep to the servers that a quorum queue had when it was opened, and refuses until they are back.
+        // Those that the broker took answer for the others of their routing key.
+        let taken = verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Confirmed);
+        self.reached.extend(taken.map(|(waits, _)| waits.routing_key));
         let are_refused = !verdicts.is_empty() && verdicts.iter().all(|(_, verdict)| *verdict == Verdict::Refused);
-        let is_stuck = are_refused && self.since.elapsed() >= STUCK_MIN;
+        let mut is_left = are_refused && self.since.elapsed() >= STUCK_MIN;
+        let (mut unreached, mut fates) = (None, Vec::with_capacity(verdicts.len()));
         let refusal = if is_lost { self.channel.refusal().await } else { None };
-        for ((settled, body_bytes), verdict) in verdicts {
+        for (Waits { settled, routing_key, body_bytes, unsent }, verdict) in verdicts {
             let fate = match (verdict, &refusal) {
                 (Verdict::Lost, Some(refusal)) => self.refused(body_bytes, refusal),
+                (Verdict::Refused, _) if self.reached.contains(routing_key) => Settled::Nacked(Nack::Full, None),
+                (Verdict::Refused, _) => {
+                    let nack = *unreached.get_or_insert_with(|| self.replacements.nack());
+                    is_left |= nack == Nack::Replaced;
+                    Settled::Nacked(nack, unsent)
+                }
                 (verdict, _) => {
                     if verdict != Verdict::Lost {
-                        self.has_confirmed = true;
+                        self.has_settled = true;
                         self.sizes.accept(body_bytes);
                     }
                     Settled::Sent(verdict)
                 }
             };
-            drop(settled.send(fate));
+            fates.push((settled, fate));
         }
-        !is_lost && !is_stuck && !self.channel.has_ended()
+        let is_open = !is_lost && !is_left && !self.channel.has_ended();
+        (is_open, fates)
     }
 
     /// The fate of a request that was unconfirmed when the broker closed the channel.
@@ -184,7 +221,7 @@ impl Batches {
         match refusal.message_max_bytes().filter(|limit_bytes| body_bytes > *limit_bytes) {
             Some(limit_bytes) => Settled::TooLarge { body_bytes, limit_bytes },
             // Then no request has got through.
-            None if refusal.is_denial() && !self.has_confirmed => Settled::Denied(refusal.clone()),
+            None if refusal.is_denial() && !self.has_settled => Settled::Denied(refusal.clone()),
             None => Settled::Sent(Verdict::Lost),
         }
     }
@@ -195,8 +232,14 @@ fn give_back(request: OneWay) {
     drop(settled.send(Settled::NotSent(Some(Box::new(Unsent { properties, body })))));
 }
 
-/// The caller that waits, and the size of its request.
-type Waits = (oneshot::Sender<Settled>, usize);
+/// The caller that waits, and its request.
+struct Waits {
+    settled: oneshot::Sender<Settled>,
+    routing_key: &'static str,
+    body_bytes: usize,
+    /// Kept if the request may be sent again.
+    unsent: Option<Box<Unsent>>,
+}
 
 /// Where a batch goes, and as whose.
 #[derive(Clone, Copy)]
@@ -204,19 +247,24 @@ struct Address<'a> {
     channel: &'a Channel,
     exchange: Exchange,
     user_id: Option<&'a str>,
+    /// The routing keys whose requests are not sent again.
+    reached: &'a HashSet<&'static str>,
 }
 
 fn publish(to: Address<'_>, unconfirmed: &mut Unconfirmed<Waits>, id: usize, request: OneWay) {
-    let Address { channel, exchange, user_id } = to;
+    let Address { channel, exchange, user_id, reached } = to;
     if channel.has_ended() {
         return give_back(request);
     }
     let OneWay { routing_key, properties, body, settled } = request;
+    let is_kept = !reached.contains(routing_key);
+    let unsent = is_kept.then(|| Box::new(Unsent { properties: properties.clone(), body: body.clone() }));
+    let waits = Waits { settled, routing_key, body_bytes: body.len(), unsent };
     let correlation_id = Some(id.to_string().into_bytes().into());
     let properties = Properties { correlation_id, user_id, ..properties };
     let routing_key = routing_key.as_bytes();
     let publish = Publish { exchange: exchange.name(), routing_key, mandatory: true, properties, body: &body };
-    if let Err(((settled, _), error)) = unconfirmed.publish(channel, publish, (settled, body.len())) {
+    if let Err((Waits { settled, .. }, error)) = unconfirmed.publish(channel, publish, waits) {
         drop(settled.send(match error {
             Error::Disconnected { .. } => Settled::NotSent(None),
             error => Settled::Refused(error),
@@ -255,7 +303,8 @@ mod tests {
                 let (settled, outcome) = oneshot::channel();
                 let properties = Properties::default();
                 let request = OneWay { routing_key: "missing", properties, body: Vec::new(), settled };
-                let to = Address { channel: &channel, exchange: Exchange::Default, user_id: None };
+                let reached = HashSet::new();
+                let to = Address { channel: &channel, exchange: Exchange::Default, user_id: None, reached: &reached };
                 publish(to, &mut unconfirmed, 0, request);
                 outcome
             };

@@ -38,6 +38,7 @@ impl Publisher {
     pub(super) fn on(channel: Channel, place: &Place) -> Self {
         let life = Arc::new(Life::default());
         let in_flight = Arc::clone(&place.in_flight);
+        in_flight.reach(place.exchange).methods.clear();
         channel.forget_unawaited(move |correlation_id| in_flight.awaits(correlation_id));
         let returns = channel.returned();
         let task = take_returns(place.clone(), channel.clone(), returns, EndOnDrop(Arc::clone(&life)));

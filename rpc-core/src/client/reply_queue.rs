@@ -53,7 +53,7 @@ pub(super) struct Session {
     pub(super) runtime: Id,
     epoch: u64,
     publishers: [Kept<Publisher>; EXCHANGES],
-    /// For the requests that the broker may refuse; opened by the first one.
+    /// For the requests that the broker may refuse, the first one of each method among them.
     confirming: [Kept<Confirming>; EXCHANGES],
     /// Of a session with direct replies.
     direct: Option<Arc<Publisher>>,
@@ -136,8 +136,10 @@ impl Session {
             Place { connection: connection.clone(), epoch, exchange, in_flight }
         };
         let requests = Kept::<Publisher>::new(place(&in_flight, Exchange::Requests));
+        let confirmed = Kept::<Confirming>::new(place(&in_flight, Exchange::Requests));
         // While the queue is declared.
         requests.want()?;
+        confirmed.want()?;
         let consumed = match limit {
             Some(limit) => timeout(limit, consume(channel, &in_flight)).await.ok(),
             None => None,
@@ -154,9 +156,13 @@ impl Session {
             }
         };
         tracing::debug!(reply_to = in_flight.reply_to, "session ready");
-        let other = |exchange| Kept::new(place(&in_flight, exchange));
-        let publishers = [requests, other(Exchange::Default), other(Exchange::Nested)];
-        let confirming = Exchange::ALL.map(|exchange| Kept::new(place(&in_flight, exchange)));
+        let publishers =
+            [requests, Kept::new(place(&in_flight, Exchange::Default)), Kept::new(place(&in_flight, Exchange::Nested))];
+        let confirming = [
+            confirmed,
+            Kept::new(place(&in_flight, Exchange::Default)),
+            Kept::new(place(&in_flight, Exchange::Nested)),
+        ];
         let cancels_on = direct.as_ref().map(|direct| direct.channel.clone());
         let tasks = start_tasks(&in_flight, consumer, connection.clone(), epoch, cancels_on);
         Ok(Self { in_flight, runtime, epoch, publishers, confirming, direct, _tasks: tasks })
@@ -289,7 +295,10 @@ mod tests {
             pending::Tag,
         },
         connection::amqp::{Properties, Publish},
+        service::MethodDescriptor,
     };
+
+    static METHOD: MethodDescriptor = MethodDescriptor::new("method", "s.method");
 
     const TAG: Tag =
         Tag { exchange: Exchange::Default as u8, is_confirmed: false, is_idempotent: false, body_bytes: 0 };
@@ -383,7 +392,7 @@ mod tests {
             let mut request = to("", "svc", &waiter);
             request.properties.reply_to = Some(DIRECT_REPLIES.as_bytes());
             // One that needs a confirm takes the same channel.
-            line.publish_confirmed(&mut waiter, request, None).await.unwrap();
+            line.publish_confirmed(&mut waiter, request, &METHOD, None).await.unwrap();
             let request = requests.next().await.unwrap().unwrap();
             let reply_to = request.reply_to_text().unwrap().to_owned();
             let reply = to("", &reply_to, &waiter);
@@ -436,7 +445,7 @@ mod tests {
             QueueDeclaration { name: "next", durable: false, exclusive: false, auto_delete: false, arguments: &[] };
         channel.declare_queue(queue).await.unwrap();
         let publish = to("", "next", &waiter);
-        let published = line.publish_confirmed(&mut waiter, publish, None).await;
+        let published = line.publish_confirmed(&mut waiter, publish, &METHOD, None).await;
         assert!(matches!(published, Err(NotSent::Ended)), "{published:?}");
         assert!(broker.wait_until_idle(Duration::from_secs(5)).await);
         assert_eq!(broker.queue("next").unwrap().ready, 0);

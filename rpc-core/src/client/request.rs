@@ -11,6 +11,7 @@ use super::{
     line::Line,
     opening::Exchange,
     pending::Tag,
+    reach::Nack,
 };
 use crate::{
     budget::{self, inherited_deadline},
@@ -217,9 +218,14 @@ impl Request {
         self.body.as_deref().unwrap_or_default()
     }
 
-    /// Whether the broker may refuse the request alone: its queue may be full, or it is larger than all before.
+    /// Whether the broker may refuse the request alone: its queue may be full, or not be reached, or it is larger than all before.
     pub(super) fn needs_confirm(&self, line: &Line) -> bool {
-        self.service.max_length.is_some() || !line.session.in_flight.sizes.is_accepted(self.body().len())
+        !line.reaches(self.method) || !self.is_plain(line)
+    }
+
+    /// Whether the broker takes the request if it reaches its queue.
+    fn is_plain(&self, line: &Line) -> bool {
+        self.service.max_length.is_none() && line.session.in_flight.sizes.is_accepted(self.body().len())
     }
 
     pub(super) fn tag(&self, line: &Line, is_confirmed: bool) -> Tag {
@@ -253,8 +259,15 @@ impl Request {
     ) -> Result<(), Failure> {
         let correlation_id = waiter.correlation_id();
         let publish = self.message(line, correlation_id.as_bytes(), remaining, number);
-        let published = line.publish_confirmed(waiter, publish, self.cancellable()).await;
-        published.map_err(|reason| self.not_sent(reason))
+        let published = line.publish_confirmed(waiter, publish, self.method, self.cancellable()).await;
+        published.map_err(|reason| match reason {
+            // Without confirms rather than not at all.
+            NotSent::Refused(Error::NoChannelLeft { .. }) if self.is_plain(line) => {
+                line.note_reached(self.method);
+                Failure::Lost { maybe_executed: false }
+            }
+            reason => self.not_sent(reason),
+        })
     }
 
     /// The service to notify when the call is cancelled; `None` for `#[rpc(no_cancel)]`.
@@ -312,11 +325,27 @@ impl Request {
             Outcome::TooLarge { limit_bytes } => self.too_large(limit_bytes),
             Outcome::Denied(refusal) => self.denied(&refusal),
             Outcome::Returned { reply_text } => self.no_such_service(&reply_text),
-            Outcome::Refused => CallError::overloaded(service.name, method.name, "the queue is full"),
+            Outcome::Refused(nack) => return Err(self.refused(nack)),
             Outcome::Expired => self.timed_out(TimeoutStage::Unknown),
             Outcome::Shutdown => CallError::shutdown(service.name, method.name, true),
         };
         Err(Failure::Final(error))
+    }
+
+    /// A queue with a bound may be the reason of a nack, so the next one is its last.
+    pub(super) fn refused(&self, nack: Nack) -> Failure {
+        let (service, method) = (self.service, self.method);
+        match nack {
+            Nack::Full => Failure::Final(CallError::overloaded(service.name, method.name, "the queue is full")),
+            Nack::Young if service.max_length.is_some() => Failure::Final(self.not_taken()),
+            Nack::Replaced | Nack::Young => Failure::Refused,
+        }
+    }
+
+    /// The error of a request that the broker goes on refusing.
+    pub(super) fn not_taken(&self) -> CallError {
+        let reason = "the broker refuses the request (basic.nack): the queue is full, or without a leader";
+        CallError::overloaded(self.service.name, self.method.name, reason)
     }
 
     pub(super) fn budget(&self) -> Duration {
@@ -397,6 +426,7 @@ impl Request {
             Failure::Final(error) => error,
             Failure::Lost { maybe_executed } => self.disconnected(maybe_executed),
             Failure::NoRoom => self.timed_out(TimeoutStage::Blocked),
+            Failure::Refused => self.not_taken(),
         }
     }
 }
@@ -407,6 +437,8 @@ pub(super) enum Failure {
     Final(CallError),
     /// The session was lost: the request may be sent again.
     Lost { maybe_executed: bool },
+    /// The broker refused the request, which may reach its queue by another channel.
+    Refused,
     /// The connection has no room for the request: it was not sent.
     NoRoom,
 }

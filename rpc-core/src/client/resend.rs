@@ -39,7 +39,9 @@ impl Request {
         let mut sent = 0;
         // None before the first resend: the next session is one of a connection that lives.
         let mut backoff: Option<Backoff> = None;
-        let mut missing = None;
+        // The error at the deadline, if nothing was executed.
+        let mut reason = None;
+        let mut nacks = 0;
         let mut outcome = match failure {
             Some(failure) => Err(failure),
             None => self.attempt(limits, 1).await,
@@ -48,7 +50,7 @@ impl Request {
             let maybe_executed = match outcome {
                 Ok(reply) => return Ok(reply),
                 Err(Failure::Final(error)) if self.awaits_service(&error, sent) => {
-                    missing = Some(error);
+                    reason = Some(error);
                     false
                 }
                 // No attempt of this size was executed.
@@ -60,6 +62,14 @@ impl Request {
                 Err(Failure::Final(error)) => return Err(error),
                 Err(Failure::Lost { maybe_executed }) => maybe_executed,
                 Err(Failure::NoRoom) => false,
+                Err(Failure::Refused) => {
+                    nacks += 1;
+                    if nacks > 1 && self.service.max_length.is_some() {
+                        return Err(if sent > 0 { self.disconnected(true) } else { self.not_taken() });
+                    }
+                    reason = Some(self.not_taken());
+                    false
+                }
             };
             sent += u32::from(maybe_executed);
             let is_resendable = self.method.idempotent || !maybe_executed;
@@ -70,7 +80,7 @@ impl Request {
             backoff.get_or_insert_with(|| Backoff::new(RESEND_DELAY_INITIAL, RESEND_DELAY_MAX));
             if Instant::now() >= limits.deadline || timeout_at(limits.deadline, wait(pause)).await.is_err() {
                 return Err(match sent {
-                    0 => missing.unwrap_or_else(|| self.timed_out(TimeoutStage::Connecting)),
+                    0 => reason.unwrap_or_else(|| self.timed_out(TimeoutStage::Connecting)),
                     _ => self.disconnected(true),
                 });
             }
@@ -137,7 +147,12 @@ impl Request {
                 Err(_) => return Err(timed_out(TimeoutStage::Blocked)),
             }
         }
-        self.conclude(outcome(waiter, limits).await)
+        let reply = self.conclude(outcome(waiter, limits).await)?;
+        // Its confirm may come later.
+        if needs_confirm {
+            line.note_reached(self.method);
+        }
+        Ok(reply)
     }
 }
 
@@ -148,7 +163,7 @@ async fn outcome(waiter: Waiter, limits: Limits) -> Outcome {
 }
 
 /// Sleeps, unless there is nothing to wait for: a timer costs at least a millisecond.
-async fn wait(pause: Duration) {
+pub(super) async fn wait(pause: Duration) {
     if !pause.is_zero() {
         sleep(pause).await;
     }
@@ -156,5 +171,5 @@ async fn wait(pause: Duration) {
 
 /// Pauses before a call is sent for the third time and later: a request that ends its channel each time (RabbitMQ closes the
 /// channel of a message that is too large) must not be sent in a tight loop.
-const RESEND_DELAY_INITIAL: Duration = Duration::from_millis(10);
-const RESEND_DELAY_MAX: Duration = Duration::from_secs(1);
+pub(super) const RESEND_DELAY_INITIAL: Duration = Duration::from_millis(10);
+pub(super) const RESEND_DELAY_MAX: Duration = Duration::from_secs(1);

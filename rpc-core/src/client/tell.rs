@@ -1,19 +1,32 @@
 //! Sends a one-way request, and waits for the broker's confirm.
 
+use std::time::Duration;
+
 use tokio::{sync::oneshot, time::timeout_at};
 
 use super::{
     oneway::{OneWay, Settled, Unsent},
-    request::{Limits, Reply, Request},
+    request::{Failure, Limits, Reply, Request},
+    resend::{RESEND_DELAY_INITIAL, RESEND_DELAY_MAX, wait},
 };
 use crate::{
     call_error::{CallError, TimeoutStage},
-    connection::Verdict,
+    connection::{Backoff, Verdict},
     envelope,
 };
 
+/// How a one-way request fared.
+enum Told {
+    Taken,
+    /// It was certainly not sent.
+    NotSent(Unsent),
+    /// It was nacked by a channel that may not reach its queue.
+    Refused(Unsent),
+}
+
 impl Request {
-    /// Sends until the broker has confirmed or refused the request; again only if it was certainly not sent.
+    /// Sends until the broker has confirmed or refused the request; again if it was certainly not sent, or if its channel
+    /// did not reach its queue.
     pub(super) async fn send_oneway(mut self) -> Result<Reply, CallError> {
         let limits = self.limits();
         let body = std::mem::replace(&mut self.body, Ok(Vec::new())).unwrap_or_default();
@@ -21,17 +34,29 @@ impl Request {
         let message_id = self.client.next_message_id();
         let properties = envelope::oneway_properties(self.service, self.method, message_id, call);
         let mut unsent = Unsent { properties, body };
+        let (mut nacks, mut backoff) = (0, None);
         loop {
-            match self.tell_once(limits, unsent).await {
-                Ok(None) => return Ok(Reply::Nothing),
-                Ok(Some(again)) => unsent = again,
-                Err(error) => return Err(error),
+            match self.tell_once(limits, unsent).await? {
+                Told::Taken => return Ok(Reply::Nothing),
+                Told::NotSent(again) => unsent = again,
+                Told::Refused(again) => {
+                    unsent = again;
+                    nacks += 1;
+                    if nacks > 1 && self.service.max_length.is_some() {
+                        return Err(self.not_taken());
+                    }
+                    // The first time on a channel that is new.
+                    let pause = backoff.as_mut().map_or(Duration::ZERO, Backoff::pause);
+                    backoff.get_or_insert_with(|| Backoff::new(RESEND_DELAY_INITIAL, RESEND_DELAY_MAX));
+                    if timeout_at(limits.deadline, wait(pause)).await.is_err() {
+                        return Err(self.not_taken());
+                    }
+                }
             }
         }
     }
 
-    /// Returns a request that was not sent.
-    async fn tell_once(&self, limits: Limits, unsent: Unsent) -> Result<Option<Unsent>, CallError> {
+    async fn tell_once(&self, limits: Limits, unsent: Unsent) -> Result<Told, CallError> {
         let Unsent { properties, body } = unsent;
         if timeout_at(limits.deadline, self.client.unblocked()).await.is_err() {
             return Err(self.timed_out(TimeoutStage::Blocked));
@@ -44,7 +69,7 @@ impl Request {
         let request = OneWay { routing_key: self.method.routing_key, properties, body, settled };
         match timeout_at(limits.deadline, channel.send(request)).await {
             Ok(Ok(())) => {}
-            Ok(Err(OneWay { properties, body, .. })) => return Ok(Some(Unsent { properties, body })),
+            Ok(Err(OneWay { properties, body, .. })) => return Ok(Told::NotSent(Unsent { properties, body })),
             Err(_) => return Err(self.timed_out(TimeoutStage::InFlightLimit)),
         }
         match timeout_at(limits.deadline, outcome).await {
@@ -58,16 +83,18 @@ impl Request {
         }
     }
 
-    fn settled(&self, settled: Settled) -> Result<Option<Unsent>, CallError> {
+    fn settled(&self, settled: Settled) -> Result<Told, CallError> {
         let (service, method) = (self.service.name, self.method.name);
         match settled {
-            Settled::Sent(Verdict::Confirmed) => Ok(None),
+            Settled::Sent(Verdict::Confirmed) => Ok(Told::Taken),
             Settled::Sent(Verdict::Returned { reply_text }) => Err(self.no_such_service(&reply_text)),
-            Settled::Sent(Verdict::Refused) => {
-                Err(CallError::overloaded(service, method, "the broker refused the request (basic.nack)"))
-            }
+            Settled::Nacked(nack, unsent) => match (self.refused(nack), unsent) {
+                (Failure::Refused, Some(unsent)) => Ok(Told::Refused(*unsent)),
+                (failure, _) => Err(self.last_failure(failure)),
+            },
+            Settled::Sent(Verdict::Refused) => Err(self.not_taken()),
             Settled::Sent(Verdict::Lost) => Err(self.disconnected(true)),
-            Settled::NotSent(Some(unsent)) if !self.client.is_shut_down() => Ok(Some(*unsent)),
+            Settled::NotSent(Some(unsent)) if !self.client.is_shut_down() => Ok(Told::NotSent(*unsent)),
             Settled::NotSent(_) => Err(self.disconnected(false)),
             Settled::Refused(error) => Err(self.last_failure(self.not_sent(error.into()))),
             Settled::TooLarge { body_bytes, limit_bytes } => {

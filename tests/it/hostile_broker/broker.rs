@@ -38,7 +38,18 @@ pub(super) struct Scripted {
     uri: String,
     has_departed: Arc<AtomicBool>,
     connections: Arc<AtomicUsize>,
+    counts: Arc<Counts>,
     task: JoinHandle<()>,
+}
+
+/// Counts of the work of the clients.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) channels: AtomicUsize,
+    pub(super) confirmed: AtomicUsize,
+    pub(super) nacked: AtomicUsize,
+    /// Requests that reached their queue.
+    pub(super) taken: AtomicUsize,
 }
 
 impl Scripted {
@@ -47,8 +58,10 @@ impl Scripted {
         let address = listener.local_addr().expect("it is bound");
         let has_departed = Arc::<AtomicBool>::default();
         let connections = Arc::<AtomicUsize>::default();
-        let task = accept(listener, scenario.clone(), Arc::clone(&has_departed), Arc::clone(&connections));
-        Self { uri: format!("amqp://{address}"), has_departed, connections, task: tokio::spawn(task) }
+        let counts = Arc::<Counts>::default();
+        let shared = (Arc::clone(&has_departed), Arc::clone(&counts));
+        let task = accept(listener, scenario.clone(), shared, Arc::clone(&connections));
+        Self { uri: format!("amqp://{address}"), has_departed, connections, counts, task: tokio::spawn(task) }
     }
 
     pub(super) fn uri(&self) -> &str {
@@ -58,6 +71,10 @@ impl Scripted {
     /// How many connections it has accepted.
     pub(super) fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     /// Whether the client has come to the moment of the script.
@@ -75,13 +92,14 @@ impl Drop for Scripted {
 async fn accept(
     listener: TcpListener,
     scenario: Scenario,
-    has_departed: Arc<AtomicBool>,
+    (has_departed, counts): (Arc<AtomicBool>, Arc<Counts>),
     connections: Arc<AtomicUsize>,
 ) {
     let mut sessions = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         let number = connections.fetch_add(1, Ordering::Relaxed) + 1;
-        let session = Session::new(stream, scenario.clone(), number, Arc::clone(&has_departed));
+        let shared = (Arc::clone(&has_departed), Arc::clone(&counts));
+        let session = Session::new(stream, scenario.clone(), number, shared);
         // An error says that the client has closed its end.
         sessions.spawn(async move { drop(session.run().await) });
     }
@@ -95,14 +113,25 @@ struct Session {
     /// Of the connection, from 1.
     number: usize,
     has_departed: Arc<AtomicBool>,
+    counts: Arc<Counts>,
     is_silent: bool,
     /// Channel and tag of the consumer of replies, and its queue.
     replies: (u16, String, String),
     /// Publishes of the channels in confirm mode.
     confirms: HashMap<u16, u64>,
-    /// The publish that is under way: its correlation_id, and the bytes that are missing.
-    content: Option<(String, u64)>,
+    /// Channels that have published, and whether they are stuck.
+    published: HashMap<u16, bool>,
+    stuck: usize,
+    /// The publish that is under way.
+    content: Option<Content>,
     correlation_id: String,
+}
+
+/// The content of a publish.
+struct Content {
+    correlation_id: String,
+    is_call: bool,
+    missing_bytes: u64,
 }
 
 /// The client's side of a moment.
@@ -120,12 +149,31 @@ enum Next {
 }
 
 impl Session {
-    fn new(stream: TcpStream, scenario: Scenario, number: usize, has_departed: Arc<AtomicBool>) -> Self {
+    fn new(
+        stream: TcpStream,
+        scenario: Scenario,
+        number: usize,
+        (has_departed, counts): (Arc<AtomicBool>, Arc<Counts>),
+    ) -> Self {
         stream.set_nodelay(true).expect("a TCP socket");
         let (input, output) = stream.into_split();
         let (input, is_silent, replies, confirms) = (BufReader::new(input), false, Default::default(), HashMap::new());
-        let (content, correlation_id) = (None, String::new());
-        Self { input, output, scenario, number, has_departed, is_silent, replies, confirms, content, correlation_id }
+        let (published, stuck, content, correlation_id) = (HashMap::new(), 0, None, String::new());
+        Self {
+            input,
+            output,
+            scenario,
+            number,
+            has_departed,
+            counts,
+            is_silent,
+            replies,
+            confirms,
+            published,
+            stuck,
+            content,
+            correlation_id,
+        }
     }
 
     async fn run(mut self) -> io::Result<()> {
@@ -166,6 +214,11 @@ impl Session {
                     "basic.consume" if value(&shown, "queue").starts_with("rpc.reply.") => {
                         self.replies = (channel, tag(&shown), value(&shown, "queue"));
                     }
+                    "channel.open" => {
+                        self.counts.channels.fetch_add(1, Ordering::Relaxed);
+                        self.published.remove(&channel);
+                        self.confirms.remove(&channel);
+                    }
                     "confirm.select" => drop(self.confirms.insert(channel, 0)),
                     _ => {}
                 }
@@ -174,26 +227,54 @@ impl Session {
             kind::HEADER => {
                 let size = shown.split_once("size=").map_or("0", |(_, rest)| rest);
                 let size = size.split(' ').next().and_then(|size| size.parse().ok()).unwrap_or_default();
-                self.content = Some((value(&shown, "correlation_id"), size));
+                let (correlation_id, is_call) = (value(&shown, "correlation_id"), shown.contains(" reply_to="));
+                self.content = Some(Content { correlation_id, is_call, missing_bytes: size });
             }
             kind::BODY => {
-                let (_, left) = self.content.as_mut()?;
-                *left = left.saturating_sub(payload.len() as u64);
+                let content = self.content.as_mut()?;
+                content.missing_bytes = content.missing_bytes.saturating_sub(payload.len() as u64);
             }
             _ => return None,
         }
-        let (correlation_id, _) = self.content.take_if(|(_, left)| *left == 0)?;
+        let Content { correlation_id, is_call, .. } = self.content.take_if(|content| content.missing_bytes == 0)?;
         if let Some(published) = self.confirms.get_mut(&channel) {
             *published += 1;
+            self.counts.confirmed.fetch_add(1, Ordering::Relaxed);
+        }
+        if !is_call {
             return Some("oneway");
         }
         self.correlation_id = correlation_id;
         Some("request")
     }
 
+    /// Whether a channel gets no message through; its first publish decides.
+    fn is_stuck(&mut self, channel: u16) -> bool {
+        let (stuck, limit) = (&mut self.stuck, self.scenario.stuck_channels);
+        *self.published.entry(channel).or_insert_with(|| {
+            *stuck += 1;
+            *stuck <= limit
+        })
+    }
+
+    async fn refuse(&mut self, channel: u16) -> io::Result<Next> {
+        if let Some(published) = self.confirms.get(&channel) {
+            self.counts.nacked.fetch_add(1, Ordering::Relaxed);
+            let nack = format!("basic.nack delivery_tag={published}");
+            self.output.write_all(&frame(channel, &nack).expect("it is in the notation")).await?;
+        }
+        Ok(Next::GoOn)
+    }
+
     async fn at(&mut self, moment: Moment<'_>) -> io::Result<Next> {
         if self.is_silent {
             return Ok(Next::GoOn);
+        }
+        if matches!(moment.name, "request" | "oneway") {
+            if self.is_stuck(moment.channel) {
+                return self.refuse(moment.channel).await;
+            }
+            self.counts.taken.fetch_add(1, Ordering::Relaxed);
         }
         let is_the_moment = self.scenario.at == moment.name;
         let is_any = self.scenario.on_connection == 0;
@@ -316,7 +397,12 @@ impl Session {
                 let published = self.confirms.get(&channel).copied().unwrap_or_default();
                 format!("basic.ack delivery_tag={published}")
             }
-            "request" => return self.reply(too_high),
+            "request" => {
+                let confirm =
+                    self.confirms.get(&channel).map(|published| format!("basic.ack delivery_tag={published}"));
+                let confirm = confirm.and_then(|ack| frame(channel + too_high, &ack).ok()).unwrap_or_default();
+                return [confirm, self.reply(too_high)].concat();
+            }
             name if Method::named(name).is_some_and(Method::is_request) => format!("{name}-ok"),
             _ => return Vec::new(),
         };

@@ -7,6 +7,7 @@
 mod bound;
 mod broker;
 mod scenarios;
+mod stuck;
 
 use std::{
     collections::BTreeMap,

@@ -10,6 +10,9 @@ pub(super) struct Scenario {
     /// The connection that has the moment, from 1; earlier ones are closed by the first request. 0 is each of them.
     pub(super) on_connection: usize,
     pub(super) script: Vec<&'static str>,
+    /// So many channels of a connection, in the order of their first publishes, get no message through: it is nacked, or lost
+    /// without a sign where nothing is confirmed. So are RabbitMQ's while the record of a quorum queue names a node that has gone.
+    pub(super) stuck_channels: usize,
 }
 
 impl Scenario {
@@ -25,8 +28,13 @@ impl Scenario {
 
     pub(super) fn new(name: &str, at: &'static str, on_connection: usize, script: &[&'static str]) -> Self {
         let nth = if on_connection > 1 { ", reopened" } else { "" };
-        Self { name: format!("{name} at {at}{nth}"), at, on_connection, script: script.to_vec() }
+        Self { name: format!("{name} at {at}{nth}"), at, on_connection, script: script.to_vec(), stuck_channels: 0 }
     }
+}
+
+/// Nothing is wrong but the first channels.
+pub(super) fn stuck(channels: usize) -> Scenario {
+    Scenario { stuck_channels: channels, ..Scenario::new("stuck", "never", 1, &[]) }
 }
 
 /// All of them.

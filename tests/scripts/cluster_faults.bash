@@ -1,0 +1,105 @@
+# Faults of a cluster under a load: sourced by tests/run, after cluster.bash, whose cluster_start comes first.
+#
+#   cluster_client_loses_leader PROGRAM TRANSPORT
+#                           kills the node that leads the queue and that the client is connected to, and starts it 40 s
+#                           later, under the load of that test_load
+#   cluster_client_loses_leaders COUNT PROGRAM TRANSPORT
+#                           the same so many times, and a line that adds them up
+
+CLUSTER_AWAY_S=40
+CLUSTER_LOAD_S=60
+# Requests answered before the fault: 40 are made in a second.
+CLUSTER_LOAD_MIN=120
+
+# cluster_urls TRANSPORT NODE...: their URIs, in that order.
+cluster_urls() {
+    local transport=$1 node urls=()
+    shift
+    for node in "$@"; do
+        urls+=("amqp://guest:guest@127.0.0.1:${cluster_amqp_ports[node]}?transport=$transport")
+    done
+    (IFS=, && echo "${urls[*]}")
+}
+
+# cluster_load_leader NODE: the node that leads the load's queue, asked from that one; nothing if there is no queue yet.
+cluster_load_leader() {
+    cluster_ctl "$1" list_queues --no-table-headers name leader |
+        sed -n 's/^rpc\.load[[:space:]].*rpc-cluster-\([123]\)@.*/\1/p'
+}
+
+# cluster_load_start PROGRAM TRANSPORT SECONDS FIRST SECOND THIRD: the client prefers the first node, the workers the second one.
+cluster_load_start() {
+    local program=$1 transport=$2 seconds=$3
+    shift 3
+    rm -f "$cluster_home/load.in" && mkfifo "$cluster_home/load.in" || return 1
+    timeout -k 5 $((seconds + 90)) "$program" --seconds "$seconds" \
+        --client "$(cluster_urls "$transport" "$@")" --workers "$(cluster_urls "$transport" "$2" "$3")" \
+        <"$cluster_home/load.in" >"$cluster_home/load.out" 2>"$cluster_home/load.err" &
+    cluster_load_pid=$!
+    # Open until the load has ended.
+    exec {cluster_load_in}>"$cluster_home/load.in"
+    local deadline=$((SECONDS + 60))
+    until (($(sed -n 's/^answered //p' "$cluster_home/load.out" | tail -n 1 | grep . || echo 0) >= CLUSTER_LOAD_MIN)); do
+        if ! kill -0 "$cluster_load_pid" 2>/dev/null || ((SECONDS >= deadline)); then
+            echo "the load does not begin; it said:" >&2
+            tail -n 5 "$cluster_home/load.out" "$cluster_home/load.err" >&2
+            return 1
+        fi
+        sleep 0.2
+    done
+}
+
+# cluster_load_felt: tells the load that the fault is there.
+cluster_load_felt() {
+    echo killed >&"$cluster_load_in"
+}
+
+# Waits for the end of the load, and prints its report; its status is the load's.
+cluster_load_end() {
+    local status
+    wait "$cluster_load_pid"
+    status=$?
+    cluster_load_pid=
+    exec {cluster_load_in}>&-
+    grep -v '^answered ' "$cluster_home/load.out"
+    if ((status != 0)); then
+        echo "the load exited with $status:" >&2
+        tail -n 5 "$cluster_home/load.err" >&2
+    fi
+    return "$status"
+}
+
+cluster_client_loses_leader() {
+    local program=$1 transport=$2 leader second third status
+    # Before the first load there is no queue: it is declared over the first node, which leads it then.
+    leader=$(cluster_load_leader 1)
+    leader=${leader:-1}
+    second=$((leader % 3 + 1))
+    third=$((6 - leader - second))
+    cluster_load_start "$program" "$transport" "$CLUSTER_LOAD_S" "$leader" "$second" "$third" || return 1
+    [[ $(cluster_load_leader "$second") == "$leader" ]] || {
+        echo "node $leader does not lead the queue" >&2
+        return 1
+    }
+    kill -KILL -- "-${cluster_groups[leader]}"
+    cluster_load_felt
+    echo "node $leader, which led the queue and had the client, was killed"
+    sleep "$CLUSTER_AWAY_S"
+    echo "node $(cluster_load_leader "$second") leads it now; node $leader starts after $CLUSTER_AWAY_S s"
+    cluster_start_node "$leader"
+    cluster_load_end
+    status=$?
+    cluster_node_answers "$leader" && cluster_ctl "$second" await_online_nodes 3 || return 1
+    return "$status"
+}
+
+cluster_client_loses_leaders() {
+    local count=$1 nth failures=0
+    shift
+    for ((nth = 1; nth <= count; nth++)); do
+        echo "-- kill $nth of $count"
+        cluster_client_loses_leader "$@" || failures=$((failures + 1))
+    done
+    echo "$count kills, $failures with losses"
+    ((failures == 0))
+}
