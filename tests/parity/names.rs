@@ -51,8 +51,14 @@ impl Names {
             for property in ["cluster_name", "copyright", "information", "platform", "version"] {
                 line = without_value(&line, property);
             }
-            // One node says it this way round, another that way.
-            line = line.replace("\"AMQPLAIN PLAIN\"", "\"PLAIN AMQPLAIN\"");
+            // One node says them this way round, another that way.
+            for (other, shown) in [
+                ("AMQPLAIN PLAIN", "PLAIN AMQPLAIN"),
+                ("ANONYMOUS PLAIN AMQPLAIN", "ANONYMOUS AMQPLAIN PLAIN"),
+                ("PLAIN ANONYMOUS AMQPLAIN", "ANONYMOUS AMQPLAIN PLAIN"),
+            ] {
+                line = line.replace(&format!("\"{other}\""), &format!("\"{shown}\""));
+            }
         }
         without_now(&line)
     }

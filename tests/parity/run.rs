@@ -13,7 +13,7 @@ use rpc_tests::wire::{self, Arguments, Cursor, FRAME_END, Method, Received, Sock
 use crate::{
     link::Link,
     names::Names,
-    scenario::{Scenario, Step},
+    scenario::{Answerer, Scenario, Step},
 };
 
 /// How long to wait for what comes back.
@@ -36,19 +36,13 @@ pub(crate) struct Target {
 /// The broker's answers, step by step; `Err` when the scenario itself is wrong, or the broker does not even connect.
 pub(crate) type Transcript = Result<Vec<Vec<String>>, String>;
 
-/// Runs a scenario; `expected` says how many answers a step has.
-pub(crate) fn run(
-    scenario: &Scenario,
-    target: &Target,
-    run: usize,
-    pace: Pace,
-    expected: impl Fn(&Step) -> &[String],
-) -> Transcript {
+/// Runs a scenario; the answers of `answerer` say how many a step has.
+pub(crate) fn run(scenario: &Scenario, target: &Target, run: usize, pace: Pace, answerer: Answerer) -> Transcript {
     let mut stage = Stage::new(target.clone(), Names::new(run));
     let mut transcript = Vec::new();
     let mut is_as_expected = pace == Pace::Compare;
     for step in &scenario.steps {
-        let expected = expected(step);
+        let expected = step.expected(answerer);
         let answers = stage
             .step(step, is_as_expected.then_some(expected.len()))
             .map_err(|error| format!("{}: {error}", step.commands.join(" / ")))?;

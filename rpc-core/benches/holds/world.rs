@@ -9,7 +9,7 @@ use std::{
 use bytes::BytesMut;
 
 use crate::{
-    broker::core::{ConnectionId, Core, Flow, Limits, Now, Peer, Rules, Traffic, User},
+    broker::core::{ConnectionId, Core, Flow, Limits, Now, Peer, Profile, Rules, Traffic, User},
     frames::handshake,
     wire::Decoder,
 };
@@ -33,6 +33,8 @@ pub(crate) struct Cost {
 impl World {
     pub(crate) fn new() -> Self {
         let rules = Rules {
+            facts: Profile::default().facts(),
+            warn_as: None,
             users: [("guest".to_owned(), User::with_password("guest"))].into(),
             vhosts: vec!["/".to_owned()],
             channel_max: u16::MAX,

@@ -10,7 +10,7 @@ use super::{
     Broker,
     accounts::{self, Accounts, PermissionSetting, TopicPermissionSetting},
     connection::Transport,
-    core::{Limits, Rules, User, defaults},
+    core::{Limits, Profile, Rules, User, defaults},
     error::BrokerError,
     listener::{self, Door},
     machine::percent_of_memory,
@@ -31,7 +31,10 @@ pub struct BrokerBuilder {
     pub(super) frame_max: u32,
     pub(super) heartbeat: Duration,
     pub(super) handshake_timeout: Duration,
-    pub(super) message_max_bytes: u64,
+    profile: Profile,
+    warn_as: Option<Profile>,
+    /// `None` is the default of the profile.
+    pub(super) message_max_bytes: Option<u64>,
     pub(super) connections_max: usize,
     /// `None` is a share of `connections_max`.
     pub(super) handshakes_max: Option<usize>,
@@ -53,7 +56,9 @@ impl Default for BrokerBuilder {
             frame_max: defaults::FRAME_MAX,
             heartbeat: Duration::from_secs(defaults::HEARTBEAT_S.into()),
             handshake_timeout: Duration::from_secs(defaults::HANDSHAKE_TIMEOUT_S.into()),
-            message_max_bytes: defaults::MESSAGE_MAX_BYTES,
+            profile: Profile::default(),
+            warn_as: None,
+            message_max_bytes: None,
             connections_max: defaults::CONNECTIONS_MAX,
             handshakes_max: None,
             memory_high_watermark: None,
@@ -76,6 +81,25 @@ impl BrokerBuilder {
     /// The port on 127.0.0.1. The default, 0, lets the system choose.
     pub fn port(mut self, port: u16) -> Self {
         self.address.set_port(port);
+        self
+    }
+
+    /// The version of RabbitMQ that the broker passes for. The default is [`Profile::RabbitMq3_10`].
+    ///
+    /// It decides what the broker answers, refuses and writes into headers, and the version in its server properties.
+    /// [The guide lists the differences](crate::guide::broker#profiles).
+    pub fn profile(mut self, profile: Profile) -> Self {
+        self.profile = profile;
+        self
+    }
+
+    /// Counts and logs what clients do that another version of RabbitMQ refuses or does otherwise. By default the broker
+    /// does not.
+    ///
+    /// It changes no answer. [`Broker::deprecations`] has the counts; the first use by each client, user and queue is
+    /// logged as a warning. At most 10 000 of these are kept.
+    pub fn warn_as(mut self, profile: Profile) -> Self {
+        self.warn_as = Some(profile);
         self
     }
 
@@ -214,8 +238,12 @@ impl BrokerBuilder {
     fn check_limits(&self) -> Result<(), BrokerError> {
         let Self { frame_max, channel_max, limits: Limits { table_depth_max, .. }, .. } = *self;
         let refuse = |message: String| Err(BrokerError::Configuration(message));
+        let frame_min = self.profile.facts().frame_min;
         if frame_max < FRAME_MIN_SIZE {
             return refuse(format!("frame_max {frame_max} is below AMQP's minimum of {FRAME_MIN_SIZE}"));
+        }
+        if frame_max < frame_min {
+            return refuse(format!("frame_max {frame_max} is below {frame_min}, the minimum of the profile"));
         }
         if channel_max == 0 {
             return refuse("channel_max 0 leaves no channel to work on".to_owned());
@@ -246,13 +274,16 @@ impl BrokerBuilder {
     fn rules(&self, users: HashMap<String, User>) -> Rules {
         let default_watermark = || percent_of_memory(defaults::MEMORY_HIGH_WATERMARK_PERCENT);
         let memory_high_watermark = self.memory_high_watermark.unwrap_or_else(default_watermark);
+        let facts = self.profile.facts();
         Rules {
+            facts,
+            warn_as: self.warn_as.filter(|profile| *profile != Profile::default()).map(Profile::facts),
             users,
             vhosts: self.accounts.vhosts.clone(),
             channel_max: self.channel_max,
             frame_max: self.frame_max,
             heartbeat_s: u16::try_from(self.heartbeat.as_secs()).unwrap_or(u16::MAX),
-            message_max_bytes: self.message_max_bytes,
+            message_max_bytes: self.message_max_bytes.unwrap_or(facts.message_max_bytes),
             connections_max: self.connections_max,
             limits: Limits { memory_high_watermark, ..self.limits },
         }

@@ -30,7 +30,7 @@ use super::{
     seats::Seat,
     shared::Shared,
 };
-use crate::wire::{PROTOCOL_HEADER, Start, read_protocol_header};
+use crate::wire::{Start, read_protocol_header};
 
 /// The layer between a connection and its socket.
 #[derive(Clone)]
@@ -112,8 +112,8 @@ async fn converse<R, W>(
 {
     let mut input = Input::default();
     let Ok(Ok(start)) = timeout_at(handshake_deadline, read_start(&mut reading, &mut input)).await else { return };
-    if start == Start::Unknown {
-        drop(timeout(LAST_WRITE_TIMEOUT, writing.write_all(&PROTOCOL_HEADER)).await);
+    if start == Start::Unknown || (start == Start::Version0_8 && !shared.facts.speaks_0_8) {
+        drop(timeout(LAST_WRITE_TIMEOUT, writing.write_all(&shared.facts.protocol_header)).await);
         linger(&mut reading, &mut writing, &shared).await;
         return;
     }

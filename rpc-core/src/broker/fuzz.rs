@@ -21,7 +21,7 @@ use bytes::BytesMut;
 
 use self::frames::{handshake, method, put_frame};
 pub use self::seeds::connection_seeds;
-use super::core::{ConnectionId, Core, Flow, Limits, Now, Peer, Rules, Traffic, User};
+use super::core::{ConnectionId, Core, Flow, Limits, Now, Peer, Profile, Rules, Traffic, User};
 use crate::wire::{Decoder, FrameKind, method_ids, table::TableWriter};
 
 /// Runs the steps encoded in `data`, and checks the core after each.
@@ -81,6 +81,8 @@ impl World {
     fn new() -> Self {
         let user = User::with_password("guest");
         let rules = Rules {
+            facts: Profile::default().facts(),
+            warn_as: Some(Profile::RabbitMq4_3.facts()),
             users: [("guest".to_owned(), user)].into(),
             vhosts: vec!["/".to_owned()],
             channel_max: 7,

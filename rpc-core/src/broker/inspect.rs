@@ -9,7 +9,11 @@ use std::{
 use tokio::time::timeout;
 
 pub use super::core::{BindingInfo, ConnectionInfo, ExchangeInfo, QueueInfo};
-use super::{Broker, shared::Shared};
+use super::{
+    Broker,
+    core::{Core, Deprecation},
+    shared::Shared,
+};
 
 /// The queues, exchanges and bindings of one vhost of a [`Broker`].
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +59,12 @@ impl Broker {
     /// The bindings of the vhost `/` in the order of their declaration, without those of the default exchange.
     pub fn bindings(&self) -> Vec<BindingInfo> {
         self.vhost("/").bindings()
+    }
+
+    /// The uses, so far, of what the version in [`BrokerBuilder::warn_as`](super::BrokerBuilder::warn_as) refuses or does
+    /// otherwise; empty without that. Sorted by feature, client, user and queue.
+    pub fn deprecations(&self) -> Vec<Deprecation> {
+        self.shared.look(Core::deprecations)
     }
 
     /// The open connections of all vhosts.

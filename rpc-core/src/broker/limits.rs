@@ -46,9 +46,9 @@ impl BrokerBuilder {
         self
     }
 
-    /// The largest message, in bytes. The default is 128 MiB, as in RabbitMQ 3.10.
+    /// The largest message, in bytes. The default is 128 MiB as in RabbitMQ 3.10, or 16 MiB with the profile of 4.3.
     pub fn message_max_bytes(mut self, bytes: u64) -> Self {
-        self.message_max_bytes = bytes;
+        self.message_max_bytes = Some(bytes);
         self
     }
 
@@ -126,7 +126,7 @@ impl BrokerBuilder {
     /// 128, which is also the most, because reading a table takes stack for each level. The least is 1, the depth of a
     /// client's `capabilities`.
     ///
-    /// The broker answers deeper tables as it answers malformed ones: with 501 in a method and 502 in a message.
+    /// The broker answers deeper tables as it answers malformed ones: with 501 in a method and 541 in a message.
     /// RabbitMQ's `x-death` header has three levels.
     pub fn table_depth_max(mut self, levels: usize) -> Self {
         self.limits.table_depth_max = levels;

@@ -41,6 +41,7 @@ pub use self::tls::TlsOptions;
 use self::{accounts::Accounts, shared::Shared};
 pub use self::{
     config::BrokerBuilder,
+    core::{DeprecatedFeature, Deprecation, Profile},
     error::BrokerError,
     faults::{Faults, Restart},
     inspect::{BindingInfo, ConnectionInfo, ExchangeInfo, QueueInfo, VhostView},

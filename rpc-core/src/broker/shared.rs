@@ -17,7 +17,7 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{
-    core::{ConnectionId, Core, Memory, Now, Peer, Rules, Traffic},
+    core::{ConnectionId, Core, Facts, Memory, Now, Peer, Rules, Traffic},
     seats::Seats,
 };
 use crate::{lock::lock, wire::OutBuffer};
@@ -40,6 +40,7 @@ pub(super) struct Shared {
     memory: Arc<Memory>,
     pub(super) outbox: OutboxBounds,
     pub(super) handshake_timeout: Duration,
+    pub(super) facts: &'static Facts,
 }
 
 #[derive(Debug)]
@@ -105,6 +106,7 @@ impl Shared {
         let mut seed = [0; 32];
         seed.copy_from_slice(halves.as_flattened());
         let outbox = OutboxBounds::new(rules.limits.outbox_max_bytes);
+        let facts = rules.facts;
         let seats = Seats::new(rules.connections_max, handshakes_max);
         let core = Core::new(rules, seed);
         let memory = Arc::clone(core.memory());
@@ -120,6 +122,7 @@ impl Shared {
             is_refusing: AtomicBool::new(false),
             seats,
             handshake_timeout,
+            facts,
         }
     }
 

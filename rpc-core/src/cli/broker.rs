@@ -4,7 +4,7 @@ use std::{io::Write, net::SocketAddr};
 
 use super::open_files;
 use crate::{
-    broker::{Broker, BrokerBuilder, BrokerError},
+    broker::{Broker, BrokerBuilder, BrokerError, Profile},
     signal::StopSignals,
 };
 
@@ -37,11 +37,35 @@ pub(super) struct Arguments {
     /// Lets the user guest connect from other machines, too.
     #[arg(long)]
     allow_remote_guest: bool,
+    /// The version of RabbitMQ to pass for.
+    #[arg(long = "as", value_name = "VERSION", default_value = "3.10")]
+    profile: Version,
+    /// Logs what clients do that this version of RabbitMQ refuses or does otherwise.
+    #[arg(long, value_name = "VERSION")]
+    warn_as: Option<Version>,
     #[command(flatten)]
     limits: super::limits::LimitArguments,
     #[cfg(feature = "tls")]
     #[command(flatten)]
     tls: super::tls::TlsArguments,
+}
+
+/// A version of RabbitMQ, as the command line names it.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Version {
+    #[value(name = "3.10")]
+    V3_10,
+    #[value(name = "4.3")]
+    V4_3,
+}
+
+impl From<Version> for Profile {
+    fn from(version: Version) -> Self {
+        match version {
+            Version::V3_10 => Self::RabbitMq3_10,
+            Version::V4_3 => Self::RabbitMq4_3,
+        }
+    }
 }
 
 /// Runs a broker until SIGTERM or SIGINT.
@@ -64,7 +88,8 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), BrokerError> {
 }
 
 fn builder(arguments: &Arguments, users: &str, open_files_max: Option<u64>) -> Result<BrokerBuilder, BrokerError> {
-    let mut builder = arguments.limits.within(Broker::builder().address(arguments.listen), open_files_max);
+    let base = versions(Broker::builder().address(arguments.listen), arguments.profile, arguments.warn_as);
+    let mut builder = arguments.limits.within(base, open_files_max);
     let of_variable = users.lines().map(|user| (USERS_VARIABLE, user)).filter(|(_, user)| !user.is_empty());
     for (source, user) in of_variable.chain(arguments.user.iter().map(|user| ("--user", user.as_str()))) {
         // The text may be a password.
@@ -97,6 +122,14 @@ fn builder(arguments: &Arguments, users: &str, open_files_max: Option<u64>) -> R
     #[cfg(feature = "tls")]
     let builder = arguments.tls.apply(builder)?;
     Ok(builder)
+}
+
+fn versions(builder: BrokerBuilder, profile: Version, warn_as: Option<Version>) -> BrokerBuilder {
+    let builder = builder.profile(profile.into());
+    match warn_as {
+        None => builder,
+        Some(version) => builder.warn_as(version.into()),
+    }
 }
 
 /// A file's content without the line break at its end.
@@ -177,6 +210,22 @@ mod tests {
         for path in [good, empty] {
             std::fs::remove_file(path).unwrap();
         }
+    }
+
+    #[test]
+    fn the_versions_are_set_by_flags() {
+        let parse = |words: &str| Program::try_parse_from(["rpc"].into_iter().chain(words.split_whitespace()));
+        for (words, expected) in [
+            ("", Broker::builder()),
+            ("--as 3.10", Broker::builder()),
+            ("--as 4.3", Broker::builder().profile(Profile::RabbitMq4_3)),
+            ("--warn-as 4.3", Broker::builder().warn_as(Profile::RabbitMq4_3)),
+        ] {
+            let Arguments { profile, warn_as, .. } = parse(words).unwrap().arguments;
+            let built = versions(Broker::builder(), profile, warn_as);
+            assert_eq!(format!("{built:?}"), format!("{expected:?}"), "{words}");
+        }
+        assert!(parse("--as 5.0").unwrap_err().to_string().contains("[possible values: 3.10, 4.3]"));
     }
 
     #[cfg(feature = "tls")]

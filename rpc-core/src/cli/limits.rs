@@ -25,9 +25,9 @@ pub(super) struct LimitArguments {
     /// The most channels of a connection.
     #[arg(long, value_name = "CHANNELS", default_value_t = defaults::CHANNEL_MAX)]
     channel_max: u16,
-    /// The largest message.
-    #[arg(long, value_name = "SIZE", default_value_t = Size(defaults::MESSAGE_MAX_BYTES))]
-    message_max: Size,
+    /// The largest message. By default 128 MiB, or 16 MiB as RabbitMQ 4.3.
+    #[arg(long, value_name = "SIZE")]
+    message_max: Option<Size>,
     /// The most connections at once, from the moment they are accepted.
     #[arg(long, value_name = "CONNECTIONS", default_value_t = defaults::CONNECTIONS_MAX)]
     connections_max: usize,
@@ -78,7 +78,6 @@ impl LimitArguments {
             .consumer_timeout(Duration::from_secs(self.consumer_timeout.into()))
             .frame_max(self.frame_max)
             .channel_max(self.channel_max)
-            .message_max_bytes(self.message_max.0)
             .connections_max(self.connections_max)
             .outbox_max_bytes(usize::try_from(self.outbox_max.0).unwrap_or(usize::MAX))
             .queues_max(self.queues_max)
@@ -90,6 +89,10 @@ impl LimitArguments {
         let builder = match self.handshakes_max {
             None => builder,
             Some(connections) => builder.handshakes_max(connections),
+        };
+        let builder = match self.message_max {
+            None => builder,
+            Some(Size(bytes)) => builder.message_max_bytes(bytes),
         };
         let builder = match self.queue_max_length {
             None => builder,
@@ -251,7 +254,7 @@ mod tests {
             ("handshakes_max", format!("a quarter of all, at least {}", defaults::handshakes_max(0))),
             ("channel_max", grouped(defaults::CHANNEL_MAX.into())),
             ("frame_max", grouped(defaults::FRAME_MAX as usize)),
-            ("message_max_bytes", size(defaults::MESSAGE_MAX_BYTES)),
+            ("message_max_bytes", "128 MiB".to_owned()),
             ("handshake_timeout", format!("{} s", defaults::HANDSHAKE_TIMEOUT_S)),
             ("heartbeat", format!("{} s", defaults::HEARTBEAT_S)),
             ("consumer_timeout", format!("{} min", defaults::CONSUMER_TIMEOUT_S / 60)),

@@ -39,6 +39,16 @@ pub(crate) enum RoutingError {
         /// The limit.
         max: usize,
     },
+    /// The routing key of a binding to a topic exchange has too many `#`.
+    #[error("Topic binding key '{key}' uses {hashes} '#' wildcards, at most {max} are allowed")]
+    TooManyHashes {
+        /// The routing key.
+        key: String,
+        /// Their number.
+        hashes: usize,
+        /// The limit.
+        max: usize,
+    },
     /// `x-match` of a binding to a headers exchange is none of the four words.
     #[error("{}", describe_invalid_x_match(.0))]
     InvalidXMatch(AMQPValue),

@@ -52,11 +52,13 @@ impl Headers for Option<FieldTable> {
 pub(super) struct MessageHeaders<'h> {
     source: &'h dyn Headers,
     table: Option<Cow<'h, FieldTable>>,
+    tells_numbers_apart: bool,
 }
 
 impl<'h> MessageHeaders<'h> {
-    pub(super) fn new(source: &'h dyn Headers) -> Self {
-        Self { source, table: None }
+    /// With `tells_numbers_apart`, an integer never equals a floating-point number.
+    pub(super) fn new(source: &'h dyn Headers, tells_numbers_apart: bool) -> Self {
+        Self { source, table: None, tells_numbers_apart }
     }
 
     fn table(&mut self) -> &FieldTable {
@@ -70,6 +72,8 @@ pub(super) struct MatchMode {
     quantifier: Quantifier,
     /// Whether arguments that start with `x-` count, except `x-match` itself.
     with_x: bool,
+    /// Whether an integer never equals a floating-point number. The router says so, not the binding.
+    tells_numbers_apart: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +85,7 @@ enum Quantifier {
 impl MatchMode {
     pub(super) fn of(arguments: &FieldTable) -> Result<Self, RoutingError> {
         let Some(value) = arguments.inner().get(X_MATCH) else {
-            return Ok(Self { quantifier: Quantifier::All, with_x: false });
+            return Ok(Self { quantifier: Quantifier::All, with_x: false, tells_numbers_apart: false });
         };
         let word = match value {
             AMQPValue::LongString(word) => word.as_bytes(),
@@ -94,12 +98,15 @@ impl MatchMode {
             b"any-with-x" => (Quantifier::Any, true),
             _ => return Err(RoutingError::InvalidXMatch(value.clone())),
         };
-        Ok(Self { quantifier, with_x })
+        Ok(Self { quantifier, with_x, tells_numbers_apart: false })
     }
 
     fn is_match(self, arguments: &FieldTable, headers: &FieldTable) -> bool {
         let mut criteria = arguments.into_iter().filter(|(name, _)| self.counts(name.as_str()));
-        let is_met = |name: &str, wanted| headers.inner().get(name).is_some_and(|found| is_met_by(wanted, found));
+        let is_met = |name: &str, wanted| {
+            let found = headers.inner().get(name);
+            found.is_some_and(|found| is_met_by(wanted, found, self.tells_numbers_apart))
+        };
         match self.quantifier {
             Quantifier::All => criteria.all(|(name, wanted)| is_met(name.as_str(), wanted)),
             Quantifier::Any => criteria.any(|(name, wanted)| is_met(name.as_str(), wanted)),
@@ -115,14 +122,16 @@ const X_MATCH: &str = "x-match";
 
 /// Whether a header matches an argument of a binding.
 ///
-/// RabbitMQ 3.10.8 ignores the types, and compares values as Erlang's `==` does: numbers and timestamps by value, and both
-/// kinds of strings by their bytes. Types count only inside tables and arrays.
-fn is_met_by(wanted: &AMQPValue, found: &AMQPValue) -> bool {
+/// RabbitMQ ignores the types, and compares values as Erlang's `==` does: numbers and timestamps by value, and both
+/// kinds of strings by their bytes. Types count only inside tables and arrays. RabbitMQ 4 compares as `=:=` does, which tells
+/// integers from floating-point numbers.
+fn is_met_by(wanted: &AMQPValue, found: &AMQPValue, tells_numbers_apart: bool) -> bool {
     if *wanted == AMQPValue::Void {
         return true;
     }
     if let (Some(wanted), Some(found)) = (Number::of(wanted), Number::of(found)) {
-        return wanted.is_equal(found);
+        let is_of_a_kind = std::mem::discriminant(&wanted) == std::mem::discriminant(&found);
+        return (is_of_a_kind || !tells_numbers_apart) && wanted.is_equal(found);
     }
     if let (Some(wanted), Some(found)) = (bytes(wanted), bytes(found)) {
         return wanted == found;
@@ -198,13 +207,14 @@ impl HeadersTable {
         if self.bindings.is_empty() {
             return Progress::Done;
         }
+        let tells_numbers_apart = headers.tells_numbers_apart;
         let headers = headers.table();
         for (id, (mode, binding)) in self.bindings.range(visit.binding..) {
             if !routes.take_step() {
                 visit.binding = *id;
                 return Progress::Paused;
             }
-            if mode.is_match(&binding.arguments, headers) {
+            if (MatchMode { tells_numbers_apart, ..*mode }).is_match(&binding.arguments, headers) {
                 visit.is_matched = true;
                 routes.add(binding.target);
             }
@@ -326,7 +336,10 @@ mod tests {
             (array(V::Float(1.0)), array(V::LongInt(1)), false),
         ];
         for (wanted, found, expected) in cases {
-            assert_eq!(is_met_by(&wanted, &found), expected, "{wanted:?} {found:?}");
+            let of_a_kind = [&wanted, &found].map(|value| matches!(value, V::Float(_) | V::Double(_)));
+            let is_apart = of_a_kind[0] != of_a_kind[1] && Number::of(&wanted).is_some();
+            assert_eq!(is_met_by(&wanted, &found, false), expected, "{wanted:?} {found:?}");
+            assert_eq!(is_met_by(&wanted, &found, true), expected && !is_apart, "{wanted:?} {found:?}");
         }
     }
 

@@ -55,4 +55,5 @@ pub(crate) use self::{
     routes::Routes,
     size::table_bytes,
     steps::Progress,
+    words::hashes,
 };

@@ -17,6 +17,7 @@ use super::{
     routes::Routes,
     size,
     steps::Progress,
+    words::check_hashes,
 };
 
 /// The exchanges, queue names and bindings of one virtual host.
@@ -31,6 +32,8 @@ pub(crate) struct Router {
     binding_ids: Map<Arc<Binding>, BindingId>,
     next_binding: BindingId,
     bindings_per_exchange_max: usize,
+    binding_hashes_max: usize,
+    tells_numbers_apart: bool,
     /// The estimated memory of exchanges and bindings.
     bytes: usize,
     /// Counts the exchanges removed, whose ids may be another exchange's now.
@@ -86,6 +89,8 @@ impl Router {
             binding_ids: Map::default(),
             next_binding: BindingId::default(),
             bindings_per_exchange_max: usize::MAX,
+            binding_hashes_max: usize::MAX,
+            tells_numbers_apart: false,
             bytes,
             exchanges_removed: 0,
             leaving_bindings: VecDeque::new(),
@@ -102,6 +107,16 @@ impl Router {
     /// Sets the most bindings from one exchange. By default there is no limit.
     pub(crate) fn limit_bindings(&mut self, per_exchange_max: usize) {
         self.bindings_per_exchange_max = per_exchange_max;
+    }
+
+    /// Sets the most `#` in the routing key of a binding to a topic exchange. By default there is no limit.
+    pub(crate) fn limit_hashes(&mut self, per_key_max: usize) {
+        self.binding_hashes_max = per_key_max;
+    }
+
+    /// Has header matches tell integers from floating-point numbers. By default they compare values.
+    pub(crate) fn tell_numbers_apart(&mut self, tells_numbers_apart: bool) {
+        self.tells_numbers_apart = tells_numbers_apart;
     }
 
     /// The number of exchanges, the predeclared ones included.
@@ -246,6 +261,9 @@ impl Router {
         if self.exchanges[source].options.kind == ExchangeKind::Headers {
             MatchMode::of(arguments)?;
         }
+        if self.exchanges[source].options.kind == ExchangeKind::Topic {
+            check_hashes(routing_key, self.binding_hashes_max)?;
+        }
         let binding = Arc::new(Binding::new(source, target, routing_key, arguments));
         if let hash_map::Entry::Vacant(entry) = self.binding_ids.entry(binding.clone()) {
             let max = self.bindings_per_exchange_max;
@@ -328,7 +346,7 @@ impl Router {
             return Ok(Progress::Done);
         }
         let start = self.exchanges.find(exchange).ok_or_else(|| RoutingError::no_exchange(exchange))?;
-        let mut headers = MessageHeaders::new(headers);
+        let mut headers = MessageHeaders::new(headers, self.tells_numbers_apart);
         routes.start_at(start, self.exchanges_removed);
         while let Some(mut visit) = routes.next_visit() {
             let exchange = &self.exchanges[visit.exchange];

@@ -1,6 +1,6 @@
 //! The words of routing keys and patterns, and their numbers.
 
-use super::collections::Map;
+use super::{collections::Map, error::RoutingError};
 
 /// Numbers for the literal words in use.
 #[derive(Debug, Default)]
@@ -18,6 +18,20 @@ struct Word {
 
 /// Never used twice.
 pub(super) type WordId = u64;
+
+/// The number of `#` among the words of a binding key.
+pub(crate) fn hashes(routing_key: &str) -> usize {
+    routing_key.split('.').filter(|word| *word == "#").count()
+}
+
+/// Refuses a binding key with too many `#`.
+pub(super) fn check_hashes(routing_key: &str, max: usize) -> Result<(), RoutingError> {
+    let hashes = hashes(routing_key);
+    match hashes > max {
+        true => Err(RoutingError::TooManyHashes { key: routing_key.to_owned(), hashes, max }),
+        false => Ok(()),
+    }
+}
 
 impl Words {
     /// Whether no edge has a word.

@@ -10,12 +10,13 @@ pub(crate) enum ReplyCode {
     ResourceLocked,
     PreconditionFailed,
     FrameError,
-    SyntaxError,
     CommandInvalid,
     ChannelError,
     UnexpectedFrame,
+    ResourceError,
     NotAllowed,
     NotImplemented,
+    InternalError,
 }
 
 impl ReplyCode {
@@ -28,12 +29,13 @@ impl ReplyCode {
             Self::ResourceLocked => 405,
             Self::PreconditionFailed => 406,
             Self::FrameError => 501,
-            Self::SyntaxError => 502,
             Self::CommandInvalid => 503,
             Self::ChannelError => 504,
             Self::UnexpectedFrame => 505,
+            Self::ResourceError => 506,
             Self::NotAllowed => 530,
             Self::NotImplemented => 540,
+            Self::InternalError => 541,
         }
     }
 
@@ -47,12 +49,13 @@ impl ReplyCode {
             Self::ResourceLocked => "RESOURCE_LOCKED",
             Self::PreconditionFailed => "PRECONDITION_FAILED",
             Self::FrameError => "FRAME_ERROR",
-            Self::SyntaxError => "SYNTAX_ERROR",
             Self::CommandInvalid => "COMMAND_INVALID",
             Self::ChannelError => "CHANNEL_ERROR",
             Self::UnexpectedFrame => "UNEXPECTED_FRAME",
+            Self::ResourceError => "RESOURCE_ERROR",
             Self::NotAllowed => "NOT_ALLOWED",
             Self::NotImplemented => "NOT_IMPLEMENTED",
+            Self::InternalError => "INTERNAL_ERROR",
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::{
         seats::Seat,
         shared::{Outbox, Shared},
     },
-    wire::{Decoder, FRAME_MIN_SIZE},
+    wire::Decoder,
 };
 
 pub(super) struct Reader<'a> {
@@ -26,9 +26,10 @@ pub(super) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Reads, decodes and handles until the connection ends.
+    /// Reads, decodes and handles until the connection ends. No frame of the handshake is larger than the least frame that a
+    /// client may negotiate, which bounds the memory that unauthenticated clients can take.
     pub(super) async fn run<R: AsyncRead + Unpin>(&self, reading: &mut R, mut input: Input) -> Flow {
-        let mut decoder = Decoder::new(HANDSHAKE_FRAME_MAX);
+        let mut decoder = Decoder::new(self.shared.facts.frame_min);
         let mut waiting = Waiting::Handshake { deadline: self.handshake_deadline };
         let mut timed = waiting;
         let mut last_read = Instant::now();
@@ -136,8 +137,6 @@ impl Reader<'_> {
     }
 }
 
-/// No frame of the handshake is larger. It bounds the memory that unauthenticated clients can take.
-const HANDSHAKE_FRAME_MAX: u32 = FRAME_MIN_SIZE;
 /// Bounds the frames handled under one lock, so that no other connection waits long for it.
 const BATCH_FRAMES: usize = 512;
 /// How long a client has to answer our `connection.close` when the broker stops; `shutdown` waits for it.

@@ -9,18 +9,21 @@ use amq_protocol::protocol::AMQPClass;
 
 use crate::{
     broker::core::{
+        deprecations::DeprecatedFeature,
         fault::Fault,
         globals::Globals,
         interface::{ConnectionId, Now},
+        profile::Facts,
         session::{
             Session,
             access::{Resource, Right},
             channel::Channel,
+            reply_address::{DIRECT_REPLY_TO, is_address},
             sessions::Sessions,
         },
         vhost::{Vhost, consumers::Regained},
     },
-    routing::{ExchangeKind, Progress, QueueId},
+    routing::{ExchangeKind, Progress, QueueId, hashes},
 };
 
 /// A method that takes longer than other connections may wait for the lock. It is done in pieces.
@@ -90,6 +93,31 @@ impl Context<'_> {
     /// Leaves the rest of a method.
     pub(crate) fn leave(&mut self, work: impl Unfinished + 'static) {
         self.unfinished.entry(self.id).or_default().push_back((self.number, Box::new(work)));
+    }
+
+    /// The version whose differences are noted, if the broker watches for any.
+    pub(crate) fn warns_of(&self) -> Option<&'static Facts> {
+        Some(self.globals.deprecations.as_deref()?.facts)
+    }
+
+    /// Notes the use of a deprecated feature.
+    #[cold]
+    pub(crate) fn deprecated(&mut self, feature: DeprecatedFeature, queue: &str) {
+        if let (Some(deprecations), Some(session)) = (&mut self.globals.deprecations, self.sessions.get(self.id)) {
+            deprecations.note(feature, &session.client_name, &session.user, queue);
+        }
+    }
+
+    /// Notes what is deprecated in a binding.
+    pub(crate) fn note_binding(&mut self, destination: &str, source: &str, routing_key: &str) {
+        let Some(facts) = self.warns_of() else { return };
+        if destination == DIRECT_REPLY_TO || is_address(destination) {
+            self.deprecated(DeprecatedFeature::BindingToDirectReplies, destination);
+        }
+        let is_topic = self.vhost.router.exchange(source).is_some_and(|options| options.kind == ExchangeKind::Topic);
+        if is_topic && hashes(routing_key) > facts.binding_hashes_max {
+            self.deprecated(DeprecatedFeature::ManyHashes, routing_key);
+        }
     }
 
     /// Sends a method on the channel.

@@ -37,7 +37,7 @@ impl Core {
         if self.sessions.len() >= rules.connections_max {
             return None;
         }
-        let start = connection::start(&peer, version_0_8);
+        let start = connection::start(rules.facts, &peer, version_0_8);
         let id = self.sessions.add(peer, traffic, self.globals.random.nonce(), rules.frame_max);
         self.sessions.send(id, 0, &start);
         Some(id)
@@ -110,7 +110,7 @@ impl Core {
         match publish::publish(&mut context, &publish, &content) {
             Ok(Progress::Done) => {}
             Ok(Progress::Paused) => return Some(Flow::Paused(frame.bytes())),
-            Err(fault) => self.fail(id, frame.channel, &fault.at(content::PUBLISH), now),
+            Err(fault) => self.fail(id, frame.channel, &fault.at_unless_set(content::PUBLISH), now),
         }
         *frames = ahead;
         Some(Flow::Continue)
@@ -123,7 +123,7 @@ impl Core {
             match frame_of_open_channel(&mut context, frame) {
                 Ok(Progress::Done) => {}
                 Ok(Progress::Paused) => return Flow::Paused(frame.bytes()),
-                Err(fault) => self.fail(id, number, &fault, now),
+                Err(fault) => return self.fail_frame(id, number, &fault, now),
             }
             return Flow::Continue;
         }
@@ -136,13 +136,23 @@ impl Core {
             Stage::Open if number != 0 => match frame_of_other_channel(session, &self.globals, frame) {
                 Ok(None) => {}
                 Ok(Some(answer)) => self.sessions.send(id, number, &AMQPClass::Channel(answer)),
-                Err(fault) => self.fail(id, number, &fault, now),
+                Err(fault) => return self.fail_frame(id, number, &fault, now),
             },
             _ => match connection_frame(session, &mut self.globals, &self.vhosts, frame, now) {
                 Ok(step) => return self.step(id, step, now),
-                Err(fault) => self.fail(id, 0, &fault.hardened(), now),
+                Err(fault) => return self.fail_frame(id, 0, &fault.hardened(), now),
             },
         }
+        Flow::Continue
+    }
+
+    /// Reacts to a fault of a frame. As in RabbitMQ, some close the socket without a word.
+    fn fail_frame(&mut self, id: ConnectionId, number: u16, fault: &Fault, now: Now) -> Flow {
+        if fault.is_silent {
+            self.note_end(id, &fault.reply_text());
+            return Flow::Close;
+        }
+        self.fail(id, number, fault, now);
         Flow::Continue
     }
 
@@ -254,6 +264,7 @@ fn connection_frame(
             _ => connection::unexpected_method(session),
         },
         Ok(_) | Err(MethodError::Foreign { .. }) => connection::unexpected_method(session),
+        Err(MethodError::Unknown { class_id, method_id }) => Err(Fault::unknown_method(class_id, method_id)),
         // As in RabbitMQ, a client that has not logged in gets no explanation.
         Err(_) if !matches!(session.stage, Stage::Open | Stage::AwaitOpen) => Ok(Step::Refuse),
         // On channel 0 RabbitMQ names the method, on other channels it does not.
@@ -280,6 +291,11 @@ fn frame_of_other_channel(
 ) -> Result<Option<AMQPMethod>, Fault> {
     if frame.kind == FrameKind::Heartbeat {
         return Err(Fault::unexpected_kind(frame.kind.octet(), frame.payload));
+    }
+    if frame.kind == FrameKind::Method
+        && let Err(MethodError::Unknown { class_id, method_id }) = method_of(frame, &globals.rules.limits)
+    {
+        return Err(Fault::unknown_method(class_id, method_id));
     }
     match session.channels.get(frame.channel) {
         None => open_channel(session, globals, frame).map(Some),
@@ -337,16 +353,18 @@ fn open_channel(session: &mut Session, globals: &Globals, frame: &RawFrame<'_>) 
 
 /// The method of a method frame, or the fault of its bytes.
 fn read<'a>(frame: &RawFrame<'a>, limits: &Limits) -> Result<Method<'a>, Fault> {
-    read_method(frame.payload, Role::Client, limits.table_depth_max).map_err(|error| unreadable(frame, error))
+    method_of(frame, limits).map_err(|error| unreadable(frame, error))
+}
+
+fn method_of<'a>(frame: &RawFrame<'a>, limits: &Limits) -> Result<Method<'a>, MethodError> {
+    read_method(frame.payload, Role::Client, limits.table_depth_max)
 }
 
 /// The fault of a payload that is no method of a client.
 fn unreadable(frame: &RawFrame<'_>, error: MethodError) -> Fault {
     match error {
         MethodError::Truncated => Fault::unknown_frame(frame.kind.octet(), frame.payload),
-        MethodError::Unknown { class_id, method_id } => {
-            Fault::not_implemented(format!("method {method_id} of class {class_id}")).at((class_id, method_id))
-        }
+        MethodError::Unknown { class_id, method_id } => Fault::unknown_method(class_id, method_id),
         MethodError::Foreign { class_id, method_id } => Fault::unimplemented_method().at((class_id, method_id)),
         MethodError::NotUtf8 { .. } => Fault::malformed_utf8(),
         MethodError::Malformed { class_id, method_id } => {

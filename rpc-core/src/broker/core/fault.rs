@@ -17,11 +17,21 @@ pub(crate) struct Fault {
     pub(crate) class_id: u16,
     pub(crate) method_id: u16,
     is_of_frame: bool,
+    /// Whether RabbitMQ closes the socket without a word.
+    pub(crate) is_silent: bool,
 }
 
 impl Fault {
     fn soft(code: ReplyCode, text: impl Into<String>) -> Self {
-        Self { is_hard: false, code, text: text.into(), class_id: 0, method_id: 0, is_of_frame: false }
+        Self {
+            is_hard: false,
+            code,
+            text: text.into(),
+            class_id: 0,
+            method_id: 0,
+            is_of_frame: false,
+            is_silent: false,
+        }
     }
 
     fn hard(code: ReplyCode, text: impl Into<String>) -> Self {
@@ -53,7 +63,10 @@ impl Fault {
 
     /// The `reply_text` that is sent, cut to the length of a short string.
     pub(crate) fn reply_text(&self) -> String {
-        let mut text = format!("{} - {}", self.code.name(), self.text);
+        let mut text = match self.text.as_str() {
+            "" => self.code.name().to_owned(),
+            text => format!("{} - {text}", self.code.name()),
+        };
         if text.len() > SHORT_STRING_MAX {
             let end = (0..=SHORT_STRING_MAX - 3).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
             text.truncate(end);
@@ -85,12 +98,12 @@ impl Fault {
         )
     }
 
-    pub(crate) fn no_get_beside_single_active(queue: &str, vhost: &str) -> Self {
+    pub(crate) fn no_get_beside_single_active(kind: &str, queue: &str, vhost: &str) -> Self {
         Self::soft(
             ReplyCode::ResourceLocked,
             format!(
                 "cannot obtain access to locked queue '{queue}' in vhost '{vhost}'. basic.get operations are not \
-                 supported by quorum queues with single active consumer"
+                 supported by {kind} queues with single active consumer"
             ),
         )
     }
@@ -187,10 +200,12 @@ impl Fault {
         Self::precondition(format!("unknown delivery tag {delivery_tag}"))
     }
 
-    pub(crate) fn access_refused(resource: &impl fmt::Display, user: &str, vhost: &str) -> Self {
+    /// `right` is empty where RabbitMQ does not name it.
+    pub(crate) fn access_refused(right: &str, resource: &impl fmt::Display, user: &str, vhost: &str) -> Self {
+        let space = if right.is_empty() { "" } else { " " };
         Self::soft(
             ReplyCode::AccessRefused,
-            format!("access to {resource} in vhost '{vhost}' refused for user '{user}'"),
+            format!("{right}{space}access to {resource} in vhost '{vhost}' refused for user '{user}'"),
         )
     }
 
@@ -217,6 +232,10 @@ impl Fault {
         Self::soft(ReplyCode::AccessRefused, format!("cannot publish to internal exchange '{name}' in vhost '{vhost}'"))
     }
 
+    pub(crate) fn volatile_queue() -> Self {
+        Self::soft(ReplyCode::AccessRefused, "cannot bind or unbind to a volatile (direct reply-to) queue")
+    }
+
     pub(crate) fn exclusive_use(queue: &str, vhost: &str) -> Self {
         Self::soft(ReplyCode::AccessRefused, format!("queue '{queue}' in vhost '{vhost}' in exclusive use"))
     }
@@ -235,6 +254,12 @@ impl Fault {
         .of_frame()
     }
 
+    /// A method with an unknown number.
+    pub(crate) fn unknown_method(class_id: u16, method_id: u16) -> Self {
+        let text = format!("method {method_id} of class {class_id}");
+        Self { is_silent: true, ..Self::not_implemented(text) }.at((class_id, method_id))
+    }
+
     pub(crate) fn not_allowed(text: impl Into<String>) -> Self {
         Self::hard(ReplyCode::NotAllowed, text)
     }
@@ -243,12 +268,16 @@ impl Fault {
         Self::hard(ReplyCode::NotImplemented, text)
     }
 
-    pub(crate) fn no_stream_method(method: &str, queue: &str, vhost: &str) -> Self {
-        Self::not_implemented(format!("{method} not supported by stream queues queue '{queue}' in vhost '{vhost}'"))
+    /// `noun` is RabbitMQ's for a stream.
+    pub(crate) fn no_stream_method(method: &str, noun: &str, queue: &str, vhost: &str) -> Self {
+        Self::not_implemented(format!("{method} not supported by {noun} '{queue}' in vhost '{vhost}'"))
     }
 
-    pub(crate) fn no_prefetch(queue: &str, vhost: &str) -> Self {
-        Self::precondition(format!("consumer prefetch count is not set for 'queue '{queue}' in vhost '{vhost}''"))
+    /// `before` and `after` stand around the stream's name.
+    pub(crate) fn no_prefetch([before, after]: [&str; 2], queue: &str, vhost: &str) -> Self {
+        Self::precondition(format!(
+            "consumer prefetch count is not set for {before} '{queue}' in vhost '{vhost}'{after}"
+        ))
     }
 
     pub(crate) fn no_global_qos(queue: &str, vhost: &str) -> Self {
@@ -260,10 +289,11 @@ impl Fault {
         Self::not_allowed(text).of_frame()
     }
 
-    pub(crate) fn unknown_exchange_type(kind: &str) -> Self {
+    pub(crate) fn unknown_exchange_type(kind: &str, is_hard: bool) -> Self {
         // RabbitMQ says "invalid" for a word that its process already knows, and "unknown" for any other.
         let adjective = if kind.is_empty() { "invalid" } else { "unknown" };
-        Self::hard(ReplyCode::CommandInvalid, format!("{adjective} exchange type '{kind}'"))
+        let text = format!("{adjective} exchange type '{kind}'");
+        if is_hard { Self::hard(ReplyCode::CommandInvalid, text) } else { Self::precondition(text) }
     }
 
     /// A method that only servers send, or that belongs on another channel.
@@ -318,8 +348,29 @@ impl Fault {
         Self::frame_error(format!("{text}: {why}"))
     }
 
-    pub(crate) fn body_too_long(more: u64) -> Self {
-        Self::frame_error(format!("{more} bytes of body more than the content header announced"))
+    /// RabbitMQ 4's words. RabbitMQ 3.10 says nothing.
+    pub(crate) fn body_too_long() -> Self {
+        Self::frame_error("content body frame exceeds remaining content size".to_owned())
+    }
+
+    /// A body that no limit allows.
+    pub(crate) fn announced_too_large(body_size: u64, max: u64) -> Self {
+        Self::frame_error(format!("content body size {body_size} exceeds maximum allowed size {max}"))
+    }
+
+    /// A mistake that makes RabbitMQ fail.
+    pub(crate) fn internal_error() -> Self {
+        Self::hard(ReplyCode::InternalError, "").of_frame()
+    }
+
+    /// A commit of a message to a queue that was deleted meanwhile.
+    pub(crate) fn undelivered(queue: &str, vhost: &str) -> Self {
+        let resource = format!("{{resource,<<\"{vhost}\">>,queue,<<\"{queue}\">>}}");
+        let before = "failed to deliver message: ";
+        let is_one_line = before.len() + "{not_found,}".len() + resource.len() < ERLANG_COLUMNS;
+        // Erlang indents what a tagged tuple has no room for.
+        let space = if is_one_line { String::new() } else { format!("\n{:1$}", "", before.len() + 4) };
+        Self::hard(ReplyCode::ResourceError, format!("{before}{{not_found,{space}{resource}}}"))
     }
 
     /// Arguments of a known method that cannot be decoded.
@@ -334,10 +385,6 @@ impl Fault {
         Self::frame_error("Malformed UTF-8 in shortstr".to_owned())
     }
 
-    pub(crate) fn syntax_error(text: impl Into<String>) -> Self {
-        Self::hard(ReplyCode::SyntaxError, text)
-    }
-
     pub(crate) fn connection_forced(text: impl Into<String>) -> Self {
         Self::hard(ReplyCode::ConnectionForced, text).of_frame()
     }
@@ -346,6 +393,9 @@ impl Fault {
         Self::hard(ReplyCode::FrameError, text).of_frame()
     }
 }
+
+/// RabbitMQ's noun for a stream in most refusals.
+pub(crate) const STREAMS: &str = "stream queues queue";
 
 /// A frame in RabbitMQ's words, with only the start of a long payload.
 fn frame_text(kind: u8, payload: &[u8]) -> String {

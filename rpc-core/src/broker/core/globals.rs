@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::broker::core::{
+    deprecations::Deprecations,
     limits::{alarm::Alarm, logins::FailedLogins, memory::Memory},
     random::Random,
     rules::Rules,
@@ -16,6 +17,8 @@ pub(crate) struct Globals {
     pub(crate) alarm: Alarm,
     pub(crate) random: Random,
     pub(crate) failed_logins: FailedLogins,
+    /// `None` unless the broker watches for deprecated features.
+    pub(crate) deprecations: Option<Box<Deprecations>>,
 }
 
 impl Globals {

@@ -14,6 +14,7 @@
 mod classes;
 mod context;
 mod delivery;
+mod deprecations;
 mod dispatch;
 mod ending;
 mod fault;
@@ -22,6 +23,7 @@ mod interface;
 mod limits;
 mod names;
 mod probes;
+mod profile;
 mod random;
 mod rules;
 mod session;
@@ -32,11 +34,16 @@ mod timers;
 mod unfinished;
 mod vhost;
 
-pub use self::probes::inspect::{BindingInfo, ConnectionInfo, ExchangeInfo, QueueInfo};
+pub use self::{
+    deprecations::{DeprecatedFeature, Deprecation},
+    probes::inspect::{BindingInfo, ConnectionInfo, ExchangeInfo, QueueInfo},
+    profile::Profile,
+};
 pub(crate) use self::{
     interface::{ConnectionId, Flow, Negotiated, Now, Peer, Traffic},
     limits::{defaults, memory::Memory},
     probes::injected::ConfirmTiming,
+    profile::Facts,
     rules::{Limits, Rules},
     session::{
         access::{Grants, Pattern, Permissions, TopicPermissions, User},

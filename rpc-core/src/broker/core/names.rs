@@ -10,6 +10,12 @@ pub(crate) fn text_of(bytes: &[u8]) -> Cow<'_, str> {
     std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
 }
 
+/// A name as RabbitMQ shows it: text that is not UTF-8 is Latin-1.
+pub(crate) fn shown(bytes: &[u8]) -> Cow<'_, str> {
+    let of_latin_1 = |_| Cow::Owned(bytes.iter().copied().map(char::from).collect());
+    std::str::from_utf8(bytes).map_or_else(of_latin_1, Cow::Borrowed)
+}
+
 /// A short string of a text that was read from one, or generated to fit; empty for a longer text.
 pub(crate) fn short(text: &str) -> ShortString {
     ShortString::try_new(text).unwrap_or_default()

@@ -2,11 +2,15 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use crate::broker::core::{limits::defaults, session::access::User};
+use crate::broker::core::{limits::defaults, profile::Facts, session::access::User};
 
 /// The configuration that the core enforces.
 #[derive(Debug, Clone)]
 pub(crate) struct Rules {
+    /// The version of RabbitMQ that the broker passes for.
+    pub(crate) facts: &'static Facts,
+    /// The version whose differences are noted.
+    pub(crate) warn_as: Option<&'static Facts>,
     pub(crate) users: HashMap<String, User>,
     pub(crate) vhosts: Vec<String>,
     pub(crate) channel_max: u16,

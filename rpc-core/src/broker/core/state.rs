@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Instant};
 use crate::{
     broker::core::{
         context::AllUnfinished,
+        deprecations::{Deprecation, Deprecations},
         globals::Globals,
         interface::{ConnectionId, Negotiated, Now},
         limits::{alarm::Alarm, logins::FailedLogins, memory::Memory, overdue::OverdueScans},
@@ -41,15 +42,21 @@ impl Core {
     /// An empty broker. `seed`, which has to be secret, determines generated names.
     pub(crate) fn new(rules: Rules, seed: Seed) -> Self {
         let memory = Arc::new(Memory::new(rules.limits.memory_high_watermark));
-        let vhosts = rules.vhosts.iter().map(|name| Vhost::new(name, rules.limits, &memory)).collect();
-        let sessions = Sessions::new(rules.limits.outbox_max_bytes);
+        let vhosts = rules.vhosts.iter().map(|name| Vhost::new(name, rules.limits, rules.facts, &memory)).collect();
+        let sessions = Sessions::new(rules.limits.outbox_max_bytes, rules.facts);
         let (random, failed_logins) = (Random::new(seed), FailedLogins::default());
-        let globals = Globals { rules, memory, alarm: Alarm::default(), random, failed_logins };
+        let deprecations = rules.warn_as.map(Deprecations::against).map(Box::new);
+        let globals = Globals { rules, memory, alarm: Alarm::default(), random, failed_logins, deprecations };
         Self { vhosts, sessions, globals, overdue_scans: OverdueScans::default(), unfinished: AllUnfinished::new() }
     }
 
     pub(crate) fn has_vhost(&self, name: &str) -> bool {
         self.vhosts.iter().any(|vhost| &*vhost.name == name)
+    }
+
+    /// The uses of deprecated features so far.
+    pub(crate) fn deprecations(&self) -> Vec<Deprecation> {
+        self.globals.deprecations.as_deref().map(Deprecations::all).unwrap_or_default()
     }
 
     pub(crate) fn negotiated(&self, id: ConnectionId) -> Option<Negotiated> {

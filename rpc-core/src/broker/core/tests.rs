@@ -52,6 +52,8 @@ impl Bench {
 
     fn with<const N: usize>(users: [(&str, User); N], limits: Limits) -> Self {
         let rules = Rules {
+            facts: super::profile::Profile::default().facts(),
+            warn_as: None,
             users: users.into_iter().map(|(name, user)| (name.to_owned(), user)).collect(),
             vhosts: vec!["/".to_owned()],
             channel_max: 2_047,

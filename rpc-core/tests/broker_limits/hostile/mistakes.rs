@@ -122,10 +122,11 @@ fn frames() -> Vec<Mistake> {
         at("a method on a closed channel", method(5, &[0, 50, 0, 10, 0, 0, 0, 0, 0, 0, 0, 0]), 504),
         at("a body on a closed channel", frame(3, 5, b"x"), 505),
         at("a body on channel 0", frame(3, 0, b"x"), 505),
+        // As RabbitMQ, without a word.
+        mistake(Stage::Channel, "an unknown class", method(1, &[3, 232, 0, 10]), Answer::Closed),
+        mistake(Stage::Channel, "an unknown method", method(1, &[0, 60, 0, 250]), Answer::Closed),
         at("half of the ids", method(1, &[0, 60]), 501),
         at("no arguments", method(1, &[0, 50, 0, 10]), 501),
-        at("an unknown class", method(1, &[3, 232, 0, 10]), 540),
-        at("an unknown method", method(1, &[0, 60, 0, 250]), 540),
         at("a method that only brokers send", method(1, b"\0\x3c\0\x3c\x01t\0\0\0\0\0\0\0\x01\0\0\x01q"), 503),
         at("a start on a channel", method(1, &[b"\0\x0a\0\x0a\0\x09", &deep(18_000)[..], &[0; 8]].concat()), 503),
         at("deep arguments", method(1, &[b"\0\x32\0\x0a\0\0\x01q\0", &deep(18_000)[..]].concat()), 501),
@@ -158,12 +159,12 @@ fn contents() -> Vec<Mistake> {
         at(
             "properties that are cut off",
             &[&publish, &header(&[&size(3)[..], b"\x80\0\x09a"].concat())],
-            Answer::Connection(502),
+            Answer::Connection(541),
         ),
         at(
             "deep headers",
             &[&publish, &header(&[&size(0)[..], b"\x20\0", &deep(18_000)[..]].concat())],
-            Answer::Connection(502),
+            Answer::Connection(541),
         ),
         at(
             "a message of 2^62 bytes",

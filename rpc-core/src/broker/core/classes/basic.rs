@@ -2,7 +2,7 @@
 
 use amq_protocol::protocol::{
     AMQPClass,
-    basic::{AMQPMethod, Get, GetEmpty, Qos, QosOk, RecoverOk},
+    basic::{AMQPMethod, Get, GetEmpty, Qos, QosOk, RecoverOk, Reject},
 };
 
 use crate::broker::core::{
@@ -11,8 +11,10 @@ use crate::broker::core::{
         settle::{recover, settle},
     },
     context::Context,
-    fault::Fault,
+    deprecations::DeprecatedFeature,
+    fault::{Fault, STREAMS},
     interface::Now,
+    profile::QueueFacts,
     session::{
         access::{Resource, Right},
         channel::{Channel, Settle},
@@ -34,7 +36,12 @@ pub(crate) fn method(context: &mut Context<'_>, method: AMQPMethod, payload: &[u
         }
         AMQPMethod::Get(get) => self::get(context, &get),
         AMQPMethod::Nack(nack) => settle(context, nack.delivery_tag, nack.multiple, nacked(nack.requeue)),
-        AMQPMethod::Reject(reject) => settle(context, reject.delivery_tag, false, nacked(reject.requeue)),
+        // RabbitMQ 4 regards a delivery that is rejected so as failed, but not one that is rejected by `basic.nack`.
+        AMQPMethod::Reject(Reject { delivery_tag, requeue: true }) => {
+            settle(context, delivery_tag, false, Settle::RequeueFailed)
+        }
+        AMQPMethod::Reject(reject) => settle(context, reject.delivery_tag, false, Settle::RejectFailed),
+        AMQPMethod::CancelOk(_) if context.vhost.facts.cancel_ok_is_internal_error => Err(Fault::internal_error()),
         AMQPMethod::Recover(recover) => {
             let ok = AMQPClass::Basic(AMQPMethod::RecoverOk(RecoverOk {}));
             self::recover(context, recover.requeue, Some(ok))
@@ -50,14 +57,18 @@ fn qos(context: &mut Context<'_>, qos: &Qos, payload: &[u8]) -> Result<(), Fault
     if size != 0 {
         return Err(Fault::not_implemented(format!("prefetch_size!=0 ({size})")));
     }
+    if qos.global && context.warns_of().is_some_and(|facts| !facts.has_shared_window) {
+        context.deprecated(DeprecatedFeature::GlobalQos, "");
+    }
+    let is_shared = qos.global && context.vhost.facts.has_shared_window;
     let channel = context.channel_mut();
-    if qos.global {
+    if is_shared {
         channel.global_prefetch_count = qos.prefetch_count;
     } else {
         channel.prefetch_count = qos.prefetch_count;
     }
     // A wider window of the channel takes effect at once.
-    let keys = if qos.global { channel.consumed_queues() } else { Vec::new() };
+    let keys = if is_shared { channel.consumed_queues() } else { Vec::new() };
     context.send(&AMQPClass::Basic(AMQPMethod::QosOk(QosOk {})));
     context.deliver_all(keys, context.regained());
     Ok(())
@@ -67,9 +78,10 @@ fn get(context: &mut Context<'_>, get: &Get) -> Result<(), Fault> {
     let name = context.queue_name(get.queue.as_str())?;
     context.authorize(Right::Read, Resource::Queue(&name))?;
     let (connection, now) = (context.id, context.now);
+    let facts = &context.vhost.facts.queues;
     let (vhost, channel) = context.vhost_and_channel();
     let mut live = vhost.accessible(&name, connection)?;
-    check_get(live.queue, live.vhost)?;
+    check_get(live.queue, live.vhost, facts)?;
     let got = take_ready(&mut live, now).map(|entry| tagged(&mut live, channel, entry, get.no_ack));
     live.set_timer();
     match got {
@@ -86,12 +98,12 @@ fn get(context: &mut Context<'_>, get: &Get) -> Result<(), Fault> {
 }
 
 /// Refuses to get from a queue of a type that does not support it.
-fn check_get(queue: &Queue, vhost: &str) -> Result<(), Fault> {
+fn check_get(queue: &Queue, vhost: &str, facts: &QueueFacts) -> Result<(), Fault> {
     if queue.stream.is_some() {
-        return Err(Fault::no_stream_method("basic.get", &queue.name, vhost));
+        return Err(Fault::no_stream_method("basic.get", STREAMS, &queue.name, vhost));
     }
     if queue.arguments.is_quorum && queue.arguments.single_active_consumer {
-        return Err(Fault::no_get_beside_single_active(&queue.name, vhost));
+        return Err(Fault::no_get_beside_single_active(facts.quorum.noun, &queue.name, vhost));
     }
     Ok(())
 }
@@ -116,6 +128,6 @@ fn tagged(live: &mut LiveQueue<'_>, channel: &mut Channel, entry: Entry, no_ack:
         channel.tag_unacked(Delivered { queue: live.key, entry, slot: None, delivery_tag: 0 })
     };
     let message_count = u32::try_from(live.queue.ready_count()).unwrap_or(u32::MAX);
-    let extra = if live.queue.arguments.is_quorum { Extra::DeliveryCount } else { Extra::Nothing };
+    let extra = Extra::of_got(&live.queue.arguments, &kept);
     Got { entry: kept, delivery_tag, message_count, extra }
 }

@@ -19,12 +19,13 @@ use crate::{
         fault::Fault,
         globals::Globals,
         interface::{Now, Peer},
+        profile::Facts,
         rules::Rules,
         session::{Capabilities, Session, Stage, access::User, password::PasswordHash},
         vhost::Vhost,
     },
     printable::printable,
-    wire::{FRAME_MIN_SIZE, table},
+    wire::table,
 };
 
 /// The reaction to a method of this class.
@@ -41,9 +42,9 @@ pub(crate) enum Step {
 }
 
 /// The first method that a client is sent.
-pub(crate) fn start(peer: &Peer, version_0_8: bool) -> AMQPClass {
+pub(crate) fn start(facts: &Facts, peer: &Peer, version_0_8: bool) -> AMQPClass {
     let (version_major, version_minor) = if version_0_8 { (8, 0) } else { (0, 9) };
-    let mut mechanisms = "AMQPLAIN PLAIN".to_owned();
+    let mut mechanisms = facts.mechanisms.to_owned();
     if peer.certificate_name.is_some() {
         mechanisms.push(' ');
         mechanisms.push_str(EXTERNAL);
@@ -51,7 +52,7 @@ pub(crate) fn start(peer: &Peer, version_0_8: bool) -> AMQPClass {
     AMQPClass::Connection(AMQPMethod::Start(Start {
         version_major,
         version_minor,
-        server_properties: server_properties(version_0_8),
+        server_properties: server_properties(facts, version_0_8),
         mechanisms: mechanisms.into(),
         locales: "en_US".into(),
     }))
@@ -98,7 +99,10 @@ pub(crate) const fn close_ok() -> AMQPClass {
 fn start_ok(session: &mut Session, globals: &mut Globals, start_ok: &StartOk, now: Now) -> Step {
     let mechanism = start_ok.mechanism.as_str();
     let capabilities = Capabilities::read(&start_ok.client_properties);
-    let Some(claim) = claim(mechanism, start_ok.response.as_bytes(), &session.peer) else {
+    let offered = &globals.rules.facts.mechanisms;
+    let is_offered = mechanism == EXTERNAL || offered.split(' ').any(|offered| offered == mechanism);
+    let claim = claim(mechanism, start_ok.response.as_bytes(), &session.peer).filter(|_| is_offered);
+    let Some(claim) = claim else {
         return Step::Refuse;
     };
     let claimed = claim.as_ref().map(|(user, _)| user.clone()).unwrap_or_default();
@@ -150,8 +154,8 @@ fn log_in<'a>(rules: &'a Rules, mechanism: &str, claim: Option<Claim>, peer: &Pe
 
 fn tune_ok(session: &mut Session, rules: &Rules, tune_ok: &TuneOk) -> Step {
     let TuneOk { channel_max, frame_max, heartbeat } = *tune_ok;
-    let is_agreed =
-        (1..=rules.channel_max).contains(&channel_max) && (FRAME_MIN_SIZE..=rules.frame_max).contains(&frame_max);
+    let is_agreed = (1..=rules.channel_max).contains(&channel_max)
+        && (rules.facts.frame_min..=rules.frame_max).contains(&frame_max);
     if !is_agreed {
         tracing::warn!(channel_max, frame_max, "tune-ok asks for more than tune offered");
         return Step::Refuse;
@@ -189,6 +193,8 @@ fn claim(mechanism: &str, response: &[u8], peer: &Peer) -> Option<Option<Claim>>
     match mechanism {
         "PLAIN" => Some(plain(response).map(with_password)),
         "AMQPLAIN" => Some(amqplain(response).map(with_password)),
+        // As whom RabbitMQ lets clients in that prove nothing: `anonymous_login_user` and `anonymous_login_pass`.
+        "ANONYMOUS" => Some(Some((GUEST.to_owned(), Some(GUEST.to_owned())))),
         EXTERNAL => Some(peer.certificate_name.clone().map(|user| (user, None))),
         _ => None,
     }
@@ -223,7 +229,7 @@ fn amqplain(response: &[u8]) -> Option<(String, String)> {
 
 /// Clients enable features by these capabilities, so only working ones are listed. Some test suites require the product
 /// to be `RabbitMQ`.
-fn server_properties(version_0_8: bool) -> FieldTable {
+fn server_properties(facts: &Facts, version_0_8: bool) -> FieldTable {
     let mut capabilities = FieldTable::default();
     if !version_0_8 {
         for capability in CAPABILITIES {
@@ -236,9 +242,9 @@ fn server_properties(version_0_8: bool) -> FieldTable {
     properties.insert("cluster_name".into(), text("rpc-core@localhost"));
     properties.insert("copyright".into(), text("the rpc-core developers"));
     properties.insert("information".into(), text("rpc-core's bundled broker"));
-    properties.insert("platform".into(), text("Rust"));
+    properties.insert("platform".into(), text(facts.platform));
     properties.insert("product".into(), text("RabbitMQ"));
-    properties.insert("version".into(), text(COMPATIBLE_VERSION));
+    properties.insert("version".into(), text(facts.version));
     properties
 }
 
@@ -254,11 +260,11 @@ const CAPABILITIES: [&str; 9] = [
     "direct_reply_to",
 ];
 
+/// The user of a client that proves nothing, and its password.
+const GUEST: &str = "guest";
+
 /// Offered only to clients whose certificate was verified.
 const EXTERNAL: &str = "EXTERNAL";
-
-/// The RabbitMQ version whose behaviour this broker reproduces.
-const COMPATIBLE_VERSION: &str = "3.10.8";
 
 const OPEN: (u16, u16) = (10, 40);
 pub(crate) const CLOSE: (u16, u16) = (10, 50);

@@ -1,8 +1,11 @@
 //! `basic.consume` and `basic.cancel`.
 
-use amq_protocol::protocol::{
-    AMQPClass,
-    basic::{AMQPMethod, Cancel, CancelOk, Consume, ConsumeOk},
+use amq_protocol::{
+    protocol::{
+        AMQPClass,
+        basic::{AMQPMethod, Cancel, CancelOk, Consume, ConsumeOk},
+    },
+    types::AMQPValue,
 };
 use bytes::Bytes;
 
@@ -11,6 +14,7 @@ use crate::broker::core::{
     fault::Fault,
     interface::Now,
     names::short,
+    profile::{QueueFacts, StreamFacts},
     session::{
         access::{Resource, Right},
         channel::{Channel, ChannelConsumer},
@@ -18,10 +22,10 @@ use crate::broker::core::{
     },
     vhost::{
         consumers::{Consumer, Regained},
-        field_values::{integer_of, type_name},
+        field_values::{integer_of, shown, type_name},
         live_queue::LiveQueue,
         queue::Queue,
-        stream::{Start, Stream},
+        stream::Start,
     },
 };
 
@@ -40,9 +44,11 @@ pub(crate) fn consume(context: &mut Context<'_>, consume: &Consume) -> Result<()
     check_channel(context, &tag)?;
     context.authorize(Right::Read, Resource::Queue(&name))?;
     let ((connection, number), now) = (context.place(), context.now);
+    let facts = &context.vhost.facts.queues;
     let (vhost, channel) = context.vhost_and_channel();
     let LiveQueue { key, queue, vhost, .. } = vhost.accessible(&name, connection)?;
-    let Terms { priority, exclusive, offset } = check_queue(queue, channel, consume, vhost, now)?;
+    let Terms { priority, exclusive } = check_queue(queue, channel, consume, vhost, facts)?;
+    let offset = offset(queue, consume, vhost, &facts.streams, now)?;
     let tag_bytes = Bytes::copy_from_slice(tag.as_bytes());
     let prefetch_count = channel.prefetch_count;
     let slot = channel.add_consumer(ChannelConsumer::new(tag_bytes.clone(), key, consume.no_ack, prefetch_count));
@@ -109,12 +115,16 @@ fn check_channel(context: &Context<'_>, tag: &str) -> Result<(), Fault> {
 struct Terms {
     priority: i64,
     exclusive: bool,
-    /// The first offset to read, in a stream.
-    offset: u64,
 }
 
 /// Refuses a consumer that its queue cannot serve.
-fn check_queue(queue: &Queue, channel: &Channel, consume: &Consume, vhost: &str, now: Now) -> Result<Terms, Fault> {
+fn check_queue(
+    queue: &Queue,
+    channel: &Channel,
+    consume: &Consume,
+    vhost: &str,
+    facts: &QueueFacts,
+) -> Result<Terms, Fault> {
     // RabbitMQ's quorum queues and streams ignore the flag.
     let exclusive = consume.exclusive && !queue.arguments.is_quorum && queue.stream.is_none();
     let is_taken = queue.consumers.has_exclusive();
@@ -123,24 +133,26 @@ fn check_queue(queue: &Queue, channel: &Channel, consume: &Consume, vhost: &str,
     if is_taken || (exclusive && is_shared) {
         return Err(Fault::exclusive_use(&queue.name, vhost));
     }
-    let priority = priority(consume, queue, vhost)?;
+    let priority = priority(consume, queue, vhost, facts)?;
     if queue.arguments.is_quorum && channel.global_prefetch_count != 0 {
         return Err(Fault::no_global_qos(&queue.name, vhost));
     }
-    let offset = match &queue.stream {
-        None => 0,
-        Some(_) if channel.prefetch_count == 0 => return Err(Fault::no_prefetch(&queue.name, vhost)),
-        Some(_) if consume.no_ack => {
-            return Err(Fault::no_stream_method("automatic acknowledgement", &queue.name, vhost));
+    match &queue.stream {
+        Some(_) if channel.prefetch_count == 0 => {
+            Err(Fault::no_prefetch(facts.streams.no_prefetch, &queue.name, vhost))
         }
-        Some(stream) => offset(consume, stream, now)
-            .ok_or_else(|| Fault::invalid_argument(STREAM_OFFSET, &queue.name, vhost, "invalid_offset"))?,
-    };
-    Ok(Terms { priority, exclusive, offset })
+        Some(_) if consume.no_ack => {
+            Err(Fault::no_stream_method("automatic acknowledgement", facts.streams.noun, &queue.name, vhost))
+        }
+        _ => Ok(Terms { priority, exclusive }),
+    }
 }
 
 /// A consumer's priority, 0 by default.
-fn priority(consume: &Consume, queue: &Queue, vhost: &str) -> Result<i64, Fault> {
+fn priority(consume: &Consume, queue: &Queue, vhost: &str, facts: &QueueFacts) -> Result<i64, Fault> {
+    if facts.has_consumer_timeout && consume.arguments.contains_key(CONSUMER_TIMEOUT) && !queue.arguments.is_quorum {
+        return Err(Fault::argument_of_other_type(CONSUMER_TIMEOUT, &queue.name, vhost, queue.arguments.module()));
+    }
     if consume.arguments.contains_key(STREAM_OFFSET) && queue.stream.is_none() {
         return Err(Fault::argument_of_other_type(STREAM_OFFSET, &queue.name, vhost, queue.arguments.module()));
     }
@@ -153,10 +165,29 @@ fn priority(consume: &Consume, queue: &Queue, vhost: &str) -> Result<i64, Fault>
     }
 }
 
-/// The offset that a consumer of a stream starts at; `None` for a malformed `x-stream-offset`.
-fn offset(consume: &Consume, stream: &Stream, now: Now) -> Option<u64> {
-    Some(stream.offset_of(Start::read(consume.arguments.inner().get(STREAM_OFFSET), now)?))
+/// The offset that a consumer of a stream starts at; 0 in another queue.
+fn offset(queue: &Queue, consume: &Consume, vhost: &str, facts: &StreamFacts, now: Now) -> Result<u64, Fault> {
+    let Some(stream) = &queue.stream else { return Ok(0) };
+    let argument = consume.arguments.inner().get(STREAM_OFFSET);
+    match (Start::read(argument, now), argument) {
+        (Some(start), _) => Ok(stream.offset_of(start)),
+        (None, Some(argument)) if !facts.has_internal_errors => {
+            let (kind, value) = (type_name(argument), erlang_shown(argument));
+            let why = format!("{{invalid_stream_offset_arg,{{{kind},{value}}}}}");
+            Err(Fault::invalid_argument(STREAM_OFFSET, &queue.name, vhost, &why))
+        }
+        (None, _) => Err(Fault::internal_error()),
+    }
 }
 
+/// A value as Erlang prints it: bytes with quotes, others plain.
+fn erlang_shown(value: &AMQPValue) -> String {
+    match value {
+        AMQPValue::LongString(_) | AMQPValue::ShortString(_) => format!("<<\"{}\">>", shown(value)),
+        value => shown(value),
+    }
+}
+
+const CONSUMER_TIMEOUT: &str = "x-consumer-timeout";
 /// Where a consumer of a stream starts.
 const STREAM_OFFSET: &str = "x-stream-offset";

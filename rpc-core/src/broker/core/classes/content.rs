@@ -5,7 +5,8 @@
 
 use crate::{
     broker::core::{
-        classes::publish::publish, context::Context, fault::Fault, globals::Globals, session::channel::Incoming,
+        classes::publish::publish, context::Context, deprecations::DeprecatedFeature, fault::Fault, globals::Globals,
+        names::text_of, session::channel::Incoming,
     },
     routing::Progress,
     wire::{COPY_MAX_BYTES, Content, ContentHeader, ContentHeaderError, FrameKind, Frames, Publish, RawFrame},
@@ -48,7 +49,9 @@ pub(crate) fn header(context: &mut Context<'_>, frame: &RawFrame<'_>) -> Result<
         return publish_if_whole(context);
     }
     let limit = context.globals.message_max_bytes();
+    let announced_max = context.globals.rules.facts.announced_max_bytes;
     let table_depth_max = context.globals.rules.limits.table_depth_max;
+    let warned_max = context.warns_of().map_or(u64::MAX, |facts| facts.message_max_bytes);
     let channel = context.channel_mut();
     let Some(incoming) = &mut channel.incoming else {
         return Err(Fault::expected_method());
@@ -60,14 +63,22 @@ pub(crate) fn header(context: &mut Context<'_>, frame: &RawFrame<'_>) -> Result<
         ContentHeaderError::Truncated => Fault::unknown_frame(2, frame.payload),
         ContentHeaderError::Weight => Fault::expected_header("non content header frame").at(PUBLISH),
         ContentHeaderError::Class(class_id) => Fault::expected_header(&format!("one for class {class_id}")).at(PUBLISH),
-        ContentHeaderError::Properties { .. } => Fault::syntax_error("content properties cannot be read").at(PUBLISH),
+        // Only what its own client sends makes RabbitMQ fail, so the client is told as RabbitMQ tells it.
+        ContentHeaderError::Properties { .. } => Fault::internal_error(),
     })?;
+    if header.body_size > announced_max {
+        return Err(Fault::announced_too_large(header.body_size, announced_max).at(PUBLISH));
+    }
     if header.body_size > limit {
         channel.incoming = None;
         return Err(Fault::message_too_large(header.body_size, limit).at(PUBLISH));
     }
     incoming.has_header = true;
     channel.assembly.properties(header.properties, header.body_size);
+    if header.body_size > warned_max {
+        let routing_key = text_of(context.channel().assembly.routing_key()).into_owned();
+        context.deprecated(DeprecatedFeature::LargeMessage, &routing_key);
+    }
     publish_if_whole(context)
 }
 
@@ -87,7 +98,7 @@ pub(crate) fn body(context: &mut Context<'_>, frame: &RawFrame<'_>) -> Result<Pr
         }
         Some(_) => {}
     }
-    channel.assembly.body(frame.payload, || frame.share()).map_err(|more| Fault::body_too_long(more).at(PUBLISH))?;
+    channel.assembly.body(frame.payload, || frame.share()).map_err(|_| Fault::body_too_long().at(PUBLISH))?;
     publish_if_whole(context)
 }
 
@@ -113,7 +124,7 @@ fn publish_if_whole(context: &mut Context<'_>) -> Result<Progress, Fault> {
     } else {
         channel.assembly = assembly.emptied();
     }
-    result.map_err(|fault| fault.at(PUBLISH))
+    result.map_err(|fault| fault.at_unless_set(PUBLISH))
 }
 
 pub(crate) const PUBLISH: (u16, u16) = (60, 40);

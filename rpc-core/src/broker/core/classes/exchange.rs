@@ -85,11 +85,12 @@ fn declare(context: &mut Context<'_>, declare: &Declare) -> Result<(), Fault> {
     }
     let is_new = context.vhost.router.exchange(name).is_none();
     if declare.passive {
+        context.session().authorize_passive(Resource::Exchange(name), &context.vhost.name)?;
         return if is_new { Err(Fault::no_exchange(name, &context.vhost.name)) } else { Ok(()) };
     }
     let kind = declare.kind.as_str();
     let Some(kind) = ExchangeKind::from_name(kind) else {
-        return Err(Fault::unknown_exchange_type(kind));
+        return Err(Fault::unknown_exchange_type(kind, !context.vhost.facts.unknown_exchange_type_is_soft));
     };
     context.authorize(Right::Configure, Resource::Exchange(name))?;
     if is_new {
@@ -162,6 +163,7 @@ fn delete(context: &mut Context<'_>, delete: &Delete) -> Result<(), Fault> {
 fn bind(context: &mut Context<'_>, bind: &Bind) -> Result<(), Fault> {
     let (source, destination) = (bind.source.as_str(), bind.destination.as_str());
     context.globals.memory.refuse_if_exhausted(&format_args!("bind to exchange '{source}'"))?;
+    context.note_binding(destination, source, bind.routing_key.as_str());
     context.authorize_binding(Resource::Exchange(destination), source, bind.routing_key.as_str())?;
     let vhost = &mut *context.vhost;
     vhost

@@ -6,15 +6,16 @@ use crate::{
     broker::core::{
         classes::publish_properties::Requests,
         context::{Context, Unfinished},
+        deprecations::DeprecatedFeature,
         fault::Fault,
         limits::memory::Held,
-        names::text_of,
+        names::{shown, text_of},
         probes::injected::PublishFault,
         session::{
             Session,
             access::{Access, Resource, Right},
             channel::{Mode, Routable, Transaction},
-            reply_address::{DIRECT_REPLY_TO, ReplyAddress, reply_token_of},
+            reply_address::{DIRECT_REPLY_TO, ReplyAddress, is_made_up, reply_token_of},
         },
         vhost::{
             MessageHeaders, Vhost,
@@ -23,7 +24,7 @@ use crate::{
         },
     },
     routing::{ExchangeKind, Progress, QueueId},
-    wire::{Content, PropertyReader, PropertyWriter, Publish},
+    wire::{Content, PropertyReader, PropertyWriter, Publish, table},
 };
 
 /// Checks a whole message, routes it, and puts it into its queues or into the channel's transaction. If the search for
@@ -38,9 +39,15 @@ pub(crate) fn publish(
     }
     let session = context.session();
     let exchange = if publish.exchange.is_empty() { Cow::Borrowed("") } else { text_of(publish.exchange) };
-    authorize(context.vhost, session, &exchange, publish.routing_key)?;
+    authorize(context.vhost, session, &exchange, publish)?;
     let reader = PropertyReader::new(content.properties);
     let requests = if reader.concerns_broker() { Requests::read(reader, session)? } else { Requests::default() };
+    if !requests.copy_keys().is_empty() {
+        authorize_copies(context.vhost, session, &exchange, requests.copy_keys())?;
+    }
+    if context.globals.deprecations.is_some() {
+        note_publish(context, &exchange, publish, reader, requests.copy_keys());
+    }
     let reply_to = reply_address(context, reader)?;
     let mode = &context.channel().mode;
     let (is_confirmed, is_transaction) = (matches!(mode, Mode::Confirm), matches!(mode, Mode::Transaction(_)));
@@ -146,11 +153,22 @@ fn route(
     if exchange.is_empty()
         && let Some(token) = reply_token_of(&routing_key)
     {
-        let is_delivered = ReplyAddress::parse(token).is_some_and(|to| sessions.deliver_reply(&to, message));
-        if publish.mandatory && !is_delivered {
+        let address = ReplyAddress::parse(token);
+        if address.is_none() && vhost.facts.fails_on_made_up_addresses && is_made_up(token) {
+            return Err(Fault::internal_error());
+        }
+        let is_returned = publish.mandatory && (address.is_none() || vhost.facts.returns_direct_replies);
+        let is_delivered = address.is_some_and(|to| sessions.deliver_reply(&to, message));
+        if is_returned && !is_delivered {
             sessions.send_return(*id, *number, message, *now);
         }
         return Ok(Some(Targets::DirectReply));
+    }
+    if exchange.is_empty() && vhost.facts.fails_on_made_up_addresses {
+        let is_address = |token: &str| ReplyAddress::parse(token).is_some() || !is_made_up(token);
+        if !copy_keys.iter().filter_map(|key| reply_token_of(key)).all(is_address) {
+            return Err(Fault::internal_error());
+        }
     }
     let headers = MessageHeaders(message.properties());
     let searcher = Searcher::Publisher(*id);
@@ -191,8 +209,16 @@ fn hand_in(
     };
     let routable = Routable { message, queues, mandatory };
     let copies_max = context.globals.rules.limits.transaction_max;
-    let is_confirmed = match &mut context.channel_mut().mode {
-        Mode::Transaction(transaction) => return hold(transaction, routable, copies_max).map(|()| Some(true)),
+    let (vhost, channel) = context.vhost_and_channel();
+    let is_confirmed = match &mut channel.mode {
+        Mode::Transaction(transaction) => {
+            if vhost.facts.commit_needs_queues {
+                let named =
+                    routable.queues.iter().filter_map(|key| Some((*key, Arc::clone(&vhost.queues.get(key)?.name))));
+                transaction.names.extend(named);
+            }
+            return hold(transaction, routable, copies_max).map(|()| Some(true));
+        }
         Mode::Plain => false,
         Mode::Confirm => true,
     };
@@ -217,7 +243,7 @@ fn hold(transaction: &mut Transaction, routable: Routable, copies_max: usize) ->
 
 /// Refuses an exchange that does not exist, or that the connection may not publish to.
 #[inline]
-fn authorize(vhost: &Vhost, session: &Session, exchange: &str, routing_key: &[u8]) -> Result<(), Fault> {
+fn authorize(vhost: &Vhost, session: &Session, exchange: &str, publish: &Publish<'_>) -> Result<(), Fault> {
     let may_write = |resource| session.authorize(Right::Write, resource, &vhost.name);
     may_write(Resource::Exchange(exchange))?;
     // The default exchange always exists, and is no topic exchange.
@@ -225,13 +251,44 @@ fn authorize(vhost: &Vhost, session: &Session, exchange: &str, routing_key: &[u8
         return Ok(());
     }
     match vhost.router.exchange(exchange) {
-        None => Err(Fault::no_exchange(exchange, &vhost.name)),
+        None => Err(Fault::no_exchange(&shown(publish.exchange), &vhost.name)),
         Some(options) if options.internal => Err(Fault::internal_exchange(exchange, &vhost.name)),
         // For a user with all rights the routing key need not be decoded.
         Some(options) if matches!(session.access, Access::Limited(_)) && options.kind == ExchangeKind::Topic => {
-            may_write(Resource::Topic { exchange, routing_key: &text_of(routing_key) })
+            may_write(Resource::Topic { exchange, routing_key: &text_of(publish.routing_key) })
         }
         Some(_) => Ok(()),
+    }
+}
+
+/// Refuses routing keys of copies that the connection may not publish with.
+fn authorize_copies(vhost: &Vhost, session: &Session, exchange: &str, keys: &[String]) -> Result<(), Fault> {
+    let is_topic = || vhost.router.exchange(exchange).is_some_and(|options| options.kind == ExchangeKind::Topic);
+    if !vhost.facts.checks_topics_of_copies || !is_topic() {
+        return Ok(());
+    }
+    let mut topics = keys.iter().map(|routing_key| Resource::Topic { exchange, routing_key });
+    topics.try_for_each(|topic| session.authorize(Right::Write, topic, &vhost.name))
+}
+
+/// Notes what is deprecated in a message.
+#[cold]
+fn note_publish(
+    context: &mut Context<'_>,
+    exchange: &str,
+    publish: &Publish<'_>,
+    reader: PropertyReader<'_>,
+    copy_keys: &[String],
+) {
+    let routing_key = text_of(publish.routing_key);
+    if reader.raw_headers().is_some_and(|headers| table::find(headers, b"x-death").is_some()) {
+        context.deprecated(DeprecatedFeature::DeathsOfClient, &routing_key);
+    }
+    let is_topic = context.vhost.router.exchange(exchange).is_some_and(|options| options.kind == ExchangeKind::Topic);
+    for key in copy_keys.iter().filter(|_| is_topic) {
+        if context.authorize(Right::Write, Resource::Topic { exchange, routing_key: key }).is_err() {
+            context.deprecated(DeprecatedFeature::CopyBeyondTopicPermissions, key);
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::{
     broker::core::{
         fault::{Fault, erlang_pair},
-        names::text_of,
+        names::{shown, text_of},
         session::Session,
         vhost::arguments::TTL_MAX_MS,
     },
@@ -29,10 +29,12 @@ impl Requests {
         if let Some(user) = reader.user_id().filter(|user| *user != session.user.as_bytes())
             && !session.is_impersonator
         {
-            return Err(Fault::wrong_user_id(&text_of(user), &session.user));
+            return Err(Fault::wrong_user_id(&shown(user), &session.user));
         }
         let expiration_ms = expiration(reader)?;
-        if let Some(mode) = reader.delivery_mode().filter(|mode| !matches!(mode, 1 | 2)) {
+        if let Some(mode) = reader.delivery_mode().filter(|mode| !matches!(mode, 1 | 2))
+            && session.facts.checks_delivery_mode
+        {
             return Err(Fault::unknown_delivery_mode(mode));
         }
         let copies = reader.raw_headers().map(CarbonCopies::read).transpose()?.flatten();
@@ -58,7 +60,7 @@ fn expiration(reader: PropertyReader<'_>) -> Result<Option<u64>, Fault> {
     let Some(raw) = reader.expiration() else {
         return Ok(None);
     };
-    let text = text_of(raw);
+    let text = shown(raw);
     // RabbitMQ reads the leading digits, and its fault names the rest.
     let sign = usize::from(text.starts_with(['+', '-']));
     let digits = text[sign..].bytes().take_while(u8::is_ascii_digit).count();

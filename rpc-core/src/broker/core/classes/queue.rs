@@ -9,9 +9,12 @@ use crate::{
     broker::core::{
         classes::{exchange::routing_fault, queue_declare::declare},
         context::Context,
-        fault::Fault,
+        fault::{Fault, STREAMS},
         names::drop_line_breaks,
-        session::access::{Resource, Right},
+        session::{
+            access::{Resource, Right},
+            reply_address::is_address,
+        },
         unfinished::Deletion,
         vhost::{live_queue::LiveQueue, queue::Queue},
     },
@@ -78,10 +81,14 @@ fn bind(context: &mut Context<'_>, bind: &Bind) -> Result<(), Fault> {
     context.globals.memory.refuse_if_exhausted(&format_args!("bind to exchange '{exchange}'"))?;
     let name = context.queue_name(bind.queue.as_str())?;
     let routing_key = binding_key(&name, bind.queue.as_str(), bind.routing_key.as_str());
+    context.note_binding(&name, exchange, routing_key);
     context.authorize_binding(Resource::Queue(&name), exchange, routing_key)?;
     let vhost = &mut *context.vhost;
     if vhost.router.exchange(exchange).is_none() {
         return Err(Fault::no_exchange(exchange, &vhost.name));
+    }
+    if vhost.facts.knows_volatile_queues && is_address(&name) {
+        return Err(Fault::volatile_queue());
     }
     let key = vhost.accessible(&name, context.id)?.key;
     vhost
@@ -116,7 +123,7 @@ fn purge(context: &mut Context<'_>, purge: &Purge) -> Result<u32, Fault> {
     context.authorize(Right::Read, Resource::Queue(&name))?;
     let LiveQueue { queue, vhost, .. } = context.vhost.accessible(&name, context.id)?;
     if queue.stream.is_some() {
-        return Err(Fault::no_stream_method("queue.purge", &name, vhost));
+        return Err(Fault::no_stream_method("queue.purge", STREAMS, &name, vhost));
     }
     let (purged, entries) = queue.purge();
     context.sessions.garbage.extend(entries);

@@ -9,17 +9,20 @@ use amq_protocol::{
 
 use crate::broker::core::{
     context::Context,
+    deprecations::DeprecatedFeature,
     fault::Fault,
     interface::{ConnectionId, Now},
     names::{short, text_of},
+    profile::QueueFacts,
     session::{
         access::{Resource, Right},
-        reply_address::{DIRECT_REPLY_TO, ReplyAddress, reply_token_of},
+        reply_address::{DIRECT_REPLY_TO, ReplyAddress, is_made_up, reply_token_of},
         sessions::Sessions,
     },
     vhost::{
         Vhost,
         arguments::{self, QueueArguments},
+        field_values::integer_of,
         live_queue::LiveQueue,
         queue::Queue,
     },
@@ -27,19 +30,24 @@ use crate::broker::core::{
 
 /// Handles `queue.declare`: a queue is found or created.
 pub(crate) fn declare(context: &mut Context<'_>, declare: &Declare) -> Result<DeclareOk, Fault> {
-    if let Some(consumer_count) = direct_reply_consumers(declare.queue.as_str(), context.sessions) {
+    if let Some(consumer_count) = direct_reply_consumers(declare.queue.as_str(), context.sessions)? {
         return match consumer_count {
             0 => Err(Fault::no_queue(declare.queue.as_str(), &context.vhost.name)),
             _ => Ok(DeclareOk { queue: declare.queue.clone(), message_count: 0, consumer_count }),
         };
     }
     let name = name(context, declare)?;
-    if !declare.passive {
-        context.authorize(Right::Configure, Resource::Queue(&name))?;
+    match declare.passive {
+        true => context.session().authorize_passive(Resource::Queue(&name), &context.vhost.name)?,
+        false => context.authorize(Right::Configure, Resource::Queue(&name))?,
     }
+    if !declare.passive && context.warns_of().is_some() {
+        note_declaration(context, &name, declare);
+    }
+    let facts = &context.vhost.facts.queues;
     let ok = match context.vhost.find(&name) {
         Some(LiveQueue { queue, vhost, .. }) => {
-            check_existing(queue, vhost, context.id, declare)?;
+            check_existing(queue, vhost, context.id, declare, facts)?;
             queue.last_used = context.now.instant;
             declare_ok(queue)
         }
@@ -48,6 +56,26 @@ pub(crate) fn declare(context: &mut Context<'_>, declare: &Declare) -> Result<De
     };
     context.channel_mut().last_queue = Some(name);
     Ok(ok)
+}
+
+/// Notes what is deprecated in a declaration, whether it is refused or not.
+#[cold]
+fn note_declaration(context: &mut Context<'_>, name: &str, declare: &Declare) {
+    let argument = |name: &str| declare.arguments.inner().get(name);
+    let is_quorum =
+        matches!(argument("x-queue-type"), Some(AMQPValue::LongString(kind)) if kind.as_bytes() == b"quorum");
+    let version = argument("x-queue-version").and_then(integer_of);
+    for (is_used, feature) in [
+        (!declare.durable && !declare.exclusive, DeprecatedFeature::TransientQueue),
+        (argument("x-queue-mode").is_some(), DeprecatedFeature::QueueMode),
+        (version == Some(1), DeprecatedFeature::QueueVersion1),
+        (is_quorum && argument("x-max-priority").is_some(), DeprecatedFeature::MaxPriorityOfQuorumQueue),
+        (!is_quorum && argument("x-consumer-timeout").is_some(), DeprecatedFeature::ConsumerTimeoutOfClassicQueue),
+    ] {
+        if is_used {
+            context.deprecated(feature, name);
+        }
+    }
 }
 
 fn declare_ok(queue: &Queue) -> DeclareOk {
@@ -65,12 +93,17 @@ fn declare_ok(queue: &Queue) -> DeclareOk {
 
 /// The number of consumers of a name of direct replies: always one for the common name, as in RabbitMQ, and one for an
 /// address while its channel consumes. `None` for any other name.
-fn direct_reply_consumers(name: &str, sessions: &Sessions) -> Option<u32> {
+fn direct_reply_consumers(name: &str, sessions: &Sessions) -> Result<Option<u32>, Fault> {
     if name == DIRECT_REPLY_TO {
-        return Some(1);
+        return Ok(Some(1));
     }
-    let token = reply_token_of(name)?;
-    Some(ReplyAddress::parse(token).is_some_and(|to| sessions.has_reply_consumer(&to)).into())
+    let Some(token) = reply_token_of(name) else { return Ok(None) };
+    match ReplyAddress::parse(token) {
+        Some(to) => Ok(Some(sessions.has_reply_consumer(&to).into())),
+        // RabbitMQ fails over what it takes for an address.
+        None if is_made_up(token) || sessions.facts.knows_volatile_queues => Err(Fault::internal_error()),
+        None => Ok(Some(0)),
+    }
 }
 
 /// The queue's name, generated if the client leaves that to the broker.
@@ -89,7 +122,13 @@ fn name(context: &mut Context<'_>, declare: &Declare) -> Result<String, Fault> {
 }
 
 /// Refuses a declaration that differs from the queue it names.
-fn check_existing(queue: &Queue, vhost: &str, id: ConnectionId, declare: &Declare) -> Result<(), Fault> {
+fn check_existing(
+    queue: &Queue,
+    vhost: &str,
+    id: ConnectionId,
+    declare: &Declare,
+    facts: &QueueFacts,
+) -> Result<(), Fault> {
     let name = &*queue.name;
     if queue.is_locked_for(id) {
         return Err(Fault::locked(name, vhost));
@@ -111,7 +150,7 @@ fn check_existing(queue: &Queue, vhost: &str, id: ConnectionId, declare: &Declar
     if queue.auto_delete != declare.auto_delete {
         return differs("auto_delete", declare.auto_delete, queue.auto_delete);
     }
-    arguments::check_equivalent(&declare.arguments, &queue.table, name, vhost)
+    arguments::check_equivalent(&declare.arguments, &queue.table, name, vhost, facts)
 }
 
 /// Creates a queue within memory, limits and rights.
@@ -135,7 +174,7 @@ fn create(context: &mut Context<'_>, name: &str, declare: &Declare) -> Result<De
 }
 
 fn new_queue(name: &str, id: ConnectionId, declare: &Declare, vhost: &Vhost, now: Now) -> Result<Queue, Fault> {
-    let mut arguments = QueueArguments::read(&declare.arguments, name, &vhost.name)?;
+    let mut arguments = QueueArguments::read(&declare.arguments, name, &vhost.name, &vhost.facts.queues)?;
     if let Some(max_length) = vhost.limits.queue_max_length {
         arguments.limit_length(max_length, declare.arguments.contains_key("x-overflow"));
     }

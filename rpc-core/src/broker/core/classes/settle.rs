@@ -3,14 +3,18 @@
 //! One frame may settle all deliveries of a channel. That takes a single pass over them, however many there are and
 //! however full the queues are.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use amq_protocol::protocol::AMQPClass;
 
 use crate::{
     broker::core::{
         context::{Context, Unfinished},
-        fault::Fault,
+        deprecations::DeprecatedFeature,
+        fault::{Fault, STREAMS},
         session::{
             channel::{Mode, Settle},
             unacked::Delivered,
@@ -143,12 +147,11 @@ impl Unfinished for Settling {
             let max = context.sessions.work_left();
             let (taken, next) = context.channel_mut().take_some(self.from, self.through, max);
             if let Err(fault) = refuse_of_streams(context.vhost, taken.queues(), self.settle, self.method) {
-                let ids = if self.method == NACK { NACK_IDS } else { RECOVER_IDS };
-                self.refusal.get_or_insert_with(|| fault.at(ids));
+                self.refusal.get_or_insert_with(|| fault.at_unless_set(NACK_IDS));
             }
             let freed = apply(context, taken.into_deliveries(), self.settle);
             self.freed.extend(freed);
-            if self.settle != Settle::Requeue || next.is_none() {
+            if !self.settle.requeues() || next.is_none() {
                 self.finish(context);
             }
             let Some(next) = next else { break };
@@ -182,16 +185,23 @@ fn apply(context: &mut Context<'_>, delivered: impl IntoIterator<Item = Delivere
     let delivered = delivered.into_iter();
     let count_max = delivered.size_hint().1.unwrap_or_default();
     let mut work = 0;
+    let is_watched = settle == Settle::Requeue && context.globals.deprecations.is_some();
+    let mut watched = Vec::new();
     let (vhost, channel) = context.vhost_and_channel();
     let released = delivered.inspect(|delivered| {
         work += 1;
+        if is_watched {
+            watched.push(delivered.queue);
+        }
         channel.release(delivered);
     });
-    let mut garbage = VecDeque::with_capacity(if settle == Settle::Requeue { 0 } else { count_max });
+    let mut garbage = VecDeque::with_capacity(if settle.requeues() { 0 } else { count_max });
     let settled = match settle {
         Settle::Requeue => vhost.requeue_all(released, RequeueReason::Requested, now),
+        Settle::RequeueFailed => vhost.requeue_all(released, RequeueReason::Rejected, now),
         Settle::Ack => vhost.settle_all(released, |_, entry| garbage.push_back(entry)),
-        Settle::Reject => vhost.settle_all(released, |live, entry| {
+        Settle::Reject | Settle::RejectFailed => vhost.settle_all(released, |live, mut entry| {
+            entry.note_failure(settle == Settle::RejectFailed);
             if let Some(mut live) = live {
                 live.bury(&entry, Death::Rejected, now);
             }
@@ -199,6 +209,12 @@ fn apply(context: &mut Context<'_>, delivered: impl IntoIterator<Item = Delivere
         }),
     };
     context.sessions.work += work;
+    for key in watched {
+        let quorum = context.vhost.queues.get(&key).filter(|queue| queue.arguments.is_quorum);
+        if let Some(name) = quorum.map(|queue| Arc::clone(&queue.name)) {
+            context.deprecated(DeprecatedFeature::CountedNack, &name);
+        }
+    }
     // Dropping a few entries here is cheaper than moving them to the garbage.
     if garbage.len() > GARBAGE_MIN {
         context.sessions.garbage.push(Line::from(garbage));
@@ -229,7 +245,7 @@ fn refuse_of_streams(
     settle: Settle,
     method: &str,
 ) -> Result<(), Fault> {
-    if settle == Settle::Ack {
+    if settle == Settle::Ack || !vhost.facts.queues.streams.refuses_requeue {
         return Ok(());
     }
     let mut last = None;
@@ -237,7 +253,10 @@ fn refuse_of_streams(
         if last.replace(key) != Some(key)
             && let Some(queue) = vhost.queues.get(&key).filter(|queue| queue.stream.is_some())
         {
-            return Err(Fault::no_stream_method(method, &queue.name, &vhost.name));
+            return Err(match method {
+                NACK => Fault::no_stream_method(method, STREAMS, &queue.name, &vhost.name),
+                _ => Fault::internal_error(),
+            });
         }
     }
     Ok(())
@@ -247,6 +266,5 @@ fn refuse_of_streams(
 const NACK: &str = "basic.nack and basic.reject";
 const NACK_IDS: (u16, u16) = (60, 120);
 const RECOVER: &str = "basic.recover";
-const RECOVER_IDS: (u16, u16) = (60, 110);
 /// Up to this many messages are dropped under the lock.
 const GARBAGE_MIN: usize = 1_000;

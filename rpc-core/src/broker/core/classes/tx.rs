@@ -1,6 +1,9 @@
 //! The tx class: publishes and acknowledgements that wait for their commit.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use amq_protocol::protocol::{
     AMQPClass,
@@ -14,7 +17,9 @@ use crate::{
             settle::{apply_settlements, with_shared_window},
         },
         context::{Context, Unfinished},
+        deprecations::DeprecatedFeature,
         fault::Fault,
+        names::text_of,
         session::{
             channel::{Mode, Routable, Settle, Transaction},
             unacked::Delivered,
@@ -57,6 +62,7 @@ pub(crate) struct Commit {
     /// The message that is being put into its queues.
     queueing: Option<Queueing>,
     settlements: std::vec::IntoIter<(Delivered, Settle)>,
+    names: BTreeMap<QueueId, Arc<str>>,
     is_taken: bool,
     /// The queues of the settled deliveries.
     freed: Vec<QueueId>,
@@ -66,15 +72,38 @@ pub(crate) struct Commit {
 
 impl Commit {
     fn new(transaction: Transaction) -> Self {
-        let Transaction { publishes, settlements, .. } = transaction;
+        let Transaction { publishes, settlements, names, .. } = transaction;
         let (publishes, settlements) = (publishes.into_iter(), settlements.into_iter());
-        Self { publishes, queueing: None, settlements, is_taken: true, freed: Vec::new(), held: BTreeSet::new() }
+        Self { publishes, queueing: None, settlements, names, is_taken: true, freed: Vec::new(), held: BTreeSet::new() }
+    }
+}
+
+impl Commit {
+    /// The message to put into its queues next.
+    fn next_message(&mut self, context: &mut Context<'_>) -> Result<Option<Queueing>, Fault> {
+        if self.queueing.is_some() {
+            return Ok(self.queueing.take());
+        }
+        let Some(routable) = self.publishes.next() else { return Ok(None) };
+        let vhost = &*context.vhost;
+        let is_missing = |key: &&QueueId| !vhost.queues.contains_key(key);
+        if context.globals.deprecations.is_some() && routable.queues.iter().any(|key| is_missing(&key)) {
+            let routing_key = text_of(routable.message.routing_key()).into_owned();
+            context.deprecated(DeprecatedFeature::QueueDeletedInTransaction, &routing_key);
+            return Ok(Some(Queueing::new(routable)));
+        }
+        if vhost.facts.commit_needs_queues
+            && let Some(name) = routable.queues.iter().find(is_missing).and_then(|key| self.names.get(key))
+        {
+            return Err(Fault::undelivered(name, &vhost.name).at(COMMIT));
+        }
+        Ok(Some(Queueing::new(routable)))
     }
 }
 
 impl Unfinished for Commit {
     fn go_on(&mut self, context: &mut Context<'_>) -> Result<Progress, Fault> {
-        while let Some(mut queueing) = self.queueing.take().or_else(|| self.publishes.next().map(Queueing::new)) {
+        while let Some(mut queueing) = self.next_message(context)? {
             if queueing.go_on(context) == Progress::Paused {
                 self.queueing = Some(queueing);
                 return Ok(Progress::Paused);

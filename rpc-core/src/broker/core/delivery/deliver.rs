@@ -87,7 +87,8 @@ impl LiveQueue<'_> {
     }
 
     /// Stores an entry in the queue, and delivers from it.
-    fn store(&mut self, entry: Entry, now: Now, sessions: &mut Sessions) {
+    fn store(&mut self, mut entry: Entry, now: Now, sessions: &mut Sessions) {
+        entry.is_failed_letter = entry.message.failed_before > 0;
         let expires_at = entry.expires_at;
         self.queue.insert(entry);
         self.serve(now, sessions);
@@ -134,9 +135,7 @@ impl LiveQueue<'_> {
 
 /// Delivers an entry to the next consumer, which moves behind its equals.
 fn hand_over(queue: &mut Queue, (key, at): (QueueId, ConsumerAt), entry: Entry, sessions: &mut Sessions) {
-    // RabbitMQ omits `x-delivery-count` on the first delivery.
-    let is_counted = queue.arguments.is_quorum && entry.is_redelivered();
-    let extra = if is_counted { Extra::DeliveryCount } else { Extra::Nothing };
+    let extra = Extra::of_delivery(&queue.arguments, &entry);
     if sessions.deliver(&queue.consumers[at], key, entry, extra) {
         queue.unacked += 1;
     }

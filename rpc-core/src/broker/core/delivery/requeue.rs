@@ -61,7 +61,11 @@ impl LiveQueue<'_> {
         }
         if let Some(limit) = queue.arguments.delivery_limit {
             let before = entries.len();
-            let is_spent = |entry: &mut Entry| i64::from(entry.delivery_count) >= limit;
+            let counts_failures = queue.arguments.counts_failures_apart;
+            let is_spent = |entry: &mut Entry| match counts_failures {
+                true => reason != RequeueReason::Requested && i64::from(entry.failed_count) >= limit,
+                false => i64::from(entry.delivery_count) >= limit,
+            };
             let spent: Vec<_> = entries.extract_if(.., is_spent).collect();
             queue.unacked = queue.unacked.saturating_sub(before - entries.len());
             for entry in spent {

@@ -14,8 +14,6 @@ pub(crate) const fn handshakes_max(connections_max: usize) -> usize {
 pub(crate) const CHANNEL_MAX: u16 = 2_047;
 /// Bytes of a frame; RabbitMQ's default.
 pub(crate) const FRAME_MAX: u32 = 131_072;
-/// Bytes of a message: 128 MiB, the default of RabbitMQ 3.10.
-pub(crate) const MESSAGE_MAX_BYTES: u64 = 128 << 20;
 /// Seconds between the heartbeats offered to clients; RabbitMQ's default.
 pub(crate) const HEARTBEAT_S: u16 = 60;
 /// Seconds from connecting to `connection.open`; RabbitMQ's default.

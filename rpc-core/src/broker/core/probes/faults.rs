@@ -103,7 +103,7 @@ impl Core {
             if keeps_durable {
                 vhost.drop_transient(now, &mut self.sessions);
             } else {
-                *vhost = Vhost::new(&vhost.name, vhost.limits, &self.globals.memory);
+                *vhost = Vhost::new(&vhost.name, vhost.limits, vhost.facts, &self.globals.memory);
             }
         }
     }

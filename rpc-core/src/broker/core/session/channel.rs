@@ -1,6 +1,9 @@
 //! One channel: delivery tags, unacknowledged deliveries, prefetch windows, confirm and transaction mode. Pure.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 
@@ -62,6 +65,8 @@ pub(crate) struct Transaction {
     /// How many copies the publishes put into queues. A message without a queue counts as one.
     pub(crate) copies: usize,
     pub(crate) settlements: Vec<(Delivered, Settle)>,
+    /// The names of the queues, where a commit needs them.
+    pub(crate) names: BTreeMap<QueueId, Arc<str>>,
 }
 
 /// A message that passed all checks, and the queues it is routed to.
@@ -77,7 +82,18 @@ pub(crate) struct Routable {
 pub(crate) enum Settle {
     Ack,
     Requeue,
+    /// As `Requeue`, but for a quorum queue the delivery has failed.
+    RequeueFailed,
     Reject,
+    /// As `Reject`, but the delivery has failed.
+    RejectFailed,
+}
+
+impl Settle {
+    /// Whether the delivery returns to its queue.
+    pub(crate) const fn requeues(self) -> bool {
+        matches!(self, Self::Requeue | Self::RequeueFailed)
+    }
 }
 
 /// A `basic.publish` whose content is arriving.
@@ -349,7 +365,14 @@ pub(crate) mod tests {
     };
 
     pub(crate) fn delivered(slot: Option<usize>) -> Delivered {
-        let entry = Entry { place: 1, message: message(b"", 0), delivery_count: 0, expires_at: None };
+        let entry = Entry {
+            place: 1,
+            message: message(b"", 0),
+            delivery_count: 0,
+            failed_count: 0,
+            is_failed_letter: false,
+            expires_at: None,
+        };
         Delivered { queue: QueueId(1), entry, slot, delivery_tag: 0 }
     }
 

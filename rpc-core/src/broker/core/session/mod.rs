@@ -27,6 +27,7 @@ use super::{
     fault::Fault,
     interface::{Negotiated, Peer, Traffic},
     limits::logins,
+    profile::Facts,
 };
 use crate::{routing::QueueId, wire::OutBuffer};
 
@@ -71,6 +72,7 @@ impl Capabilities {
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) stage: Stage,
+    pub(crate) facts: &'static Facts,
     pub(crate) capabilities: Capabilities,
     pub(crate) peer: Peer,
     /// Empty until the login.
@@ -107,9 +109,10 @@ pub(crate) struct Session {
 
 impl Session {
     /// A connection at the start of its handshake.
-    pub(crate) fn new(peer: Peer, traffic: Arc<Traffic>, nonce: u128, frame_max: u32) -> Self {
+    pub(crate) fn new(peer: Peer, traffic: Arc<Traffic>, nonce: u128, frame_max: u32, facts: &'static Facts) -> Self {
         Self {
             stage: Stage::AwaitStartOk,
+            facts,
             capabilities: Capabilities::default(),
             peer,
             user: String::new(),
@@ -135,7 +138,24 @@ impl Session {
 
     /// Refuses a right that the connection's user does not have on its vhost.
     pub(crate) fn authorize(&self, right: Right, resource: Resource<'_>, vhost: &str) -> Result<(), Fault> {
-        self.access.check(right, resource, &self.user, vhost)
+        match self.access.allows(right, &resource) {
+            true => Ok(()),
+            false => Err(self.refusal(right, resource, vhost)),
+        }
+    }
+
+    /// Refuses a passive declaration to a user without any right, where RabbitMQ does.
+    pub(crate) fn authorize_passive(&self, resource: Resource<'_>, vhost: &str) -> Result<(), Fault> {
+        let rights = [Right::Configure, Right::Write, Right::Read];
+        let is_refused =
+            self.facts.passive_needs_right && !rights.into_iter().any(|right| self.access.allows(right, &resource));
+        if is_refused { Err(self.refusal(Right::Configure, resource, vhost)) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn refusal(&self, right: Right, resource: Resource<'_>, vhost: &str) -> Fault {
+        let right = if self.facts.names_right { right.name() } else { "" };
+        Fault::access_refused(right, &resource, &self.user, vhost)
     }
 
     /// Adds a confirm to those that the end of the batch sends. Returns the run of confirms that it ends.

@@ -8,8 +8,10 @@ use crate::{
     broker::core::{
         interface::{ConnectionId, Now},
         names::{short, text_of},
+        profile::StreamFacts,
         session::{Stage, confirms::Confirm, reply_address::ReplyAddress, sessions::Sessions, unacked::Delivered},
         vhost::{
+            arguments::QueueArguments,
             consumers::Consumer,
             message::{Entry, Message},
         },
@@ -36,8 +38,27 @@ pub(crate) enum Extra {
     Nothing,
     /// `x-delivery-count`, from a quorum queue: how often the message was delivered before.
     DeliveryCount,
+    /// `x-acquired-count`, the same in RabbitMQ 4.3, and `x-delivery-count`: how often that failed.
+    Counts,
     /// `x-stream-offset`: the message's place in its stream.
     StreamOffset,
+}
+
+impl Extra {
+    /// The header of a delivery to a consumer. RabbitMQ omits it on the first one.
+    pub(crate) fn of_delivery(arguments: &QueueArguments, entry: &Entry) -> Self {
+        match arguments.is_quorum && entry.is_redelivered() {
+            false => Self::Nothing,
+            true if arguments.counts_failures_apart => Self::Counts,
+            true => Self::DeliveryCount,
+        }
+    }
+
+    /// The header of a message that answers a `basic.get`. RabbitMQ 3.10 omits it on none.
+    pub(crate) fn of_got(arguments: &QueueArguments, entry: &Entry) -> Self {
+        let is_counted = arguments.is_quorum && !arguments.counts_failures_apart;
+        if is_counted { Self::DeliveryCount } else { Self::of_delivery(arguments, entry) }
+    }
 }
 
 impl Sessions {
@@ -55,10 +76,11 @@ impl Sessions {
 
     /// Sends `basic.get-ok` and its message.
     pub(crate) fn send_got(&mut self, id: ConnectionId, channel: u16, got: &Got) {
+        let facts = &self.facts.queues.streams;
         if let Some(session) = self.touch(id) {
             let message = &*got.entry.message;
             let delivery = delivery(message, got.delivery_tag, got.entry.is_redelivered());
-            let properties = properties_of(&got.entry, got.extra);
+            let properties = properties_of(&got.entry, got.extra, facts);
             let content = message.content(&properties);
             session.out.get_ok(channel, got.message_count, &delivery, &content, session.frame_max);
         }
@@ -91,6 +113,7 @@ impl Sessions {
 
     /// Sends an entry to a consumer. Returns whether it is unacknowledged now.
     pub(crate) fn deliver(&mut self, consumer: &Consumer, queue: QueueId, entry: Entry, extra: Extra) -> bool {
+        let facts = &self.facts.queues.streams;
         let Some(session) = self.touch(consumer.connection) else {
             return false;
         };
@@ -100,7 +123,7 @@ impl Sessions {
         let no_ack = channel.consumer(consumer.slot).is_some_and(|consumer| consumer.no_ack);
         let message = Arc::clone(&entry.message);
         let redelivered = entry.is_redelivered();
-        let own = (extra != Extra::Nothing).then(|| properties_of(&entry, extra).into_owned());
+        let own = (extra != Extra::Nothing).then(|| properties_of(&entry, extra, facts).into_owned());
         let delivery_tag = if no_ack {
             channel.tag_settled()
         } else {
@@ -116,6 +139,7 @@ impl Sessions {
     /// Sends a direct reply to the consumer of `amq.rabbitmq.reply-to` on a channel. Returns false if that consumer is
     /// cancelled, or does not read its deliveries.
     pub(crate) fn deliver_reply(&mut self, to: &ReplyAddress, message: &Message) -> bool {
+        let counts = self.facts.counts_direct_replies;
         let backlog_max_bytes = self.outbox_max_bytes.saturating_mul(REPLY_OUTBOXES_MAX);
         let Some(session) = self.get_mut(to.connection).filter(|session| session.nonce == to.nonce) else {
             return false;
@@ -127,8 +151,8 @@ impl Sessions {
         let Some(tag) = channel.direct_replies.clone().filter(|_| has_room) else {
             return false;
         };
-        // RabbitMQ does not count direct replies: their tag is given out again.
-        let delivery_tag = channel.next_tag();
+        // RabbitMQ 3.10 does not count direct replies: their tag is given out again.
+        let delivery_tag = if counts { channel.tag_settled() } else { channel.next_tag() };
         let frame_max = session.frame_max;
         if let Some(out) = self.out(to.connection) {
             let delivery = delivery(message, delivery_tag, false);
@@ -223,21 +247,38 @@ fn delivery(message: &Message, delivery_tag: u64, redelivered: bool) -> Delivery
 }
 
 /// A message's properties, with the header that the delivery adds.
-fn properties_of(entry: &Entry, extra: Extra) -> Cow<'_, [u8]> {
+fn properties_of<'a>(entry: &'a Entry, extra: Extra, streams: &StreamFacts) -> Cow<'a, [u8]> {
     let properties = entry.message.properties();
-    let (name, value) = match extra {
+    let added: [Option<(&str, i64)>; 2] = match extra {
         Extra::Nothing => return Cow::Borrowed(properties),
-        Extra::DeliveryCount => ("x-delivery-count", entry.delivery_count.into()),
-        Extra::StreamOffset => ("x-stream-offset", i64::try_from(entry.place).unwrap_or(i64::MAX)),
+        Extra::DeliveryCount => [Some(("x-delivery-count", entry.delivery_count.into())), None],
+        Extra::Counts => {
+            let (delivery_count, failed_count) = entry.counts();
+            let failed = (failed_count > 0).then_some(("x-delivery-count", failed_count));
+            [Some(("x-acquired-count", delivery_count)), failed]
+        }
+        Extra::StreamOffset => [Some(("x-stream-offset", i64::try_from(entry.place).unwrap_or(i64::MAX))), None],
     };
+    let added = || added.into_iter().flatten();
     let mut headers = TableWriter::new();
-    let old = PropertyReader::new(properties).raw_headers().unwrap_or_default();
-    for field in table::fields(old).filter(|field| field.key != name.as_bytes()) {
+    let reader = PropertyReader::new(properties);
+    let old = reader.raw_headers().unwrap_or_default();
+    for field in table::fields(old).filter(|field| added().all(|(name, _)| name.as_bytes() != field.key)) {
         headers.raw(field);
     }
-    headers.integer(name, value);
-    Cow::Owned(PropertyWriter::new(properties).headers(&headers.finish()).write())
+    for (name, value) in added() {
+        headers.integer(name, value);
+    }
+    let headers = headers.finish();
+    let mut writer = PropertyWriter::new(properties).headers(&headers);
+    if extra == Extra::StreamOffset && streams.sends_delivery_mode && reader.delivery_mode().is_none() {
+        writer = writer.delivery_mode(TRANSIENT);
+    }
+    Cow::Owned(writer.write())
 }
+
+/// The `delivery_mode` of a message that is not persistent.
+const TRANSIENT: u8 = 1;
 
 /// Direct replies wait in no queue: one is dropped once the client's backlog is this many times the limit that stops
 /// deliveries.

@@ -50,6 +50,16 @@ pub(crate) fn reply_token_of(name: &str) -> Option<&str> {
     name.strip_prefix(DIRECT_REPLY_TO)?.strip_prefix('.')
 }
 
+/// Whether a name is the address of a channel that may receive direct replies.
+pub(crate) fn is_address(name: &str) -> bool {
+    reply_token_of(name).and_then(ReplyAddress::parse).is_some()
+}
+
+/// Whether a token that is no address has the form of one: two parts, as RabbitMQ counts them.
+pub(crate) fn is_made_up(token: &str) -> bool {
+    token.split('.').filter(|part| !part.is_empty()).count() == 2
+}
+
 /// Exactly `N` octets, with canonical padding.
 fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
     BASE64.decode(text).ok()?.try_into().ok()

@@ -9,6 +9,7 @@ use crate::{
         fault::Fault,
         interface::{ConnectionId, Peer, Traffic},
         probes::injected::Injected,
+        profile::Facts,
         rules::WORK_MAX,
         session::{Session, channel::Channel},
         vhost::queue::Line,
@@ -21,6 +22,7 @@ use crate::{
 pub(crate) struct Sessions {
     /// A client with this many unwritten bytes gets no more deliveries.
     pub(crate) outbox_max_bytes: usize,
+    pub(crate) facts: &'static Facts,
     /// Messages moved so far by the current batch. Set beyond the bound to stop the batch early.
     pub(crate) work: usize,
     /// How many are moved before others get the lock.
@@ -58,9 +60,10 @@ pub(crate) struct PendingVerdict {
 }
 
 impl Sessions {
-    pub(crate) fn new(outbox_max_bytes: usize) -> Self {
+    pub(crate) fn new(outbox_max_bytes: usize, facts: &'static Facts) -> Self {
         Self {
             outbox_max_bytes,
+            facts,
             work: 0,
             work_max: WORK_MAX,
             behind: VecDeque::new(),
@@ -75,7 +78,7 @@ impl Sessions {
     }
 
     pub(crate) fn add(&mut self, peer: Peer, traffic: Arc<Traffic>, nonce: u128, frame_max: u32) -> ConnectionId {
-        let session = Session::new(peer, traffic, nonce, frame_max);
+        let session = Session::new(peer, traffic, nonce, frame_max, self.facts);
         match self.free.pop() {
             Some(slot) => {
                 self.slots[slot] = Some(session);

@@ -56,7 +56,7 @@ fn a_deep_table_in_a_messages_headers_is_refused() {
     bench.frame(id, FrameKind::Method, 1, b"\0\x3c\0\x28\0\0\0\x01q\0");
     let before = (&b"\0\x3c\0\0\0\0\0\0\0\0\0\0\x20\0"[..], &b""[..]);
     bench.frame(id, FrameKind::Header, 1, &with_table(before, 18_000));
-    assert_eq!(bench.received(id), ["connection.close 502"]);
+    assert_eq!(bench.received(id), ["connection.close 541"]);
 }
 
 /// The arguments before and behind a table.

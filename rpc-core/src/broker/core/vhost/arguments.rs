@@ -6,8 +6,10 @@ use amq_protocol::types::{AMQPValue, FieldTable};
 
 use crate::broker::core::{
     fault::Fault,
+    profile::QueueFacts,
     vhost::{
         field_values::{integer_of, shown, type_name},
+        message::Message,
         stream::{self, Retention, SEGMENT_MAX_BYTES},
     },
 };
@@ -40,6 +42,12 @@ pub(crate) struct QueueArguments {
     pub(crate) is_quorum: bool,
     /// The retention of a stream; `None` for another type of queue.
     pub(crate) stream: Option<Box<Retention>>,
+    /// Whether `x-delivery-count` counts failures alone.
+    pub(crate) counts_failures_apart: bool,
+    /// Whether the bytes of properties count for `max_length_bytes`.
+    pub(crate) counts_properties: bool,
+    /// The highest priority in a quorum queue, and the one of a message without any.
+    pub(crate) quorum_priorities: (u8, u8),
     /// How often a message may be requeued before it is dead-lettered.
     pub(crate) delivery_limit: Option<i64>,
     /// Whether `x-delivery-limit` was given at all, even with a value that is not usable.
@@ -51,41 +59,12 @@ const CLASSIC: &str = "rabbit_classic_queue";
 const QUORUM: &str = "rabbit_quorum_queue";
 const STREAM: &str = "rabbit_stream_queue";
 
-/// The arguments that RabbitMQ 3.10 knows, and the types of queues that accept them. A repeated declaration must give
-/// equal ones; they are compared in this order.
-const ARGUMENTS: [(&str, [bool; 3]); 23] = [
-    // name, classic, quorum, stream
-    ("x-expires", [true, true, false]),
-    ("x-message-ttl", [true, true, false]),
-    ("x-dead-letter-exchange", [true, true, false]),
-    ("x-dead-letter-routing-key", [true, true, false]),
-    ("x-dead-letter-strategy", [false, true, false]),
-    ("x-max-length", [true, true, false]),
-    ("x-max-length-bytes", [true, true, true]),
-    ("x-max-in-memory-length", [false, true, false]),
-    ("x-max-in-memory-bytes", [false, true, false]),
-    ("x-single-active-consumer", [true, true, false]),
-    ("x-max-priority", [true, false, false]),
-    ("x-overflow", [true, true, false]),
-    ("x-queue-mode", [true, false, false]),
-    ("x-queue-version", [true, false, false]),
-    ("x-queue-type", [true, true, true]),
-    ("x-queue-master-locator", [true, false, false]),
-    ("x-queue-leader-locator", [false, true, true]),
-    ("x-quorum-initial-group-size", [false, true, false]),
-    ("x-delivery-limit", [false, true, false]),
-    ("x-max-age", [false, false, true]),
-    ("x-stream-max-segment-size-bytes", [false, false, true]),
-    ("x-initial-cluster-size", [false, false, true]),
-    ("x-stream-filter-size-bytes", [true, true, true]),
-];
-
 impl QueueArguments {
     /// Reads and checks a declaration's arguments. Unknown ones are ignored.
-    pub(crate) fn read(table: &FieldTable, queue: &str, vhost: &str) -> Result<Self, Fault> {
-        let read = Reader { table, queue, vhost };
+    pub(crate) fn read(table: &FieldTable, queue: &str, vhost: &str, facts: &QueueFacts) -> Result<Self, Fault> {
+        let read = Reader { table, queue, vhost, facts };
         let module = read.module()?;
-        for (argument, [classic, quorum, stream]) in ARGUMENTS {
+        for &(argument, [classic, quorum, stream]) in facts.arguments {
             let is_taken = match module {
                 QUORUM => quorum,
                 STREAM => stream,
@@ -98,6 +77,9 @@ impl QueueArguments {
         // In RabbitMQ's order, because the fault names the first of several wrong ones.
         let mut arguments = Self {
             is_quorum: module == QUORUM,
+            counts_failures_apart: module == QUORUM && facts.quorum.counts_failures_apart,
+            counts_properties: module == QUORUM && facts.quorum.counts_properties,
+            quorum_priorities: (facts.quorum.priority_max, facts.quorum.priority_default),
             stream: None,
             expires: read.milliseconds("x-expires", 1)?,
             message_ttl: read.milliseconds("x-message-ttl", 0)?,
@@ -107,8 +89,8 @@ impl QueueArguments {
             max_length_bytes: read.integer("x-max-length-bytes", 0)?,
             single_active_consumer: read.boolean("x-single-active-consumer")?,
             // RabbitMQ accepts any value, and applies it if it is an integer.
-            delivery_limit: table.inner().get("x-delivery-limit").and_then(integer_of),
-            has_delivery_limit: table.contains_key("x-delivery-limit"),
+            delivery_limit: table.inner().get("x-delivery-limit").and_then(integer_of).or(facts.quorum.delivery_limit),
+            has_delivery_limit: table.contains_key("x-delivery-limit") || facts.quorum.delivery_limit.is_some(),
             overflow: Overflow::DropHead,
             max_priority: None,
         };
@@ -143,6 +125,12 @@ impl QueueArguments {
         }
     }
 
+    /// The bytes of a message, as `max_length_bytes` counts them.
+    pub(crate) fn bytes_of(&self, message: &Message) -> u64 {
+        let properties = if self.counts_properties { message.properties().len() } else { 0 };
+        (message.body_bytes() + properties) as u64
+    }
+
     /// Applies a limit of the whole broker, which no declaration can raise. Where it is the lower one, the queue refuses
     /// publishes instead of dropping messages, because its declaration did not agree to losing any.
     pub(crate) fn limit_length(&mut self, max_length: u64, has_overflow: bool) {
@@ -170,9 +158,14 @@ pub(crate) fn check_equivalent(
     current: &FieldTable,
     queue: &str,
     vhost: &str,
+    facts: &QueueFacts,
 ) -> Result<(), Fault> {
-    for (argument, ..) in ARGUMENTS {
-        let (new, old) = (received.inner().get(argument), current.inner().get(argument));
+    let classic = AMQPValue::LongString("classic".into());
+    for &(argument, _) in facts.arguments {
+        let value = |table: &'_ FieldTable| table.inner().get(argument).cloned();
+        let default = || (argument == "x-queue-type" && facts.type_is_never_missing).then(|| classic.clone());
+        let [new, old] = [received, current].map(|table| value(table).or_else(default));
+        let (new, old) = (new.as_ref(), old.as_ref());
         let is_same = match (new, old) {
             (None, None) => true,
             (Some(new), Some(old)) => same_value(new, old),
@@ -213,6 +206,7 @@ struct Reader<'a> {
     table: &'a FieldTable,
     queue: &'a str,
     vhost: &'a str,
+    facts: &'a QueueFacts,
 }
 
 impl<'a> Reader<'a> {
@@ -273,7 +267,10 @@ impl<'a> Reader<'a> {
     }
 
     fn retention(&self, max_bytes: Option<u64>) -> Result<Retention, Fault> {
-        let no_age = || self.invalid("x-max-age", "invalid_max_age");
+        let no_age = || match self.facts.streams.has_internal_errors {
+            true => Fault::internal_error(),
+            false => self.invalid("x-max-age", "invalid_max_age"),
+        };
         let max_age = self.text("x-max-age")?.map(|text| stream::age(text).ok_or_else(no_age)).transpose()?;
         let segment_max_bytes = self.integer("x-stream-max-segment-size-bytes", 0)?.unwrap_or(SEGMENT_MAX_BYTES);
         self.integer("x-initial-cluster-size", 1)?;
@@ -296,6 +293,9 @@ impl<'a> Reader<'a> {
             self.integer(argument, 0)?;
         }
         self.integer("x-quorum-initial-group-size", 1)?;
+        if self.facts.has_consumer_timeout {
+            self.integer("x-consumer-timeout", 0)?;
+        }
         match self.text("x-dead-letter-strategy")? {
             None | Some("at-most-once" | "at-least-once") => {}
             Some(_) => return Err(self.invalid("x-dead-letter-strategy", "invalid_dlx_strategy")),
@@ -304,14 +304,17 @@ impl<'a> Reader<'a> {
             None | Some("client-local" | "balanced" | "random" | "least-leaders") => {}
             Some(_) => return Err(self.invalid("x-queue-leader-locator", "invalid_queue_locator_arg")),
         }
-        match self.text("x-queue-mode")? {
-            None | Some("default" | "lazy") => {}
-            Some(mode) => {
-                return Err(self.invalid("x-queue-mode", &format!("\"unsupported queue mode '{mode}'\"")));
+        if self.facts.checks_mode {
+            match self.text("x-queue-mode")? {
+                None | Some("default" | "lazy") => {}
+                Some(mode) => {
+                    return Err(self.invalid("x-queue-mode", &format!("\"unsupported queue mode '{mode}'\"")));
+                }
             }
         }
         match self.integer("x-queue-version", 0)? {
-            None | Some(1 | 2) => Ok(()),
+            None => Ok(()),
+            Some(version) if self.facts.versions.contains(&version) => Ok(()),
             Some(version) => {
                 Err(self.invalid("x-queue-version", &format!("\"unsupported queue version '{version}'\"")))
             }

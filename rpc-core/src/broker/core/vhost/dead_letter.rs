@@ -2,7 +2,11 @@
 
 use std::collections::HashMap;
 
-use crate::broker::core::{interface::Now, vhost::message::Message};
+use crate::broker::core::{
+    interface::Now,
+    profile::LetterFacts,
+    vhost::message::{Entry, Letter, Message},
+};
 use crate::wire::{
     PropertyReader, PropertyWriter,
     table::{self, Field, TableWriter, Value},
@@ -36,21 +40,25 @@ pub(crate) struct Grave<'a> {
     /// The key that replaces the message's own, if any.
     pub(crate) routing_key: Option<&'a str>,
     pub(crate) death: Death,
+    pub(crate) facts: &'a LetterFacts,
 }
 
 /// The copy for the dead letter exchange.
-pub(crate) fn dead_letter(message: &Message, grave: &Grave<'_>, now: Now) -> Message {
+pub(crate) fn dead_letter(entry: &Entry, grave: &Grave<'_>, now: Now) -> Message {
+    let message = &*entry.message;
     let reader = PropertyReader::new(message.properties());
     let headers = headers(message, reader, grave, now);
     let properties = PropertyWriter::new(message.properties()).headers(&headers).without_expiration().write();
     let routing_key = grave.routing_key.map_or_else(|| message.routing_key(), str::as_bytes);
-    Message::new(
+    let letter = Message::new(
         (grave.exchange.as_bytes(), routing_key),
         &message.content(&properties),
         message.priority,
         None,
         message.another_held(),
-    )
+    );
+    let failed = if grave.facts.counts_failures { message.failed_before.saturating_add(entry.failed_count) } else { 0 };
+    letter.marked(if grave.routing_key.is_some() { Letter::WithNewKey } else { Letter::Yes }, failed)
 }
 
 /// Whether a dead letter has already been in a queue, and no client has rejected it since. Such a message is dropped.
@@ -70,7 +78,8 @@ pub(crate) fn is_cycle(message: &Message, queue: &str) -> bool {
 
 /// The further routing keys of a message: those in its CC header.
 pub(crate) fn carbon_copies(message: &Message) -> impl Iterator<Item = &str> {
-    let headers = PropertyReader::new(message.properties()).raw_headers();
+    let reader = PropertyReader::new(message.properties());
+    let headers = reader.raw_headers().filter(|_| message.letter != Letter::WithNewKey);
     let keys = headers.and_then(|headers| table::find(headers, b"CC")).and_then(Value::as_array);
     keys.into_iter().flatten().filter_map(Value::as_text).filter_map(|key| std::str::from_utf8(key).ok())
 }
@@ -79,14 +88,18 @@ fn headers(message: &Message, reader: PropertyReader<'_>, grave: &Grave<'_>, now
     let old = reader.raw_headers().unwrap_or(&[0, 0, 0, 0]);
     let mut headers = TableWriter::new();
     let mut is_entered = false;
+    let is_believed = grave.facts.believes_clients || message.letter != Letter::No;
     for field in table::fields(old) {
         match field.key {
+            key if !is_believed && is_of_deaths(key) => {}
+            b"x-last-death-exchange" | b"x-last-death-queue" | b"x-last-death-reason" if grave.facts.has_last_death => {
+            }
             b"x-death" => {
                 put_deaths(&mut headers, Some(field.value), message, reader, grave, now);
                 is_entered = true;
             }
             // A new routing key replaces the keys of the copies too.
-            b"CC" | b"BCC" if grave.routing_key.is_some() => {}
+            b"CC" | b"BCC" if grave.routing_key.is_some() && !grave.facts.keeps_copies => {}
             _ => drop(headers.raw(field)),
         }
     }
@@ -94,17 +107,35 @@ fn headers(message: &Message, reader: PropertyReader<'_>, grave: &Grave<'_>, now
         put_deaths(&mut headers, None, message, reader, grave, now);
     }
     // RabbitMQ adds no first death to a message that already has deaths, although only a client can forge such a message.
-    if !is_entered && table::find(old, b"x-first-death-queue").is_none() {
-        headers
-            .text("x-first-death-exchange", message.exchange())
-            .text("x-first-death-queue", grave.queue.as_bytes())
-            .text("x-first-death-reason", grave.death.name().as_bytes());
+    let has_first = is_believed && table::find(old, b"x-first-death-queue").is_some();
+    if !is_entered && !has_first {
+        put_death(
+            &mut headers,
+            ["x-first-death-exchange", "x-first-death-queue", "x-first-death-reason"],
+            message,
+            grave,
+        );
+    }
+    if grave.facts.has_last_death {
+        put_death(&mut headers, ["x-last-death-exchange", "x-last-death-queue", "x-last-death-reason"], message, grave);
     }
     headers.finish()
 }
 
-/// Writes `x-death`: this death first, with its count raised if it happened before. As in RabbitMQ, the others follow in
-/// the reverse of their previous order.
+/// Whether only the broker writes a header.
+fn is_of_deaths(header: &[u8]) -> bool {
+    header == b"x-death" || header.starts_with(b"x-first-death-") || header.starts_with(b"x-last-death-")
+}
+
+fn put_death(headers: &mut TableWriter, names: [&str; 3], message: &Message, grave: &Grave<'_>) {
+    let values = [message.exchange(), grave.queue.as_bytes(), grave.death.name().as_bytes()];
+    for (name, value) in names.into_iter().zip(values) {
+        headers.text(name, value);
+    }
+}
+
+/// Writes `x-death`: this death first, with its count raised if it happened before. In RabbitMQ 3.10, the others follow
+/// in the reverse of their previous order.
 fn put_deaths(
     headers: &mut TableWriter,
     old: Option<Value<'_>>,
@@ -121,7 +152,10 @@ fn put_deaths(
         Some(before) => counted_up(&others.remove(before)),
         None => first_time(message, reader, grave, now, old.is_some()),
     };
-    let others: Vec<_> = others.iter().rev().map(OldDeath::write).collect();
+    let mut others: Vec<_> = others.iter().map(OldDeath::write).collect();
+    if grave.facts.reverses_deaths {
+        others.reverse();
+    }
     headers.tables("x-death", std::iter::once(&this[..]).chain(others.iter().map(|table| &table[..])));
 }
 
@@ -223,17 +257,24 @@ fn is_text(table: Value<'_>, key: &[u8], text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use std::{sync::Arc, time::Instant};
 
     use super::*;
-    use crate::broker::core::vhost::message::tests::message;
+    use crate::broker::core::{profile::Profile, vhost::message::tests::message};
 
     fn now() -> Now {
         Now { instant: Instant::now(), unix_s: 9 }
     }
 
-    fn bury(message: &Message, queue: &str, death: Death) -> Message {
-        dead_letter(message, &Grave { queue, exchange: "dlx", routing_key: None, death }, now())
+    fn entry(message: &Arc<Message>) -> Entry {
+        let message = Arc::clone(message);
+        Entry { place: 1, message, delivery_count: 0, failed_count: 0, is_failed_letter: false, expires_at: None }
+    }
+
+    fn bury(message: &Arc<Message>, queue: &str, death: Death) -> Arc<Message> {
+        let facts = &Profile::default().facts().letters;
+        let grave = Grave { queue, exchange: "dlx", routing_key: None, death, facts };
+        Arc::new(dead_letter(&entry(message), &grave, now()))
     }
 
     fn deaths_of(message: &Message) -> Vec<(String, String, i64)> {
@@ -281,11 +322,13 @@ mod tests {
         table.texts("CC", [&b"one"[..]]).text("kept", b"x");
         let table = table.finish();
         let properties = PropertyWriter::new(&[0, 0]).headers(&table).write();
-        let message = Message::new((b"", b"key"), &message(b"", 0).content(&properties), 0, None, Default::default());
+        let message = message(b"", 0);
+        let message = Arc::new(Message::new((b"", b"key"), &message.content(&properties), 0, None, Default::default()));
         assert_eq!(carbon_copies(&message).collect::<Vec<_>>(), ["one"]);
         assert_eq!(carbon_copies(&bury(&message, "q", Death::Expired)).count(), 1);
-        let grave = Grave { queue: "q", exchange: "", routing_key: Some("dead"), death: Death::Expired };
-        let letter = dead_letter(&message, &grave, now());
+        let facts = &Profile::default().facts().letters;
+        let grave = Grave { queue: "q", exchange: "", routing_key: Some("dead"), death: Death::Expired, facts };
+        let letter = dead_letter(&entry(&message), &grave, now());
         assert_eq!((letter.routing_key(), carbon_copies(&letter).count()), (&b"dead"[..], 0));
         let headers = PropertyReader::new(letter.properties()).raw_headers().unwrap();
         assert_eq!(table::find(headers, b"kept").and_then(Value::as_text), Some(&b"x"[..]));

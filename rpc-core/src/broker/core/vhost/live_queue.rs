@@ -10,6 +10,7 @@ use std::{
 use crate::{
     broker::core::{
         interface::Now,
+        profile::Facts,
         vhost::{
             arguments::Overflow,
             dead_letter::{Death, Grave, dead_letter},
@@ -30,6 +31,7 @@ pub(crate) struct LiveQueue<'a> {
     pub(crate) queue: &'a mut Queue,
     /// The vhost's name.
     pub(crate) vhost: &'a str,
+    pub(crate) facts: &'static Facts,
     /// The vhost's messages on their way to a dead letter exchange.
     pub(crate) dead: &'a mut VecDeque<Arc<Message>>,
     pub(crate) timers: &'a mut Timers,
@@ -80,8 +82,8 @@ impl LiveQueue<'_> {
         let arguments = &self.queue.arguments;
         if let Some(exchange) = &arguments.dead_letter_exchange {
             let routing_key = arguments.dead_letter_routing_key.as_deref();
-            let grave = Grave { queue: &self.queue.name, exchange, routing_key, death };
-            self.dead.push_back(Arc::new(dead_letter(&entry.message, &grave, now)));
+            let grave = Grave { queue: &self.queue.name, exchange, routing_key, death, facts: &self.facts.letters };
+            self.dead.push_back(Arc::new(dead_letter(entry, &grave, now)));
         }
     }
 

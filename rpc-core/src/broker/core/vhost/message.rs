@@ -22,8 +22,20 @@ pub(crate) struct Message {
     /// Counted once, however many queues the message is in.
     held: Held,
     pub(crate) priority: u8,
+    pub(crate) letter: Letter,
+    /// How often deliveries of a dead letter failed before it became one.
+    pub(crate) failed_before: u16,
     /// The message's own time to live.
     pub(crate) expiration_ms: Option<u64>,
+}
+
+/// Whether a message is a dead letter: then its `x-death` is the broker's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Letter {
+    No,
+    Yes,
+    /// Its routing key is its queue's, which replaces those in CC.
+    WithNewKey,
 }
 
 impl Message {
@@ -52,8 +64,17 @@ impl Message {
             parts: parts.into(),
             held,
             priority,
+            letter: Letter::No,
+            failed_before: 0,
             expiration_ms,
         }
+    }
+
+    /// The same message as a dead letter.
+    pub(crate) fn marked(mut self, letter: Letter, failed_before: u16) -> Self {
+        self.letter = letter;
+        self.failed_before = failed_before;
+        self
     }
 
     /// An empty account of memory for the message that replaces this one.
@@ -242,12 +263,29 @@ pub(crate) struct Entry {
     pub(crate) message: Arc<Message>,
     /// How often it was delivered and requeued.
     pub(crate) delivery_count: u32,
+    /// How often of these the delivery failed: a client rejected it, or lost its channel.
+    pub(crate) failed_count: u16,
+    /// Whether it is a dead letter of a failed delivery that had to wait in this queue.
+    pub(crate) is_failed_letter: bool,
     pub(crate) expires_at: Option<Instant>,
 }
 
 impl Entry {
     pub(crate) const fn is_redelivered(&self) -> bool {
-        self.delivery_count > 0
+        self.delivery_count > 0 || self.is_failed_letter
+    }
+
+    /// Counts a delivery that has failed.
+    pub(crate) const fn note_failure(&mut self, has_failed: bool) {
+        self.failed_count = self.failed_count.saturating_add(has_failed as u16);
+    }
+
+    /// How often it was delivered and requeued, and how often of these a delivery failed, with those before it became a
+    /// dead letter.
+    pub(crate) fn counts(&self) -> (i64, i64) {
+        let before = i64::from(self.message.failed_before);
+        let failed = if self.failed_count > 0 { self.failed_count.into() } else { before };
+        (i64::from(self.delivery_count).max(before), failed)
     }
 }
 

@@ -31,6 +31,7 @@ use super::{
     fault::Fault,
     interface::ConnectionId,
     limits::memory::{Held, Memory},
+    profile::Facts,
     rules::Limits,
 };
 use crate::{
@@ -46,6 +47,7 @@ pub(crate) type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 pub(crate) struct Vhost {
     pub(crate) name: Arc<str>,
     pub(crate) limits: Limits,
+    pub(crate) facts: &'static Facts,
     pub(crate) router: Router,
     pub(crate) queues: Map<QueueId, Queue>,
     /// By the name's bytes, as they are in a frame.
@@ -73,12 +75,15 @@ pub(crate) struct Vhost {
 }
 
 impl Vhost {
-    pub(crate) fn new(name: &str, limits: Limits, memory: &Arc<Memory>) -> Self {
+    pub(crate) fn new(name: &str, limits: Limits, facts: &'static Facts, memory: &Arc<Memory>) -> Self {
         let mut router = Router::new();
         router.limit_bindings(limits.bindings_per_exchange_max);
+        router.limit_hashes(facts.binding_hashes_max);
+        router.tell_numbers_apart(!facts.integers_match_floats);
         Self {
             name: name.into(),
             limits,
+            facts,
             start_bytes: router.bytes(),
             router,
             queues: Map::default(),
@@ -105,7 +110,7 @@ impl Vhost {
         self.router.add_queue(&queue.name, key);
         self.names.insert(Arc::clone(&queue.name).into(), key);
         let (vhost, dead, timers) = (&*self.name, &mut self.dead, &mut self.timers);
-        LiveQueue { key, queue: &mut queue, vhost, dead, timers }.set_timer();
+        LiveQueue { key, queue: &mut queue, vhost, facts: self.facts, dead, timers }.set_timer();
         self.queues.insert(key, queue);
         self.count_topology();
         key
@@ -129,8 +134,8 @@ impl Vhost {
     /// The queue with an id, unless it was deleted.
     #[inline]
     pub(crate) fn live(&mut self, key: QueueId) -> Option<LiveQueue<'_>> {
-        let Self { name, queues, dead, timers, .. } = self;
-        queues.get_mut(&key).map(|queue| LiveQueue { key, queue, vhost: name, dead, timers })
+        let Self { name, facts, queues, dead, timers, .. } = self;
+        queues.get_mut(&key).map(|queue| LiveQueue { key, queue, vhost: name, facts, dead, timers })
     }
 
     /// The queue with a name.
@@ -141,11 +146,11 @@ impl Vhost {
 
     /// The queue with a name, unless it is exclusive to another connection.
     pub(crate) fn accessible(&mut self, name: &str, connection: ConnectionId) -> Result<LiveQueue<'_>, Fault> {
-        let Self { name: vhost, names, queues, dead, timers, .. } = self;
+        let Self { name: vhost, facts, names, queues, dead, timers, .. } = self;
         match names.get(name.as_bytes()).and_then(|key| Some((*key, queues.get_mut(key)?))) {
             None => Err(Fault::no_queue(name, vhost)),
             Some((_, queue)) if queue.is_locked_for(connection) => Err(Fault::locked(name, vhost)),
-            Some((key, queue)) => Ok(LiveQueue { key, queue, vhost, dead, timers }),
+            Some((key, queue)) => Ok(LiveQueue { key, queue, vhost, facts, dead, timers }),
         }
     }
 

@@ -19,14 +19,17 @@ use std::{
 
 use amq_protocol::types::FieldTable;
 
-use crate::broker::core::{
-    interface::ConnectionId,
-    vhost::{
-        arguments::QueueArguments,
-        consumers::{Consumer, ConsumerAt, Consumers},
-        message::{Entry, Message},
-        stream::Stream,
+use crate::{
+    broker::core::{
+        interface::ConnectionId,
+        vhost::{
+            arguments::QueueArguments,
+            consumers::{Consumer, ConsumerAt, Consumers},
+            message::{Entry, Message},
+            stream::Stream,
+        },
     },
+    wire::PropertyReader,
 };
 
 pub(crate) use self::{line::Line, requeue::RequeueReason};
@@ -42,7 +45,7 @@ pub(crate) struct Queue {
     pub(crate) arguments: QueueArguments,
     /// The messages of a stream; `None` for another type of queue.
     pub(crate) stream: Option<Box<Stream>>,
-    /// A line for each priority, the highest last; one line for a queue without priorities. A quorum queue has a second
+    /// A line for each priority, the highest last; one line for a queue without priorities. A quorum queue has one more
     /// line, for messages that were requeued at its head.
     ready: Vec<Line>,
     ready_count: usize,
@@ -62,7 +65,7 @@ pub(crate) struct Queue {
 impl Queue {
     pub(crate) fn new(name: Arc<str>, table: FieldTable, arguments: QueueArguments, now: Instant) -> Self {
         let lines = match arguments.max_priority {
-            _ if arguments.is_quorum => RETURNED + 1,
+            _ if arguments.is_quorum => usize::from(arguments.quorum_priorities.0) + 2,
             max_priority => max_priority.map_or(1, |max| usize::from(max) + 1),
         };
         let single_active_consumer = arguments.single_active_consumer;
@@ -128,13 +131,20 @@ impl Queue {
             (own, queue) => own.or(queue),
         };
         let expires_at = ttl.and_then(|ttl| now.checked_add(ttl));
-        Entry { place, message: Arc::clone(message), delivery_count: 0, expires_at }
+        Entry {
+            place,
+            message: Arc::clone(message),
+            delivery_count: 0,
+            failed_count: 0,
+            is_failed_letter: false,
+            expires_at,
+        }
     }
 
     /// Inserts an entry at its place: a new one behind all others, a requeued one where it was.
     pub(crate) fn insert(&mut self, entry: Entry) {
         self.ready_count += 1;
-        self.ready_bytes += entry.message.body_bytes() as u64;
+        self.ready_bytes += self.arguments.bytes_of(&entry.message);
         let line = self.line_of(&entry.message);
         self.ready[line].insert(entry);
     }
@@ -174,7 +184,7 @@ impl Queue {
         }
         let kept = || self.ready.iter().flat_map(Line::iter);
         self.ready_count = kept().count();
-        self.ready_bytes = kept().map(|entry| entry.message.body_bytes() as u64).sum();
+        self.ready_bytes = kept().map(|entry| self.arguments.bytes_of(&entry.message)).sum();
     }
 
     /// Takes out all ready messages, and returns their number. The caller drops them, outside of the lock if they are many.
@@ -197,7 +207,7 @@ impl Queue {
     fn take(&mut self, line: usize) -> Option<Entry> {
         let entry = self.ready[line].pop_front()?;
         self.ready_count -= 1;
-        self.ready_bytes -= entry.message.body_bytes() as u64;
+        self.ready_bytes -= self.arguments.bytes_of(&entry.message);
         Some(entry)
     }
 
@@ -206,8 +216,8 @@ impl Queue {
     pub(crate) fn check(&self) {
         let entries = || self.ready.iter().flat_map(Line::iter);
         assert_eq!(self.ready_count, entries().count(), "ready messages of '{}'", self.name);
-        let bytes: usize = entries().map(|entry| entry.message.body_bytes()).sum();
-        assert_eq!(self.ready_bytes, bytes as u64, "ready bytes of '{}'", self.name);
+        let bytes: u64 = entries().map(|entry| self.arguments.bytes_of(&entry.message)).sum();
+        assert_eq!(self.ready_bytes, bytes, "ready bytes of '{}'", self.name);
         self.ready.iter().for_each(|line| line.check(&self.name));
         self.consumers.check(&self.name);
     }
@@ -226,14 +236,14 @@ impl Queue {
 
     fn line_of(&self, message: &Message) -> usize {
         if self.arguments.is_quorum {
-            return 0;
+            let (max, default) = self.arguments.quorum_priorities;
+            // The usual case, without a look into the properties.
+            let priority = |message: &Message| PropertyReader::new(message.properties()).priority().unwrap_or(default);
+            return if max == 0 { 0 } else { priority(message).min(max).into() };
         }
         usize::from(message.priority).min(self.ready.len() - 1)
     }
 }
-
-/// The line of a quorum queue for messages that were requeued at its head.
-pub(crate) const RETURNED: usize = 1;
 
 #[cfg(test)]
 mod tests;

@@ -125,7 +125,14 @@ impl Stream {
         }
         if let Some(segment) = self.segments.back_mut() {
             let message = Arc::clone(message);
-            segment.entries.push_back(Entry { place: self.next_offset, message, delivery_count: 0, expires_at: None });
+            segment.entries.push_back(Entry {
+                place: self.next_offset,
+                message,
+                delivery_count: 0,
+                failed_count: 0,
+                is_failed_letter: false,
+                expires_at: None,
+            });
             segment.since.push(now);
             segment.bytes += bytes;
             self.bytes += bytes;

@@ -1,13 +1,15 @@
 //! Requeueing: unacknowledged entries return to their queue.
 
-use super::{Queue, RETURNED};
+use super::Queue;
 use crate::broker::core::vhost::message::Entry;
 
 /// Why entries are requeued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RequeueReason {
-    /// A client requested it: `basic.nack`, `basic.reject` or `basic.recover`.
+    /// A client requested it: `basic.nack` or `basic.recover`.
     Requested,
+    /// A client rejected them.
+    Rejected,
     /// Their channel, or its connection, is closed.
     ChannelClosed,
 }
@@ -18,11 +20,12 @@ impl Queue {
         self.unacked = self.unacked.saturating_sub(entries.len());
         for entry in &mut entries {
             entry.delivery_count = entry.delivery_count.saturating_add(1);
+            entry.note_failure(reason != RequeueReason::Requested);
         }
         if self.arguments.is_quorum {
             // As in RabbitMQ: without a limit a message may be requeued for ever, so it lets the others pass.
             let is_at_head = reason == RequeueReason::ChannelClosed || self.arguments.has_delivery_limit;
-            self.append(if is_at_head { RETURNED } else { 0 }, entries);
+            self.append(is_at_head, entries);
         } else if entries.len() <= FEW {
             entries.into_iter().for_each(|entry| self.insert(entry));
         } else if self.ready.len() == 1 {
@@ -39,9 +42,11 @@ impl Queue {
     }
 
     /// Inserts entries behind all others of a line, as if they were new.
-    fn append(&mut self, line: usize, entries: Vec<Entry>) {
+    fn append(&mut self, is_at_head: bool, entries: Vec<Entry>) {
         self.count(&entries);
+        let returned = self.ready.len() - 1;
         for entry in entries {
+            let line = if is_at_head { returned } else { self.line_of(&entry.message) };
             let place = self.next_place;
             self.next_place += 1;
             self.ready[line].push_back(Entry { place, ..entry });
@@ -55,7 +60,7 @@ impl Queue {
 
     fn count(&mut self, entries: &[Entry]) {
         self.ready_count += entries.len();
-        self.ready_bytes += entries.iter().map(|entry| entry.message.body_bytes() as u64).sum::<u64>();
+        self.ready_bytes += entries.iter().map(|entry| self.arguments.bytes_of(&entry.message)).sum::<u64>();
     }
 }
 
