@@ -17,7 +17,7 @@ channel = connection.channel()
 other = common.connect()
 other_channel = other.channel()
 other_channel.basic_qos(prefetch_count=1)
-queue = channel.queue_declare(queue=common.unique("blocked")).method.queue
+queue = channel.queue_declare(queue=common.unique("blocked"), durable=True).method.queue
 channel.basic_publish("", queue, "early")
 assert common.bodies(channel, queue, 1) == ["early"]
 

@@ -73,7 +73,8 @@ rabbitmq_deny_deprecated() {
 # Whether the node that runs permits nothing that is deprecated.
 rabbitmq_denies_deprecated() {
     local permitted
-    permitted=$("$RABBITMQ_CTL" list_deprecated_features --silent name state | awk '$2 != "denied"') || return 1
+    permitted=$("$RABBITMQ_CTL" list_deprecated_features --silent --formatter csv name state) || return 1
+    permitted=$(grep -v ',"\?denied"\?$' <<<"$permitted" | tail -n +2)
     [[ -z $permitted ]] || {
         printf 'permitted although deprecated; add them to rabbitmq_deny_deprecated:\n%s\n' "$permitted" >&2
         return 1

@@ -11,6 +11,8 @@ pub struct Expectations {
     pub message_max_bytes: usize,
     /// The beginning of a refusal for want of the right to configure.
     pub configure_refused: &'static str,
+    /// The reply_code for an exchange type that there is not: 503 closes the connection, 406 the channel.
+    pub unknown_exchange_type: u16,
     /// Whether a `delivery_mode` that is neither 1 nor 2 closes the channel.
     pub refuses_delivery_modes: bool,
 }
@@ -34,6 +36,7 @@ const VERSIONS: [(&str, Expectations); 3] = [
         Expectations {
             message_max_bytes: 128 << 20,
             configure_refused: "ACCESS_REFUSED - access to ",
+            unknown_exchange_type: 503,
             refuses_delivery_modes: true,
         },
     ),
@@ -42,6 +45,7 @@ const VERSIONS: [(&str, Expectations); 3] = [
         Expectations {
             message_max_bytes: 16 << 20,
             configure_refused: "ACCESS_REFUSED - access to ",
+            unknown_exchange_type: 503,
             refuses_delivery_modes: true,
         },
     ),
@@ -50,6 +54,7 @@ const VERSIONS: [(&str, Expectations); 3] = [
         Expectations {
             message_max_bytes: 16 << 20,
             configure_refused: "ACCESS_REFUSED - configure access to ",
+            unknown_exchange_type: 406,
             refuses_delivery_modes: false,
         },
     ),

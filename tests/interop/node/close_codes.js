@@ -1,4 +1,5 @@
-// The codes of what goes wrong: on a channel, the connection goes on; on the connection, it ends.
+// The codes of what goes wrong: on a channel, the connection goes on; on the connection, it ends. Arguments: the URI, and the
+// code for an unknown exchange type, 503 or 406.
 'use strict';
 
 const {assert, closedWith, connect, next, run, unique} = require('./common');
@@ -24,11 +25,14 @@ run(async (connection) => {
     assert.equal(await closedWith(channel, () => action(channel)), code, String(action));
   }
 
-  const closed = next(other, 'error');
+  const unknownType = Number(process.argv[3]);
   const channel = await other.createChannel();
+  // A hard error in RabbitMQ 3, a soft one in 4.3.
+  const closed = next(unknownType === 503 ? other : channel, 'error');
   channel.on('error', () => {});
   channel.assertExchange(name, 'no-such-type').catch(() => {});
   const [error] = await closed;
-  assert.equal(error.code, 503, error.message);
+  assert.equal(error.code, unknownType, error.message);
+  if (unknownType !== 503) await other.close();
   await connection.createChannel();
 });
