@@ -36,6 +36,15 @@ pub enum Error {
         /// The broker's words.
         reply_text: String,
     },
+    /// The broker has as many connections of this user, on this vhost or on this node as it allows (RabbitMQ: reply_code 530 while
+    /// opening). Later there may be a place.
+    #[error(
+        "cannot open another connection: {reply_text}; close one, share one among clients and pools, or raise the limit"
+    )]
+    ConnectionLimit {
+        /// The broker's words, which name the limit.
+        reply_text: String,
+    },
     /// The broker refused an operation for good: permissions (403), a queue or exchange that exists with other
     /// arguments (406), another connection's exclusive queue (405), …
     #[error("{operation} failed: {reply_code} {reply_text}{}", advice(operation, *reply_code, reply_text))]
@@ -146,6 +155,7 @@ invalid AMQP URI: it has no scheme; write amqp://user:password@host:port/vhost
 cannot reach the broker at localhost:5672: connection refused; is it running, and is the port right?
 the broker refused the login of user 'guest': ACCESS_REFUSED; check user and password
 cannot open vhost 'shop': NOT_ALLOWED; create it, or grant the user permissions on it
+cannot open another connection: NOT_ALLOWED - user connection limit (2) is reached; close one, share one among clients and pools, or raise the limit
 declare queue 'rpc.stock' failed: 406 PRECONDITION_FAILED; delete it first, or declare it as it is
 publish failed: 406 PRECONDITION_FAILED
 declare queue 'rpc.stock' failed: 403 ACCESS_REFUSED; grant the user this permission on the vhost
@@ -168,6 +178,7 @@ service 'stock' is served twice by one pool
             Error::Unreachable { address: text("localhost:5672"), reason: text("connection refused") },
             Error::AuthenticationRefused { user: text("guest"), reply_text: text("ACCESS_REFUSED") },
             Error::VhostRefused { vhost: text("shop"), reply_text: text("NOT_ALLOWED") },
+            Error::ConnectionLimit { reply_text: text("NOT_ALLOWED - user connection limit (2) is reached") },
             Error::Refused {
                 operation: text("declare queue 'rpc.stock'"),
                 reply_code: 406,

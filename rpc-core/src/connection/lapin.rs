@@ -53,9 +53,8 @@ use tokio::{
 
 use super::{
     amqp::{
-        ACCESS_REFUSED, Arguments, DEADLINE_HEADER, DIRECT_REPLIES, Event, ExchangeKind, HeaderValue, NOT_ALLOWED,
-        NOT_FOUND, PERSISTENT, Properties, Publish, QueueDeclaration, REPLY_SUCCESS, Refusal, Returned, Settlement,
-        Urgency,
+        Arguments, DEADLINE_HEADER, DIRECT_REPLIES, Event, ExchangeKind, HeaderValue, NOT_FOUND, PERSISTENT,
+        Properties, Publish, QueueDeclaration, REPLY_SUCCESS, Refusal, Returned, Settlement, Urgency,
     },
     fields::{short, table},
     limit::{ANSWER_LIMIT, within},
@@ -903,12 +902,7 @@ fn tls_config(options: &super::tls::ClientTlsOptions) -> lapin::tcp::OwnedTLSCon
 /// The error of a connection that could not be opened, as precise as AMQP allows.
 fn opening_error(error: &lapin::Error, endpoint: &Endpoint) -> Error {
     if let ErrorKind::ProtocolError(amqp) = error.kind() {
-        let reply_text = amqp.get_message().as_str().to_owned();
-        return match amqp.get_id() {
-            ACCESS_REFUSED => Error::AuthenticationRefused { user: endpoint.user.clone(), reply_text },
-            NOT_ALLOWED => Error::VhostRefused { vhost: endpoint.shown_vhost(), reply_text },
-            reply_code => Error::Refused { operation: "open the connection".to_owned(), reply_code, reply_text },
-        };
+        return endpoint.refusal(amqp.get_id(), amqp.get_message().as_str());
     }
     Error::Unreachable { address: endpoint.address(), reason: reason_of(&error.to_string()) }
 }

@@ -9,7 +9,10 @@ use std::{borrow::Cow, fmt, str::FromStr, time::Duration};
 use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
-use super::options::Transport;
+use super::{
+    amqp::{ACCESS_REFUSED, NOT_ALLOWED},
+    options::Transport,
+};
 use crate::error::Error;
 
 /// A parsed URI. Its `Debug` shows no password.
@@ -120,6 +123,18 @@ impl Endpoint {
     /// The vhost, for errors.
     pub(super) fn shown_vhost(&self) -> String {
         if self.hides { "(not shown: write its @ as %40)".to_owned() } else { self.vhost.clone() }
+    }
+
+    /// The error of a connection that the broker closes while it is being opened.
+    pub(super) fn refusal(&self, reply_code: u16, reply_text: &str) -> Error {
+        let reply_text = reply_text.to_owned();
+        match reply_code {
+            ACCESS_REFUSED => Error::AuthenticationRefused { user: self.user.clone(), reply_text },
+            // RabbitMQ: `user connection limit (2) is reached`, `connection limit (100) is reached` for a vhost or a node.
+            NOT_ALLOWED if reply_text.contains("connection limit (") => Error::ConnectionLimit { reply_text },
+            NOT_ALLOWED => Error::VhostRefused { vhost: self.shown_vhost(), reply_text },
+            _ => Error::Refused { operation: "open the connection".to_owned(), reply_code, reply_text },
+        }
     }
 }
 

@@ -11,7 +11,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::socket::Socket;
 use crate::{
     connection::{
-        amqp::{ACCESS_REFUSED, NOT_ALLOWED},
         fields::short,
         opening_reason::reason_of,
         options::{ConnectionOptions, HEARTBEAT_S},
@@ -189,12 +188,7 @@ impl Peer<'_> {
         let AMQPMethod::Close(close) = method else {
             return self.unreachable(&format!("it sent {method:?} out of turn"));
         };
-        let reply_text = close.reply_text.as_str().to_owned();
-        match close.reply_code {
-            ACCESS_REFUSED => Error::AuthenticationRefused { user: self.endpoint.user.clone(), reply_text },
-            NOT_ALLOWED => Error::VhostRefused { vhost: self.endpoint.shown_vhost(), reply_text },
-            reply_code => Error::Refused { operation: "open the connection".to_owned(), reply_code, reply_text },
-        }
+        self.endpoint.refusal(close.reply_code, close.reply_text.as_str())
     }
 }
 
