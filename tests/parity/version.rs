@@ -1,9 +1,6 @@
 //! The versions of RabbitMQ whose answers are recorded, and the version of a node.
 
-use std::{sync::mpsc, time::Duration};
-
 use rpc_core::broker::Profile;
-use rpc_tests::wire::{self, Received, Socket};
 
 use crate::run::Target;
 
@@ -42,16 +39,9 @@ pub(crate) struct Reported {
 }
 
 impl Reported {
-    /// Reads it from the `version` in `connection.start`.
+    /// Asks the broker.
     pub(crate) fn by(target: &Target) -> Self {
-        let (sender, events) = mpsc::channel();
-        let socket = Socket::connect(target.address, move |received| drop(sender.send(received))).expect("it listens");
-        socket.send(b"AMQP\0\0\x09\x01").expect("it reads");
-        let received = events.recv_timeout(START_LIMIT).expect("it sends connection.start");
-        let Received::Frame { kind, payload, .. } = received else { panic!("no connection.start: {received:?}") };
-        let start = wire::show(kind, &payload);
-        let (_, version) = start.split_once(" version: \"").expect("connection.start names the version");
-        let text = version.split('"').next().unwrap_or_default().to_owned();
+        let text = rpc_tests::version_at(&format!("amqp://{}", target.address));
         let known = Version::ALL.into_iter().find(|version| text.starts_with(version.start()));
         Self { text, known }
     }
@@ -62,5 +52,3 @@ impl Reported {
         self.known.unwrap_or(if is_old { Version::V3_10 } else { Version::V4_3 })
     }
 }
-
-const START_LIMIT: Duration = Duration::from_secs(10);
