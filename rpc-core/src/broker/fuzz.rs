@@ -26,7 +26,8 @@ use crate::wire::{Decoder, FrameKind, method_ids, table::TableWriter};
 
 /// Runs the steps encoded in `data`, and checks the core after each.
 pub fn connections(data: &[u8]) {
-    let mut world = World::new();
+    // Seeds and their mutations are of either length.
+    let mut world = World::new(if data.len().is_multiple_of(2) { Profile::default() } else { Profile::RabbitMq4_3 });
     let mut input = Input(data);
     for _ in 0..STEPS_MAX {
         let Some(what) = input.octet() else { break };
@@ -78,15 +79,15 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(profile: Profile) -> Self {
         let user = User::with_password("guest");
         let rules = Rules {
-            facts: Profile::default().facts(),
+            facts: profile.facts(),
             warn_as: Some(Profile::RabbitMq4_3.facts()),
             users: [("guest".to_owned(), user)].into(),
             vhosts: vec!["/".to_owned()],
             channel_max: 7,
-            frame_max: 4_096,
+            frame_max: profile.facts().frame_min,
             heartbeat_s: 60,
             message_max_bytes: 10_000,
             connections_max: CLIENTS,
@@ -148,7 +149,8 @@ impl World {
     fn client(&mut self, who: usize) -> Option<&mut Client> {
         if self.clients[who].is_none() {
             self.open(who);
-            self.feed(who, &handshake());
+            let frame_max = self.core.globals.rules.frame_max;
+            self.feed(who, &handshake(frame_max));
         }
         self.clients[who].as_mut()
     }
@@ -472,7 +474,9 @@ mod tests {
 
     #[test]
     fn the_handshake_opens_a_connection() {
-        let mut world = World::new();
-        assert!(world.client(0).is_some_and(|client| client.is_open), "otherwise the target sees no method");
+        for profile in [Profile::RabbitMq3_10, Profile::RabbitMq4_3] {
+            let mut world = World::new(profile);
+            assert!(world.client(0).is_some_and(|client| client.is_open), "otherwise the target sees no method");
+        }
     }
 }

@@ -1,11 +1,11 @@
 //! Frames as a client writes them.
 
 /// `start-ok`, `tune-ok`, `open`, and two channels.
-pub(super) fn handshake() -> Vec<u8> {
+pub(super) fn handshake(frame_max: u32) -> Vec<u8> {
     // Announces `consumer_cancel_notify`, so that the broker sends `basic.cancel`.
     let notify = b"\0\0\0\x2b\x0ccapabilitiesF\0\0\0\x19\x16consumer_cancel_notifyt\x01";
     let start_ok = method((10, 11)).table(notify).text("PLAIN").long_text(b"\0guest\0guest").text("en_US");
-    let tune_ok = method((10, 31)).short(7).long(4_096).short(60);
+    let tune_ok = method((10, 31)).short(7).long(frame_max).short(60);
     let open = method((10, 40)).text("/").text("").octet(0);
     let channels = [1, 2].map(|channel| method((20, 10)).text("").frame(channel));
     [start_ok.frame(0), tune_ok.frame(0), open.frame(0), channels.concat()].concat()

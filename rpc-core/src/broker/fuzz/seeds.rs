@@ -1,7 +1,7 @@
 //! The first inputs of the corpus.
 
 use super::{METHODS, TABLE_DEPTH_MAX, frames::handshake};
-use crate::wire::fuzz::deep_table;
+use crate::wire::{FRAME_MIN_SIZE, fuzz::deep_table};
 
 /// Histories that reach deep into the core: prefetch limits, dead letters, transactions, raw handshakes.
 pub fn connection_seeds() -> Vec<Vec<u8>> {
@@ -9,7 +9,7 @@ pub fn connection_seeds() -> Vec<Vec<u8>> {
     let publish = [8, 0, 0, 0, 0, 1, b'x'];
     let consume = [13, 1, 0, 4];
     let raw_handshake = {
-        let bytes = handshake();
+        let bytes = handshake(FRAME_MIN_SIZE);
         [&[5, 2, 0, 2, bytes.len() as u8][..], &bytes].concat()
     };
     let mut seeds = deep_seeds();
