@@ -228,6 +228,9 @@ impl Faults {
 
     /// Refuses the next publish on a channel in confirm mode (`basic.nack`). The broker drops the message.
     ///
+    /// A client takes that for a full queue if its channel has reached the queue before. Otherwise it sends the request again, once, on
+    /// another channel.
+    ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -240,9 +243,9 @@ impl Faults {
     /// let connection = Connection::open(broker.uri()).await?;
     /// let pool = WorkerPool::new(&connection).serve(LogServer::new(Nowhere)).start().await?;
     /// let client = LogClient::new(&connection);
+    /// client.note("one".to_owned()).await?;
     /// broker.faults().nack_next_publish();
-    /// assert_eq!(client.note("one".to_owned()).await.unwrap_err().code(), "overloaded");
-    /// client.note("two".to_owned()).await?;
+    /// assert_eq!(client.note("two".to_owned()).await.unwrap_err().code(), "overloaded");
     /// # Ok(()) }
     /// ```
     pub fn nack_next_publish(&self) {
