@@ -148,6 +148,16 @@ impl Batch {
         self.bytes.is_empty()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The bytes of the frames between two places, as [`Frames::bytes_left`] counts them.
+    pub(crate) fn between(&self, from: usize, to: usize) -> &[u8] {
+        let place = |left: usize| self.bytes.len().saturating_sub(left);
+        self.bytes.get(place(from)..place(to)).unwrap_or_default()
+    }
+
     /// Its last `bytes`, as [`Frames::bytes_left`] counts them.
     pub(crate) fn end(&self, bytes: usize) -> Self {
         Self { bytes: self.bytes.slice(self.bytes.len().saturating_sub(bytes)..) }
@@ -156,6 +166,13 @@ impl Batch {
     /// The frames in order.
     pub(crate) fn frames(&self) -> Frames<'_> {
         Frames { rest: &self.bytes, batch: &self.bytes }
+    }
+}
+
+/// Frames that were cut from another batch.
+impl From<Vec<u8>> for Batch {
+    fn from(frames: Vec<u8>) -> Self {
+        Self { bytes: frames.into() }
     }
 }
 

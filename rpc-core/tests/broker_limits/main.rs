@@ -11,6 +11,7 @@ mod slow;
 mod socket;
 mod stopping;
 mod tables;
+mod waiting;
 
 use std::time::{Duration, Instant};
 

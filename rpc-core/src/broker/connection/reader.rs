@@ -1,6 +1,6 @@
 //! Reads frames, and hands them to the core in batches.
 
-use std::{pin::pin, sync::atomic::Ordering, time::Duration};
+use std::{future::ready, pin::pin, sync::atomic::Ordering, time::Duration};
 
 use tokio::{
     io::AsyncRead,
@@ -47,10 +47,12 @@ impl Reader<'_> {
                     Flow::Continue => {}
                     Flow::Paused(_) if is_held() => {}
                     // Other connections need the lock, too.
-                    Flow::Paused(_) | Flow::Unfinished(_) => {
+                    Flow::Paused(_) => {
                         self.shared.give_way().await;
                         continue;
                     }
+                    // Frames of channels that wait for nothing are read and handled between two pieces.
+                    Flow::Unfinished(_) => self.shared.give_way().await,
                     flow => return flow,
                 }
             }
@@ -61,6 +63,7 @@ impl Reader<'_> {
             // More input would only cause more output, which this client does not read.
             let is_choked = self.outbox.traffic.backlog.load(Ordering::Relaxed) > self.shared.outbox.choke_bytes;
             let is_held = is_held();
+            let is_full = input.has_unhandled();
             tokio::select! {
                 biased;
                 () = &mut stopped, if !is_stopping => {
@@ -68,7 +71,7 @@ impl Reader<'_> {
                     self.shared.with(|core, now| core.shut_down_one(self.id, now));
                     waiting = Waiting::Close { deadline: Instant::now() + STOPPING_TIMEOUT };
                 }
-                read = input.read(reading), if !is_choked && !is_held => match read {
+                read = input.read(reading), if !is_choked && !is_held && !is_full => match read {
                     Ok(0) => return Flow::Close,
                     Ok(_) => last_read = Instant::now(),
                     Err(error) => {
@@ -79,8 +82,8 @@ impl Reader<'_> {
                 () = self.outbox.drained.notified(), if is_choked || is_held => {}
                 // Reset only when it fires: resetting a timer costs much more than a read.
                 () = &mut timer => {
-                    // As in RabbitMQ, a blocked client may be silent.
-                    if is_held {
+                    // As in RabbitMQ, a client that is not read may be silent.
+                    if is_held || is_full {
                         last_read = Instant::now();
                     }
                     let deadline = waiting.deadline(last_read);
@@ -90,6 +93,7 @@ impl Reader<'_> {
                     }
                     timer.as_mut().reset(deadline);
                 }
+                () = ready(()), if is_unfinished => {}
             }
             if let Waiting::Close { deadline } = waiting
                 && deadline <= Instant::now()
@@ -109,14 +113,7 @@ impl Reader<'_> {
         loop {
             // `tune-ok` changes how the next frame is decoded, so the handshake is handled frame by frame.
             let frames_max = if matches!(waiting, Waiting::Handshake { .. }) { 1 } else { BATCH_FRAMES };
-            let (batch, error) = match input.unhandled.take() {
-                // An empty one stands for a method that is not done yet.
-                Some(rest) => rest,
-                None => match decoder.cut(&mut input.buffer, frames_max) {
-                    (batch, None) if batch.is_empty() => return Flow::Continue,
-                    cut => cut,
-                },
-            };
+            let Some((batch, error)) = input.next(decoder, frames_max) else { return Flow::Continue };
             let (flow, negotiated) = self.shared.with(|core, now| {
                 let flow = core.batch(self.id, &batch, error.as_ref(), now);
                 (flow, core.negotiated(self.id))

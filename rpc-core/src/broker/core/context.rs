@@ -1,14 +1,12 @@
 //! The context of a frame: everything that a method of an open channel works on, resolved once.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    fmt::Debug,
-};
+use std::{collections::BTreeMap, fmt::Debug};
 
 use amq_protocol::protocol::AMQPClass;
 
 use crate::{
     broker::core::{
+        busy::Busy,
         deprecations::DeprecatedFeature,
         fault::Fault,
         globals::Globals,
@@ -32,8 +30,8 @@ pub(crate) trait Unfinished: Debug + Send {
     fn go_on(&mut self, context: &mut Context<'_>) -> Result<Progress, Fault>;
 }
 
-/// The rest of each connection's methods, with their channels, in the order in which they are done.
-pub(crate) type AllUnfinished = BTreeMap<ConnectionId, VecDeque<(u16, Box<dyn Unfinished>)>>;
+/// The connections with channels that wait for the rest of a method.
+pub(crate) type AllUnfinished = BTreeMap<ConnectionId, Busy<Box<dyn Unfinished>>>;
 
 /// An open channel of an open connection, and the state around it.
 ///
@@ -82,7 +80,7 @@ impl Context<'_> {
         (self.vhost, channel)
     }
 
-    /// Does the work of a method, or a part of it: the rest follows before the connection's next frame.
+    /// Does the work of a method, or a part of it: the rest follows before the channel's next frame.
     pub(crate) fn begin(&mut self, mut work: impl Unfinished + 'static) -> Result<(), Fault> {
         if work.go_on(self)? == Progress::Paused {
             self.leave(work);
@@ -90,9 +88,10 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// Leaves the rest of a method.
+    /// Leaves the rest of a method, and ends the batch: the channel's next frame has to wait.
     pub(crate) fn leave(&mut self, work: impl Unfinished + 'static) {
-        self.unfinished.entry(self.id).or_default().push_back((self.number, Box::new(work)));
+        self.unfinished.entry(self.id).or_default().push(self.number, Box::new(work));
+        self.sessions.work = self.sessions.work.max(self.sessions.work_max);
     }
 
     /// The version whose differences are noted, if the broker watches for any.

@@ -43,24 +43,34 @@ impl Core {
         Some(id)
     }
 
-    /// Handles a batch of a connection's frames, and the error that followed them.
+    /// Handles a batch of a connection's frames, and the error that followed them. Frames of a channel that waits for the
+    /// rest of a method are set aside.
     pub(crate) fn batch(&mut self, id: ConnectionId, batch: &Batch, error: Option<&FrameError>, now: Now) -> Flow {
         self.sessions.work = 0;
         let mut frames = batch.frames();
-        if self.has_unfinished(id) {
-            let is_done = self.go_on(id, now) == Progress::Done;
-            if !is_done || self.sessions.get(id).is_some_and(Session::is_held) {
-                return self.pause(id, frames.bytes_left(), now);
-            }
+        let is_waiting = self.has_unfinished(id);
+        if is_waiting && !self.go_on_before(batch, id, now) {
+            return self.pause(id, frames.bytes_left(), now);
         }
         while let Some(frame) = frames.next() {
+            let left = frames.bytes_left() + frame.bytes();
+            if is_waiting && self.waits(id, frame.channel) {
+                self.set_aside(id, frame.channel, batch.between(left, frames.bytes_left()));
+                if self.is_full(id) {
+                    return self.pause(id, frames.bytes_left(), now);
+                }
+                continue;
+            }
             let flow = match self.whole_publish(id, &frame, &mut frames, now) {
                 Some(flow) => flow,
                 None => self.frame(id, &frame, now),
             };
             match flow {
                 Flow::Continue => {}
-                Flow::Paused(bytes) => return self.pause(id, bytes + frames.bytes_left(), now),
+                Flow::Paused(_) => {
+                    self.set_aside(id, frame.channel, batch.between(left, frames.bytes_left()));
+                    return self.pause(id, frames.bytes_left(), now);
+                }
                 flow => return flow,
             }
             if self.sessions.has_worked_enough() {
@@ -68,10 +78,37 @@ impl Core {
             }
         }
         self.sessions.flush_confirms(id, now);
-        match error {
+        let flow = match error {
             Some(error) => self.bad_frame(id, error, now),
             None => Flow::Continue,
+        };
+        if flow == Flow::Continue && self.has_unfinished(id) { Flow::Unfinished(0) } else { flow }
+    }
+
+    /// Handles the next frame, or the message that it begins. With [`Flow::Paused`] it is to be handled again.
+    pub(crate) fn next<'a>(
+        &mut self,
+        id: ConnectionId,
+        frame: &RawFrame<'a>,
+        frames: &mut Frames<'a>,
+        now: Now,
+    ) -> Flow {
+        match self.whole_publish(id, frame, frames, now) {
+            Some(flow) => flow,
+            None => self.frame(id, frame, now),
         }
+    }
+
+    /// Handles a frame of a channel whose connection has ended since it was sent.
+    pub(crate) fn late_frame(&mut self, id: ConnectionId, frame: &RawFrame<'_>, now: Now) -> Flow {
+        let Some(mut context) = self.late_context(id, frame.channel, now) else { return Flow::Continue };
+        match frame_of_open_channel(&mut context, frame) {
+            Ok(Progress::Done) => {}
+            Ok(Progress::Paused) => return Flow::Paused(frame.bytes()),
+            Err(fault) if fault.is_hard => return Flow::Close,
+            Err(fault) => self.fail(id, frame.channel, &fault, now),
+        }
+        Flow::Continue
     }
 
     /// Lets others have the lock before the rest of a batch is handled.
@@ -83,12 +120,8 @@ impl Core {
         }
     }
 
-    fn has_unfinished(&self, id: ConnectionId) -> bool {
-        !self.unfinished.is_empty() && self.unfinished.contains_key(&id)
-    }
-
     /// Publishes the message that `frame` begins, if its frames are complete and valid. Otherwise nothing has happened,
-    /// and `frame` is for [`Core::frame`]. If the search for its queues pauses, `frame` is handled again.
+    /// and `frame` is for [`Core::frame`]. If the search for its queues pauses, its frames are handled again.
     #[inline]
     fn whole_publish<'a>(
         &mut self,
@@ -107,12 +140,13 @@ impl Core {
             return None;
         }
         context.session_mut().has_published = true;
-        match publish::publish(&mut context, &publish, &content) {
+        let published = publish::publish(&mut context, &publish, &content);
+        *frames = ahead;
+        match published {
             Ok(Progress::Done) => {}
             Ok(Progress::Paused) => return Some(Flow::Paused(frame.bytes())),
             Err(fault) => self.fail(id, frame.channel, &fault.at_unless_set(content::PUBLISH), now),
         }
-        *frames = ahead;
         Some(Flow::Continue)
     }
 
@@ -236,7 +270,14 @@ impl Core {
     /// The context of a frame; `None` unless its connection and its channel are open.
     #[inline]
     fn context(&mut self, id: ConnectionId, number: u16, now: Now) -> Option<Context<'_>> {
-        let session = self.sessions.get(id).filter(|session| session.stage == Stage::Open)?;
+        self.sessions.get(id).filter(|session| session.stage == Stage::Open)?;
+        self.late_context(id, number, now)
+    }
+
+    /// As [`Core::context`], also when the connection has ended since the frame was sent.
+    #[inline]
+    fn late_context(&mut self, id: ConnectionId, number: u16, now: Now) -> Option<Context<'_>> {
+        let session = self.sessions.get(id)?;
         session.channels.get(number).filter(|channel| !channel.is_closing)?;
         let vhost = self.vhosts.get_mut(session.vhost?)?;
         let (sessions, globals, unfinished) = (&mut self.sessions, &mut self.globals, &mut self.unfinished);

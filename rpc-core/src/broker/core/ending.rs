@@ -33,9 +33,9 @@ impl Core {
         log_end(session);
         session.is_gone = true;
         if self.release(id, Last::Nothing, now) == Progress::Done {
-            self.sessions.remove(id);
+            self.remove(id);
         } else {
-            self.sessions.behind.push_back((id, now.instant));
+            self.leave_behind(id, now);
         }
     }
 
@@ -46,11 +46,8 @@ impl Core {
         }
     }
 
-    /// Requeues a connection's unacknowledged deliveries, then deletes its exclusive queues.
+    /// Requeues a connection's unacknowledged deliveries, then deletes its exclusive queues. Channels that wait come first.
     pub(crate) fn release(&mut self, id: ConnectionId, last: Last, now: Now) -> Progress {
-        if let Some(vhost) = self.vhost_of(id) {
-            vhost.forget_search(id);
-        }
         let Some(session) = self.sessions.get_mut(id) else { return Progress::Done };
         session.stage = Stage::Closed;
         let ending = Ending { deletes_queues: true, ..Ending::of_connection(last) };
@@ -58,8 +55,9 @@ impl Core {
         self.go_on(id, now)
     }
 
-    /// As [`Core::release`], to its end, however long that takes.
+    /// As [`Core::release`], to its end, however long that takes. Frames that were set aside are lost.
     pub(crate) fn release_all(&mut self, id: ConnectionId, now: Now) {
+        self.forget_all_frames(id);
         let mut progress = self.release(id, Last::Nothing, now);
         while progress == Progress::Paused {
             self.sessions.work = 0;
@@ -85,14 +83,16 @@ impl Core {
             tracing::info!(connection = id.0, %user, channel = number, reason = %printable(&reason), "channel error");
         }
         self.sessions.flush_confirms(id, now);
+        let ending = if fault.is_hard { 0 } else { number };
         if fault.is_hard {
             self.note_end(id, &reason);
+            self.forget_frames(id, number);
             self.close_connection(id, fault);
         } else {
             self.close_channel(id, number, fault);
         }
-        if self.go_on(id, now) == Progress::Paused {
-            self.sessions.behind.push_back((id, now.instant));
+        if self.has_unfinished(id) && self.go_on_to_end(id, ending, now) == Progress::Paused {
+            self.leave_behind(id, now);
         }
     }
 
@@ -116,6 +116,9 @@ impl Core {
         let Some(session) = self.sessions.get_mut(id).filter(|session| session.vhost.is_some()) else { return };
         let Some(channel) = session.channels.get_mut(number) else { return };
         let channel = std::mem::replace(channel, Channel::closing());
+        if let Some(vhost) = self.vhost_of(id) {
+            vhost.forget_searches(id, number..=number);
+        }
         let close = channel_class::AMQPMethod::Close(channel_class::Close {
             reply_code: fault.code.number(),
             reply_text: short(&fault.reply_text()),
@@ -127,10 +130,10 @@ impl Core {
     }
 
     fn leave(&mut self, id: ConnectionId, number: u16, ending: Ending) {
-        self.unfinished.entry(id).or_default().push_back((number, Box::new(ending)));
+        self.unfinished.entry(id).or_default().push(number, Box::new(ending));
     }
 
-    fn vhost_of(&mut self, id: ConnectionId) -> Option<&mut Vhost> {
+    pub(crate) fn vhost_of(&mut self, id: ConnectionId) -> Option<&mut Vhost> {
         let at = self.sessions.get(id)?.vhost?;
         self.vhosts.get_mut(at)
     }

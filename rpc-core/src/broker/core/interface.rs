@@ -46,7 +46,8 @@ pub(crate) enum Flow {
     /// This many bytes at the end of the batch are not handled yet: the connection has been blocked, or other
     /// connections have waited long enough for the lock.
     Paused(usize),
-    /// As `Paused`, but a method is done in part: it goes on even if the connection has been blocked.
+    /// As `Paused`, but a channel waits for the rest of a method: it goes on even if the connection has been blocked. Frames
+    /// for other channels may be handed over meanwhile, if the whole batch is handled.
     Unfinished(usize),
     /// Write all pending output, then close the socket.
     Close,

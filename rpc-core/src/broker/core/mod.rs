@@ -11,6 +11,7 @@
 //!
 //! `state` holds one value for the whole broker. Its owner locks it for a batch of frames, and never across an await.
 
+mod busy;
 mod classes;
 mod context;
 mod delivery;

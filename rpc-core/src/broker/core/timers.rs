@@ -56,7 +56,7 @@ impl Core {
         let limit = self.globals.rules.limits.consumer_timeout?;
         for (id, number) in self.overdue_scans.run(limit, &mut self.sessions, now) {
             // A method that is done in part still needs its channel. The next scan finds it again.
-            if self.unfinished.contains_key(&id) {
+            if self.unfinished.get(&id).is_some_and(|busy| busy.has_rest(number)) {
                 continue;
             }
             tracing::warn!(connection = id.0, channel = number, ?limit, "a delivery was not acknowledged in time");

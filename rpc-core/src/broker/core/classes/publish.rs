@@ -171,7 +171,7 @@ fn route(
         }
     }
     let headers = MessageHeaders(message.properties());
-    let searcher = Searcher::Publisher(*id);
+    let searcher = Searcher::Publisher(*id, *number);
     let routed = if copy_keys.is_empty() {
         vhost.route(searcher, exchange, &[&routing_key], &headers, &mut sessions.work)
     } else {

@@ -139,11 +139,12 @@ impl Core {
             .collect()
     }
 
-    /// Whether no message is ready or unacknowledged, and no output waits to be written.
+    /// Whether no message is ready or unacknowledged, no output waits to be written, and no method is done in part.
     pub(crate) fn is_idle(&self) -> bool {
         let mut queues = self.vhosts.iter().flat_map(|vhost| vhost.queues.values());
         let mut sessions = self.sessions.ids().filter_map(|id| self.sessions.get(id));
         queues.all(|queue| queue.ready_count() == 0 && queue.unacked == 0)
             && sessions.all(|session| session.backlog_bytes() == 0)
+            && self.unfinished.is_empty()
     }
 }

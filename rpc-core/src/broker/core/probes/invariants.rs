@@ -9,6 +9,7 @@ use std::{
 
 use crate::{
     broker::core::{
+        busy::Busy,
         interface::ConnectionId,
         session::{Session, channel::Channel},
         state::Core,
@@ -55,7 +56,8 @@ impl Core {
             messages.map(|message| (Arc::as_ptr(message), message.counted_bytes())).collect();
         let topology: usize = self.vhosts.iter().map(Vhost::topology_bytes).sum();
         let arriving: usize = channels().map(|channel| channel.assembly.counted_bytes()).sum();
-        assert_eq!(self.memory().bytes(), messages.values().sum::<usize>() + arriving + topology, "memory");
+        let set_aside: usize = self.unfinished.values().map(Busy::counted_bytes).sum();
+        assert_eq!(self.memory().bytes(), messages.values().sum::<usize>() + arriving + topology + set_aside, "memory");
     }
 
     /// The number of ready messages, and of unacknowledged ones.

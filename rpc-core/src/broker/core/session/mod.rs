@@ -95,6 +95,8 @@ pub(crate) struct Session {
     pub(crate) confirming: Vec<u16>,
     /// Whether its socket has gone.
     pub(crate) is_gone: bool,
+    /// Whether time goes on with what it has left.
+    pub(crate) is_behind: bool,
     /// Whether it has published: only publishers are blocked.
     pub(crate) has_published: bool,
     /// Tells this connection from a later one with the same id.
@@ -127,6 +129,7 @@ impl Session {
             exclusive_queues: BTreeSet::new(),
             confirming: Vec::new(),
             is_gone: false,
+            is_behind: false,
             has_published: false,
             nonce,
             end_reason: None,

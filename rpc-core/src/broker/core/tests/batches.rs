@@ -146,6 +146,8 @@ proptest! {
         let one_by_one = outcome(&frames, &[1], usize::MAX);
         prop_assert_eq!(&one_by_one, &outcome(&frames, &batches, usize::MAX));
         prop_assert_eq!(&one_by_one, &outcome(&frames, &[usize::MAX], usize::MAX));
-        prop_assert_eq!(&one_by_one, &outcome(&frames, &batches, 1));
+        // While the search of one channel pauses, others go on: only the order within a channel is certain.
+        let of_one: Vec<_> = frames.into_iter().filter(|frame| frame[1..3] == [0, 1]).collect();
+        prop_assert_eq!(&outcome(&of_one, &[1], usize::MAX), &outcome(&of_one, &batches, 1));
     }
 }

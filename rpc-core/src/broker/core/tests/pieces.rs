@@ -173,12 +173,7 @@ fn outcome(case: &Case, work_max: usize, is_lost: bool) -> (Vec<String>, Vec<Str
         bench.received(id);
     }
     bench.core.sessions.work_max = work_max;
-    let payload = gen_class(&(case.method)())(WriteContext::from(Vec::new())).unwrap().write;
-    let mut bytes = vec![FrameKind::Method.octet()];
-    bytes.extend(case.channel.to_be_bytes());
-    bytes.extend((payload.len() as u32).to_be_bytes());
-    bytes.extend(payload);
-    bytes.push(0xCE);
+    let bytes = frame(case.channel, &(case.method)());
     let mut batch = Decoder::new(131_072).cut(&mut BytesMut::from(&bytes[..]), usize::MAX).0;
     let mut pauses = 0;
     while let Flow::Unfinished(left) = bench.core.batch(id, &batch, None, bench.now) {
@@ -235,6 +230,63 @@ fn a_method_whose_connection_ends_between_two_pieces_is_done_to_its_end() {
         assert!(pauses >= case.pauses_min(), "{}: {pauses} pauses", case.name);
         assert_eq!(pieces_queues, queues, "{}", case.name);
     }
+}
+
+#[test]
+fn the_frames_of_a_methods_channel_wait_and_those_of_others_do_not() {
+    for case in cases().into_iter().filter(|case| case.channel == 1) {
+        let mut bench = Bench::new();
+        let id = bench.connect();
+        (case.set_up)(&mut bench, id);
+        bench.declare(id, "other", false);
+        bench.send(id, 2, AMQPClass::Channel(channel_class::AMQPMethod::Open(channel_class::Open {})));
+        bench.received(id);
+        bench.core.sessions.work_max = WORK_MAX;
+        let ask = AMQPClass::Queue(queue::AMQPMethod::Declare(queue::Declare {
+            queue: "other".into(),
+            passive: true,
+            ..Default::default()
+        }));
+        let mut waits = 0;
+        let (first, second) = (frame(1, &(case.method)()), [frame(1, &ask), frame(2, &ask)].concat());
+        for bytes in [&first[..], &second] {
+            let batch = Decoder::new(131_072).cut(&mut BytesMut::from(bytes), usize::MAX).0;
+            waits += usize::from(bench.core.batch(id, &batch, None, bench.now) == Flow::Unfinished(0));
+            bench.collect();
+        }
+        assert_eq!(waits, 2, "{}", case.name);
+        let answers = |bench: &mut Bench| {
+            let channels = channels_of(bench.received.remove(&id).unwrap_or_default());
+            channels
+                .into_iter()
+                .filter(|(_, ids)| *ids == [0, 50, 0, 11])
+                .map(|(channel, _)| channel)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(answers(&mut bench), [2], "{}", case.name);
+        bench.batch(id, Batch::default(), None);
+        // A closed channel gives no answer, but an error, or none.
+        let is_closed = case.name.contains("channel");
+        assert_eq!(answers(&mut bench), if is_closed { vec![] } else { vec![1] }, "{}", case.name);
+        bench.core.check();
+    }
+}
+
+fn frame(channel: u16, class: &AMQPClass) -> Vec<u8> {
+    let payload = gen_class(class)(WriteContext::from(Vec::new())).unwrap().write;
+    let mut bytes = vec![FrameKind::Method.octet()];
+    bytes.extend(channel.to_be_bytes());
+    bytes.extend((payload.len() as u32).to_be_bytes());
+    bytes.extend(payload);
+    bytes.push(0xCE);
+    bytes
+}
+
+/// The channels and the ids of methods.
+fn channels_of(mut received: BytesMut) -> Vec<(u16, Vec<u8>)> {
+    let batch = Decoder::new(131_072).cut(&mut received, usize::MAX).0;
+    let methods = batch.frames().filter(|frame| frame.kind == FrameKind::Method);
+    methods.map(|frame| (frame.channel, frame.payload[..4].to_vec())).collect()
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Patterns and bindings can be made so that finding the queues of one message takes seconds. The broker has one lock, so
 //! the search pauses after some steps, and the one that waits for its end tries again when others have had the lock.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use super::{MessageHeaders, Vhost};
 use crate::{
@@ -17,7 +17,8 @@ pub(crate) type PausedSearches = BTreeMap<Searcher, Box<Paused>>;
 /// The one that waits for the end of a search, and has no other meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Searcher {
-    Publisher(ConnectionId),
+    /// A channel.
+    Publisher(ConnectionId, u16),
     /// The dead letters of the vhost, which are routed one after another.
     DeadLetters,
 }
@@ -72,7 +73,7 @@ impl Vhost {
                     routing_keys: routing_keys.iter().map(|&key| key.to_owned()).collect(),
                     routes: std::mem::take(&mut self.routes),
                 };
-                self.paused.insert(searcher, Box::new(paused));
+                self.keep(searcher, paused);
                 Routed::Paused
             }
         }
@@ -87,12 +88,34 @@ impl Vhost {
         paused.is_for(exchange, routing_keys).then_some(paused.routes)
     }
 
-    /// Forgets the search of a connection that has ended.
-    pub(crate) fn forget_search(&mut self, connection: ConnectionId) {
-        self.paused.remove(&Searcher::Publisher(connection));
+    /// Keeps a search, unless others of the same connection take enough memory: then it begins anew when it is tried again.
+    fn keep(&mut self, searcher: Searcher, paused: Paused) {
+        let is_one_too_many = match searcher {
+            Searcher::Publisher(connection, _) => {
+                self.paused.range(searches_of(connection, 0..=u16::MAX)).count() >= SEARCHES_MAX
+            }
+            Searcher::DeadLetters => false,
+        };
+        if !is_one_too_many {
+            self.paused.insert(searcher, Box::new(paused));
+        }
+    }
+
+    /// Forgets the searches of channels that have ended.
+    pub(crate) fn forget_searches(&mut self, connection: ConnectionId, channels: RangeInclusive<u16>) {
+        while let Some((&searcher, _)) = self.paused.range(searches_of(connection, channels.clone())).next() {
+            self.paused.remove(&searcher);
+        }
     }
 }
 
+fn searches_of(connection: ConnectionId, channels: RangeInclusive<u16>) -> RangeInclusive<Searcher> {
+    let (first, last) = channels.into_inner();
+    Searcher::Publisher(connection, first)..=Searcher::Publisher(connection, last)
+}
+
+/// Each takes memory for every queue and every part of a pattern that it is at.
+const SEARCHES_MAX: usize = 4;
 /// The most bindings that are compared, or nodes of patterns visited, for one message before others get the lock: one to
 /// two milliseconds of the worst patterns.
 pub(crate) const ROUTE_STEPS_MAX: usize = 8_192;
