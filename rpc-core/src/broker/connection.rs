@@ -8,6 +8,7 @@
 //! The reader and the writer share one task, so that the replies to a client cost no switch between tasks.
 
 mod input;
+mod load;
 mod reader;
 mod waiting;
 mod writer;

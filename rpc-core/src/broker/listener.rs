@@ -8,7 +8,7 @@ use std::{
 
 use tokio::{
     net::TcpListener,
-    task::JoinSet,
+    task::{JoinSet, yield_now},
     time::{Instant, sleep, sleep_until},
 };
 use tracing::Instrument;
@@ -91,7 +91,7 @@ async fn keep_time(shared: Arc<Shared>) {
         let next = shared.tick();
         if next.is_some_and(|at| at <= Instant::now().into_std()) {
             // The core stopped early, so that other tasks get the lock.
-            shared.give_way().await;
+            yield_now().await;
         }
         let due = async {
             match next {

@@ -10,10 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{
-    sync::{Notify, watch},
-    task::yield_now,
-};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use uuid::Uuid;
 
 use super::{
@@ -26,8 +23,14 @@ use crate::{lock::lock, wire::OutBuffer};
 #[derive(Debug)]
 pub(super) struct Shared {
     state: Mutex<State>,
+    /// Held by the thread that gets the lock next. Busy connections queue here behind threads that wait already: a mutex
+    /// alone would be taken again before one of these has woken up.
+    line: Mutex<()>,
     /// Threads that wait for the lock.
     waiting: AtomicUsize,
+    /// Of busy connections few are handled at a time, one batch each, in the order in which they ask. The others are not
+    /// even in the runtime's queue, so that a handshake or a small call passes them.
+    turns: Semaphore,
     /// Wakes the timer task because something is due earlier than its current sleep ends.
     pub(super) timer: Notify,
     stopping: watch::Sender<bool>,
@@ -112,7 +115,9 @@ impl Shared {
         let memory = Arc::clone(core.memory());
         Self {
             state: Mutex::new(State { core, outboxes: Vec::new(), timer_at: None }),
+            line: Mutex::new(()),
             waiting: AtomicUsize::new(0),
+            turns: Semaphore::new(TURNS),
             memory,
             outbox,
             timer: Notify::new(),
@@ -145,6 +150,20 @@ impl Shared {
         let result = work(&mut state.core, now());
         self.finish(state);
         result
+    }
+
+    /// As [`with`](Self::with), for one that has a [`turn`](Self::turn): threads that wait already come first.
+    pub(super) fn with_in_turn<T>(&self, work: impl FnOnce(&mut Core, Now) -> T) -> T {
+        let mut state = self.lock_in_turn();
+        let result = work(&mut state.core, now());
+        self.finish(state);
+        result
+    }
+
+    /// Waits for the turn of a busy connection. It lasts until it is dropped.
+    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed.
+        self.turns.acquire().await.ok()
     }
 
     /// Reads the core. Unlike [`with`](Self::with), it wakes no watchers.
@@ -213,7 +232,7 @@ impl Shared {
 
     /// Runs the timers that are due, and returns when the next one is.
     pub(super) fn tick(&self) -> Option<Instant> {
-        let mut state = self.lock();
+        let mut state = self.lock_in_turn();
         let next = state.core.tick(now());
         state.timer_at = next;
         self.finish(state);
@@ -225,20 +244,21 @@ impl Shared {
             return state;
         }
         self.waiting.fetch_add(1, Ordering::Relaxed);
+        let line = lock(&self.line);
         let state = lock(&self.state);
+        drop(line);
         self.waiting.fetch_sub(1, Ordering::Relaxed);
         state
     }
 
-    /// Lets others have the lock between two pieces of a long work: the tasks of this thread, and the threads that wait.
-    /// A mutex alone would be taken again before a thread that waits has woken up.
-    pub(super) async fn give_way(&self) {
-        for _ in 0..YIELDS_MAX {
-            yield_now().await;
-            if self.waiting.load(Ordering::Relaxed) == 0 {
-                return;
-            }
+    fn lock_in_turn(&self) -> MutexGuard<'_, State> {
+        if self.waiting.load(Ordering::Relaxed) == 0 {
+            return self.lock();
         }
+        let line = lock(&self.line);
+        let state = lock(&self.state);
+        drop(line);
+        state
     }
 
     fn finish(&self, mut state: MutexGuard<'_, State>) {
@@ -272,8 +292,8 @@ impl Shared {
     }
 }
 
-/// Longer than a thread takes to wake up, shorter than others would notice.
-const YIELDS_MAX: usize = 1_000;
+/// One has the lock while another one's frames are cut.
+const TURNS: usize = 2;
 
 /// Notifies a task that the broker stops.
 #[derive(Debug)]

@@ -11,6 +11,7 @@ mod slow;
 mod socket;
 mod stopping;
 mod tables;
+mod turns;
 mod waiting;
 
 use std::time::{Duration, Instant};

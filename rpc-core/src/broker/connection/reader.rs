@@ -4,13 +4,14 @@ use std::{future::ready, pin::pin, sync::atomic::Ordering, time::Duration};
 
 use tokio::{
     io::AsyncRead,
+    task::yield_now,
     time::{Instant, sleep_until},
 };
 
-use super::{input::Input, waiting::Waiting};
+use super::{input::Input, load::Load, waiting::Waiting};
 use crate::{
     broker::{
-        core::{ConnectionId, Flow},
+        core::{ConnectionId, Core, Flow},
         seats::Seat,
         shared::{Outbox, Shared},
     },
@@ -25,40 +26,42 @@ pub(super) struct Reader<'a> {
     pub(super) handshake_deadline: Instant,
 }
 
+/// The state of a connection, as its reader knows it.
+struct State {
+    decoder: Decoder,
+    waiting: Waiting,
+    load: Load,
+    /// Whether some of its channels wait for the rest of a method.
+    is_unfinished: bool,
+}
+
 impl Reader<'_> {
     /// Reads, decodes and handles until the connection ends. No frame of the handshake is larger than the least frame that a
     /// client may negotiate, which bounds the memory that unauthenticated clients can take.
     pub(super) async fn run<R: AsyncRead + Unpin>(&self, reading: &mut R, mut input: Input) -> Flow {
-        let mut decoder = Decoder::new(self.shared.facts.frame_min);
-        let mut waiting = Waiting::Handshake { deadline: self.handshake_deadline };
-        let mut timed = waiting;
+        let mut timed = Waiting::Handshake { deadline: self.handshake_deadline };
+        let (decoder, load) = (Decoder::new(self.shared.facts.frame_min), Load::default());
+        let mut state = State { decoder, waiting: timed, load, is_unfinished: false };
         let mut last_read = Instant::now();
         let mut timer = pin!(sleep_until(self.handshake_deadline));
         let mut stopping = self.shared.stopping();
         let mut stopped = pin!(stopping.wait());
-        let (mut is_stopping, mut is_unfinished) = (false, false);
+        let mut is_stopping = false;
         loop {
             // A blocked publisher is not read, except for its answer to our `connection.close`.
             let is_held = || self.outbox.traffic.is_held.load(Ordering::Relaxed) && !is_stopping;
-            if is_unfinished || !is_held() {
-                let flow = self.handle(&mut decoder, &mut input, &mut waiting);
-                is_unfinished = matches!(flow, Flow::Unfinished(_));
-                match flow {
-                    Flow::Continue => {}
-                    Flow::Paused(_) if is_held() => {}
-                    // Other connections need the lock, too.
-                    Flow::Paused(_) => {
-                        self.shared.give_way().await;
-                        continue;
-                    }
+            if state.is_unfinished || !is_held() {
+                match self.handle_in_turn(&mut state, &mut input).await {
                     // Frames of channels that wait for nothing are read and handled between two pieces.
-                    Flow::Unfinished(_) => self.shared.give_way().await,
+                    Flow::Continue | Flow::Unfinished(_) => {}
+                    Flow::Paused(_) if is_held() => {}
+                    Flow::Paused(_) => continue,
                     flow => return flow,
                 }
             }
-            if waiting != timed {
-                timer.as_mut().reset(waiting.deadline(last_read));
-                timed = waiting;
+            if state.waiting != timed {
+                timer.as_mut().reset(state.waiting.deadline(last_read));
+                timed = state.waiting;
             }
             // More input would only cause more output, which this client does not read.
             let is_choked = self.outbox.traffic.backlog.load(Ordering::Relaxed) > self.shared.outbox.choke_bytes;
@@ -69,7 +72,7 @@ impl Reader<'_> {
                 () = &mut stopped, if !is_stopping => {
                     is_stopping = true;
                     self.shared.with(|core, now| core.shut_down_one(self.id, now));
-                    waiting = Waiting::Close { deadline: Instant::now() + STOPPING_TIMEOUT };
+                    state.waiting = Waiting::Close { deadline: Instant::now() + STOPPING_TIMEOUT };
                 }
                 read = input.read(reading), if !is_choked && !is_held && !is_full => match read {
                     Ok(0) => return Flow::Close,
@@ -86,16 +89,16 @@ impl Reader<'_> {
                     if is_held || is_full {
                         last_read = Instant::now();
                     }
-                    let deadline = waiting.deadline(last_read);
+                    let deadline = state.waiting.deadline(last_read);
                     if deadline <= Instant::now() {
                         self.end("the client was silent for too long");
                         return Flow::Close;
                     }
                     timer.as_mut().reset(deadline);
                 }
-                () = ready(()), if is_unfinished => {}
+                () = ready(()), if state.is_unfinished => {}
             }
-            if let Waiting::Close { deadline } = waiting
+            if let Waiting::Close { deadline } = state.waiting
                 && deadline <= Instant::now()
             {
                 return Flow::Close;
@@ -108,16 +111,35 @@ impl Reader<'_> {
         self.shared.with(|core, _| core.note_end(self.id, reason));
     }
 
-    /// Hands over all whole frames, in batches that take the lock once each.
-    fn handle(&self, decoder: &mut Decoder, input: &mut Input, waiting: &mut Waiting) -> Flow {
+    /// Hands over whole frames, and lets others go on before the next batch: other connections need the lock, too.
+    async fn handle_in_turn(&self, state: &mut State, input: &mut Input) -> Flow {
+        let turn = if state.load.is_busy() { self.shared.turn().await } else { None };
+        let flow = self.handle(state, input);
+        state.is_unfinished = matches!(flow, Flow::Unfinished(_));
+        if matches!(flow, Flow::Paused(_) | Flow::Unfinished(_)) {
+            yield_now().await;
+        }
+        // Only now: the runtime looks for input of others when all tasks that can run have run.
+        drop(turn);
+        flow
+    }
+
+    /// Hands over all whole frames, in batches that take the lock once each; of a busy connection only one.
+    fn handle(&self, state: &mut State, input: &mut Input) -> Flow {
+        let State { decoder, waiting, load, .. } = state;
         loop {
             // `tune-ok` changes how the next frame is decoded, so the handshake is handled frame by frame.
             let frames_max = if matches!(waiting, Waiting::Handshake { .. }) { 1 } else { BATCH_FRAMES };
             let Some((batch, error)) = input.next(decoder, frames_max) else { return Flow::Continue };
-            let (flow, negotiated) = self.shared.with(|core, now| {
+            let work = |core: &mut Core, now| {
                 let flow = core.batch(self.id, &batch, error.as_ref(), now);
-                (flow, core.negotiated(self.id))
-            });
+                (flow, core.negotiated(self.id), core.work())
+            };
+            let (flow, negotiated, work) = match load.is_busy() {
+                true => self.shared.with_in_turn(work),
+                false => self.shared.with(work),
+            };
+            load.note(work);
             if let Flow::Paused(bytes) | Flow::Unfinished(bytes) = flow {
                 input.unhandled = Some((batch.end(bytes), error));
             }
@@ -129,6 +151,9 @@ impl Reader<'_> {
                 if waiting.follow(&negotiated) {
                     self.seat.settle();
                 }
+            }
+            if load.is_busy() {
+                return Flow::Paused(0);
             }
         }
     }

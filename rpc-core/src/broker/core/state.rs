@@ -63,6 +63,11 @@ impl Core {
         Some(self.sessions.get(id)?.negotiated())
     }
 
+    /// How many messages the last batch has moved, about.
+    pub(crate) const fn work(&self) -> usize {
+        self.sessions.work
+    }
+
     pub(crate) fn heartbeat(&mut self, id: ConnectionId) {
         if let Some(out) = self.sessions.out(id) {
             out.heartbeat();
