@@ -11,6 +11,7 @@ mod memory;
 mod overdue;
 mod pieces;
 mod searches;
+mod streams;
 
 use std::{
     collections::{HashMap, VecDeque},

@@ -16,6 +16,7 @@ use crate::{
             queue::{Line, Queue},
         },
     },
+    printable::printable,
     routing::QueueId,
 };
 
@@ -62,6 +63,7 @@ impl LiveQueue<'_> {
                 return false;
             }
             sessions.garbage.extend(stream.push(message, now.instant).into_iter().map(Line::from));
+            queue.consumers.wake();
             self.serve(now, sessions);
             return true;
         }
@@ -91,6 +93,11 @@ impl LiveQueue<'_> {
         entry.is_failed_letter = entry.message.failed_before > 0;
         let expires_at = entry.expires_at;
         self.queue.insert(entry);
+        if let Some(bytes) = self.queue.growth_to_warn_of() {
+            let (queue, vhost, messages) =
+                (printable(&*self.queue.name), printable(self.vhost), self.queue.ready_count());
+            tracing::warn!(%queue, %vhost, messages, bytes, "a queue without a consumer fills the memory");
+        }
         self.serve(now, sessions);
         if self.queue.arguments.overflow == Overflow::DropHead {
             self.drop_over_full(now);
@@ -109,7 +116,7 @@ impl LiveQueue<'_> {
             return;
         }
         if self.queue.stream.is_some() {
-            return serve_stream(self.queue, self.key, sessions);
+            return self.serve_stream(now, sessions);
         }
         let mut left = SERVED_AT_ONCE_MAX;
         while self.queue.ready_count() > 0 {
@@ -131,6 +138,29 @@ impl LiveQueue<'_> {
             hand_over(self.queue, (self.key, at), entry, sessions);
         }
     }
+
+    /// Delivers a stream's entries to the consumers that have not read them, as far as they have credit. Those that have read
+    /// all rest until the next message, so that no other step has to look at them.
+    fn serve_stream(&mut self, now: Now, sessions: &mut Sessions) {
+        let mut left = SERVED_AT_ONCE_MAX;
+        while let Some(at) = self.queue.consumers.next(|consumer| sessions.has_credit(consumer)) {
+            if left == 0 {
+                return self.go_on_at(now);
+            }
+            left -= 1;
+            sessions.work += 1;
+            if let Some(entry) = self.queue.read_next(at)
+                && sessions.deliver(&self.queue.consumers[at], self.key, entry, Extra::StreamOffset)
+            {
+                self.queue.unacked += 1;
+            }
+            match self.queue.has_read_all(at) {
+                true if self.queue.consumers.rest() => {}
+                true => return,
+                false => self.queue.consumers.rotate(),
+            }
+        }
+    }
 }
 
 /// Delivers an entry to the next consumer, which moves behind its equals.
@@ -140,22 +170,6 @@ fn hand_over(queue: &mut Queue, (key, at): (QueueId, ConsumerAt), entry: Entry, 
         queue.unacked += 1;
     }
     queue.consumers.rotate();
-}
-
-/// Delivers a stream's entries to the consumers that have not read them, as far as they have credit.
-fn serve_stream(queue: &mut Queue, key: QueueId, sessions: &mut Sessions) {
-    let mut next = queue.consumers.following(None);
-    while let Some(at) = next {
-        while sessions.has_credit(&queue.consumers[at])
-            && let Some(entry) = queue.read_next(at)
-        {
-            sessions.work += 1;
-            if sessions.deliver(&queue.consumers[at], key, entry, Extra::StreamOffset) {
-                queue.unacked += 1;
-            }
-        }
-        next = queue.consumers.following(Some(at));
-    }
 }
 
 /// More deliveries of one queue follow when others have had the lock.

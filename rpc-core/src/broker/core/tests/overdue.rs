@@ -121,3 +121,33 @@ fn a_limit_beyond_all_time_is_none() {
     wait(&mut bench, 100 * LIMIT_S);
     assert_eq!(bench.received(client), [""; 0]);
 }
+
+#[test]
+fn many_channels_are_looked_at_and_closed_in_pieces() {
+    const CHANNELS: u16 = 2_000;
+    let mut bench = Bench::new();
+    let client = bench.connect();
+    bench.declare(client, "q", false);
+    for number in 1..=CHANNELS {
+        if number > 1 {
+            bench.send(client, number, AMQPClass::Channel(channel_class::AMQPMethod::Open(channel_class::Open {})));
+        }
+        bench.publish(client, "q", "x");
+        let get = basic::Get { queue: "q".into(), no_ack: false };
+        bench.send(client, number, AMQPClass::Basic(basic::AMQPMethod::Get(get)));
+    }
+    wait(&mut bench, 0);
+    bench.received(client);
+    bench.now.instant += Duration::from_secs(LIMIT_S + 60);
+    let mut closed = Vec::new();
+    while closed.iter().sum::<usize>() < usize::from(CHANNELS) {
+        assert!(bench.core.tick(bench.now).is_some());
+        bench.collect();
+        closed.push(bench.received(client).len());
+        assert!(closed.len() < 100, "{closed:?}");
+    }
+    assert!(closed.iter().all(|closed| *closed <= 512), "{closed:?}");
+    bench.core.finish_behind(bench.now);
+    bench.core.check();
+    assert_eq!(bench.core.message_counts(), (usize::from(CHANNELS), 0));
+}

@@ -222,7 +222,7 @@ fn what_was_sent_before_the_end_of_a_connection_is_done_before_it() {
         let Flow::Unfinished(left) = flow else { panic!("{flow:?}") };
         hand_over(&mut bench, publisher, &sent[sent.len() - left..]);
         if is_closed {
-            // Whatever follows is ignored.
+            // The frames behind it are ignored.
             let close = [method_of(0, &close_connection()), message("ignored", 1_000)].concat();
             let mut before = String::new();
             handle(&mut bench, publisher, &close, |bench| before += &bodies(bench, other));

@@ -64,6 +64,8 @@ pub(crate) struct Consumers {
     /// Highest priority first. The turns of consumers that have left remain until they are at the front, or are many.
     lines: BTreeMap<Reverse<i64>, VecDeque<Turn>>,
     turns_left_behind: usize,
+    /// Of a stream, the turns of consumers that have read all of it.
+    resting: Vec<Turn>,
     blocked: usize,
     exclusive: usize,
     holds: usize,
@@ -78,8 +80,9 @@ struct Member {
     consumer: Consumer,
     /// Used once, unlike its index.
     serial: u64,
-    /// Whether it had no credit when its turn came.
+    /// Whether it had no credit when its turn came, or rests.
     is_blocked: bool,
+    is_resting: bool,
 }
 
 /// A place in a line.
@@ -116,6 +119,7 @@ impl Consumers {
             places: BTreeMap::new(),
             lines: BTreeMap::new(),
             turns_left_behind: 0,
+            resting: Vec::new(),
             blocked: 0,
             exclusive: 0,
             holds: 0,
@@ -162,12 +166,6 @@ impl Consumers {
         self.members.iter().flatten().map(|member| &member.consumer)
     }
 
-    /// The consumer behind another one, or the first one, for a stream, which serves all of them.
-    pub(crate) fn following(&self, previous: Option<ConsumerAt>) -> Option<ConsumerAt> {
-        let from = previous.map_or(0, |at| at.0 + 1);
-        (from..self.members.len()).find(|at| self.members[*at].is_some()).map(ConsumerAt)
-    }
-
     pub(crate) fn offset_mut(&mut self, at: ConsumerAt) -> Option<&mut u64> {
         self.members.get_mut(at.0)?.as_mut().map(|member| &mut member.consumer.offset)
     }
@@ -180,7 +178,7 @@ impl Consumers {
         self.exclusive += usize::from(consumer.exclusive);
         self.places.insert(consumer.place(), at);
         self.lines.entry(Reverse(consumer.priority)).or_default().push_back(Turn { at, serial });
-        let member = Some(Member { consumer, serial, is_blocked: false });
+        let member = Some(Member { consumer, serial, is_blocked: false, is_resting: false });
         match self.members.get_mut(at.0) {
             Some(free) => *free = member,
             None => self.members.push(member),
@@ -229,6 +227,9 @@ impl Consumers {
             self.lines.retain(|_, line| !line.is_empty());
             self.turns_left_behind = 0;
         }
+        if self.resting.len() > TURNS_LEFT_MIN.max(2 * self.len()) {
+            self.resting.retain(|turn| is_valid(&self.members, *turn));
+        }
         if self.is_single_active && self.active.is_none() {
             self.active = self.front();
         }
@@ -251,7 +252,7 @@ impl Consumers {
     fn unblock_at(&mut self, place: Place, has_credit: &impl Fn(&Consumer) -> bool) {
         let Some(&at) = self.places.get(&place) else { return };
         let Some(member) = self.members.get_mut(at.0).and_then(Option::as_mut) else { return };
-        if member.is_blocked && has_credit(&member.consumer) {
+        if member.is_blocked && !member.is_resting && has_credit(&member.consumer) {
             member.is_blocked = false;
             self.blocked -= 1;
             let turn = Turn { at, serial: member.serial };
@@ -308,6 +309,38 @@ impl Consumers {
         }
     }
 
+    /// Has the consumer that [`next`](Self::next) has returned rest until [`wake`](Self::wake): it has read the whole stream.
+    /// Returns false if there is no other to be served before.
+    pub(crate) fn rest(&mut self) -> bool {
+        if self.active.is_some() {
+            return false;
+        }
+        let Some(at) = self.front() else { return false };
+        let Some(member) = self.members.get_mut(at.0).and_then(Option::as_mut) else { return false };
+        (member.is_blocked, member.is_resting) = (true, true);
+        self.blocked += 1;
+        self.resting.push(Turn { at, serial: member.serial });
+        if let Some(mut line) = self.lines.first_entry() {
+            line.get_mut().pop_front();
+        }
+        true
+    }
+
+    /// Wakes the consumers that rest: a stream has a new message.
+    pub(crate) fn wake(&mut self) {
+        let mut resting = std::mem::take(&mut self.resting);
+        for turn in resting.drain(..) {
+            if let Some(member) = self.members.get_mut(turn.at.0).and_then(Option::as_mut)
+                && member.serial == turn.serial
+            {
+                (member.is_blocked, member.is_resting) = (false, false);
+                self.blocked -= 1;
+                self.lines.entry(Reverse(member.consumer.priority)).or_default().push_back(turn);
+            }
+        }
+        self.resting = resting;
+    }
+
     /// The consumer at the front of the first line. Turns of consumers that have left are dropped on the way.
     fn front(&mut self) -> Option<ConsumerAt> {
         loop {
@@ -334,6 +367,8 @@ impl Consumers {
         let blocked = members().filter(|member| member.is_blocked).count();
         assert_eq!(self.blocked, blocked, "consumers of '{queue}' that are blocked");
         assert_eq!(self.exclusive, self.iter().filter(|consumer| consumer.exclusive).count(), "exclusive ones");
+        let resting = self.resting.iter().filter(|turn| is_valid(&self.members, **turn)).count();
+        assert_eq!(resting, members().filter(|member| member.is_resting).count(), "consumers of '{queue}' that rest");
         let turns = || self.lines.iter().flat_map(|(priority, line)| line.iter().map(move |turn| (priority.0, *turn)));
         let valid: Vec<_> = turns().filter(|(_, turn)| is_valid(&self.members, *turn)).collect();
         assert_eq!(turns().count() - valid.len(), self.turns_left_behind, "turns left behind in '{queue}'");

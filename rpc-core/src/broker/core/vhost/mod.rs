@@ -103,7 +103,8 @@ impl Vhost {
         }
     }
 
-    pub(crate) fn add_queue(&mut self, mut queue: Queue) -> QueueId {
+    pub(crate) fn add_queue(&mut self, queue: Queue) -> QueueId {
+        let mut queue = queue.warn_from(self.limits.memory_high_watermark / QUEUE_SHARE);
         let key = QueueId(self.next_key);
         self.next_key += 1;
         self.queue_bytes += bytes_of(&queue);
@@ -204,4 +205,6 @@ impl Headers for MessageHeaders<'_> {
     }
 }
 
+/// A queue without a consumer is named in the log from this part of the memory on.
+const QUEUE_SHARE: u64 = 16;
 const QUEUE_OVERHEAD_BYTES: usize = 300;

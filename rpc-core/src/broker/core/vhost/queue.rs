@@ -22,6 +22,7 @@ use amq_protocol::types::FieldTable;
 use crate::{
     broker::core::{
         interface::ConnectionId,
+        limits::memory::MESSAGE_OVERHEAD_BYTES,
         vhost::{
             arguments::QueueArguments,
             consumers::{Consumer, ConsumerAt, Consumers},
@@ -60,6 +61,8 @@ pub(crate) struct Queue {
     pub(crate) timer: Option<Instant>,
     /// Whether the timer goes on with what was begun.
     pub(crate) is_due: bool,
+    /// Without a consumer it is named in the log when its messages take so much memory.
+    warn_bytes: u64,
 }
 
 impl Queue {
@@ -86,7 +89,23 @@ impl Queue {
             last_used: now,
             timer: None,
             is_due: false,
+            warn_bytes: u64::MAX,
         }
+    }
+
+    /// Has it named in the log when it takes so much memory and nothing consumes from it, and again each time that doubles.
+    pub(crate) fn warn_from(self, bytes: u64) -> Self {
+        Self { warn_bytes: bytes.max(1), ..self }
+    }
+
+    /// The memory of its messages, if it is to be named in the log for it now.
+    pub(crate) fn growth_to_warn_of(&mut self) -> Option<u64> {
+        let bytes = self.ready_bytes + (self.ready_count * MESSAGE_OVERHEAD_BYTES) as u64;
+        if bytes < self.warn_bytes || !self.consumers.is_empty() {
+            return None;
+        }
+        self.warn_bytes = bytes.saturating_mul(2);
+        Some(bytes)
     }
 
     /// Whether its `x-expires` has passed.
@@ -202,6 +221,11 @@ impl Queue {
     /// Reads the next entry of a stream for a consumer.
     pub(crate) fn read_next(&mut self, at: ConsumerAt) -> Option<Entry> {
         self.stream.as_ref()?.read_next(self.consumers.offset_mut(at)?)
+    }
+
+    /// Whether a consumer has read all of the stream.
+    pub(crate) fn has_read_all(&self, at: ConsumerAt) -> bool {
+        self.stream.as_ref().is_none_or(|stream| self.consumers[at].offset >= stream.end())
     }
 
     fn take(&mut self, line: usize) -> Option<Entry> {

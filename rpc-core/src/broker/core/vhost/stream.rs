@@ -113,6 +113,11 @@ impl Stream {
         self.next_offset - self.segments.front().map_or(self.next_offset, |segment| segment.first_offset)
     }
 
+    /// The offset of the next message.
+    pub(crate) fn end(&self) -> u64 {
+        self.next_offset
+    }
+
     /// Appends a message. Returns the segments that are deleted for it.
     pub(crate) fn push(&mut self, message: &Arc<Message>, now: Instant) -> Vec<VecDeque<Entry>> {
         let mut deleted = Vec::new();

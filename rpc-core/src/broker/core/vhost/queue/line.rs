@@ -32,7 +32,11 @@ impl Line {
     #[inline]
     pub(crate) fn pop_front(&mut self) -> Option<Entry> {
         if self.between.is_empty() {
-            return self.list.pop_front();
+            let entry = self.list.pop_front();
+            if self.list.is_empty() && self.list.capacity() > KEPT_MAX {
+                self.list = VecDeque::new();
+            }
+            return entry;
         }
         self.pop_first_of_both()
     }
@@ -103,6 +107,9 @@ impl Line {
         assert!(self.between.iter().all(|(place, entry)| *place == entry.place), "a place of '{queue}'");
     }
 }
+
+/// An empty line keeps room for so many entries.
+const KEPT_MAX: usize = 4_096;
 
 impl From<VecDeque<Entry>> for Line {
     fn from(list: VecDeque<Entry>) -> Self {

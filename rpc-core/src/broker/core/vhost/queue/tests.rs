@@ -17,6 +17,19 @@ fn push(queue: &mut Queue, priority: u8) -> u64 {
 }
 
 #[test]
+fn a_queue_without_a_consumer_is_named_when_it_is_large_and_each_time_it_doubles() {
+    let mut queue = queue(QueueArguments::default()).warn_from(10_000);
+    let mut named = Vec::new();
+    for count in 1..=1_000_u64 {
+        let entry = queue.admit(&message(b"", 0), Instant::now());
+        queue.insert(entry);
+        named.extend(queue.growth_to_warn_of().map(|_| count));
+    }
+    assert_eq!(named.len(), 5, "{named:?}");
+    assert!(named.windows(2).all(|two| two[1] == 2 * two[0]), "{named:?}");
+}
+
+#[test]
 fn requeued_entries_return_to_their_places_in_any_order() {
     let mut queue = queue(QueueArguments::default());
     for _ in 0..5 {
