@@ -49,8 +49,14 @@ impl Core {
         self.sessions.work = 0;
         let mut frames = batch.frames();
         let is_waiting = self.has_unfinished(id);
-        if is_waiting && !self.go_on_before(batch, id, now) {
-            return self.pause(id, frames.bytes_left(), now);
+        if is_waiting {
+            let may_be_handled = self.go_on_before(batch, id, now);
+            if self.sessions.get(id).is_some_and(|session| session.is_silenced) {
+                return Flow::Close;
+            }
+            if !may_be_handled {
+                return self.pause(id, frames.bytes_left(), now);
+            }
         }
         while let Some(frame) = frames.next() {
             let left = frames.bytes_left() + frame.bytes();

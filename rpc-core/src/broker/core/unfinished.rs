@@ -126,7 +126,10 @@ impl Core {
                 Flow::Continue if was_open == self.is_open(id) => frames.bytes_left(),
                 Flow::Paused(_) => left,
                 // Nothing is handled behind a connection error, on its channel.
-                _ => {
+                flow => {
+                    if let Some(session) = self.sessions.get_mut(id).filter(|_| was_open && flow == Flow::Close) {
+                        session.is_silenced = true;
+                    }
                     self.forget_frames(id, number);
                     return Progress::Done;
                 }

@@ -95,6 +95,8 @@ pub(crate) struct Session {
     pub(crate) confirming: Vec<u16>,
     /// Whether its socket has gone.
     pub(crate) is_gone: bool,
+    /// Whether its socket is to be closed without a word.
+    pub(crate) is_silenced: bool,
     /// Whether time goes on with what it has left.
     pub(crate) is_behind: bool,
     /// Whether it has published: only publishers are blocked.
@@ -129,6 +131,7 @@ impl Session {
             exclusive_queues: BTreeSet::new(),
             confirming: Vec::new(),
             is_gone: false,
+            is_silenced: false,
             is_behind: false,
             has_published: false,
             nonce,

@@ -330,3 +330,19 @@ fn dead_letters_wait_for_a_search_and_keep_their_order() {
     assert!(ticks >= 10, "{ticks} ticks");
     assert_eq!(bench.received(other), ["deliver 1", "a", "deliver 2", "b"]);
 }
+
+#[test]
+fn a_socket_is_closed_without_a_word_for_a_frame_that_waited_too() {
+    let (mut bench, publisher, other) = bench();
+    bench.consume(other, "q", 0);
+    bench.received(other);
+    bench.received(publisher);
+    hand_over(&mut bench, publisher, &message("slow", 1_000));
+    // A class that does not exist.
+    let mut flow = hand_over(&mut bench, publisher, &frame_of(FrameKind::Method, 1, &[0, 99, 0, 1]));
+    while flow == Flow::Unfinished(0) {
+        flow = hand_over(&mut bench, publisher, &[]);
+    }
+    assert_eq!((flow, bodies(&mut bench, other).as_str()), (Flow::Close, "slow"));
+    assert_eq!(bench.received(publisher), [""; 0]);
+}
