@@ -26,6 +26,7 @@ mod hostile_properties;
 mod kill_points;
 mod late;
 mod limits;
+mod nacked;
 mod nested;
 mod not_text;
 mod overload;

@@ -5,9 +5,17 @@
 #                           later, under the load of that test_load
 #   cluster_client_loses_leaders COUNT PROGRAM TRANSPORT
 #                           the same so many times, and a line that adds them up
+# By hand, for the figures in the guide:
+#   cluster_leader_hangs PROGRAM TRANSPORT
+#                           freezes that node for 90 s (SIGSTOP)
+#   cluster_rolls PROGRAM TRANSPORT
+#                           stops and starts each of the three nodes, one after the other
 
 CLUSTER_AWAY_S=40
 CLUSTER_LOAD_S=60
+CLUSTER_HANGS_S=90
+# With heartbeats of 2 s a connection to a frozen node is lost after 4 s.
+CLUSTER_HEARTBEAT_S=2
 # Requests answered before the fault: 40 are made in a second.
 CLUSTER_LOAD_MIN=120
 
@@ -16,7 +24,7 @@ cluster_urls() {
     local transport=$1 node urls=()
     shift
     for node in "$@"; do
-        urls+=("amqp://guest:guest@127.0.0.1:${cluster_amqp_ports[node]}?transport=$transport")
+        urls+=("amqp://guest:guest@127.0.0.1:${cluster_amqp_ports[node]}?transport=$transport&heartbeat=$CLUSTER_HEARTBEAT_S")
     done
     (IFS=, && echo "${urls[*]}")
 }
@@ -69,18 +77,23 @@ cluster_load_end() {
     return "$status"
 }
 
-cluster_client_loses_leader() {
-    local program=$1 transport=$2 leader second third status
+# cluster_load_on_leader PROGRAM TRANSPORT SECONDS: sets leader, second and third.
+cluster_load_on_leader() {
     # Before the first load there is no queue: it is declared over the first node, which leads it then.
     leader=$(cluster_load_leader 1)
     leader=${leader:-1}
     second=$((leader % 3 + 1))
     third=$((6 - leader - second))
-    cluster_load_start "$program" "$transport" "$CLUSTER_LOAD_S" "$leader" "$second" "$third" || return 1
+    cluster_load_start "$@" "$leader" "$second" "$third" || return 1
     [[ $(cluster_load_leader "$second") == "$leader" ]] || {
         echo "node $leader does not lead the queue" >&2
         return 1
     }
+}
+
+cluster_client_loses_leader() {
+    local leader second third status
+    cluster_load_on_leader "$1" "$2" "$CLUSTER_LOAD_S" || return 1
     kill -KILL -- "-${cluster_groups[leader]}"
     cluster_load_felt
     echo "node $leader, which led the queue and had the client, was killed"
@@ -102,4 +115,28 @@ cluster_client_loses_leaders() {
     done
     echo "$count kills, $failures with losses"
     ((failures == 0))
+}
+
+cluster_leader_hangs() {
+    local leader second third
+    cluster_load_on_leader "$1" "$2" $((CLUSTER_HANGS_S + 30)) || return 1
+    kill -STOP -- "-${cluster_groups[leader]}"
+    cluster_load_felt
+    echo "node $leader, which led the queue and had the client, was frozen"
+    sleep "$CLUSTER_HANGS_S"
+    kill -CONT -- "-${cluster_groups[leader]}"
+    echo "node $leader goes on after $CLUSTER_HANGS_S s"
+    cluster_load_end
+}
+
+cluster_rolls() {
+    local leader second third node status=0
+    cluster_load_on_leader "$1" "$2" 120 || return 1
+    cluster_load_felt
+    for node in "$leader" "$second" "$third"; do
+        cluster_ctl "$node" stop_app && cluster_ctl "$node" start_app || status=1
+        echo "node $node was stopped and started"
+        sleep 5
+    done
+    cluster_load_end && return "$status"
 }
