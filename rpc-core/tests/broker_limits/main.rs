@@ -11,7 +11,6 @@ mod slow;
 mod socket;
 mod stopping;
 mod tables;
-mod turns;
 mod waiting;
 
 use std::time::{Duration, Instant};

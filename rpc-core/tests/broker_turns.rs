@@ -1,11 +1,18 @@
-//! Clients that keep the broker busy, beside others that need little of it.
+//! Clients that keep the broker busy, beside others that need little of it. They load the machine, so they are a program of
+//! their own.
+#![cfg(feature = "broker")]
+#![allow(clippy::unwrap_used)]
+
+#[allow(dead_code, reason = "a part of it is needed")]
+#[path = "broker_limits/socket.rs"]
+mod socket;
 
 use std::time::{Duration, Instant};
 
 use rpc_core::broker::Broker;
 use tokio::{io::AsyncWriteExt, runtime::Builder, task::JoinSet, time::timeout};
 
-use crate::socket::{DECLARE_OK, LIMIT, channel_open, declare_q, method, open, publish, publish_to, ready, until};
+use self::socket::{DECLARE_OK, LIMIT, channel_open, declare_q, method, open, publish, publish_to, ready, until};
 
 /// Twice as many as the target, because the machine that runs tests may be slow.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(2);
