@@ -179,7 +179,7 @@ async fn a_thread_is_not_stopped_but_one_not_begun_is_skipped(stage: &Stage) {
     let pool = stage.pool(MillServer::new(count.clone())).await.concurrency(1).prefetch(2);
     let pool = pool.start().await.unwrap();
     let client = MillClient::new(&stage.connect().await);
-    let calls: Vec<_> = (0..2).map(|_| tokio::spawn(client.compute(300).timeout(HOUR).into_future())).collect();
+    let calls: Vec<_> = (0..2).map(|_| tokio::spawn(client.compute(2_000).timeout(HOUR).into_future())).collect();
     eventually(SOON, "one runs, one waits", async || pool.stats().received == 2 && count.begun() == 1).await;
     calls.iter().for_each(tokio::task::JoinHandle::abort);
     eventually(SOON, "the second is skipped", async || pool.stats().expired == 1).await;

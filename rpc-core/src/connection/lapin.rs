@@ -904,7 +904,7 @@ fn opening_error(error: &lapin::Error, endpoint: &Endpoint) -> Error {
     if let ErrorKind::ProtocolError(amqp) = error.kind() {
         return endpoint.refusal(amqp.get_id(), amqp.get_message().as_str());
     }
-    Error::Unreachable { address: endpoint.address(), reason: reason_of(&error.to_string()) }
+    Error::Unreachable { address: endpoint.address(), reason: reason_of(&error.to_string(), endpoint.is_tls) }
 }
 
 /// Waits for the broker's answer, at most for [`ANSWER_LIMIT`].

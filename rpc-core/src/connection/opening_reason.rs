@@ -2,11 +2,17 @@
 //!
 //! rustls names the fault of a certificate, but neither whose certificate it is nor who refused it.
 
-/// A transport's reason, explained where it is about a certificate.
-pub(super) fn reason_of(reason: &str) -> String {
+/// A transport's reason, explained where it is about a certificate, or may be.
+pub(super) fn reason_of(reason: &str, is_tls: bool) -> String {
     let explained =
         |(pattern, meaning): &(&str, &str)| reason.contains(pattern).then(|| format!("{meaning} ({reason})"));
-    EXPLANATIONS.iter().find_map(explained).unwrap_or_else(|| reason.to_owned())
+    EXPLANATIONS.iter().find_map(explained).unwrap_or_else(|| match is_tls && reason.contains("reset by peer") {
+        // TLS 1.3: the broker looks at the client's certificate after the client's first bytes, and its alert is lost with them.
+        true => {
+            format!("{reason}; a broker that requires a client certificate, or refuses this one, may end like this")
+        }
+        false => reason.to_owned(),
+    })
 }
 
 /// Parts of rustls' texts; the first that occurs counts. An alert is sent by the peer, here the broker.
@@ -42,10 +48,13 @@ mod tests {
 
     #[test]
     fn faults_of_certificates_say_whose_it_is() {
-        let reason = reason_of("invalid peer certificate: UnknownIssuer");
+        let reason = reason_of("invalid peer certificate: UnknownIssuer", true);
         assert!(reason.starts_with("the broker's certificate has an issuer") && reason.ends_with("UnknownIssuer)"));
-        let reason = reason_of("IO error: received fatal alert: CertificateExpired");
+        let reason = reason_of("IO error: received fatal alert: CertificateExpired", true);
         assert!(reason.starts_with("the broker refused the client's certificate, which has expired ("), "{reason}");
-        assert_eq!(reason_of("connection refused"), "connection refused");
+        assert_eq!(reason_of("connection refused", true), "connection refused");
+        let reset = "IO error: Connection reset by peer (os error 104)";
+        assert!(reason_of(reset, true).contains("requires a client certificate"));
+        assert_eq!(reason_of(reset, false), reset);
     }
 }

@@ -180,7 +180,7 @@ impl Peer<'_> {
     }
 
     fn unreachable(&self, reason: &str) -> Error {
-        Error::Unreachable { address: self.endpoint.address(), reason: reason_of(reason) }
+        Error::Unreachable { address: self.endpoint.address(), reason: reason_of(reason, self.endpoint.is_tls) }
     }
 
     /// The error of an unexpected method: a refusal, or a violation of the protocol.

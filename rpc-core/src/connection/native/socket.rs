@@ -27,7 +27,7 @@ impl Socket {
     pub(super) async fn connect(endpoint: &Endpoint, options: &ConnectionOptions) -> Result<Self, Error> {
         let unreachable = |error: io::Error| Error::Unreachable {
             address: endpoint.address(),
-            reason: reason_of(&error.to_string()),
+            reason: reason_of(&error.to_string(), endpoint.is_tls),
         };
         let host = &*endpoint.host;
         let stream = TcpStream::connect((host, endpoint.port)).await.map_err(unreachable)?;
