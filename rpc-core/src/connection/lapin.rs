@@ -58,7 +58,6 @@ use super::{
     },
     fields::{short, table},
     limit::{ANSWER_LIMIT, within},
-    opening_reason::reason_of,
     options::{ConnectionOptions, HEARTBEAT_S},
     uri::{AuthMechanism, Endpoint},
 };
@@ -904,7 +903,7 @@ fn opening_error(error: &lapin::Error, endpoint: &Endpoint) -> Error {
     if let ErrorKind::ProtocolError(amqp) = error.kind() {
         return endpoint.refusal(amqp.get_id(), amqp.get_message().as_str());
     }
-    Error::Unreachable { address: endpoint.address(), reason: reason_of(&error.to_string(), endpoint.is_tls) }
+    endpoint.unreachable(&error.to_string())
 }
 
 /// Waits for the broker's answer, at most for [`ANSWER_LIMIT`].

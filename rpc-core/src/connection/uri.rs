@@ -11,6 +11,7 @@ use url::{Host, Url};
 
 use super::{
     amqp::{ACCESS_REFUSED, NOT_ALLOWED},
+    opening_reason::reason_of,
     options::Transport,
 };
 use crate::error::Error;
@@ -123,6 +124,11 @@ impl Endpoint {
     /// The vhost, for errors.
     pub(super) fn shown_vhost(&self) -> String {
         if self.hides { "(not shown: write its @ as %40)".to_owned() } else { self.vhost.clone() }
+    }
+
+    /// The error of a connection whose transport fails while it is being opened.
+    pub(super) fn unreachable(&self, reason: &str) -> Error {
+        Error::Unreachable { address: self.address(), reason: reason_of(reason, self.is_tls) }
     }
 
     /// The error of a connection that the broker closes while it is being opened.

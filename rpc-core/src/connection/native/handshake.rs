@@ -12,7 +12,6 @@ use super::socket::Socket;
 use crate::{
     connection::{
         fields::short,
-        opening_reason::reason_of,
         options::{ConnectionOptions, HEARTBEAT_S},
         uri::{AuthMechanism, Endpoint},
     },
@@ -180,7 +179,7 @@ impl Peer<'_> {
     }
 
     fn unreachable(&self, reason: &str) -> Error {
-        Error::Unreachable { address: self.endpoint.address(), reason: reason_of(reason, self.endpoint.is_tls) }
+        self.endpoint.unreachable(reason)
     }
 
     /// The error of an unexpected method: a refusal, or a violation of the protocol.

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use crate::{
-    connection::{opening_reason::reason_of, options::ConnectionOptions, uri::Endpoint},
+    connection::{options::ConnectionOptions, uri::Endpoint},
     error::Error,
 };
 
@@ -25,10 +25,7 @@ pub(super) enum Socket {
 impl Socket {
     /// Connects to the first of the host's addresses that answers. The caller has a deadline for it.
     pub(super) async fn connect(endpoint: &Endpoint, options: &ConnectionOptions) -> Result<Self, Error> {
-        let unreachable = |error: io::Error| Error::Unreachable {
-            address: endpoint.address(),
-            reason: reason_of(&error.to_string(), endpoint.is_tls),
-        };
+        let unreachable = |error: io::Error| endpoint.unreachable(&error.to_string());
         let host = &*endpoint.host;
         let stream = TcpStream::connect((host, endpoint.port)).await.map_err(unreachable)?;
         // The io task gathers small frames itself: Nagle's algorithm would only delay them.
