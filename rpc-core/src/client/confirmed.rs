@@ -176,7 +176,7 @@ impl Task {
         if self.is_left.load(Ordering::Acquire) {
             return Nack::Replaced;
         }
-        let nack = self.in_flight.reach(self.exchange).nack();
+        let nack = self.in_flight.reach(self.exchange).replacements.nack();
         if nack == Nack::Replaced {
             tracing::debug!(routing_key = method.routing_key, "a channel does not reach a queue: opening another one");
             self.is_left.store(true, Ordering::Release);

@@ -61,7 +61,7 @@ pub(super) enum Settled {
 }
 
 /// The content of a request that is in no queue.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Unsent {
     pub(super) properties: Properties<'static>,
     pub(super) body: Vec<u8>,

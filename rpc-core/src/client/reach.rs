@@ -21,7 +21,7 @@ use crate::lock::lock;
 pub(super) struct Reach {
     /// Methods of which the broker has taken a request: a method may have a queue of its own.
     pub(super) methods: Seen,
-    replacements: Replacements,
+    pub(super) replacements: Replacements,
 }
 
 /// The meaning of a `basic.nack`.
@@ -35,18 +35,12 @@ pub(super) enum Nack {
     Young,
 }
 
-impl Reach {
-    /// The meaning of a nack on a channel that has not reached the queue before. The caller leaves a channel that is replaced.
-    pub(super) fn nack(&self) -> Nack {
-        self.replacements.nack()
-    }
-}
-
 /// When a channel was last replaced.
 #[derive(Debug, Default)]
 pub(super) struct Replacements(Mutex<Option<Instant>>);
 
 impl Replacements {
+    /// The meaning of a nack on a channel that has not reached the queue before. The caller leaves a channel that is replaced.
     pub(super) fn nack(&self) -> Nack {
         let (now, mut last) = (Instant::now(), lock(&self.0));
         if last.is_some_and(|last| now < last + REPLACEMENT_MIN) {
@@ -68,11 +62,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_channel_is_replaced_at_most_once_a_second() {
-        let reach = Reach::default();
-        assert_eq!([reach.nack(), reach.nack()], [Nack::Replaced, Nack::Young]);
+        let replacements = Replacements::default();
+        assert_eq!([replacements.nack(), replacements.nack()], [Nack::Replaced, Nack::Young]);
         advance(REPLACEMENT_MIN - Duration::from_millis(1)).await;
-        assert_eq!(reach.nack(), Nack::Young);
+        assert_eq!(replacements.nack(), Nack::Young);
         advance(Duration::from_millis(1)).await;
-        assert_eq!([reach.nack(), reach.nack()], [Nack::Replaced, Nack::Young]);
+        assert_eq!([replacements.nack(), replacements.nack()], [Nack::Replaced, Nack::Young]);
     }
 }
