@@ -244,9 +244,7 @@ impl Shared {
             return state;
         }
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        let line = lock(&self.line);
-        let state = lock(&self.state);
-        drop(line);
+        let state = self.lock_in_line();
         self.waiting.fetch_sub(1, Ordering::Relaxed);
         state
     }
@@ -255,6 +253,10 @@ impl Shared {
         if self.waiting.load(Ordering::Relaxed) == 0 {
             return self.lock();
         }
+        self.lock_in_line()
+    }
+
+    fn lock_in_line(&self) -> MutexGuard<'_, State> {
         let line = lock(&self.line);
         let state = lock(&self.state);
         drop(line);

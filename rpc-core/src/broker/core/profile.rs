@@ -249,34 +249,19 @@ static RABBITMQ_4_3: Facts = Facts {
     },
 };
 
-static ARGUMENTS_3_10: [(&str, [bool; 3]); 23] = [
-    // name, classic, quorum, stream
-    ("x-expires", [true, true, false]),
-    ("x-message-ttl", [true, true, false]),
-    ("x-dead-letter-exchange", [true, true, false]),
-    ("x-dead-letter-routing-key", [true, true, false]),
-    ("x-dead-letter-strategy", [false, true, false]),
-    ("x-max-length", [true, true, false]),
-    ("x-max-length-bytes", [true, true, true]),
-    ("x-max-in-memory-length", [false, true, false]),
-    ("x-max-in-memory-bytes", [false, true, false]),
-    ("x-single-active-consumer", [true, true, false]),
-    ("x-max-priority", [true, false, false]),
-    ("x-overflow", [true, true, false]),
-    ("x-queue-mode", [true, false, false]),
-    ("x-queue-version", [true, false, false]),
-    ("x-queue-type", [true, true, true]),
-    ("x-queue-master-locator", [true, false, false]),
-    ("x-queue-leader-locator", [false, true, true]),
-    ("x-quorum-initial-group-size", [false, true, false]),
-    ("x-delivery-limit", [false, true, false]),
-    ("x-max-age", [false, false, true]),
-    ("x-stream-max-segment-size-bytes", [false, false, true]),
-    ("x-initial-cluster-size", [false, false, true]),
-    ("x-stream-filter-size-bytes", [true, true, true]),
-];
+/// The first ones of 4.3, of which classic queues refuse one more.
+static ARGUMENTS_3_10: [(&str, [bool; 3]); 23] = {
+    let (known, _) = ARGUMENTS_4_3.split_at(23);
+    let mut arguments = [("", [false; 3]); 23];
+    arguments.copy_from_slice(known);
+    arguments[LEADER_LOCATOR].1 = [false, true, true];
+    arguments
+};
 
-static ARGUMENTS_4_3: [(&str, [bool; 3]); 28] = [
+/// The place of `x-queue-leader-locator`.
+const LEADER_LOCATOR: usize = 16;
+
+const ARGUMENTS_4_3: [(&str, [bool; 3]); 28] = [
     // name, classic, quorum, stream
     ("x-expires", [true, true, false]),
     ("x-message-ttl", [true, true, false]),
