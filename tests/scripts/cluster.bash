@@ -99,23 +99,24 @@ cluster_node_answers() {
     done
 }
 
-# The node that leads the service queue, asked from any that lives.
+# cluster_leader QUEUE NODE: the node that leads the queue, asked from that one; nothing if there is no such queue.
 cluster_leader() {
-    cluster_ctl "$1" list_queues --no-table-headers name leader |
-        sed -n 's/^rpc\.fibonacci[[:space:]].*rpc-cluster-\([123]\)@.*/\1/p'
+    cluster_ctl "$2" list_queues --no-table-headers name leader |
+        sed -n "s/^${1//./\\.}[[:space:]].*rpc-cluster-\([123]\)@.*/\1/p"
 }
 
-# How many calls are answered so far: fib_pool says it every second.
+# How many calls are answered so far: a load says it every second, fib_pool as `… N/2000 calls`, test_load as `answered N`.
 cluster_answered() {
-    sed -n 's/.* \([0-9]*\)\/[0-9]* calls$/\1/p' "$cluster_home/load.err" | tail -n 1 | grep . || echo 0
+    sed -n 's/.* \([0-9]*\)\/[0-9]* calls$/\1/p; s/^answered //p' "$cluster_home/load.err" "$cluster_home/load.out" \
+        2>/dev/null | tail -n 1 | grep . || echo 0
 }
 
-# cluster_load_reaches COUNT
+# cluster_load_reaches COUNT LIMIT_S
 cluster_load_reaches() {
-    local deadline=$((SECONDS + CLUSTER_LOAD_LIMIT_S))
+    local deadline=$((SECONDS + $2))
     until (($(cluster_answered) >= $1)); do
         if ! kill -0 "$cluster_load_pid" 2>/dev/null || ((SECONDS >= deadline)); then
-            echo "fib_pool does not reach $1 calls; it said:" >&2
+            echo "the load does not reach $1 calls; it said:" >&2
             tail -n 5 "$cluster_home/load.out" "$cluster_home/load.err" >&2
             return 1
         fi
@@ -126,12 +127,14 @@ cluster_load_reaches() {
 cluster_survives() {
     local program=$1 urls="${CLUSTER_URLS//,/?transport=$2,}?transport=$2"
     local leader other answered status killed back executions longest begin=$EPOCHREALTIME
+    # An earlier load's words are not this one's.
+    rm -f "$cluster_home"/load.*
     timeout -k 5 "$CLUSTER_LOAD_LIMIT_S" "$program" --url "$urls" --queue-kind quorum --workers 2 --n 20 \
         --requests "$CLUSTER_CALLS" --rate "$CLUSTER_CALLS_PER_SECOND" --in-flight 32 \
         </dev/null >"$cluster_home/load.out" 2>"$cluster_home/load.err" &
     cluster_load_pid=$!
-    cluster_load_reaches $((CLUSTER_CALLS / 5)) || return 1
-    leader=$(cluster_leader 1)
+    cluster_load_reaches $((CLUSTER_CALLS / 5)) "$CLUSTER_LOAD_LIMIT_S" || return 1
+    leader=$(cluster_leader rpc.fibonacci 1)
     [[ $leader == [123] ]] || {
         echo "no leader found for rpc.fibonacci: '$leader'" >&2
         return 1
@@ -142,8 +145,8 @@ cluster_survives() {
     answered=$(cluster_answered)
     echo "node $leader led the queue and was killed after $killed s, with $answered calls answered"
     # Two nodes carry on.
-    cluster_load_reaches $((answered + 200)) || return 1
-    echo "node $(cluster_leader "$other") leads it now; 200 calls more were answered by $(seconds_since "$begin") s"
+    cluster_load_reaches $((answered + 200)) "$CLUSTER_LOAD_LIMIT_S" || return 1
+    echo "node $(cluster_leader rpc.fibonacci "$other") leads it now; 200 calls more were answered by $(seconds_since "$begin") s"
     cluster_start_node "$leader"
     cluster_node_answers "$leader" || return 1
     back=$(seconds_since "$begin")

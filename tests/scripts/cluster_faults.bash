@@ -29,32 +29,18 @@ cluster_urls() {
     (IFS=, && echo "${urls[*]}")
 }
 
-# cluster_load_leader NODE: the node that leads the load's queue, asked from that one; nothing if there is no queue yet.
-cluster_load_leader() {
-    cluster_ctl "$1" list_queues --no-table-headers name leader |
-        sed -n 's/^rpc\.load[[:space:]].*rpc-cluster-\([123]\)@.*/\1/p'
-}
-
 # cluster_load_start PROGRAM TRANSPORT SECONDS FIRST SECOND THIRD: the client prefers the first node, the workers the second one.
 cluster_load_start() {
     local program=$1 transport=$2 seconds=$3
     shift 3
-    rm -f "$cluster_home/load.in" && mkfifo "$cluster_home/load.in" || return 1
+    rm -f "$cluster_home"/load.* && mkfifo "$cluster_home/load.in" || return 1
     timeout -k 5 $((seconds + 90)) "$program" --seconds "$seconds" \
         --client "$(cluster_urls "$transport" "$@")" --workers "$(cluster_urls "$transport" "$2" "$3")" \
         <"$cluster_home/load.in" >"$cluster_home/load.out" 2>"$cluster_home/load.err" &
     cluster_load_pid=$!
     # Open until the load has ended.
     exec {cluster_load_in}>"$cluster_home/load.in"
-    local deadline=$((SECONDS + 60))
-    until (($(sed -n 's/^answered //p' "$cluster_home/load.out" | tail -n 1 | grep . || echo 0) >= CLUSTER_LOAD_MIN)); do
-        if ! kill -0 "$cluster_load_pid" 2>/dev/null || ((SECONDS >= deadline)); then
-            echo "the load does not begin; it said:" >&2
-            tail -n 5 "$cluster_home/load.out" "$cluster_home/load.err" >&2
-            return 1
-        fi
-        sleep 0.2
-    done
+    cluster_load_reaches "$CLUSTER_LOAD_MIN" 60
 }
 
 # cluster_load_felt: tells the load that the fault is there.
@@ -80,12 +66,12 @@ cluster_load_end() {
 # cluster_load_on_leader PROGRAM TRANSPORT SECONDS: sets leader, second and third.
 cluster_load_on_leader() {
     # Before the first load there is no queue: it is declared over the first node, which leads it then.
-    leader=$(cluster_load_leader 1)
+    leader=$(cluster_leader rpc.load 1)
     leader=${leader:-1}
     second=$((leader % 3 + 1))
     third=$((6 - leader - second))
     cluster_load_start "$@" "$leader" "$second" "$third" || return 1
-    [[ $(cluster_load_leader "$second") == "$leader" ]] || {
+    [[ $(cluster_leader rpc.load "$second") == "$leader" ]] || {
         echo "node $leader does not lead the queue" >&2
         return 1
     }
@@ -98,7 +84,7 @@ cluster_client_loses_leader() {
     cluster_load_felt
     echo "node $leader, which led the queue and had the client, was killed"
     sleep "$CLUSTER_AWAY_S"
-    echo "node $(cluster_load_leader "$second") leads it now; node $leader starts after $CLUSTER_AWAY_S s"
+    echo "node $(cluster_leader rpc.load "$second") leads it now; node $leader starts after $CLUSTER_AWAY_S s"
     cluster_start_node "$leader"
     cluster_load_end
     status=$?
