@@ -6,7 +6,7 @@ use std::{
 };
 
 use rpc_core::{Client, Connection, ConnectionOptions, ConnectionState, Error, broker::Broker};
-use rpc_tests::{Answers, Stage, eventually, framework_uri, on_both_brokers, probe, within};
+use rpc_tests::{Answers, Stage, address_of, eventually, framework_uri, on_both_brokers, probe, within};
 
 on_both_brokers!(
     a_refused_connection_says_so,
@@ -27,9 +27,7 @@ async fn open_error(uri: &str) -> Error {
 
 /// The stage's URI with another user info or path.
 fn changed(stage: &Stage, user_info: &str, path: &str) -> String {
-    let address = stage.broker_uri().trim_start_matches("amqp://");
-    let address = address.rsplit_once('@').map_or(address, |(_, address)| address);
-    let address = address.split('/').next().unwrap();
+    let address = address_of(stage.broker_uri());
     framework_uri(&format!("amqp://{user_info}@{address}{path}"))
 }
 

@@ -9,7 +9,9 @@ use std::{
 };
 
 use rpc_core::{CallError, Connection, ConnectionOptions, WorkerPool, broker::Broker};
-use rpc_tests::{Answers, BrokerProcess, ClientProcess, eventually, framework_uri, probe, signal, within};
+use rpc_tests::{
+    Answers, BrokerProcess, ClientProcess, eventually, framework_uri, probe, signal, with_parameter, within,
+};
 use tokio::process::Command;
 
 use crate::{kill_points::world::World, late};
@@ -77,7 +79,7 @@ mod rabbitmq {
 /// Calls are open at the broker `first` when it is frozen: their client is to find the second one.
 async fn fail_over(first: &str, freeze: impl FnOnce()) {
     let second = Broker::start().await.unwrap();
-    let with_heartbeat = |uri: &str| format!("{}{}heartbeat=1", uri, if uri.contains('?') { '&' } else { '?' });
+    let with_heartbeat = |uri: &str| with_parameter(uri, "heartbeat=1");
     let (first, second) = (with_heartbeat(&framework_uri(first)), with_heartbeat(&framework_uri(second.uri())));
     let serve = async |uri: &str, name: &'static str| {
         let answers = Answers::with(move |asked| async move {

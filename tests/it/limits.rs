@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use rpc_core::{CallError, Client, Connection, ConnectionOptions, ConnectionState, Error, WorkerPool};
-use rpc_tests::{Answers, Stage, on_both_brokers, probe, within};
+use rpc_core::{CallError, Client, Connection, ConnectionState, Error, WorkerPool};
+use rpc_tests::{Answers, Stage, on_both_brokers, probe, with_parameter, within};
 use tokio::time::timeout;
 
 on_both_brokers!(a_connection_of_few_channels_serves_and_says_when_there_are_no_more);
@@ -59,14 +59,11 @@ async fn limits_are_named_and_cause_no_storm(stage: &Stage) {
 /// Hosted brokers give eight.
 async fn a_connection_of_few_channels_serves_and_says_when_there_are_no_more(stage: &Stage) {
     probe!("limits-few");
-    let uri = |channel_max: u16| {
-        let uri = stage.uri();
-        format!("{uri}{}channel_max={channel_max}", if uri.contains('?') { '&' } else { '?' })
-    };
+    let uri = with_parameter(stage.uri(), "channel_max=8");
     let _fresh = stage.pool(ProbeServer::new(Answers::echo())).await;
-    let connection = Connection::open_with(&uri(8), ConnectionOptions::default()).await.unwrap();
+    let connection = Connection::open(&uri).await.unwrap();
     let pool = WorkerPool::new(&connection).serve(ProbeServer::new(Answers::echo())).start().await.unwrap();
-    let other = Connection::open(&uri(8)).await.unwrap();
+    let other = Connection::open(&uri).await.unwrap();
     let mut clients = Vec::new();
     let error = loop {
         let client = ProbeClient::from_client(Client::new(&other));

@@ -227,10 +227,9 @@ fn run_all(files: &[File], target: &Target, pace: Pace, answerer: Answerer) -> V
 
 /// The broker at `amqp://user:password@host:port`.
 fn target(uri: &str) -> Target {
-    let (user, address) = uri.trim_start_matches("amqp://").rsplit_once('@').unwrap_or(("guest:guest", uri));
+    let (user, _) = uri.trim_start_matches("amqp://").rsplit_once('@').unwrap_or(("guest:guest", uri));
     let (user, password) = user.split_once(':').expect("user:password");
-    let address = address.trim_start_matches("amqp://").split('/').next().expect("an address");
-    let address = address.to_socket_addrs().expect("host:port").next().expect("an address");
+    let address = rpc_tests::address_of(uri).to_socket_addrs().expect("host:port").next().expect("an address");
     Target { address, user: user.to_owned(), password: password.to_owned() }
 }
 

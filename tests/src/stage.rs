@@ -9,7 +9,7 @@ use std::{
 use rpc_core::{Client, Connection, Dispatch, WorkerPool, broker::Broker};
 use tokio::time::timeout;
 
-use crate::{Expectations, definitions, raw, version_at};
+use crate::{Expectations, address_of, definitions, raw, version_at, with_parameter};
 
 /// The broker a case runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,8 +66,7 @@ impl Stage {
 
     /// The broker's URI for another user of `parity/definitions.json` on a vhost, by default `/`.
     pub fn uri_as(&self, user: &str, vhost: &str) -> String {
-        let address = self.broker_uri.trim_start_matches("amqp://").rsplit('@').next().unwrap_or_default();
-        let address = address.split('/').next().unwrap_or_default();
+        let address = address_of(&self.broker_uri);
         framework_uri(&match vhost {
             "" => format!("amqp://{user}:{user}@{address}"),
             vhost => format!("amqp://{user}:{user}@{address}/{vhost}"),
@@ -135,7 +134,7 @@ impl Stage {
 /// The URI with the transport that `RPC_TEST_TRANSPORT` names: every connection of the framework is to go over it.
 pub fn framework_uri(uri: &str) -> String {
     match std::env::var("RPC_TEST_TRANSPORT") {
-        Ok(transport) => format!("{uri}{}transport={transport}", if uri.contains('?') { '&' } else { '?' }),
+        Ok(transport) => with_parameter(uri, &format!("transport={transport}")),
         Err(_) => uri.to_owned(),
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{net::ToSocketAddrs, sync::mpsc, time::Duration};
 
-use crate::wire::{self, Received, Socket};
+use crate::{
+    address_of,
+    wire::{self, Received, Socket},
+};
 
 /// Where versions of RabbitMQ differ in what a case asserts. One table, so that a new version is one line more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,9 +59,7 @@ const VERSIONS: [(&str, Expectations); 2] = [
 /// # Panics
 /// When it sends no such method.
 pub fn version_at(uri: &str) -> String {
-    let address = uri.trim_start_matches("amqp://").rsplit('@').next().and_then(|address| address.split('/').next());
-    let address = address.unwrap_or_default().split('?').next().unwrap_or_default();
-    let address = address.to_socket_addrs().expect("host:port").next().expect("an address");
+    let address = address_of(uri).to_socket_addrs().expect("host:port").next().expect("an address");
     let (sender, events) = mpsc::channel();
     let socket = Socket::connect(address, move |received| drop(sender.send(received))).expect("it listens");
     socket.send(b"AMQP\0\0\x09\x01").expect("it reads");
