@@ -97,6 +97,7 @@
 //! | `cli` | | the program `rpc`, whose `rpc broker` runs the bundled broker alone |
 //!
 //! How the crate is built is described in `ARCHITECTURE.md` beside its `Cargo.toml`.
+#![forbid(unsafe_code)]
 // The pages of a part link to the other parts, which a build without them does not have.
 #![cfg_attr(
     not(all(feature = "broker", feature = "framework", feature = "macros", feature = "tls", feature = "lapin")),

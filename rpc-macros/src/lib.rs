@@ -4,6 +4,8 @@
 //!  tokens ──attr──► options ──check──► model (or mistakes) ──expand──► trait, client, server
 //! ```
 
+#![forbid(unsafe_code)]
+
 mod attr;
 mod check;
 mod errors;

@@ -162,6 +162,12 @@ impl Broker {
         self.address
     }
 
+    /// How many bytes messages, outboxes and declarations take, and took at most since the last call.
+    #[cfg(feature = "cli")]
+    pub(crate) fn take_memory_peak(&self) -> (usize, usize) {
+        self.shared.take_memory_peak()
+    }
+
     /// Injects faults, for tests of how clients react to them.
     pub fn faults(&self) -> Faults {
         Faults::new(Arc::clone(&self.shared))

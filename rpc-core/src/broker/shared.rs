@@ -189,6 +189,11 @@ impl Shared {
         self.finish(state);
     }
 
+    #[cfg(feature = "cli")]
+    pub(super) fn take_memory_peak(&self) -> (usize, usize) {
+        self.memory.take_peak()
+    }
+
     /// Notes that so many bytes of an outbox were written.
     pub(super) fn note_written(&self, bytes: usize) {
         if self.memory.note_written(bytes) {

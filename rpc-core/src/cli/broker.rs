@@ -2,7 +2,7 @@
 
 use std::{io::Write, net::SocketAddr};
 
-use super::open_files;
+use super::{burst, open_files};
 use crate::{
     broker::{Broker, BrokerBuilder, BrokerError, Profile},
     signal::StopSignals,
@@ -69,7 +69,7 @@ impl From<Version> for Profile {
 }
 
 /// Runs a broker until SIGTERM or SIGINT.
-pub(super) async fn run(arguments: Arguments) -> Result<(), BrokerError> {
+pub(super) async fn run(arguments: Arguments, give_back_memory: fn()) -> Result<(), BrokerError> {
     // Before the first output, so that a signal that follows it at once shuts the broker down instead of killing it.
     let mut stop = StopSignals::listen()
         .map_err(|error| BrokerError::Configuration(format!("cannot listen for signals: {error}")))?;
@@ -82,7 +82,10 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), BrokerError> {
     if let Some(address) = broker.tls_address() {
         drop(writeln!(stdout, "listening on amqps://{address}").and_then(|()| stdout.flush()));
     }
-    stop.next().await;
+    tokio::select! {
+        () = stop.next() => {}
+        () = burst::give_back_after_each(|| broker.take_memory_peak(), give_back_memory) => {}
+    }
     broker.shutdown().await;
     Ok(())
 }

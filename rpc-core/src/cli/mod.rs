@@ -1,6 +1,7 @@
 //! The arguments of the `rpc` program, and its commands.
 
 mod broker;
+mod burst;
 mod limits;
 mod open_files;
 #[cfg(feature = "tls")]
@@ -12,11 +13,12 @@ use clap::{Parser, Subcommand};
 
 /// Runs the program, and returns its exit status.
 ///
-/// Prints errors to stderr. They end in status 1, and wrong arguments end the process with status 2.
+/// Prints errors to stderr. They end in status 1, and wrong arguments end the process with status 2. `give_back_memory` is
+/// called when messages took much memory a short time ago and do no longer.
 ///
 /// # Cancel safety
 /// Dropping the future early stops the command as dropping a [`Broker`](crate::broker::Broker) does.
-pub async fn run() -> std::process::ExitCode {
+pub async fn run(give_back_memory: fn()) -> std::process::ExitCode {
     let Arguments { command, log } = Arguments::parse();
     let filter = tracing_subscriber::EnvFilter::try_new(&log).unwrap_or_else(|error| {
         eprintln!("rpc: --log '{log}' is not a filter ({error}); using 'info'");
@@ -26,7 +28,7 @@ pub async fn run() -> std::process::ExitCode {
     let is_plain = !std::io::stderr().is_terminal() || std::env::var_os("NO_COLOR").is_some_and(|set| !set.is_empty());
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(!is_plain).with_writer(std::io::stderr).init();
     let outcome = match command {
-        Command::Broker(arguments) => broker::run(arguments).await,
+        Command::Broker(arguments) => broker::run(arguments, give_back_memory).await,
     };
     match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,

@@ -20,6 +20,8 @@ use crate::broker::core::fault::Fault;
 #[derive(Debug)]
 pub(crate) struct Memory {
     bytes: AtomicUsize,
+    /// The most there were at a [`Memory::crosses`] since [`Memory::take_peak`].
+    peak: AtomicUsize,
     /// Publishers are blocked from here on.
     high: usize,
     /// Publishers are unblocked below this.
@@ -34,7 +36,7 @@ impl Memory {
         let high = usize::try_from(high_watermark).unwrap_or(usize::MAX);
         // An eighth lower, so that publishers are not blocked and unblocked for each message.
         let (low, hard) = (high - high / 8, high.saturating_add(high / 2));
-        Self { bytes: AtomicUsize::new(0), high, low, hard, is_high: AtomicBool::new(false) }
+        Self { bytes: AtomicUsize::new(0), peak: AtomicUsize::new(0), high, low, hard, is_high: AtomicBool::new(false) }
     }
 
     /// The largest message that can ever fit.
@@ -57,12 +59,24 @@ impl Memory {
         }
     }
 
-    /// Whether usage is beyond the watermark that applies now: the lower one while publishers are blocked.
+    /// Whether usage is beyond the watermark that applies now: the lower one while publishers are blocked. Notes the peak.
     pub(crate) fn crosses(&self) -> bool {
-        match self.is_high.load(Ordering::Relaxed) {
-            false => self.bytes() >= self.high,
-            true => self.bytes() < self.low,
+        let bytes = self.bytes();
+        // Only one thread at a time is here: it has the core.
+        if bytes > self.peak.load(Ordering::Relaxed) {
+            self.peak.store(bytes, Ordering::Relaxed);
         }
+        match self.is_high.load(Ordering::Relaxed) {
+            false => bytes >= self.high,
+            true => bytes < self.low,
+        }
+    }
+
+    /// The usage now, and the highest since the last call.
+    #[cfg(feature = "cli")]
+    pub(crate) fn take_peak(&self) -> (usize, usize) {
+        let bytes = self.bytes();
+        (bytes, self.peak.swap(bytes, Ordering::Relaxed).max(bytes))
     }
 
     /// Notes whether publishers are blocked over memory.
