@@ -99,9 +99,9 @@ cluster_node_answers() {
     done
 }
 
-# cluster_leader QUEUE NODE: the node that leads the queue, asked from that one; nothing if there is no such queue.
+# cluster_leader QUEUE NODE [VHOST]: the node that leads the queue, asked from that one; nothing if there is no such queue.
 cluster_leader() {
-    cluster_ctl "$2" list_queues --no-table-headers name leader |
+    cluster_ctl "$2" list_queues -p "${3-/}" --no-table-headers name leader |
         sed -n "s/^${1//./\\.}[[:space:]].*rpc-cluster-\([123]\)@.*/\1/p"
 }
 

@@ -2,12 +2,13 @@
 //! client is connected to is killed.
 //!
 //! ```text
-//!  test_load --client URIS --workers URIS --seconds 60
+//!  test_load SECONDS CLIENT_URIS WORKER_URIS [CLIENT_URIS WORKER_URIS]
 //!  stdout: `answered N` each second, and a report     stdin: the line `killed`, once the node is killed
 //! ```
 //!
-//! The queue is declared over the client's first URI, so that its node leads it. The exit status is 0 only when every idempotent call
-//! was answered, every request that was answered or confirmed was executed, and no other one failed that began after the kill.
+//! Each pair is a load of its own, at the same time as the others; they must not share a vhost. N is that of the slowest. The queue is
+//! declared over the client's first URI, so that its node leads it. The exit status is 0 only when every idempotent call was answered,
+//! every request that was answered or confirmed was executed, and no other one failed that began after the kill.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -83,13 +84,10 @@ struct End {
 
 #[tokio::main]
 async fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
-    let mut arguments = HashMap::new();
-    let mut words = std::env::args().skip(1);
-    while let Some((name, value)) = words.next().zip(words.next()) {
-        arguments.insert(name, value);
-    }
-    let argument = |name: &str| arguments.get(name).cloned().ok_or_else(|| format!("{name} is missing"));
-    let seconds: u64 = argument("--seconds")?.parse()?;
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let [seconds, uris @ ..] = &arguments[..] else { return Err("SECONDS is missing".into()) };
+    let duration = Duration::from_secs(seconds.parse()?);
+    let (loads, []) = uris.as_chunks() else { return Err("write pairs of CLIENT_URIS and WORKER_URIS".into()) };
     let killed = Arc::new(OnceLock::new());
     let at_kill = Arc::clone(&killed);
     // Blocks in a read; ends with the process.
@@ -99,15 +97,54 @@ async fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
             at_kill.get_or_init(Instant::now);
         }
     });
+    let answered: Vec<_> = loads.iter().map(|_| Arc::<AtomicUsize>::default()).collect();
+    let mut running = JoinSet::new();
+    for ([client, workers], answered) in loads.iter().cloned().zip(&answered) {
+        let answered = Arc::clone(answered);
+        running.spawn(async move {
+            let outcome = run(&client, &workers, duration, &answered).await;
+            // Those that go on are to be heard.
+            answered.store(usize::MAX, Relaxed);
+            outcome.map(|(ends, executions)| (client, ends, executions)).map_err(|error| error.to_string())
+        });
+    }
+    let mut say = interval(Duration::from_secs(1));
+    let mut is_good = !loads.is_empty();
+    loop {
+        tokio::select! {
+            ended = running.join_next() => match ended {
+                None => break,
+                Some(ended) => {
+                    let (client, ends, executions) = ended??;
+                    println!("-- {client}");
+                    is_good &= report(&ends, &executions, killed.get().copied());
+                }
+            },
+            _ = say.tick() => {
+                println!("answered {}", answered.iter().map(|answered| answered.load(Relaxed)).min().unwrap_or_default());
+                std::io::stdout().flush()?;
+            }
+        }
+    }
+    Ok(ExitCode::from(u8::from(!is_good)))
+}
+
+/// One load, from its declarations to the end of its pools.
+async fn run(
+    client: &str,
+    workers: &str,
+    duration: Duration,
+    answered: &Arc<AtomicUsize>,
+) -> Result<(Vec<End>, Executions), rpc_core::Error> {
     let executions = Executions::default();
-    let client = connect(&argument("--client")?).await?;
+    let client = connect(client).await?;
     pool(&client, &executions).declare().await?;
     let mut pools = Vec::new();
     for _ in 0..2 {
-        let connection = connect(&argument("--workers")?).await?;
+        let connection = connect(workers).await?;
         pools.push(pool(&connection, &executions).start().await?);
     }
-    let ends = load(&LoadClient::new(&client), Duration::from_secs(seconds)).await;
+    let ends = load(&LoadClient::new(&client), duration, answered).await;
     // Some of the confirmed ones may still be executed.
     let is_executed = |end: &&End| end.outcome.is_err() || executions.of(end.kind, end.n) > 0;
     for _ in 0..200 {
@@ -119,7 +156,7 @@ async fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
     for pool in pools {
         pool.shutdown(Duration::from_secs(5)).await?;
     }
-    Ok(report(&ends, &executions, killed.get().copied()))
+    Ok((ends, executions))
 }
 
 async fn connect(uris: &str) -> Result<Connection, rpc_core::Error> {
@@ -131,25 +168,18 @@ fn pool(connection: &Connection, executions: &Executions) -> WorkerPool {
     WorkerPool::new(connection).serve(LoadServer::new(executions.clone())).queue_kind(QueueKind::Quorum)
 }
 
-async fn load(client: &LoadClient, duration: Duration) -> Vec<End> {
-    let answered = Arc::new(AtomicUsize::new(0));
+async fn load(client: &LoadClient, duration: Duration, answered: &Arc<AtomicUsize>) -> Vec<End> {
     let (mut requests, mut ends) = (JoinSet::new(), Vec::new());
     let mut pace = interval(Duration::from_millis(25));
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let begin = Instant::now();
-    let mut said = begin;
     for n in 0.. {
         pace.tick().await;
         if begin.elapsed() >= duration {
             break;
         }
-        if said.elapsed() >= Duration::from_secs(1) {
-            said = Instant::now();
-            println!("answered {}", answered.load(Relaxed));
-            std::io::stdout().flush().expect("stdout is open");
-        }
         let kind = [Kind::Again, Kind::Once, Kind::Again, Kind::Note][n as usize % 4];
-        let (client, answered) = (client.clone(), Arc::clone(&answered));
+        let (client, answered) = (client.clone(), Arc::clone(answered));
         requests.spawn(async move {
             let began = Instant::now();
             // Longer than a cluster needs, shorter than its node is away.
@@ -169,7 +199,8 @@ async fn load(client: &LoadClient, duration: Duration) -> Vec<End> {
     ends
 }
 
-fn report(ends: &[End], executions: &Executions, killed: Option<Instant>) -> ExitCode {
+/// Whether nothing was lost.
+fn report(ends: &[End], executions: &Executions, killed: Option<Instant>) -> bool {
     let mut is_good = killed.is_some();
     for kind in [Kind::Again, Kind::Once, Kind::Note] {
         let of_kind = || ends.iter().filter(|end| end.kind == kind);
@@ -200,7 +231,7 @@ fn report(ends: &[End], executions: &Executions, killed: Option<Instant>) -> Exi
         );
         is_good &= late == 0 && unexecuted == 0 && (kind != Kind::Again || failed == 0) && all > 0;
     }
-    ExitCode::from(u8::from(!is_good))
+    is_good
 }
 
 /// A call that begins before the loss of its connection is noticed is one of those in flight at the kill.
