@@ -7,7 +7,7 @@ mod other;
 mod stage;
 mod text;
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 pub use self::{other::OtherError, stage::TimeoutStage};
 use crate::error::Error;
@@ -198,6 +198,18 @@ pub enum CallError<E = Infallible> {
         /// The reason.
         source: Box<Error>,
     },
+    /// A layer of the client failed with an error of its own; see the guide's chapter on [layers](crate::guide::layers).
+    #[non_exhaustive]
+    Layer {
+        /// The service that was called.
+        service: &'static str,
+        /// The method that was called.
+        method: &'static str,
+        /// The layer's error.
+        source: Arc<dyn std::error::Error + Send + Sync>,
+        /// False when the request was certainly not executed.
+        maybe_executed: bool,
+    },
     /// A code that this version does not know: the reply of a newer worker, of a layer, or of a program in another
     /// language.
     #[non_exhaustive]
@@ -219,6 +231,7 @@ impl<E> CallError<E> {
             Self::Timeout { stage, .. } => stage.is_sent(),
             Self::Disconnected { maybe_executed, .. }
             | Self::Shutdown { maybe_executed, .. }
+            | Self::Layer { maybe_executed, .. }
             | Self::PayloadTooLarge { maybe_executed, .. } => *maybe_executed,
             Self::Other { error, .. } => error.maybe_executed,
             Self::NoSuchService { .. }
@@ -260,6 +273,7 @@ impl<E> CallError<E> {
             Self::PayloadTooLarge { .. } => "payload_too_large",
             Self::Shutdown { .. } => "shutdown",
             Self::Topology { .. } => "topology",
+            Self::Layer { .. } => "layer",
             Self::Other { error, .. } => &error.code,
         }
     }
@@ -290,6 +304,7 @@ impl<E> CallError<E> {
             | Self::PayloadTooLarge { service, method, .. }
             | Self::Shutdown { service, method, .. }
             | Self::Topology { service, method, .. }
+            | Self::Layer { service, method, .. }
             | Self::Other { service, method, .. } => (service, method),
         }
     }
@@ -325,6 +340,9 @@ impl<E> CallError<E> {
                 CallError::Shutdown { service, method, maybe_executed }
             }
             Self::Topology { service, method, source } => CallError::Topology { service, method, source },
+            Self::Layer { service, method, source, maybe_executed } => {
+                CallError::Layer { service, method, source, maybe_executed }
+            }
             Self::Other { service, method, error } => CallError::Other { service, method, error },
         })
     }
@@ -347,6 +365,7 @@ impl<E: std::error::Error + 'static> std::error::Error for CallError<E> {
         match self {
             Self::Service { error, .. } => Some(error),
             Self::Topology { source, .. } => Some(&**source),
+            Self::Layer { source, .. } => Some(&**source),
             _ => None,
         }
     }

@@ -1,12 +1,13 @@
 //! The context of a handler: facts about the call it serves.
 
-use std::{fmt, time::Duration};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
     connection::{Delivery, NewDelivery, amqp::HeaderValue},
     envelope,
+    layer::Extensions,
 };
 
 /// The call that a handler serves: its deadline, its headers, where it came from, whether it was cancelled.
@@ -56,6 +57,15 @@ pub struct Context {
     delivery: Delivery,
     received_at: Instant,
     deadline: Option<Instant>,
+    /// If the request has come through layers.
+    layered: Option<Arc<Layered>>,
+}
+
+/// The marks that layers have left on a request.
+#[derive(Debug)]
+struct Layered {
+    headers: Vec<(Cow<'static, str>, HeaderValue)>,
+    extensions: Extensions,
 }
 
 impl Context {
@@ -64,7 +74,12 @@ impl Context {
         // RabbitMQ takes no larger one, and no clock has to add a longer time.
         let budget = budget_ms.map(|ms| Duration::from_millis(ms.min(u32::MAX.into())));
         let deadline = budget.and_then(|budget| received_at.checked_add(budget));
-        Self { delivery, received_at, deadline }
+        Self { delivery, received_at, deadline, layered: None }
+    }
+
+    /// The same with the headers and values that layers have left.
+    pub(crate) fn layered(self, headers: Vec<(Cow<'static, str>, HeaderValue)>, extensions: Extensions) -> Self {
+        Self { layered: Some(Arc::new(Layered { headers, extensions })), ..self }
     }
 
     /// Begins a context for a unit test of a handler: a first delivery of a first attempt, with no deadline and no headers.
@@ -170,7 +185,15 @@ impl Context {
 
     /// A header; `None` when it is absent, or of a type that [`HeaderValue`] does not have.
     pub fn header(&self, name: &str) -> Option<HeaderValue> {
-        self.delivery.header(name)
+        match &self.layered {
+            None => self.delivery.header(name),
+            Some(layered) => layered.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone()),
+        }
+    }
+
+    /// The values that the pool's layers have left for the handler, for example the authenticated user.
+    pub fn extensions(&self) -> &Extensions {
+        self.layered.as_ref().map_or(Extensions::NONE, |layered| &layered.extensions)
     }
 
     /// Whether the caller's deadline has passed.
@@ -201,6 +224,7 @@ pub struct TestContext {
     delivery: NewDelivery,
     deadline: Option<Duration>,
     is_cancelled: bool,
+    extensions: Extensions,
 }
 
 impl TestContext {
@@ -263,6 +287,12 @@ impl TestContext {
         self
     }
 
+    /// Adds a value, as a layer of the pool would.
+    pub fn extension<T: Send + Sync + 'static>(mut self, value: T) -> Self {
+        self.extensions.insert(value);
+        self
+    }
+
     /// Whether the caller has given up already, so that [`Context::cancelled`] resolves at once. The default is false. A caller
     /// that gives up in the middle of a test is best made by a short [`deadline`](Self::deadline).
     pub fn cancelled(mut self, is_cancelled: bool) -> Self {
@@ -282,7 +312,14 @@ impl TestContext {
         }
         let received_at = Instant::now();
         let deadline = self.deadline.and_then(|from_now| received_at.checked_add(from_now));
-        Context { delivery, received_at, deadline }
+        let context = Context { delivery, received_at, deadline, layered: None };
+        match self.extensions.is_empty() {
+            true => context,
+            false => {
+                let headers = context.delivery.headers();
+                context.layered(headers, self.extensions)
+            }
+        }
     }
 }
 
@@ -313,6 +350,10 @@ mod tests {
         assert_eq!((plain.attempt(), plain.redelivered(), plain.priority()), (1, false, None));
         assert_eq!([plain.message_id(), plain.reply_to(), plain.user_id(), plain.app_id()], [None; 4]);
         assert_eq!((plain.header("tenant"), plain.routing_key()), (None, ""));
+        assert!(plain.extensions().is_empty());
+        let layered = Context::for_test().header("tenant", "blue").attempt(3).extension(9_u8).build();
+        assert_eq!((layered.header("tenant"), layered.attempt()), (Some("blue".into()), 3));
+        assert_eq!(layered.extensions().get(), Some(&9_u8));
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,7 +7,7 @@
 //!           headers: rpc-deadline, rpc-attempt when above 1, rpc-version when not 1, rpc-depth of nested calls, the caller's own
 //!  reply    (content_type), correlation_id (copied), (type = rpc.ok) | rpc.error
 //!           rpc.error adds the headers rpc-code, rpc-message, rpc-retryable; of a code that this version does not
-//!           know it may have rpc-executed, too
+//!           know it may have rpc-executed and rpc-retry-after-ms, too
 //! ```
 //!
 //! Service and method are the routing key's words. A foreign request needs only a body, `reply_to` and
@@ -61,8 +61,10 @@ pub(crate) const RETRYABLE_HEADER: &str = "rpc-retryable";
 pub(crate) const BODY_BYTES_HEADER: &str = "rpc-body-bytes";
 /// The largest message that the worker's broker takes, if it has said so.
 pub(crate) const LIMIT_BYTES_HEADER: &str = "rpc-limit-bytes";
-/// False says that the handler did not run. Only read here, and only beside a code that is none of [`Code`].
+/// False says that the handler did not run. Only beside a code that is none of [`Code`].
 pub(crate) const EXECUTED_HEADER: &str = "rpc-executed";
+/// How long to wait before the next attempt. Only beside a code that is none of [`Code`].
+pub(crate) const RETRY_AFTER_HEADER: &str = "rpc-retry-after-ms";
 
 /// The options of one call that travel.
 #[derive(Debug, Default, Clone)]
@@ -202,10 +204,32 @@ pub(crate) fn service_error_properties(manner: Manner, codec: Codec, correlation
 
 /// The properties of a reply that carries an error of ours. Its body is empty, so it has no `content_type`, whoever reads it.
 pub(crate) fn error_properties<'a>(correlation_id: Option<&'a [u8]>, code: Code, message: &str) -> Properties<'a> {
-    let mut headers = vec![
-        (Cow::Borrowed(CODE_HEADER), code.name().into()),
-        (Cow::Borrowed(RETRYABLE_HEADER), code.is_retryable().into()),
-    ];
+    named_error_properties(correlation_id, code.name(), code.is_retryable(), message)
+}
+
+/// The properties of a reply that carries an error of a layer.
+pub(crate) fn other_error_properties<'a>(correlation_id: Option<&'a [u8]>, error: &OtherError) -> Properties<'a> {
+    let OtherError { code, message, maybe_executed, retryable, retry_after } = error;
+    let code = beginning(code, CODE_MAX_BYTES);
+    let mut properties = named_error_properties(correlation_id, code, *retryable, message);
+    if !maybe_executed {
+        properties.headers.push((Cow::Borrowed(EXECUTED_HEADER), false.into()));
+    }
+    if let Some(retry_after) = retry_after {
+        let ms = i64::try_from(retry_after.as_millis()).unwrap_or(i64::MAX);
+        properties.headers.push((Cow::Borrowed(RETRY_AFTER_HEADER), ms.into()));
+    }
+    properties
+}
+
+fn named_error_properties<'a>(
+    correlation_id: Option<&'a [u8]>,
+    code: &str,
+    is_retryable: bool,
+    message: &str,
+) -> Properties<'a> {
+    let mut headers =
+        vec![(Cow::Borrowed(CODE_HEADER), code.into()), (Cow::Borrowed(RETRYABLE_HEADER), is_retryable.into())];
     if !message.is_empty() {
         headers.push((Cow::Borrowed(MESSAGE_HEADER), beginning(message, MESSAGE_MAX_BYTES).into()));
     }
@@ -225,6 +249,9 @@ pub(crate) fn beginning(text: &str, bytes_max: usize) -> &str {
 
 /// The most bytes of an error's text: it travels in the content header, which must fit one frame of at least 4,096 bytes.
 const MESSAGE_MAX_BYTES: usize = 2_048;
+
+/// The most bytes of a layer's code.
+pub(crate) const CODE_MAX_BYTES: usize = 255;
 
 /// How a call ended, by the properties of its reply.
 #[derive(Debug)]
@@ -290,9 +317,12 @@ fn error_status(
         }
         None => {
             let flag = |name| header(name).and_then(|value| value.as_bool());
-            let error = OtherError::new(printable(&code).to_string(), message)
+            let retry_after =
+                header(RETRY_AFTER_HEADER).and_then(|value| value.as_i64()).and_then(|ms| ms.try_into().ok());
+            let mut error = OtherError::new(printable(&code).to_string(), message)
                 .maybe_executed(flag(EXECUTED_HEADER).unwrap_or(true))
                 .retryable(flag(RETRYABLE_HEADER).unwrap_or(false));
+            error.retry_after = retry_after.map(Duration::from_millis);
             CallError::other(service, method, error)
         }
     })

@@ -127,6 +127,8 @@ mod envelope;
 mod error;
 #[cfg(feature = "framework")]
 pub mod guide;
+#[cfg(feature = "framework")]
+pub mod layer;
 #[cfg(any(feature = "framework", feature = "broker"))]
 mod lock;
 #[cfg(feature = "framework")]

@@ -27,6 +27,8 @@ pub mod parameters {
     pub fn connection() {}
     /// Hides a constant `f`.
     pub fn f() {}
+    /// Hides a constant `layer`.
+    pub fn layer() {}
     /// Hides a constant `options`.
     pub fn options() {}
     /// Hides a constant `service`.

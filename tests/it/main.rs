@@ -25,6 +25,7 @@ mod hostile_broker;
 mod hostile_properties;
 mod kill_points;
 mod late;
+mod layers;
 mod limits;
 mod nacked;
 mod nested;

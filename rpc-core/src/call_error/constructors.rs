@@ -92,6 +92,16 @@ impl<E> CallError<E> {
         Self::Topology { service, method, source: Box::new(source) }
     }
 
+    /// A [`Layer`](Self::Layer) error; `maybe_executed` is false when the request was certainly not executed.
+    pub fn layer(
+        service: &'static str,
+        method: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+        maybe_executed: bool,
+    ) -> Self {
+        Self::Layer { service, method, source: source.into().into(), maybe_executed }
+    }
+
     /// An [`Other`](Self::Other) error: a code that is none of the above.
     pub fn other(service: &'static str, method: &'static str, error: OtherError) -> Self {
         Self::Other { service, method, error: Box::new(error) }

@@ -13,6 +13,8 @@ pub enum TimeoutStage {
     Blocked,
     /// The client had `max_in_flight` calls waiting already: nothing was sent.
     InFlightLimit,
+    /// A layer of the client had not passed the call on: nothing was sent.
+    Layer,
     /// The request was sent, and the broker had not confirmed it yet.
     Unconfirmed,
     /// A worker had begun, and said so.
@@ -24,7 +26,7 @@ pub enum TimeoutStage {
 impl TimeoutStage {
     /// Whether the request had been sent.
     pub(super) const fn is_sent(self) -> bool {
-        !matches!(self, Self::Connecting | Self::Blocked | Self::InFlightLimit)
+        !matches!(self, Self::Connecting | Self::Blocked | Self::InFlightLimit | Self::Layer)
     }
 }
 
@@ -34,6 +36,7 @@ impl fmt::Display for TimeoutStage {
             Self::Connecting => "waiting for the connection; nothing was sent",
             Self::Blocked => "the broker had blocked the connection, or read or confirmed too slowly; nothing was sent",
             Self::InFlightLimit => "waiting for a free place among the calls in flight; nothing was sent",
+            Self::Layer => "a layer of the client had not passed it on; nothing was sent",
             Self::Unconfirmed => "sent, waiting for the publisher confirm",
             Self::Running => "a worker was executing it",
             Self::Unknown => "sent, no answer",

@@ -13,6 +13,7 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
         match self {
             Self::Service { error, .. } if f.alternate() => write!(f, ": {error:#}"),
             Self::Topology { source, .. } if f.alternate() => write!(f, ": {source:#}"),
+            Self::Layer { source, .. } if f.alternate() => write!(f, ": {source:#}"),
             _ => Ok(()),
         }
     }
@@ -60,6 +61,10 @@ impl<E> CallError<E> {
                 write!(f, "the client was shut down{}", after_sending(*maybe_executed))
             }
             Self::Topology { .. } => f.write_str("cannot set up the client's exchanges and queues"),
+            Self::Layer { maybe_executed, .. } => match maybe_executed {
+                true => f.write_str("a layer of the client failed; the request may have been executed"),
+                false => f.write_str("a layer of the client failed, and the request was not executed"),
+            },
             Self::Other { error, .. } if error.message.is_empty() => f.write_str(&error.code),
             Self::Other { error, .. } => write!(f, "{}: {}", error.code, error.message),
         }

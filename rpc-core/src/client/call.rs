@@ -11,18 +11,16 @@ use std::{
 };
 
 use serde::de::DeserializeOwned;
-use tokio::runtime::Handle;
 
 use super::{
     Client,
-    in_flight::Waiter,
-    kept::outside,
-    request::{Obstacle, Reply, Request},
+    request::{LayeredReply, Reply, Request},
+    sending::{Sending, codec_of},
 };
 use crate::{
     call_error::CallError,
     codec::{Codec, CodecError},
-    connection::{Delivery, amqp::HeaderValue},
+    connection::amqp::HeaderValue,
     method::{FallibleMethod, Method, Outcome},
     service::ServiceDescriptor,
 };
@@ -168,7 +166,7 @@ where
 
     fn into_future(self) -> CallFuture<T, E> {
         let Self { request, decode_error, .. } = self;
-        CallFuture { request, stage: Stage::Unsent, decode: Codec::decode_within, decode_error }
+        CallFuture { sending: Sending::new(request), decode: Codec::decode_within, decode_error }
     }
 }
 
@@ -178,19 +176,9 @@ where
 /// Dropping it cancels the call, see [`Call`].
 #[must_use = "a call is sent when it is awaited"]
 pub struct CallFuture<T, E = Infallible> {
-    request: Request,
-    stage: Stage,
+    sending: Sending,
     decode: fn(Codec, &[u8], u32) -> Result<T, CodecError>,
     decode_error: DecodeError<E>,
-}
-
-/// Written by hand, because an `async fn` would box the future of every call.
-enum Stage {
-    Unsent,
-    /// Sent once. Nearly every call ends here.
-    Waiting(Waiter),
-    /// Opens a session, waits for a free place, sends again, or awaits a confirm.
-    Detour(Pin<Box<dyn Future<Output = Result<Reply, CallError>> + Send>>),
 }
 
 impl<T, E> Future for CallFuture<T, E> {
@@ -198,42 +186,14 @@ impl<T, E> Future for CallFuture<T, E> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let outcome = loop {
-            let obstacle = match &mut this.stage {
-                Stage::Unsent => match this.request.begin() {
-                    Ok(waiter) => {
-                        this.stage = Stage::Waiting(waiter);
-                        continue;
-                    }
-                    Err(obstacle) => obstacle,
-                },
-                Stage::Waiting(waiter) => match waiter.poll_outcome(cx) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(outcome) => match this.request.conclude(outcome) {
-                        Ok(reply) => break Ok(reply),
-                        Err(failure) => Obstacle::Failed(failure),
-                    },
-                },
-                // It has timers.
-                Stage::Detour(_) if Handle::try_current().is_err() => break Err(this.request.topology(outside())),
-                Stage::Detour(detour) => match detour.as_mut().poll(cx) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(outcome) => break outcome,
-                },
-            };
-            match obstacle.over(&mut this.request) {
-                Ok(detour) => this.stage = Stage::Detour(detour),
-                Err(error) => break Err(error),
-            }
-        };
-        this.request.end();
-        Poll::Ready(this.finish(outcome))
+        this.sending.poll(cx).map(|outcome| this.finish(outcome))
     }
 }
 
 impl<T, E> CallFuture<T, E> {
     fn finish(&self, outcome: Result<Reply, CallError>) -> Result<T, CallError<E>> {
-        let (codec, max_depth) = (self.request.codec(), self.request.max_depth());
+        let request = &self.sending.request;
+        let (codec, max_depth) = (request.codec(), request.max_depth());
         let error = match outcome {
             Ok(Reply::Nothing) => match (self.decode)(codec, codec.nothing(), max_depth) {
                 Ok(value) => return Ok(value),
@@ -249,12 +209,24 @@ impl<T, E> CallFuture<T, E> {
             Ok(Reply::ServiceError(delivery)) => match codec_of(&delivery, codec) {
                 Ok(codec) => match (self.decode_error)(codec, delivery.body(), max_depth) {
                     Ok(error) => {
-                        return Err(CallError::service(self.request.service_name(), self.request.method_name(), error));
+                        return Err(CallError::service(request.service_name(), request.method_name(), error));
                     }
                     Err(error) => self.bad_reply(&error),
                 },
                 Err(unknown) => self.bad_reply(&unknown),
             },
+            Ok(Reply::Layered(LayeredReply { is_error: false, codec, body })) => {
+                match (self.decode)(codec, &body, max_depth) {
+                    Ok(value) => return Ok(value),
+                    Err(error) => self.bad_reply(&error),
+                }
+            }
+            Ok(Reply::Layered(LayeredReply { codec, body, .. })) => {
+                match (self.decode_error)(codec, &body, max_depth) {
+                    Ok(error) => return Err(CallError::service(request.service_name(), request.method_name(), error)),
+                    Err(error) => self.bad_reply(&error),
+                }
+            }
             Err(error) => error,
         };
         tracing::debug!(code = error.code(), %error, "call failed");
@@ -262,14 +234,9 @@ impl<T, E> CallFuture<T, E> {
     }
 
     fn bad_reply(&self, reason: &dyn fmt::Display) -> CallError {
-        CallError::bad_reply(self.request.service_name(), self.request.method_name(), reason.to_string())
+        let request = &self.sending.request;
+        CallError::bad_reply(request.service_name(), request.method_name(), reason.to_string())
     }
-}
-
-/// The codec of a reply's body; an error says that its content_type is unknown.
-fn codec_of(reply: &Delivery, default: Codec) -> Result<Codec, String> {
-    let Some(content_type) = reply.content_type() else { return Ok(default) };
-    Codec::from_content_type(content_type).ok_or_else(|| format!("its content_type '{content_type}' is unknown"))
 }
 
 impl<T, E> fmt::Debug for CallFuture<T, E> {

@@ -1,11 +1,14 @@
 //! A request: sent at once when all is open; otherwise `resend.rs` and `tell.rs` wait and send.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use tokio::{runtime::Handle, time::Instant};
 
 use super::{
-    Client, clock,
+    Client,
+    attempt::AttemptOf,
+    clock,
     in_flight::{NotSent, Outcome, Waiter},
     kept::outside,
     line::Line,
@@ -23,6 +26,7 @@ use crate::{
     },
     envelope::{self, CallHeaders, ReplyStatus},
     error::Error,
+    layer::Layers,
     nesting::NestedCall,
     service::{MethodDescriptor, ServiceDescriptor},
 };
@@ -39,6 +43,8 @@ pub(super) struct Request {
     limits: Option<Limits>,
     /// The call is one of a handler, which may leave its slot meanwhile.
     nested: Option<NestedCall>,
+    /// The logical call of which this is an attempt, behind the layers of its client.
+    attempt_of: Option<AttemptOf>,
 }
 
 /// How long a call may take.
@@ -55,12 +61,23 @@ pub(super) enum Reply {
     ServiceError(Delivery),
     /// The broker confirmed a one-way request.
     Nothing,
+    /// A layer gave it, perhaps that of the worker.
+    Layered(LayeredReply),
+}
+
+/// A result, or the service's error, that came through layers.
+pub(super) struct LayeredReply {
+    pub(super) is_error: bool,
+    pub(super) codec: Codec,
+    pub(super) body: Bytes,
 }
 
 /// Why the fast path of a call ended.
 pub(super) enum Obstacle {
     /// The call ends with this error.
     Final(CallError),
+    /// The client has layers, through which the call goes.
+    Layers(Arc<Layers>),
     /// The method is one-way: the broker's confirm is awaited instead of a reply.
     OneWay,
     /// No session is open, the session is full, or the broker has blocked the connection.
@@ -85,7 +102,19 @@ impl Request {
             headers: CallHeaders::default(),
             limits: None,
             nested: None,
+            attempt_of: None,
         }
+    }
+
+    /// Makes it an attempt of a logical call, within its limits.
+    pub(super) fn within(mut self, limits: Limits, attempt: AttemptOf) -> Self {
+        self.limits = Some(limits);
+        self.attempt_of = Some(attempt);
+        self
+    }
+
+    pub(super) fn attempt_of(&self) -> Option<&AttemptOf> {
+        self.attempt_of.as_ref()
     }
 
     /// Notes that the call has ended: its handler goes on.
@@ -124,6 +153,7 @@ impl Request {
             headers: std::mem::take(&mut self.headers),
             limits: self.limits,
             nested: self.nested.take(),
+            attempt_of: self.attempt_of.take(),
         }
     }
 
@@ -149,6 +179,9 @@ impl Request {
             return Err(Obstacle::Final(self.topology(outside())));
         };
         let limits = self.limits();
+        if let Some(layers) = self.client.layers.take() {
+            return Err(Obstacle::Layers(layers));
+        }
         self.check().map_err(Obstacle::Final)?;
         if self.method.oneway {
             return Err(Obstacle::OneWay);
@@ -245,8 +278,12 @@ impl Request {
         number: u32,
     ) -> Result<(), Failure> {
         let correlation_id = waiter.correlation_id();
-        let publish = self.message(line, correlation_id.as_bytes(), remaining, number);
-        line.publish(waiter, publish, self.cancellable()).map_err(|reason| self.not_sent(reason))
+        let publish = self.message(line, correlation_id.as_bytes(), remaining, self.attempt_number(number));
+        let published = line.publish(waiter, publish, self.cancellable()).map_err(|reason| self.not_sent(reason));
+        if published.is_ok() {
+            self.note_sent();
+        }
+        published
     }
 
     /// Publishes on the channel in confirm mode.
@@ -258,7 +295,9 @@ impl Request {
         number: u32,
     ) -> Result<(), Failure> {
         let correlation_id = waiter.correlation_id();
-        let publish = self.message(line, correlation_id.as_bytes(), remaining, number);
+        let publish = self.message(line, correlation_id.as_bytes(), remaining, self.attempt_number(number));
+        // Dropped while it waits for room, it may have been sent.
+        self.note_sent();
         let published = line.publish_confirmed(waiter, publish, self.method, self.cancellable()).await;
         published.map_err(|reason| match reason {
             // Without confirms rather than not at all.
@@ -268,6 +307,18 @@ impl Request {
             }
             reason => self.not_sent(reason),
         })
+    }
+
+    /// The number of an attempt, given that of the core's own loop.
+    fn attempt_number(&self, number: u32) -> u32 {
+        self.attempt_of.as_ref().map_or(number, |attempt| attempt.call.progress.next_number())
+    }
+
+    /// Notes that the broker may have the request.
+    pub(super) fn note_sent(&self) {
+        if let Some(attempt) = &self.attempt_of {
+            attempt.note_sent();
+        }
     }
 
     /// The service to notify when the call is cancelled; `None` for `#[rpc(no_cancel)]`.

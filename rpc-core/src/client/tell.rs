@@ -68,7 +68,7 @@ impl Request {
         let (settled, outcome) = oneshot::channel();
         let request = OneWay { routing_key: self.method.routing_key, properties, body, settled };
         match timeout_at(limits.deadline, channel.send(request)).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => self.note_sent(),
             Ok(Err(OneWay { properties, body, .. })) => return Ok(Told::NotSent(Unsent { properties, body })),
             Err(_) => return Err(self.timed_out(TimeoutStage::InFlightLimit)),
         }

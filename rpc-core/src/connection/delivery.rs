@@ -1,9 +1,14 @@
 //! A received message, independent of the transport.
 
-use std::sync::{
-    Arc, Weak,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
 };
+
+use bytes::Bytes;
 
 #[cfg(feature = "lapin")]
 use super::lapin;
@@ -211,5 +216,24 @@ impl Delivery {
 
     pub(crate) fn header(&self, name: &str) -> Option<HeaderValue> {
         either!(self, received => received.message.header(name))
+    }
+
+    /// All headers but `rpc-deadline`, and those of a type that [`HeaderValue`] does not have.
+    pub(crate) fn headers(&self) -> Vec<(Cow<'static, str>, HeaderValue)> {
+        match self.has_more_headers() {
+            true => either!(self, received => received.message.headers()),
+            false => Vec::new(),
+        }
+    }
+
+    /// The body, which is not copied: it keeps the delivery in memory.
+    pub(crate) fn shared_body(&self) -> Bytes {
+        struct Body(Delivery);
+        impl AsRef<[u8]> for Body {
+            fn as_ref(&self) -> &[u8] {
+                self.0.body()
+            }
+        }
+        Bytes::from_owner(Body(self.clone()))
     }
 }

@@ -31,6 +31,17 @@ pub enum HeaderValue {
 }
 
 impl HeaderValue {
+    /// About how many bytes it takes on the wire.
+    pub(crate) fn encoded_bytes(&self) -> usize {
+        let value = match self {
+            Self::Bool(_) => 1,
+            Self::Integer(_) | Self::Float(_) => 8,
+            Self::Text(text) => 4 + text.len(),
+            Self::Bytes(bytes) => 4 + bytes.len(),
+        };
+        2 + value
+    }
+
     /// The text, if it is one.
     pub fn as_str(&self) -> Option<&str> {
         match self {

@@ -751,6 +751,13 @@ impl Message {
         let headers = self.delivery.properties.headers().as_ref()?;
         value_from_lapin(headers.inner().get(name)?)
     }
+
+    /// All but `rpc-deadline`.
+    pub(super) fn headers(&self) -> Vec<(Cow<'static, str>, HeaderValue)> {
+        let Some(headers) = self.delivery.properties.headers() else { return Vec::new() };
+        let others = headers.inner().iter().filter(|(name, _)| name.as_str() != DEADLINE_HEADER);
+        others.filter_map(|(name, value)| Some((Cow::Owned(name.to_string()), value_from_lapin(value)?))).collect()
+    }
 }
 
 /// Whether a publish failed before its frames were queued. After any other error they may have been sent.

@@ -48,11 +48,19 @@ impl Code {
         }
     }
 
+    /// Whether the handler may have run.
+    pub(crate) const fn maybe_executed(self) -> bool {
+        match self {
+            Self::Service | Self::Timeout | Self::Internal | Self::Abandoned | Self::PayloadTooLarge => true,
+            Self::NoSuchMethod | Self::BadRequest | Self::BadVersion | Self::Overloaded | Self::Forbidden => false,
+        }
+    }
+
     pub(super) fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|code| code.name() == name)
     }
 
-    pub(super) const fn is_retryable(self) -> bool {
+    pub(crate) const fn is_retryable(self) -> bool {
         matches!(self, Self::Overloaded | Self::Timeout)
     }
 }

@@ -182,8 +182,8 @@ fn too_large(answer: &Answer, limit_bytes: Option<usize>) -> Answer {
 
 /// Dead-letters a one-way request that failed.
 async fn keep(lane: &Lane, delivery: &Delivery, answer: &Answer) {
-    let Answer::Failed(code, message) = answer else { return };
-    dead_letter::keep(lane, delivery, Reason::Failed { code: *code, message }).await;
+    let Some((code, message)) = answer.failure() else { return };
+    dead_letter::keep(lane, delivery, Reason::Failed { code, message }).await;
 }
 
 /// Messages under way at once, each on a channel of its own.

@@ -12,7 +12,7 @@ use crate::{
         amqp::{HeaderValue, PERSISTENT, Properties, Publish},
         within,
     },
-    envelope::{self, Code},
+    envelope,
     error::Error,
     printable::printable,
     topology,
@@ -28,16 +28,16 @@ pub(super) enum Reason<'a> {
     /// The broker has closed the lane's channel twice while the request was here.
     ChannelLost,
     /// A one-way request that ended so: the reason is the error's code.
-    Failed { code: Code, message: &'a str },
+    Failed { code: &'a str, message: &'a str },
 }
 
-impl Reason<'_> {
-    const fn name(self) -> &'static str {
+impl<'a> Reason<'a> {
+    fn name(self) -> &'a str {
         match self {
             Self::DeliveryLimit { .. } => "delivery_limit",
             Self::Redelivered => "redelivered",
             Self::ChannelLost => "channel_lost",
-            Self::Failed { code, .. } => code.name(),
+            Self::Failed { code, .. } => envelope::beginning(code, envelope::CODE_MAX_BYTES),
         }
     }
 

@@ -16,10 +16,10 @@ use std::{
 use tokio::{sync::watch, time::timeout_at};
 
 use super::{
-    dispatch::{self, Dispatch, Request, Response},
+    dispatch::{Request, Response},
     stats::Counters,
 };
-use crate::{connection::Delivery, envelope::Code, lock::lock, nesting::Seat, topology};
+use crate::{connection::Delivery, envelope::Code, lock::lock, topology};
 
 /// How many answers a pool remembers, to repeat them instead of executing a request again.
 ///
@@ -112,18 +112,17 @@ impl Dedupe {
     /// Answers a request: from memory, or by its handler.
     pub(super) async fn answer(
         self: &Arc<Self>,
-        service: &dyn Dispatch,
         request: Request,
-        seat: Seat,
         counters: &Counters,
+        run: impl AsyncFnOnce(Request) -> Response,
     ) -> Response {
         let Some(name) = name(request.method(), request.context().delivery()) else {
-            return run(service, request, seat).await;
+            return run(request).await;
         };
         loop {
             let mut ended = match self.look_up(&name) {
                 Lookup::Run(running) => {
-                    let response = run(service, request, seat).await;
+                    let response = run(request).await;
                     running.end(&response);
                     return response;
                 }
@@ -162,13 +161,6 @@ impl Dedupe {
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
         lock(&self.memory)
-    }
-}
-
-async fn run(service: &dyn Dispatch, request: Request, seat: Seat) -> Response {
-    match dispatch::start(service, request, seat) {
-        Ok(running) => running.await,
-        Err(response) => response,
     }
 }
 

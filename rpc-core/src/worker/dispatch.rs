@@ -12,6 +12,7 @@ use std::{
     task::{self, Poll},
 };
 
+use bytes::Bytes;
 use serde::Serialize;
 use tokio::{
     runtime::Handle,
@@ -21,10 +22,12 @@ use tokio::{
 use super::seated::Seated;
 use crate::{
     budget::{self, Serving},
+    call_error::OtherError,
     codec::{Codec, CodecError},
     connection::{Delivery, amqp::Properties},
     context::Context,
     envelope::{self, Code, Manner},
+    layer::Headers,
     method::{FallibleMethod, Method, Outcome},
     nesting::Seat,
     printable::printable,
@@ -65,11 +68,24 @@ pub struct Request {
     method: usize,
     codec: Codec,
     max_depth: u32,
+    /// The arguments, if layers have seen them.
+    body: Option<Bytes>,
 }
 
 impl Request {
     pub(super) fn new(context: Context, Found { method, codec, max_depth }: Found) -> Self {
-        Self { context, method, codec, max_depth }
+        Self { context, method, codec, max_depth, body: None }
+    }
+
+    /// The same with what layers have made of it.
+    pub(super) fn layered(context: Context, found: Found, body: Bytes) -> Self {
+        Self { body: Some(body), ..Self::new(context, found) }
+    }
+
+    /// Its context, and its method and codec.
+    pub(super) fn into_parts(self) -> (Context, Found) {
+        let Self { context, method, codec, max_depth, .. } = self;
+        (context, Found { method, codec, max_depth })
     }
 
     /// The method's index in the descriptor.
@@ -83,7 +99,7 @@ impl Request {
     /// The answer to give when they cannot be read.
     pub fn arguments<M: Method>(&self) -> Result<M::Arguments, Response> {
         self.codec
-            .decode_within(self.context.delivery().body(), self.max_depth)
+            .decode_within(self.body.as_deref().unwrap_or_else(|| self.context.delivery().body()), self.max_depth)
             .map_err(|error| Response::failed(Code::BadRequest, format!("arguments: {error}")))
     }
 
@@ -146,8 +162,12 @@ pub(super) enum Answer {
     ServiceError(Codec, Vec<u8>),
     /// An error of ours: a code and words for a person.
     Failed(Code, String),
+    /// An error of a layer.
+    Other(Box<OtherError>),
     /// The broker does not take a result of this size.
     TooLarge { body_bytes: usize, limit_bytes: Option<usize> },
+    /// Another answer, with further headers.
+    WithHeaders(Box<Self>, Headers),
 }
 
 impl Response {
@@ -159,18 +179,13 @@ impl Response {
     }
 
     /// The error's name, for logs.
-    pub(super) fn error_code(&self) -> Option<&'static str> {
-        match &self.0 {
-            Some(Answer::Ok(..)) | None => None,
-            Some(Answer::ServiceError(..)) => Some(Code::Service.name()),
-            Some(Answer::Failed(code, _)) => Some(code.name()),
-            Some(Answer::TooLarge { .. }) => Some(Code::PayloadTooLarge.name()),
-        }
+    pub(super) fn error_code(&self) -> Option<&str> {
+        self.0.as_ref().and_then(Answer::error_code)
     }
 
     /// Whether the handler came to its end, and would not give another answer.
     pub(super) const fn is_final(&self) -> bool {
-        !matches!(self.0, Some(Answer::Failed(..) | Answer::TooLarge { .. }))
+        matches!(self.0, None | Some(Answer::Ok(..) | Answer::ServiceError(..)))
     }
 
     /// How large the answer is, encoded.
@@ -184,8 +199,18 @@ impl Response {
         Self(Some(Answer::Ok(Codec::default(), vec![0; body_bytes])))
     }
 
+    pub(super) fn answer(&self) -> Option<&Answer> {
+        self.0.as_ref()
+    }
+
     pub(super) fn into_answer(self) -> Option<Answer> {
         self.0
+    }
+}
+
+impl From<Answer> for Response {
+    fn from(answer: Answer) -> Self {
+        Self(Some(answer))
     }
 }
 
@@ -194,7 +219,30 @@ impl Answer {
     pub(super) fn body_bytes(&self) -> usize {
         match self {
             Self::Ok(_, body) | Self::ServiceError(_, body) => body.len(),
-            Self::Failed(..) | Self::TooLarge { .. } => 0,
+            Self::WithHeaders(answer, _) => answer.body_bytes(),
+            Self::Failed(..) | Self::Other(_) | Self::TooLarge { .. } => 0,
+        }
+    }
+
+    /// The error's name; `None` of a result.
+    fn error_code(&self) -> Option<&str> {
+        match self {
+            Self::Ok(..) => None,
+            Self::ServiceError(..) => Some(Code::Service.name()),
+            Self::Failed(code, _) => Some(code.name()),
+            Self::Other(error) => Some(&error.code),
+            Self::TooLarge { .. } => Some(Code::PayloadTooLarge.name()),
+            Self::WithHeaders(answer, _) => answer.error_code(),
+        }
+    }
+
+    /// The code and the words of an error of ours, or of a layer.
+    pub(super) fn failure(&self) -> Option<(&str, &str)> {
+        match self {
+            Self::Failed(code, message) => Some((code.name(), message)),
+            Self::Other(error) => Some((&error.code, &error.message)),
+            Self::WithHeaders(answer, _) => answer.failure(),
+            Self::Ok(..) | Self::ServiceError(..) | Self::TooLarge { .. } => None,
         }
     }
 
@@ -208,6 +256,12 @@ impl Answer {
                 (envelope::service_error_properties(manner, *codec, correlation_id), body)
             }
             Self::Failed(code, message) => (envelope::error_properties(correlation_id, *code, message), &[]),
+            Self::Other(error) => (envelope::other_error_properties(correlation_id, error), &[]),
+            Self::WithHeaders(answer, headers) => {
+                let (mut properties, body) = answer.message(request, reply_to);
+                properties.headers.extend(headers.iter().cloned());
+                (properties, body)
+            }
             Self::TooLarge { body_bytes, limit_bytes } => {
                 let message = "the broker does not take a result of this size";
                 let code = Code::PayloadTooLarge;
@@ -226,12 +280,7 @@ impl Answer {
 
 impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let code = match self {
-            Self::Ok(..) => "ok",
-            Self::ServiceError(..) => Code::Service.name(),
-            Self::Failed(code, _) => code.name(),
-            Self::TooLarge { .. } => Code::PayloadTooLarge.name(),
-        };
+        let code = self.error_code().unwrap_or("ok");
         f.debug_struct("Answer").field("code", &code).field("body_bytes", &self.body_bytes()).finish()
     }
 }

@@ -226,7 +226,8 @@ fn run_at_turn(job: Job, request: Request) -> impl Future<Output = ()> + Send + 
             let facts = Facts {
                 is_draining: job.shared.is_draining(),
                 is_expired: request.context().is_expired(Instant::now()),
-                dedupe: lane.dedupe.as_ref(),
+                // Behind layers the service asks it.
+                dedupe: lane.dedupe.as_ref().filter(|_| !lane.has_layers),
             };
             match decide::at_turn(denied, facts, || request.context().delivery().claim()) {
                 Turn::Requeue => None,
@@ -242,7 +243,11 @@ fn run_at_turn(job: Job, request: Request) -> impl Future<Output = ()> + Send + 
                 // The channel is gone, and with it the request.
                 Turn::Deduplicate(_) | Turn::Run if !job.begin() => None,
                 Turn::Deduplicate(dedupe) => {
-                    Some(Box::pin(dedupe.answer(&*lane.service, request, seat, &lane.counters)).await)
+                    let run = async |request| match dispatch::start(&*lane.service, request, seat) {
+                        Ok(running) => running.await,
+                        Err(response) => response,
+                    };
+                    Some(Box::pin(dedupe.answer(request, &lane.counters, run)).await)
                 }
                 Turn::Run => {
                     let method = request.method();

@@ -164,14 +164,14 @@ impl Job {
 
     /// Whether a one-way request has failed; then it is counted and logged.
     fn note_failure(&self, delivery: &Delivery, answer: &Answer) -> bool {
-        let Answer::Failed(code, message) = answer else { return false };
+        let Some((code, message)) = answer.failure() else { return false };
         let lane = &self.shared.lane;
         Counters::add(&lane.counters.oneway_failed);
         tracing::warn!(
             service = lane.source.descriptor.name,
             method = %printable(lane.source.asked_method(delivery)),
             message_id = %printable(delivery.message_id().unwrap_or_default()),
-            code = code.name(),
+            code = %printable(code),
             message = %printable(message),
             "a one-way request failed: it is dead-lettered"
         );

@@ -14,6 +14,8 @@ pub(super) struct Lane {
     pub(super) counters: Arc<Counters>,
     /// Earlier answers, if the pool remembers them.
     pub(super) dedupe: Option<Arc<Dedupe>>,
+    /// Whether the service stands behind layers, and the memory of answers with it.
+    pub(super) has_layers: bool,
     /// Whether handlers of quick methods may run in the consume loop.
     pub(super) is_inline: bool,
     /// Its lessons from refusals of its broker.

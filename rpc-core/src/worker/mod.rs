@@ -28,6 +28,7 @@ mod handle;
 mod handlers;
 mod job;
 mod lane;
+mod layers;
 mod monitor;
 mod pace;
 mod poison;

@@ -16,6 +16,7 @@ use super::{
     dispatch::Dispatch,
     handle::PoolHandle,
     lane::{Lane, Phase},
+    layers::{self, Layered},
     poison,
     policy::{AckPolicy, DeadLetterOptions, QueueKind, RedeliveryPolicy, RedeliveryRules},
     source::{Source, kind_arguments},
@@ -24,7 +25,9 @@ use super::{
 use crate::{
     connection::{Connection, amqp::HeaderValue, within},
     error::Error,
+    layer::{Layers, RpcLayer},
     nesting::Room,
+    service::ServiceDescriptor,
     slots::Slots,
     task::AbortOnDrop,
     topology,
@@ -49,7 +52,9 @@ use crate::{
 #[must_use = "a pool serves after `start`"]
 pub struct WorkerPool {
     connection: Connection,
-    services: Vec<Arc<dyn Dispatch>>,
+    services: Vec<Served>,
+    /// Of all services, the outermost first.
+    layers: Option<Arc<Layers>>,
     concurrency: usize,
     prefetch_count: Option<u16>,
     ack_policy: AckPolicy,
@@ -64,12 +69,26 @@ pub struct WorkerPool {
     sends_user_id: bool,
 }
 
+/// A service of a pool.
+struct Served {
+    service: Arc<dyn Dispatch>,
+    /// Of this service alone.
+    layers: Option<Arc<Layers>>,
+}
+
+impl Served {
+    fn descriptor(&self) -> &'static ServiceDescriptor {
+        self.service.descriptor()
+    }
+}
+
 impl WorkerPool {
     /// A pool that takes its requests over `connection`.
     pub fn new(connection: &Connection) -> Self {
         Self {
             connection: connection.clone(),
             services: Vec::new(),
+            layers: None,
             concurrency: DEFAULT_CONCURRENCY,
             prefetch_count: None,
             ack_policy: AckPolicy::default(),
@@ -87,7 +106,25 @@ impl WorkerPool {
 
     /// Adds a service. Several share the pool's handlers.
     pub fn serve(mut self, service: impl Dispatch) -> Self {
-        self.services.push(Arc::new(service));
+        self.services.push(Served { service: Arc::new(service), layers: None });
+        self
+    }
+
+    /// Adds a service whose requests also pass through `layer`, inside of the [pool's layers](Self::layer). A
+    /// `tower::ServiceBuilder` makes one layer of several.
+    pub fn serve_with(mut self, service: impl Dispatch, layer: impl RpcLayer) -> Self {
+        let layers = Some(Arc::new(Layers::with(None, Arc::new(layer))));
+        self.services.push(Served { service: Arc::new(service), layers });
+        self
+    }
+
+    /// Passes the requests of all services through `layer`; the first one that is added is the outermost.
+    ///
+    /// A layer sees a request when its handler would begin: it has not expired, no cancel has come, and it has a slot, which it holds
+    /// while a layer is not ready. With [`dedupe`](Self::dedupe) a request that is answered from memory passes through the layers,
+    /// too. See the guide's chapter on [layers](crate::guide::layers).
+    pub fn layer(mut self, layer: impl RpcLayer) -> Self {
+        self.layers = Some(Arc::new(Layers::with(self.layers.as_deref(), Arc::new(layer))));
         self
     }
 
@@ -258,7 +295,7 @@ impl WorkerPool {
     }
 
     /// The queues of a service: its own, those of its methods, and the one for nested requests.
-    fn sources(&self, service: &Arc<dyn Dispatch>, prefetch_count: u16) -> Vec<Source> {
+    fn sources(&self, service: &Served, prefetch_count: u16) -> Vec<Source> {
         let descriptor = service.descriptor();
         let own = descriptor.method_queues();
         let mut sources: Vec<_> = own.iter().map(|queue| self.source(service, *queue, prefetch_count)).collect();
@@ -270,17 +307,26 @@ impl WorkerPool {
         sources
     }
 
-    fn lane(&self, service: &Arc<dyn Dispatch>, source: Source, slots: &Arc<Slots>, counters: &Arc<Counters>) -> Lane {
+    fn lane(&self, service: &Served, source: Source, slots: &Arc<Slots>, counters: &Arc<Counters>) -> Lane {
         let lanes: usize = self.services.iter().map(|service| service.descriptor().method_queues().len()).sum();
         // Otherwise handlers wait for slots, for which each needs a task.
         let has_slots = lanes * usize::from(source.prefetch_count) <= self.concurrency;
+        let dedupe = self.dedupe.map(|options| Arc::new(Dedupe::new(options)));
+        let inner = layers::Inner {
+            service: Arc::clone(&service.service),
+            of_pool: self.layers.clone(),
+            of_service: service.layers.clone(),
+            dedupe: dedupe.clone(),
+            counters: Arc::clone(counters),
+        };
         let waiting_max = source.is_nested.then(|| usize::from(source.prefetch_count) / 2);
         Lane {
             is_inline: self.is_inline && has_slots && !source.is_nested,
             source,
-            service: Arc::clone(service),
+            has_layers: self.layers.is_some() || service.layers.is_some(),
+            service: Layered::wrap(inner),
             room: Room::new(Arc::clone(slots), waiting_max),
-            dedupe: self.dedupe.map(|options| Arc::new(Dedupe::new(options))),
+            dedupe,
             counters: Arc::clone(counters),
             caution: Caution::new(),
         }
@@ -319,7 +365,7 @@ impl WorkerPool {
         }
     }
 
-    fn source(&self, service: &Arc<dyn Dispatch>, method_queue: Option<&'static str>, prefetch_count: u16) -> Source {
+    fn source(&self, service: &Served, method_queue: Option<&'static str>, prefetch_count: u16) -> Source {
         let is_quorum = self.queue_kind == QueueKind::Quorum;
         let delivery_limit = is_quorum.then(|| self.delivery_limit.unwrap_or(poison::DEFAULT_DELIVERY_LIMIT));
         let mut arguments = kind_arguments(is_quorum);

@@ -46,6 +46,11 @@ pub(super) fn expand(service: &Service) -> (TokenStream, TokenStream) {
                 Self { client }
             }
 
+            /// A client whose calls also pass through `layer`, inside of the layers added before.
+            #vis fn layer(&self, layer: impl #krate::layer::RpcLayer) -> Self {
+                Self { client: self.client.layer(layer) }
+            }
+
             /// The client that sends the calls.
             #vis fn client(&self) -> &#krate::Client {
                 &self.client

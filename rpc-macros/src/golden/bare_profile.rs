@@ -71,6 +71,12 @@ const _: () = {
         pub(crate) fn from_client(client: ::rpc_core::Client) -> Self {
             Self { client }
         }
+        /// A client whose calls also pass through `layer`, inside of the layers added before.
+        pub(crate) fn layer(&self, layer: impl ::rpc_core::layer::RpcLayer) -> Self {
+            Self {
+                client: self.client.layer(layer),
+            }
+        }
         /// The client that sends the calls.
         pub(crate) fn client(&self) -> &::rpc_core::Client {
             &self.client

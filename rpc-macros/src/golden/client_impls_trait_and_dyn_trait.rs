@@ -88,6 +88,12 @@ const _: () = {
         pub fn from_client(client: my::rpc::Client) -> Self {
             Self { client }
         }
+        /// A client whose calls also pass through `layer`, inside of the layers added before.
+        pub fn layer(&self, layer: impl my::rpc::layer::RpcLayer) -> Self {
+            Self {
+                client: self.client.layer(layer),
+            }
+        }
         /// The client that sends the calls.
         pub fn client(&self) -> &my::rpc::Client {
             &self.client

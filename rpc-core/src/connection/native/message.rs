@@ -139,6 +139,17 @@ impl Message {
         read_value(table::find(self.reader().raw_headers()?, name.as_bytes())?)
     }
 
+    /// All but [`DEADLINE_HEADER`].
+    pub(in crate::connection) fn headers(&self) -> Vec<(Cow<'static, str>, HeaderValue)> {
+        let fields = table::fields(self.reader().raw_headers().unwrap_or_default());
+        let others = fields.filter(|field| field.key != DEADLINE_HEADER.as_bytes());
+        let readable = others.filter_map(|field| {
+            let name = std::str::from_utf8(field.key).ok()?.to_owned();
+            Some((Cow::Owned(name), read_value(field.value)?))
+        });
+        readable.collect()
+    }
+
     /// The properties of a persistent copy with further headers, which replace headers of the same name.
     pub(super) fn persistent_properties(&self, more: &[(Cow<'static, str>, HeaderValue)]) -> Result<Vec<u8>, Error> {
         let mut writer = TableWriter::new();

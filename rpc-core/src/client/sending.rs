@@ -1,0 +1,76 @@
+//! [`Sending`]: sends a request and waits for its reply, whatever its type.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{self, Poll},
+};
+
+use tokio::runtime::Handle;
+
+use super::{
+    in_flight::Waiter,
+    kept::outside,
+    request::{Obstacle, Reply, Request},
+};
+use crate::{call_error::CallError, codec::Codec, connection::Delivery};
+
+/// A request on its way, until its reply has come. Nothing is sent before the first poll; dropping it cancels the call.
+pub(super) struct Sending {
+    pub(super) request: Request,
+    stage: Stage,
+}
+
+/// Written by hand, because an `async fn` would box the future of every call.
+enum Stage {
+    Unsent,
+    /// Sent once. Nearly every call ends here.
+    Waiting(Waiter),
+    /// Opens a session, waits for a free place, sends again, awaits a confirm, or passes through layers.
+    Detour(Pin<Box<dyn Future<Output = Result<Reply, CallError>> + Send>>),
+}
+
+impl Sending {
+    pub(super) fn new(request: Request) -> Self {
+        Self { request, stage: Stage::Unsent }
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<Reply, CallError>> {
+        let outcome = loop {
+            let obstacle = match &mut self.stage {
+                Stage::Unsent => match self.request.begin() {
+                    Ok(waiter) => {
+                        self.stage = Stage::Waiting(waiter);
+                        continue;
+                    }
+                    Err(obstacle) => obstacle,
+                },
+                Stage::Waiting(waiter) => match waiter.poll_outcome(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(outcome) => match self.request.conclude(outcome) {
+                        Ok(reply) => break Ok(reply),
+                        Err(failure) => Obstacle::Failed(failure),
+                    },
+                },
+                // It has timers.
+                Stage::Detour(_) if Handle::try_current().is_err() => break Err(self.request.topology(outside())),
+                Stage::Detour(detour) => match detour.as_mut().poll(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(outcome) => break outcome,
+                },
+            };
+            match obstacle.over(&mut self.request) {
+                Ok(detour) => self.stage = Stage::Detour(detour),
+                Err(error) => break Err(error),
+            }
+        };
+        self.request.end();
+        Poll::Ready(outcome)
+    }
+}
+
+/// The codec of a reply's body; an error says that its content_type is unknown.
+pub(super) fn codec_of(reply: &Delivery, default: Codec) -> Result<Codec, String> {
+    let Some(content_type) = reply.content_type() else { return Ok(default) };
+    Codec::from_content_type(content_type).ok_or_else(|| format!("its content_type '{content_type}' is unknown"))
+}

@@ -1,0 +1,28 @@
+//! Layers around calls: tower's `Layer` and `Service`, on both sides.
+//!
+//! A layer wraps the service further in, and sees every call: it can read and change it, answer it, time it, send it again. The
+//! guide's chapter on [layers](crate::guide::layers) has the rules and examples.
+//!
+//! ```text
+//!  Call ─► outermost layer ─► … ─► innermost layer ─► core: sends, and sends again ─► broker
+//!  broker ─► pool: expiry, cancel, slot ─► outermost layer ─► … ─► innermost layer ─► dedupe ─► handler
+//! ```
+
+mod extensions;
+mod from_fn;
+mod request;
+mod response;
+mod stack;
+
+pub use self::{
+    extensions::Extensions,
+    from_fn::{FromFn, FromFnService, from_fn},
+    request::Request,
+    response::Response,
+    stack::{BoxError, BoxFuture, Next, RpcLayer, RpcService},
+};
+pub(crate) use self::{
+    request::{Core, Headers, LogicalCall},
+    response::Outcome,
+    stack::Layers,
+};

@@ -1,0 +1,161 @@
+//! [`Response`]: how a call ended, as a layer sees it.
+
+use std::{borrow::Cow, fmt};
+
+use bytes::Bytes;
+
+use super::request::Headers;
+use crate::{
+    call_error::{CallError, OtherError},
+    codec::Codec,
+    connection::amqp::HeaderValue,
+    envelope::Code,
+};
+
+/// How a call ended, on its way back through the layers.
+///
+/// Every end of a call is a response: a result, the service's own error, and whatever kept the call from one. A layer that answers
+/// itself, without calling the service that it wraps, makes one with [`ok`](Self::ok) or [`refuse`](Self::refuse).
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Response {
+    pub(crate) outcome: Outcome,
+    pub(crate) headers: Headers,
+}
+
+#[derive(Clone)]
+pub(crate) enum Outcome {
+    /// The result; its codec is the service's if there is none.
+    Ok(Option<Codec>, Bytes),
+    /// The service's own error.
+    Service(Option<Codec>, Bytes),
+    /// A one-way request was taken: by the broker in a client, by the handler in a pool.
+    Nothing,
+    /// In a client: any other error.
+    Failed(CallError),
+    /// In a pool: an error of the framework.
+    Coded(Code, String),
+    /// An error with a code of a layer.
+    Other(Box<OtherError>),
+}
+
+impl Response {
+    /// A result, encoded by the service's codec.
+    pub fn ok(body: impl Into<Bytes>) -> Self {
+        Outcome::Ok(None, body.into()).into()
+    }
+
+    /// The service's own error, encoded by the service's codec.
+    pub fn service_error(body: impl Into<Bytes>) -> Self {
+        Outcome::Service(None, body.into()).into()
+    }
+
+    /// An error with a code of the layer's own, for example `unauthenticated`, `permission_denied` or `rate_limited`, and words for
+    /// people. The caller reads the code with [`CallError::code`], whatever the method returns.
+    ///
+    /// The caller learns that the call was not executed, unless the wrapped service was called before. For more of
+    /// [`OtherError`]'s fields use [`failed`](Self::failed).
+    pub fn refuse(code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::failed(OtherError::new(code, message).maybe_executed(false))
+    }
+
+    /// An error of a layer. Its [`maybe_executed`](OtherError::maybe_executed) does not count where the wrapped service was not
+    /// called: then nothing was executed.
+    pub fn failed(error: OtherError) -> Self {
+        Outcome::Other(Box::new(error)).into()
+    }
+
+    /// `ok`, or the [code](CallError::code) of the error.
+    pub fn code(&self) -> &str {
+        match &self.outcome {
+            Outcome::Ok(..) | Outcome::Nothing => "ok",
+            Outcome::Service(..) => Code::Service.name(),
+            Outcome::Failed(error) => error.code(),
+            Outcome::Coded(code, _) => code.name(),
+            Outcome::Other(error) => &error.code,
+        }
+    }
+
+    /// Whether it is a result, or a one-way request that was taken.
+    pub fn is_ok(&self) -> bool {
+        matches!(self.outcome, Outcome::Ok(..) | Outcome::Nothing)
+    }
+
+    /// Whether the handler may have run, by this response alone: an earlier attempt of the same call may have been executed, too.
+    pub fn maybe_executed(&self) -> bool {
+        match &self.outcome {
+            Outcome::Ok(..) | Outcome::Nothing | Outcome::Service(..) => true,
+            Outcome::Failed(error) => error.maybe_executed(),
+            Outcome::Coded(code, _) => code.maybe_executed(),
+            Outcome::Other(error) => error.maybe_executed,
+        }
+    }
+
+    /// Whether the same call may succeed later; see [`CallError::is_retryable`].
+    pub fn is_retryable(&self) -> bool {
+        match &self.outcome {
+            Outcome::Ok(..) | Outcome::Nothing | Outcome::Service(..) => false,
+            Outcome::Failed(error) => error.is_retryable(),
+            Outcome::Coded(code, _) => code.is_retryable(),
+            Outcome::Other(error) => error.retryable,
+        }
+    }
+
+    /// The encoded result, or the encoded error of the service; `None` when there is neither.
+    pub fn body(&self) -> Option<&Bytes> {
+        match &self.outcome {
+            Outcome::Ok(_, body) | Outcome::Service(_, body) => Some(body),
+            Outcome::Nothing | Outcome::Failed(_) | Outcome::Coded(..) | Outcome::Other(_) => None,
+        }
+    }
+
+    /// The words for people that an error carries, if it carries any.
+    pub fn message(&self) -> Option<Cow<'_, str>> {
+        match &self.outcome {
+            Outcome::Ok(..) | Outcome::Nothing | Outcome::Service(..) => None,
+            Outcome::Failed(error) => Some(Cow::Owned(error.to_string())),
+            Outcome::Coded(_, message) => Some(Cow::Borrowed(message)),
+            Outcome::Other(error) => Some(Cow::Borrowed(&error.message)),
+        }
+    }
+
+    /// In a client, the error that the core ended the call with.
+    pub fn error(&self) -> Option<&CallError> {
+        match &self.outcome {
+            Outcome::Failed(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// The value of a header of the reply; `None` when it is absent, or of a type that [`HeaderValue`] does not have.
+    pub fn header(&self, name: &str) -> Option<&HeaderValue> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+
+    /// All headers of the reply. A client's own `rpc-` headers are among them.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &HeaderValue)> {
+        self.headers.iter().map(|(name, value)| (&**name, value))
+    }
+
+    /// Sets a header, in place of one of the same name. In a pool it travels with the reply, unless its name is one of the
+    /// framework's (`rpc-…`).
+    pub fn set_header(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<HeaderValue>) {
+        let name = name.into();
+        self.headers.retain(|(known, _)| *known != name);
+        self.headers.push((name, value.into()));
+    }
+}
+
+impl From<Outcome> for Response {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, headers: Headers::new() }
+    }
+}
+
+/// A reply's data may be secret.
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let body_bytes = self.body().map(Bytes::len);
+        f.debug_struct("Response").field("code", &self.code()).field("body_bytes", &body_bytes).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,178 @@
+//! [`Next`]: the service that a layer wraps, and the stack that a client or a pool makes of its layers.
+
+use std::{
+    error::Error,
+    fmt,
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+};
+
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::{request::Request, response::Response};
+use crate::lock::lock;
+
+/// The error of a layer, whatever its type.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// The future of a service whose type is erased.
+pub type BoxFuture = Pin<Box<dyn Future<Output = Result<Response, BoxError>> + Send>>;
+
+/// A tower [`Layer`] whose service passes on [`Request`]s: implemented for every layer that fits.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a layer of calls",
+    label = "its service must be a `Clone` `tower_service::Service<rpc_core::layer::Request>` with `rpc_core::layer::Response`",
+    note = "a layer whose service is not `Clone`, as `RateLimit`, goes under a `tower::buffer::BufferLayer`"
+)]
+pub trait RpcLayer: Send + Sync + 'static + sealed::Sealed {
+    #[doc(hidden)]
+    fn wrap(&self, next: Next) -> Next;
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+impl<L> sealed::Sealed for L
+where
+    L: Layer<Next> + Send + Sync + 'static,
+    L::Service: RpcService,
+{
+}
+
+impl<L> RpcLayer for L
+where
+    L: Layer<Next> + Send + Sync + 'static,
+    L::Service: RpcService,
+{
+    fn wrap(&self, next: Next) -> Next {
+        Next(Kind::Layered(Box::new(self.layer(next))))
+    }
+}
+
+/// The service of a layer: implemented for every one that fits.
+pub trait RpcService: Send + 'static {
+    #[doc(hidden)]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>>;
+    #[doc(hidden)]
+    fn call(&mut self, request: Request) -> BoxFuture;
+    #[doc(hidden)]
+    fn clone_box(&self) -> Box<dyn RpcService>;
+}
+
+impl<S> RpcService for S
+where
+    S: Service<Request, Response = Response, Error: Into<BoxError>, Future: Send + 'static> + Clone + Send + 'static,
+{
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Service::poll_ready(self, cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request) -> BoxFuture {
+        let response = Service::call(self, request);
+        Box::pin(async move { response.await.map_err(Into::into) })
+    }
+
+    fn clone_box(&self) -> Box<dyn RpcService> {
+        Box::new(self.clone())
+    }
+}
+
+/// The service that a layer wraps: the next layer, or, behind the last one, the client's sending or the pool's handlers.
+///
+/// In a client its response has arrived when the future resolves: the core has sent the call, and again where that is safe. Its own
+/// error is one of a foreign layer; everything that the core knows is a [`Response`]. Dropping the future cancels the call.
+pub struct Next(Kind);
+
+impl Next {
+    /// Waits until the service is ready, and calls it. Dropping the future cancels the call.
+    ///
+    /// # Errors
+    /// That of a foreign layer further in.
+    pub async fn run(mut self, request: Request) -> Result<Response, BoxError> {
+        poll_fn(|cx| Service::poll_ready(&mut self, cx)).await?;
+        Service::call(&mut self, request).await
+    }
+}
+
+enum Kind {
+    /// Each request brings it along.
+    Core,
+    Layered(Box<dyn RpcService>),
+}
+
+impl Service<Request> for Next {
+    type Response = Response;
+    type Error = BoxError;
+    type Future = BoxFuture;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        match &mut self.0 {
+            Kind::Core => Poll::Ready(Ok(())),
+            Kind::Layered(service) => service.poll_ready(cx),
+        }
+    }
+
+    fn call(&mut self, request: Request) -> BoxFuture {
+        match &mut self.0 {
+            Kind::Core => {
+                let core = Arc::clone(&request.call.core);
+                core.run(request)
+            }
+            Kind::Layered(service) => service.call(request),
+        }
+    }
+}
+
+impl Clone for Next {
+    fn clone(&self) -> Self {
+        Self(match &self.0 {
+            Kind::Core => Kind::Core,
+            Kind::Layered(service) => Kind::Layered(service.clone_box()),
+        })
+    }
+}
+
+impl fmt::Debug for Next {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match &self.0 {
+            Kind::Core => "Next(core)",
+            Kind::Layered(_) => "Next(layer)",
+        })
+    }
+}
+
+/// The layers of a client or a pool, the outermost first, and the stack that they make.
+pub(crate) struct Layers {
+    layers: Vec<Arc<dyn RpcLayer>>,
+    /// Cloned for each request. Locked, because a service need not be `Sync`.
+    stack: Mutex<Next>,
+}
+
+impl Layers {
+    /// These layers, and another one inside of them.
+    pub(crate) fn with(layers: Option<&Self>, layer: Arc<dyn RpcLayer>) -> Self {
+        let outer = layers.map_or(&[][..], |layers| &layers.layers);
+        Self::of(outer.iter().cloned().chain([layer]).collect())
+    }
+
+    pub(crate) fn of(layers: Vec<Arc<dyn RpcLayer>>) -> Self {
+        let stack = layers.iter().rev().fold(Next(Kind::Core), |next, layer| layer.wrap(next));
+        Self { layers, stack: Mutex::new(stack) }
+    }
+
+    /// Passes a request through all of them.
+    pub(crate) async fn pass(&self, request: Request) -> Result<Response, BoxError> {
+        let stack = lock(&self.stack).clone();
+        stack.run(request).await
+    }
+}
+
+impl fmt::Debug for Layers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Layers").field("len", &self.layers.len()).finish()
+    }
+}
