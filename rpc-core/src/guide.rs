@@ -6,6 +6,7 @@
 //! | [Services and methods](services) | What can a trait say? |
 //! | [Errors and retries](errors) | How can a call fail, and what may have happened then? |
 //! | [Deadlines and cancellation](deadlines) | How long does a call take at most, and what stops a handler? |
+//! | [Layers](layers) | What stands around every call: authentication, limits, retries, measurements? |
 //! | [Workers and shutdown](workers) | How is load shared, when is a request acknowledged, how does a worker stop? |
 //! | [Testing](testing) | How do I test handlers, callers, and failures? |
 //! | [Guarantees](guarantees) | What is promised, and which test shows it? |
@@ -27,6 +28,7 @@ macro_rules! chapter {
         #[doc = "[services]: crate::guide::services"]
         #[doc = "[errors]: crate::guide::errors"]
         #[doc = "[deadlines]: crate::guide::deadlines"]
+        #[doc = "[layers]: crate::guide::layers"]
         #[doc = "[workers]: crate::guide::workers"]
         #[doc = "[testing]: crate::guide::testing"]
         #[doc = "[guarantees]: crate::guide::guarantees"]
@@ -69,6 +71,7 @@ chapter!(getting_started, "../docs/getting-started.md", "macros", "broker");
 chapter!(services, "../docs/services.md", "macros");
 chapter!(errors, "../docs/errors.md", "macros");
 chapter!(deadlines, "../docs/deadlines.md", "macros");
+chapter!(layers, "../docs/layers.md", "macros");
 chapter!(workers, "../docs/workers.md", "macros");
 chapter!(testing, "../docs/testing.md", "macros", "broker");
 chapter!(guarantees, "../docs/guarantees.md", "macros");

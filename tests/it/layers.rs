@@ -1,23 +1,20 @@
 //! Layers around calls, on both sides.
 
 use std::{
-    future::Future,
-    pin::Pin,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use rpc_core::{
-    CallError, Client, Context, DedupeOptions, HeaderValue, OtherError, TimeoutStage,
+    CallError, Client, DedupeOptions, HeaderValue, OtherError, TimeoutStage,
     layer::{self, BoxError, Next, Request, Response, RpcLayer},
 };
 use rpc_tests::{Stage, eventually, on_both_brokers, within};
-use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
+use self::desk::{Clerk, Log, Refused, answering, changing, desk};
+
+mod desk;
 mod stacks;
 
 on_both_brokers!(
@@ -34,123 +31,6 @@ on_both_brokers!(
     an_error_of_a_layer_says_whether_the_call_was_executed,
     a_dyn_client_has_the_layers_of_its_client,
 );
-
-/// The service's own error.
-#[derive(Debug, Clone, PartialEq, thiserror::Error, Serialize, Deserialize)]
-pub(crate) enum Refused {
-    #[error("the desk is closed")]
-    Closed,
-    #[error("{0}")]
-    Call(String),
-}
-
-impl From<CallError> for Refused {
-    fn from(error: CallError) -> Self {
-        Self::Call(error.code().to_owned())
-    }
-}
-
-/// Serves a desk by a function of the question and the context.
-#[derive(Clone)]
-pub(crate) struct Clerk(Arc<dyn Fn(String, Context) -> Answer + Send + Sync>);
-
-type Answer = Pin<Box<dyn Future<Output = Result<String, Refused>> + Send>>;
-
-impl Clerk {
-    pub(crate) fn with<F, A>(answer: F) -> Self
-    where
-        F: Fn(String, Context) -> A + Send + Sync + 'static,
-        A: Future<Output = Result<String, Refused>> + Send + 'static,
-    {
-        Self(Arc::new(move |question, ctx| Box::pin(answer(question, ctx))))
-    }
-
-    /// Answers every question with itself, and counts them.
-    pub(crate) fn echo() -> (Self, Arc<AtomicUsize>) {
-        let count = Arc::<AtomicUsize>::default();
-        let counted = Arc::clone(&count);
-        let clerk = Self::with(move |question, _| {
-            counted.fetch_add(1, Ordering::SeqCst);
-            async move { Ok(question) }
-        });
-        (clerk, count)
-    }
-
-    pub(crate) async fn answer(&self, question: String, ctx: &Context) -> Result<String, Refused> {
-        (self.0)(question, ctx.clone()).await
-    }
-}
-
-/// Declares, where it stands, a service of that name, served by a [`Clerk`].
-macro_rules! desk {
-    ($name:literal) => {
-        #[rpc_core::service(name = $name)]
-        pub(crate) trait Desk {
-            async fn ask(&self, ctx: &rpc_core::Context, question: String) -> Result<String, $crate::layers::Refused>;
-            #[rpc(idempotent)]
-            async fn plain(&self, ctx: &rpc_core::Context, question: String) -> String;
-            #[rpc(oneway)]
-            async fn tell(&self, ctx: &rpc_core::Context, note: String);
-        }
-
-        impl Desk for $crate::layers::Clerk {
-            async fn ask(&self, ctx: &rpc_core::Context, question: String) -> Result<String, $crate::layers::Refused> {
-                self.answer(question, ctx).await
-            }
-            async fn plain(&self, ctx: &rpc_core::Context, question: String) -> String {
-                self.answer(question, ctx).await.unwrap()
-            }
-            async fn tell(&self, ctx: &rpc_core::Context, note: String) {
-                self.answer(note, ctx).await.unwrap();
-            }
-        }
-    };
-}
-pub(crate) use desk;
-
-/// Events in their order.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Log(Arc<Mutex<Vec<String>>>);
-
-impl Log {
-    pub(crate) fn note(&self, event: impl Into<String>) {
-        self.0.lock().unwrap().push(event.into());
-    }
-
-    fn take(&self) -> Vec<String> {
-        std::mem::take(&mut *self.0.lock().unwrap())
-    }
-
-    /// A layer that notes when a request goes in, and how it comes out.
-    fn layer(&self, name: &'static str) -> impl RpcLayer + use<> {
-        let log = self.clone();
-        layer::from_fn(move |request: Request, next: Next| {
-            let log = log.clone();
-            async move {
-                log.note(format!("{name} {}", request.method()));
-                let response = next.run(request).await?;
-                log.note(format!("{name} {}", response.code()));
-                Ok(response)
-            }
-        })
-    }
-}
-
-/// A layer that changes each request on its way in.
-pub(crate) fn changing(change: impl Fn(&mut Request) + Clone + Send + Sync + 'static) -> impl RpcLayer {
-    layer::from_fn(move |mut request: Request, next: Next| {
-        change(&mut request);
-        next.run(request)
-    })
-}
-
-/// A layer that answers each request itself.
-pub(crate) fn answering(answer: impl Fn(&Request) -> Response + Clone + Send + Sync + 'static) -> impl RpcLayer {
-    layer::from_fn(move |request: Request, _: Next| {
-        let response = answer(&request);
-        async move { Ok(response) }
-    })
-}
 
 async fn the_first_layer_is_the_outermost_on_either_side(stage: &Stage) {
     desk!("layers-order");
@@ -174,7 +54,7 @@ async fn the_first_layer_is_the_outermost_on_either_side(stage: &Stage) {
     plain.ask("who?".to_owned()).await.unwrap();
     assert_eq!(log.take(), ["w1 ask", "w2 ask", "handler", "w2 ok", "w1 ok"]);
     client.tell("note".to_owned()).await.unwrap();
-    eventually(SOON, "the note is taken", async || log.0.lock().unwrap().len() == 9).await;
+    eventually(SOON, "the note is taken", async || log.len() == 9).await;
     let mut events = log.take();
     events.sort();
     let mut expected =
@@ -394,9 +274,9 @@ async fn a_dropped_call_cancels_its_handler_behind_layers(stage: &Stage) {
     let buffered = client.layer(tower::buffer::BufferLayer::new(8));
     for client in [through, buffered] {
         let call = tokio::spawn(client.ask(String::new()).into_future());
-        eventually(SOON, "the handler begins", async || !log.0.lock().unwrap().is_empty()).await;
+        eventually(SOON, "the handler begins", async || log.len() > 0).await;
         call.abort();
-        eventually(SOON, "the handler is cancelled", async || log.0.lock().unwrap().len() == 2).await;
+        eventually(SOON, "the handler is cancelled", async || log.len() == 2).await;
         assert_eq!(log.take(), ["begun", "cancelled"]);
     }
 }
@@ -473,16 +353,25 @@ async fn an_error_of_a_layer_says_whether_the_call_was_executed(stage: &Stage) {
     let error = gives_up.ask(String::new()).await.unwrap_err();
     assert_eq!((error.code(), error.maybe_executed()), ("breaker_open", true));
     assert_eq!(count.load(Ordering::SeqCst), 2);
+    // The first request of a client waits for its channel: it is known not to have been executed all the same.
+    mod nobody {
+        super::desk!("layers-nobody");
+    }
+    let fresh = nobody::DeskClient::new(&stage.connect().await).layer(Log::default().layer("c"));
+    for call in [fresh.plain(String::new()), fresh.plain(String::new())] {
+        let error = call.await.unwrap_err();
+        assert!(matches!(error, CallError::NoSuchService { .. }) && !error.maybe_executed(), "{error:?}");
+    }
     // In a pool.
     desk_of_failing_layers(stage, clerk, fail(false), fail(true)).await;
 }
 
 async fn desk_of_failing_layers(stage: &Stage, clerk: Clerk, before: impl RpcLayer, after: impl RpcLayer) {
     mod before {
-        super::desk!("layers-fail-before");
+        crate::layers::desk::desk!("layers-fail-before");
     }
     mod after {
-        super::desk!("layers-fail-after");
+        crate::layers::desk::desk!("layers-fail-after");
     }
     let client = Client::new(&stage.connect().await);
     for queue in ["rpc.layers-fail-before", "rpc.layers-fail-after"] {

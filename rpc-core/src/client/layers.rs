@@ -1,13 +1,19 @@
 //! A call of a client with layers: through them, to the core, and back.
 //!
 //! ```text
-//!  Request::pass ──► outermost layer ─ … ─► innermost layer ──► Sender::run ──► Sending
+//!  Request::pass ──► outermost layer ─ … ─► innermost layer ──► Sender::run ──► Attempt ──► Sending
 //! ```
 
-use std::{future::poll_fn, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
     Client,
@@ -19,62 +25,108 @@ use crate::{
     call_error::{CallError, TimeoutStage},
     connection::Delivery,
     envelope::CallHeaders,
-    layer::{self, BoxError, BoxFuture, Core, Extensions, Layers, LogicalCall, Outcome, Response},
+    layer::{self, BoxError, BoxFuture, Core, Extensions, Layers, LogicalCall, Outcome, Progress, Response, RpcLayer},
 };
 
+/// The layers of a client, and what stands behind them.
+#[derive(Debug)]
+pub(super) struct LayeredClient {
+    layers: Layers,
+    core: Arc<Sender>,
+}
+
+impl LayeredClient {
+    /// A client without layers, or with the earlier ones, behind one more.
+    pub(super) fn new(earlier: Option<&Self>, client: &Client, layer: impl RpcLayer) -> Self {
+        let client = Client { inner: Arc::clone(&client.inner), layered: None };
+        let layers = Layers::with(earlier.map(|earlier| &earlier.layers), Arc::new(layer));
+        Self { layers, core: Arc::new(Sender { client }) }
+    }
+}
+
 /// The service behind the innermost layer: sends.
+#[derive(Debug)]
 struct Sender {
     /// Without layers.
     client: Client,
-    limits: Limits,
-    priority: Option<u8>,
 }
 
 impl Core for Sender {
     fn run(&self, request: layer::Request) -> BoxFuture {
         let layer::Request { call, headers, body, .. } = request;
         let mut request = Request::new(self.client.clone(), call.service, call.method, Ok(body.into()));
-        request.headers = CallHeaders { priority: self.priority, message_id: call.message_id.clone(), headers };
-        let mut sending = Sending::new(request.within(self.limits, AttemptOf::new(call)));
-        Box::pin(async move {
-            let outcome = poll_fn(|cx| sending.poll(cx)).await;
-            Ok(sending.request.response(outcome))
+        request.headers = CallHeaders { priority: call.priority, message_id: call.message_id.clone(), headers };
+        let budget = call.deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
+        let deadline = call.deadline.unwrap_or_else(|| Instant::now() + FOREVER);
+        let attempt = Arc::new(AttemptOf::new(call));
+        let sending = Sending::new(request.within(Limits { budget, deadline }, Arc::clone(&attempt)));
+        Box::pin(Attempt { sending, attempt, is_awaited: false })
+    }
+}
+
+/// An attempt under way. It ends at the call's deadline.
+struct Attempt {
+    sending: Sending,
+    attempt: Arc<AttemptOf>,
+    /// By the task of the call, which therefore needs no timer.
+    is_awaited: bool,
+}
+
+impl Future for Attempt {
+    type Output = Result<Response, BoxError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if !self.is_awaited {
+            self.is_awaited = self.attempt.call.progress.begin_awaiting();
+        }
+        self.sending.poll(cx).map(|outcome| {
+            let response = self.sending.request.response(outcome);
+            if !response.maybe_executed() {
+                self.attempt.note_not_executed();
+            }
+            Ok(response)
         })
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if self.is_awaited {
+            self.attempt.call.progress.end_awaiting();
+        }
     }
 }
 
 impl Request {
     /// Passes the call through layers, within its deadline.
-    pub(super) async fn pass(mut self, layers: Arc<Layers>) -> Result<Reply, CallError> {
+    pub(super) async fn pass(mut self, layered: Arc<LayeredClient>) -> Result<Reply, CallError> {
         let limits = self.limits();
         let body = std::mem::replace(&mut self.body, Ok(Vec::new())).map_err(|error| self.bad_request(&error))?;
         let CallHeaders { priority, message_id, headers } = std::mem::take(&mut self.headers);
-        let is_bounded = limits.budget < FOREVER;
         let call = Arc::new(LogicalCall {
             service: self.service,
             method: self.method,
-            deadline: is_bounded.then_some(limits.deadline),
+            deadline: (limits.budget < FOREVER).then_some(limits.deadline),
             message_id: Some(message_id.unwrap_or_else(|| self.client.next_message_id())),
-            context: None,
-            core: Arc::new(Sender { client: self.client.clone(), limits, priority }),
-            progress: Arc::default(),
+            priority,
+            served: None,
+            progress: Progress::default(),
         });
         let request = layer::Request {
             call: Arc::clone(&call),
+            core: Arc::clone(&layered.core) as _,
             headers,
             body: Bytes::from(body),
             extensions: Extensions::default(),
         };
-        let answered = match is_bounded && limits.budget < Duration::MAX {
-            true => timeout_at(limits.deadline, layers.pass(request)).await,
-            false => Ok(layers.pass(request).await),
-        };
+        let stack = pin!(layered.layers.pass(request));
+        let answered = Passing { stack, call: &call, timer: None }.await;
         let maybe_executed = call.progress.maybe_executed();
         match answered {
-            Ok(Ok(response)) => self.reply(response, maybe_executed),
-            Ok(Err(error)) => Err(self.layer_failed(error, maybe_executed)),
-            Err(_) if maybe_executed => Err(self.timed_out(TimeoutStage::Unknown)),
-            Err(_) => Err(self.timed_out(TimeoutStage::Layer)),
+            Some(Ok(response)) => self.reply(response, maybe_executed),
+            Some(Err(error)) => Err(self.layer_failed(error, maybe_executed)),
+            None if maybe_executed => Err(self.timed_out(TimeoutStage::Unknown)),
+            None => Err(self.timed_out(TimeoutStage::Layer)),
         }
     }
 
@@ -101,11 +153,7 @@ impl Request {
         let (service, method) = (self.service_name(), self.method_name());
         let outcome = outcome.unwrap_or_else(|unknown| Outcome::Failed(CallError::bad_reply(service, method, unknown)));
         let headers = reply.map(|reply| reply.headers()).unwrap_or_default();
-        let response = Response { outcome, headers };
-        if let Some(attempt) = self.attempt_of().filter(|_| !response.maybe_executed()) {
-            attempt.note_not_executed();
-        }
-        response
+        Response { outcome, headers }
     }
 
     /// The end of the call, from that which the outermost layer gave.
@@ -154,5 +202,28 @@ impl Request {
             return CallError::overloaded(service, method, error.to_string());
         }
         CallError::layer(service, method, error, maybe_executed)
+    }
+}
+
+/// A call in its layers, until its deadline; `None` when that has passed.
+struct Passing<'a, S> {
+    stack: Pin<&'a mut S>,
+    call: &'a LogicalCall,
+    /// Only while no attempt of its own task has one.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S: Future<Output = Result<Response, BoxError>>> Future for Passing<'_, S> {
+    type Output = Option<S::Output>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { stack, call, timer } = self.get_mut();
+        let progress = &call.progress;
+        if let Poll::Ready(answered) = progress.polling(|| stack.as_mut().poll(cx)) {
+            return Poll::Ready(Some(answered));
+        }
+        let Some(deadline) = call.deadline.filter(|_| !progress.is_awaited()) else { return Poll::Pending };
+        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        timer.as_mut().poll(cx).map(|()| None)
     }
 }

@@ -42,6 +42,7 @@ pub use self::{
 use self::{
     correlation::{Cipher, CorrelationId},
     kept::Kept,
+    layers::LayeredClient,
     line::Line,
     oneway::{ConfirmChannel, Destination},
     opening::Exchange,
@@ -49,13 +50,7 @@ use self::{
     reply_queue::{Session, Source, random_key},
     seen::Seen,
 };
-use crate::{
-    connection::Connection,
-    error::Error,
-    layer::{Layers, RpcLayer},
-    lock::lock,
-    users::Users,
-};
+use crate::{connection::Connection, error::Error, layer::RpcLayer, lock::lock, users::Users};
 
 /// The untyped client under every generated one; clones share its reply queue.
 ///
@@ -64,14 +59,15 @@ use crate::{
 pub struct Client {
     inner: Arc<Inner>,
     /// Through which its calls pass, if it has any.
-    layers: Option<Arc<Layers>>,
+    layered: Option<Arc<LayeredClient>>,
 }
 
 #[derive(Debug)]
 struct Inner {
     connection: Connection,
     options: ClientOptions,
-    id: Uuid,
+    /// The beginning of its message_ids: a uuid.
+    id: Box<str>,
     /// Counts the calls that carry a message_id.
     messages: AtomicU64,
     /// Enciphers the count: a message_id cannot be guessed from another one.
@@ -104,7 +100,7 @@ impl Client {
             inner: Arc::new(Inner {
                 connection: connection.clone(),
                 options,
-                id: Uuid::new_v4(),
+                id: Uuid::new_v4().to_string().into(),
                 messages: AtomicU64::new(1),
                 message_ids: Cipher::new(random_key()),
                 is_shut_down: AtomicBool::new(false),
@@ -113,7 +109,7 @@ impl Client {
                 oneways: Exchange::ALL.map(oneway),
                 lines: Mutex::default(),
             }),
-            layers: None,
+            layered: None,
         }
     }
 
@@ -123,8 +119,8 @@ impl Client {
     /// all of them anew: a limit that the earlier client is to share belongs into the layer, as in
     /// `tower::limit::GlobalConcurrencyLimitLayer`. See the guide's chapter on [layers](crate::guide::layers).
     pub fn layer(&self, layer: impl RpcLayer) -> Self {
-        let layers = Layers::with(self.layers.as_deref(), Arc::new(layer));
-        Self { inner: Arc::clone(&self.inner), layers: Some(Arc::new(layers)) }
+        let layered = LayeredClient::new(self.layered.as_deref(), self, layer);
+        Self { inner: Arc::clone(&self.inner), layered: Some(Arc::new(layered)) }
     }
 
     /// Opens now what calls need, rather than at the first one: the reply queue, the channel of the requests, and that of one-way
@@ -202,7 +198,8 @@ impl Client {
     /// Unique: the client's uuid and a count, enciphered.
     fn next_message_id(&self) -> String {
         let number = self.inner.messages.fetch_add(1, Ordering::Relaxed);
-        format!("{}-{}", self.inner.id, CorrelationId::of(self.inner.message_ids.encipher(number)).as_str())
+        let number = CorrelationId::of(self.inner.message_ids.encipher(number));
+        [&self.inner.id, "-", number.as_str()].concat()
     }
 
     fn options(&self) -> &ClientOptions {

@@ -11,6 +11,7 @@ use super::{
     clock,
     in_flight::{NotSent, Outcome, Waiter},
     kept::outside,
+    layers::LayeredClient,
     line::Line,
     opening::Exchange,
     pending::Tag,
@@ -26,7 +27,6 @@ use crate::{
     },
     envelope::{self, CallHeaders, ReplyStatus},
     error::Error,
-    layer::Layers,
     nesting::NestedCall,
     service::{MethodDescriptor, ServiceDescriptor},
 };
@@ -44,7 +44,7 @@ pub(super) struct Request {
     /// The call is one of a handler, which may leave its slot meanwhile.
     nested: Option<NestedCall>,
     /// The logical call of which this is an attempt, behind the layers of its client.
-    attempt_of: Option<AttemptOf>,
+    attempt_of: Option<Arc<AttemptOf>>,
 }
 
 /// How long a call may take.
@@ -77,7 +77,7 @@ pub(super) enum Obstacle {
     /// The call ends with this error.
     Final(CallError),
     /// The client has layers, through which the call goes.
-    Layers(Arc<Layers>),
+    Layers(Arc<LayeredClient>),
     /// The method is one-way: the broker's confirm is awaited instead of a reply.
     OneWay,
     /// No session is open, the session is full, or the broker has blocked the connection.
@@ -107,14 +107,10 @@ impl Request {
     }
 
     /// Makes it an attempt of a logical call, within its limits.
-    pub(super) fn within(mut self, limits: Limits, attempt: AttemptOf) -> Self {
+    pub(super) fn within(mut self, limits: Limits, attempt: Arc<AttemptOf>) -> Self {
         self.limits = Some(limits);
         self.attempt_of = Some(attempt);
         self
-    }
-
-    pub(super) fn attempt_of(&self) -> Option<&AttemptOf> {
-        self.attempt_of.as_ref()
     }
 
     /// Notes that the call has ended: its handler goes on.
@@ -179,8 +175,8 @@ impl Request {
             return Err(Obstacle::Final(self.topology(outside())));
         };
         let limits = self.limits();
-        if let Some(layers) = self.client.layers.take() {
-            return Err(Obstacle::Layers(layers));
+        if let Some(layered) = self.client.layered.take() {
+            return Err(Obstacle::Layers(layered));
         }
         self.check().map_err(Obstacle::Final)?;
         if self.method.oneway {

@@ -11,8 +11,8 @@ use tower_service::Service;
 
 use super::{
     request::Request,
-    response::Response,
-    stack::{BoxError, BoxFuture, Next},
+    response::{BoxError, Response},
+    stack::Next,
 };
 
 /// Makes a layer of an async function that takes each request, and the service to pass it to.
@@ -64,21 +64,21 @@ impl<F: Clone> Layer<Next> for FromFn<F> {
 impl<F, R> Service<Request> for FromFnService<F>
 where
     F: Fn(Request, Next) -> R,
-    R: Future<Output = Result<Response, BoxError>> + Send + 'static,
+    R: Future<Output = Result<Response, BoxError>>,
 {
     type Response = Response;
     type Error = BoxError;
-    type Future = BoxFuture;
+    type Future = R;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.next.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request) -> BoxFuture {
+    fn call(&mut self, request: Request) -> R {
         // The one that is ready goes with the request.
         let another = self.next.clone();
         let next = std::mem::replace(&mut self.next, another);
-        Box::pin((self.function)(request, next))
+        (self.function)(request, next)
     }
 }
 

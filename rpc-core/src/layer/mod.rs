@@ -10,6 +10,7 @@
 
 mod extensions;
 mod from_fn;
+mod headers;
 mod request;
 mod response;
 mod stack;
@@ -18,11 +19,12 @@ pub use self::{
     extensions::Extensions,
     from_fn::{FromFn, FromFnService, from_fn},
     request::Request,
-    response::Response,
-    stack::{BoxError, BoxFuture, Next, RpcLayer, RpcService},
+    response::{BoxError, BoxFuture, Response},
+    stack::{Next, RpcLayer, RpcService},
 };
 pub(crate) use self::{
-    request::{Core, Headers, LogicalCall},
+    headers::Headers,
+    request::{Core, LogicalCall, Progress, Served},
     response::Outcome,
     stack::Layers,
 };

@@ -5,7 +5,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -13,8 +13,13 @@ use std::{
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{extensions::Extensions, stack::BoxFuture};
+use super::{
+    extensions::Extensions,
+    headers::{self, Headers},
+    response::BoxFuture,
+};
 use crate::{
+    codec::Codec,
     connection::amqp::HeaderValue,
     context::Context,
     service::{MethodDescriptor, ServiceDescriptor},
@@ -30,27 +35,35 @@ use crate::{
 #[non_exhaustive]
 pub struct Request {
     pub(crate) call: Arc<LogicalCall>,
+    /// Behind the innermost layer.
+    pub(crate) core: Arc<dyn Core>,
     pub(crate) headers: Headers,
     pub(crate) body: Bytes,
     pub(crate) extensions: Extensions,
 }
 
-/// The headers of a request or of a response, in their order.
-pub(crate) type Headers = Vec<(Cow<'static, str>, HeaderValue)>;
-
 /// The part of a call that no layer changes, shared by the clones of its request.
-#[derive(Clone)]
 pub(crate) struct LogicalCall {
     pub(crate) service: &'static ServiceDescriptor,
     pub(crate) method: &'static MethodDescriptor,
     /// `None` when the caller waits for ever.
     pub(crate) deadline: Option<Instant>,
     pub(crate) message_id: Option<String>,
+    pub(crate) priority: Option<u8>,
     /// In a worker pool.
-    pub(crate) context: Option<Context>,
-    /// Behind the innermost layer.
-    pub(crate) core: Arc<dyn Core>,
-    pub(crate) progress: Arc<Progress>,
+    pub(crate) served: Option<Served>,
+    pub(crate) progress: Progress,
+}
+
+/// The request of a worker pool.
+pub(crate) struct Served {
+    pub(crate) context: Context,
+    /// The index of the method.
+    pub(crate) method: usize,
+    /// The encoding of the arguments.
+    pub(crate) codec: Codec,
+    /// The levels that they may nest.
+    pub(crate) max_depth: u32,
 }
 
 /// The service behind the innermost layer: the client's sending, or the pool's handlers.
@@ -65,6 +78,10 @@ pub(crate) struct Progress {
     sent: AtomicU32,
     /// How many attempts may have been executed: those that were sent, less those whose end says that they were not.
     maybe_executed: AtomicU32,
+    /// Whether the task of the call is polling the layers now.
+    is_polled: AtomicBool,
+    /// How many attempts that task has polled which have not ended: they wake it at the deadline.
+    awaited: AtomicU32,
 }
 
 impl Progress {
@@ -88,6 +105,33 @@ impl Progress {
 
     pub(crate) fn maybe_executed(&self) -> bool {
         self.maybe_executed.load(Ordering::Relaxed) > 0
+    }
+
+    /// Polls the layers in the task of the call.
+    pub(crate) fn polling<T>(&self, poll: impl FnOnce() -> T) -> T {
+        self.is_polled.store(true, Ordering::Relaxed);
+        let polled = poll();
+        self.is_polled.store(false, Ordering::Relaxed);
+        polled
+    }
+
+    /// Whether an attempt wakes the task of the call at the deadline.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.awaited.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether the task of the call polls an attempt for the first time.
+    pub(crate) fn begin_awaiting(&self) -> bool {
+        let is_own = self.is_polled.load(Ordering::Relaxed);
+        if is_own {
+            self.awaited.fetch_add(1, Ordering::Relaxed);
+        }
+        is_own
+    }
+
+    /// Notes that such an attempt has ended, or was dropped.
+    pub(crate) fn end_awaiting(&self) {
+        self.awaited.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -136,22 +180,22 @@ impl Request {
     /// In a client, the number of the attempt that would be sent now, from 1: attempts by layers count, and so do those that the
     /// client makes by itself after the loss of a connection. In a pool, the number of this attempt.
     pub fn attempt(&self) -> u32 {
-        self.call.context.as_ref().map_or_else(|| self.call.progress.next_number(), Context::attempt)
+        self.context().map_or_else(|| self.call.progress.next_number(), Context::attempt)
     }
 
     /// The context of the handler; `None` in a client.
     pub fn context(&self) -> Option<&Context> {
-        self.call.context.as_ref()
+        self.call.served.as_ref().map(|served| &served.context)
     }
 
     /// The value of a header; `None` when it is absent, or of a type that [`HeaderValue`] does not have.
     pub fn header(&self, name: &str) -> Option<&HeaderValue> {
-        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+        headers::get(&self.headers, name)
     }
 
     /// All headers, in the order in which they travel.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &HeaderValue)> {
-        self.headers.iter().map(|(name, value)| (&**name, value))
+        headers::iter(&self.headers)
     }
 
     /// Sets a header, in place of one of the same name.
@@ -159,9 +203,7 @@ impl Request {
     /// In a client it travels, as one set with [`Call::header`](crate::Call::header) does, whose rules hold here, too. In a pool the
     /// handler finds it in its context.
     pub fn set_header(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<HeaderValue>) {
-        let name = name.into();
-        self.headers.retain(|(known, _)| *known != name);
-        self.headers.push((name, value.into()));
+        headers::set(&mut self.headers, name.into(), value.into());
     }
 
     /// Removes a header, and returns its value.

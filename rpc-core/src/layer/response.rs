@@ -1,16 +1,22 @@
 //! [`Response`]: how a call ended, as a layer sees it.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, error::Error, fmt, future::Future, pin::Pin};
 
 use bytes::Bytes;
 
-use super::request::Headers;
+use super::headers::{self, Headers};
 use crate::{
     call_error::{CallError, OtherError},
     codec::Codec,
     connection::amqp::HeaderValue,
     envelope::Code,
 };
+
+/// The error of a layer, whatever its type.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// The future of a service whose type is erased.
+pub type BoxFuture = Pin<Box<dyn Future<Output = Result<Response, BoxError>> + Send>>;
 
 /// How a call ended, on its way back through the layers.
 ///
@@ -129,20 +135,18 @@ impl Response {
 
     /// The value of a header of the reply; `None` when it is absent, or of a type that [`HeaderValue`] does not have.
     pub fn header(&self, name: &str) -> Option<&HeaderValue> {
-        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+        headers::get(&self.headers, name)
     }
 
     /// All headers of the reply. A client's own `rpc-` headers are among them.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &HeaderValue)> {
-        self.headers.iter().map(|(name, value)| (&**name, value))
+        headers::iter(&self.headers)
     }
 
     /// Sets a header, in place of one of the same name. In a pool it travels with the reply, unless its name is one of the
     /// framework's (`rpc-…`).
     pub fn set_header(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<HeaderValue>) {
-        let name = name.into();
-        self.headers.retain(|(known, _)| *known != name);
-        self.headers.push((name, value.into()));
+        headers::set(&mut self.headers, name.into(), value.into());
     }
 }
 

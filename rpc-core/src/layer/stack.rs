@@ -1,10 +1,8 @@
 //! [`Next`]: the service that a layer wraps, and the stack that a client or a pool makes of its layers.
 
 use std::{
-    error::Error,
     fmt,
-    future::{Future, poll_fn},
-    pin::Pin,
+    future::poll_fn,
     sync::{Arc, Mutex},
     task::{Context, Poll},
 };
@@ -12,14 +10,11 @@ use std::{
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{request::Request, response::Response};
+use super::{
+    request::Request,
+    response::{BoxError, BoxFuture, Response},
+};
 use crate::lock::lock;
-
-/// The error of a layer, whatever its type.
-pub type BoxError = Box<dyn Error + Send + Sync>;
-
-/// The future of a service whose type is erased.
-pub type BoxFuture = Pin<Box<dyn Future<Output = Result<Response, BoxError>> + Send>>;
 
 /// A tower [`Layer`] whose service passes on [`Request`]s: implemented for every layer that fits.
 #[diagnostic::on_unimplemented(
@@ -119,7 +114,7 @@ impl Service<Request> for Next {
     fn call(&mut self, request: Request) -> BoxFuture {
         match &mut self.0 {
             Kind::Core => {
-                let core = Arc::clone(&request.call.core);
+                let core = Arc::clone(&request.core);
                 core.run(request)
             }
             Kind::Layered(service) => service.call(request),

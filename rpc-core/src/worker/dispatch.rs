@@ -320,9 +320,9 @@ where
 pub(super) struct Found {
     /// The index in the descriptor.
     pub(super) method: usize,
-    codec: Codec,
+    pub(super) codec: Codec,
     /// The levels that the arguments may nest.
-    max_depth: u32,
+    pub(super) max_depth: u32,
 }
 
 /// Finds the method that a delivery asks for; an error is the answer when there is none, or its version or codec is not known.

@@ -13,18 +13,24 @@ use super::{
 };
 use crate::{
     call_error::OtherError,
-    context::Context,
     envelope::Code,
-    layer::{self, BoxError, BoxFuture, Core, Extensions, Headers, Layers, LogicalCall, Outcome},
+    layer::{self, BoxError, BoxFuture, Core, Extensions, Headers, Layers, LogicalCall, Outcome, Progress, Served},
     service::ServiceDescriptor,
 };
 
 /// A service of a lane whose requests pass through layers.
-pub(super) struct Layered(Arc<Inner>);
+pub(super) struct Layered {
+    descriptor: &'static ServiceDescriptor,
+    /// The outermost ones.
+    layers: Arc<Layers>,
+    /// Behind those.
+    core: Arc<dyn Core>,
+}
 
-pub(super) struct Inner {
+/// The layers of a service and those of its pool, and the memory of its answers.
+pub(super) struct Parts {
     pub(super) service: Arc<dyn Dispatch>,
-    /// Of the pool, the outer ones.
+    /// The outer ones.
     pub(super) of_pool: Option<Arc<Layers>>,
     pub(super) of_service: Option<Arc<Layers>>,
     /// Inside of the layers: a caller who is refused must not learn the answer to another one.
@@ -34,10 +40,19 @@ pub(super) struct Inner {
 
 impl Layered {
     /// The service itself if it has no layers.
-    pub(super) fn wrap(inner: Inner) -> Arc<dyn Dispatch> {
-        match (&inner.of_pool, &inner.of_service) {
-            (None, None) => inner.service,
-            _ => Arc::new(Self(Arc::new(inner))),
+    pub(super) fn wrap(parts: Parts) -> Arc<dyn Dispatch> {
+        let Parts { service, of_pool, of_service, dedupe, counters } = parts;
+        let descriptor = service.descriptor();
+        let handlers = |service| Arc::new(Handlers { service, dedupe, counters });
+        match (of_pool, of_service) {
+            (None, None) => service,
+            (Some(layers), None) | (None, Some(layers)) => {
+                Arc::new(Self { descriptor, layers, core: handlers(service) })
+            }
+            (Some(layers), Some(own)) => {
+                let core = Arc::new(OfService { layers: own, handlers: handlers(service) });
+                Arc::new(Self { descriptor, layers, core })
+            }
         }
     }
 }
@@ -46,85 +61,84 @@ impl Sealed for Layered {}
 
 impl Dispatch for Layered {
     fn descriptor(&self) -> &'static ServiceDescriptor {
-        self.0.service.descriptor()
+        self.descriptor
     }
 
     fn dispatch(&self, request: Request) -> Handler {
-        Box::pin(Arc::clone(&self.0).pass(request))
-    }
-}
-
-impl Inner {
-    async fn pass(self: Arc<Self>, request: Request) -> Response {
-        let (context, found) = request.into_parts();
-        let descriptor = self.service.descriptor();
+        let (context, Found { method, codec, max_depth }) = request.into_parts();
+        let descriptor = self.descriptor;
         let delivery = context.delivery();
-        let handlers = Arc::new(Handlers { inner: Arc::clone(&self), context: context.clone(), found });
-        let core: Arc<dyn Core> = match (&self.of_pool, &self.of_service) {
-            (Some(_), Some(_)) => Arc::new(OfService { handlers }),
-            _ => handlers,
-        };
+        let (headers, body) = (delivery.headers(), delivery.shared_body());
         let call = Arc::new(LogicalCall {
             service: descriptor,
-            method: &descriptor.methods[found.method],
+            method: &descriptor.methods[method],
             deadline: context.deadline(),
             message_id: context.message_id().map(str::to_owned),
-            context: Some(context.clone()),
-            core,
-            progress: Arc::default(),
+            priority: context.priority(),
+            served: Some(Served { context, method, codec, max_depth }),
+            progress: Progress::default(),
         });
-        let (headers, body) = (delivery.headers(), delivery.shared_body());
-        let request = layer::Request { call: Arc::clone(&call), headers, body, extensions: Extensions::default() };
-        let outer = self.of_pool.as_ref().or(self.of_service.as_ref());
-        let answered = match outer {
-            Some(layers) => layers.pass(request).await,
-            None => call.core.run(request).await,
-        };
-        answer(answered, descriptor, call.progress.maybe_executed())
+        let (layers, core) = (Arc::clone(&self.layers), Arc::clone(&self.core));
+        Box::pin(async move {
+            let seen = Arc::clone(&call);
+            let request = layer::Request { call, core, headers, body, extensions: Extensions::default() };
+            let answered = layers.pass(request).await;
+            answer(answered, descriptor, seen.progress.maybe_executed())
+        })
     }
 }
 
 /// Behind the pool's layers: those of the service.
 struct OfService {
+    layers: Arc<Layers>,
     handlers: Arc<Handlers>,
 }
 
 impl Core for OfService {
     fn run(&self, request: layer::Request) -> BoxFuture {
-        let handlers = Arc::clone(&self.handlers);
-        let call = Arc::new(LogicalCall { core: Arc::clone(&handlers) as _, ..(*request.call).clone() });
-        let request = layer::Request { call, ..request };
-        Box::pin(async move {
-            match &handlers.inner.of_service {
-                Some(layers) => layers.pass(request).await,
-                None => handlers.run(request).await,
-            }
-        })
+        let layers = Arc::clone(&self.layers);
+        let request = layer::Request { core: Arc::clone(&self.handlers) as _, ..request };
+        Box::pin(async move { layers.pass(request).await })
     }
 }
 
 /// Behind the innermost layer.
 struct Handlers {
-    inner: Arc<Inner>,
-    context: Context,
-    found: Found,
+    service: Arc<dyn Dispatch>,
+    dedupe: Option<Arc<Dedupe>>,
+    counters: Arc<Counters>,
+}
+
+impl Handlers {
+    /// The request as the handler gets it; `None` of a client's.
+    fn request(request: layer::Request) -> Option<(Arc<LogicalCall>, Request)> {
+        let layer::Request { call, headers, body, extensions, .. } = request;
+        let Served { context, method, codec, max_depth } = call.served.as_ref()?;
+        let found = Found { method: *method, codec: *codec, max_depth: *max_depth };
+        let request = Request::layered(context.clone().layered(headers, extensions), found, body);
+        Some((call, request))
+    }
 }
 
 impl Core for Handlers {
     fn run(&self, request: layer::Request) -> BoxFuture {
-        let layer::Request { call, headers, body, extensions } = request;
-        let request = Request::layered(self.context.clone().layered(headers, extensions), self.found, body);
-        let inner = Arc::clone(&self.inner);
+        let Some((call, request)) = Self::request(request) else {
+            return Box::pin(std::future::ready(Err("a request of a client does not belong into a pool".into())));
+        };
+        let handler = match &self.dedupe {
+            None => self.service.dispatch(request),
+            Some(dedupe) => {
+                let (service, dedupe) = (Arc::clone(&self.service), Arc::clone(dedupe));
+                let counters = Arc::clone(&self.counters);
+                Box::pin(async move {
+                    let run = async |request| service.dispatch(request).await;
+                    dedupe.answer(request, &counters, run).await
+                })
+            }
+        };
         Box::pin(async move {
             call.progress.note_sent(true);
-            let service = Arc::clone(&inner.service);
-            let response = match &inner.dedupe {
-                None => service.dispatch(request).await,
-                Some(dedupe) => {
-                    let run = async |request| service.dispatch(request).await;
-                    dedupe.answer(request, &inner.counters, run).await
-                }
-            };
+            let response = handler.await;
             if !may_be_executed(&response) {
                 call.progress.note_not_executed();
             }

@@ -16,7 +16,7 @@ use super::{
     dispatch::Dispatch,
     handle::PoolHandle,
     lane::{Lane, Phase},
-    layers::{self, Layered},
+    layers::{Layered, Parts},
     poison,
     policy::{AckPolicy, DeadLetterOptions, QueueKind, RedeliveryPolicy, RedeliveryRules},
     source::{Source, kind_arguments},
@@ -312,7 +312,7 @@ impl WorkerPool {
         // Otherwise handlers wait for slots, for which each needs a task.
         let has_slots = lanes * usize::from(source.prefetch_count) <= self.concurrency;
         let dedupe = self.dedupe.map(|options| Arc::new(Dedupe::new(options)));
-        let inner = layers::Inner {
+        let parts = Parts {
             service: Arc::clone(&service.service),
             of_pool: self.layers.clone(),
             of_service: service.layers.clone(),
@@ -324,7 +324,7 @@ impl WorkerPool {
             is_inline: self.is_inline && has_slots && !source.is_nested,
             source,
             has_layers: self.layers.is_some() || service.layers.is_some(),
-            service: Layered::wrap(inner),
+            service: Layered::wrap(parts),
             room: Room::new(Arc::clone(slots), waiting_max),
             dedupe,
             counters: Arc::clone(counters),

@@ -2,7 +2,12 @@
 
 use std::{cell::Cell, io::Read, rc::Rc, time::Duration};
 
-use rpc_core::{Client, Connection, WorkerPool, broker::Broker, service};
+use rpc_core::{
+    Client, Connection, WorkerPool,
+    broker::Broker,
+    layer::{self, Next, Request, RpcLayer},
+    service,
+};
 use tokio::task::LocalSet;
 
 use crate::{Result, processes};
@@ -38,11 +43,17 @@ pub(crate) fn broker() -> Result<()> {
     })
 }
 
+/// A layer that does nothing.
+fn empty_layer() -> impl RpcLayer {
+    layer::from_fn(|request: Request, next: Next| next.run(request))
+}
+
 /// Answers until stdin is closed.
-pub(crate) fn worker(uri: &str) -> Result<()> {
+pub(crate) fn worker(uri: &str, is_layered: bool) -> Result<()> {
     block_on(async {
         let connection = Connection::open(uri).await?;
         let pool = WorkerPool::new(&connection).serve(CostServer::new(Echo));
+        let pool = if is_layered { pool.layer(empty_layer()) } else { pool };
         let pool = pool.concurrency(PREFETCH.into()).prefetch(PREFETCH).start().await?;
         // A worker ends its turn when its handlers have run for some time, and that depends on the machine under
         // callgrind. So the clock stands still; tokio lets it jump, unless there is a blocking task.
@@ -57,12 +68,13 @@ pub(crate) fn worker(uri: &str) -> Result<()> {
 }
 
 /// Makes so many calls.
-pub(crate) fn client(uri: &str, calls: u64) -> Result<()> {
+pub(crate) fn client(uri: &str, calls: u64, is_layered: bool) -> Result<()> {
     block_on(async {
         let connection = Connection::open(uri).await?;
         let client = Client::new(&connection);
         client.ready().await?;
         let client = CostClient::from_client(client);
+        let client = if is_layered { client.layer(empty_layer()) } else { client };
         let left = Rc::new(Cell::new(calls));
         let tasks: Vec<_> =
             (0..IN_FLIGHT).map(|_| tokio::task::spawn_local(call(client.clone(), left.clone()))).collect();

@@ -28,15 +28,17 @@ const CALLS: u64 = 50 * load::IN_FLIGHT;
 const ROUNDS: usize = 3;
 /// Times that the rounds of a red row are made.
 const ATTEMPTS: usize = 3;
-const ROLES: [&str; 3] = ["client", "worker", "broker"];
+const ROLES: [&str; 5] = ["client", "worker", "broker", "layered-client", "layered-worker"];
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         ["broker"] => load::broker(),
-        ["worker", uri] => load::worker(uri),
-        ["client", uri, calls] => load::client(uri, calls.parse()?),
+        ["worker", uri] => load::worker(uri, false),
+        ["layered-worker", uri] => load::worker(uri, true),
+        ["client", uri, calls] => load::client(uri, calls.parse()?, false),
+        ["layered-client", uri, calls] => load::client(uri, calls.parse()?, true),
         ["measure"] => {
             print!("{}", Table { toolchain: toolchain()?, rows: measure_all()? }.render());
             Ok(())
@@ -104,10 +106,12 @@ fn run(measured: &str, calls: u64) -> Result<Counts> {
     let start = |arguments: &[&str]| Process::start(arguments, (arguments[0] == measured).then_some(profile.as_path()));
     let mut broker = start(&["broker"])?;
     let uri = broker.line()?;
-    let mut worker = start(&["worker", &uri])?;
+    // The measured role stands in for the plain one.
+    let role = |plain| if measured.ends_with(plain) { measured } else { plain };
+    let mut worker = start(&[role("worker"), &uri])?;
     worker.line()?;
     // `stop` waits until it has made its calls.
-    start(&["client", &uri, &calls.to_string()])?.stop()?;
+    start(&[role("client"), &uri, &calls.to_string()])?.stop()?;
     worker.stop()?;
     broker.stop()?;
     let counts = Counts::read(&profile);

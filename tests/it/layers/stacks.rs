@@ -21,7 +21,10 @@ use tower::{
     timeout::TimeoutLayer,
 };
 
-use super::{Clerk, SOON, desk};
+use super::{
+    SOON,
+    desk::{Clerk, desk},
+};
 
 on_both_brokers!(
     a_concurrency_limit_holds,
@@ -58,7 +61,7 @@ struct Running {
 
 async fn a_concurrency_limit_holds(stage: &Stage) {
     mod worker {
-        super::desk!("stacks-limit");
+        crate::layers::desk::desk!("stacks-limit");
     }
     let (clerk, running) = slow();
     let pool = stage.pool(worker::DeskServer::new(clerk)).await.layer(ConcurrencyLimitLayer::new(2));
@@ -120,7 +123,7 @@ async fn load_is_shed_when_the_stack_is_not_ready(stage: &Stage) {
     assert_eq!(running.all.load(Ordering::SeqCst), 2);
     // In a pool.
     mod shedding {
-        super::desk!("stacks-shed-pool");
+        crate::layers::desk::desk!("stacks-shed-pool");
     }
     let (clerk, _) = slow();
     let shed = ServiceBuilder::new().layer(LoadShedLayer::new()).layer(ConcurrencyLimitLayer::new(1));
@@ -148,7 +151,7 @@ async fn a_foreign_timeout_never_claims_that_nothing_was_executed(stage: &Stage)
     let error = client.ask("5000".to_owned()).await.unwrap_err();
     assert!(matches!(error, CallError::Timeout { stage: TimeoutStage::Unknown, .. }), "{error:?}");
     mod pool {
-        super::desk!("stacks-timeout-pool");
+        crate::layers::desk::desk!("stacks-timeout-pool");
     }
     let _slow = stage.pool(pool::DeskServer::new(clerk)).await.layer(limit()).start().await.unwrap();
     let error = pool::DeskClient::new(&stage.connect().await).ask("5000".to_owned()).await.unwrap_err();

@@ -1,0 +1,21 @@
+//! The headers of a request or of a response, in their order.
+
+use std::borrow::Cow;
+
+use crate::connection::amqp::HeaderValue;
+
+pub(crate) type Headers = Vec<(Cow<'static, str>, HeaderValue)>;
+
+pub(super) fn get<'a>(headers: &'a Headers, name: &str) -> Option<&'a HeaderValue> {
+    headers.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+}
+
+/// In place of one of the same name.
+pub(super) fn set(headers: &mut Headers, name: Cow<'static, str>, value: HeaderValue) {
+    headers.retain(|(known, _)| *known != name);
+    headers.push((name, value));
+}
+
+pub(super) fn iter(headers: &Headers) -> impl Iterator<Item = (&str, &HeaderValue)> {
+    headers.iter().map(|(name, value)| (&**name, value))
+}
