@@ -76,7 +76,8 @@ impl Connection {
     /// (`guest`, `guest`, `localhost`, 5672, `/`). `amqps` is TLS, with port 5671, and needs the feature `tls`.
     ///
     /// # Errors
-    /// [`Error::InvalidUri`], [`Error::Unreachable`], [`Error::AuthenticationRefused`], [`Error::VhostRefused`], or
+    /// [`Error::InvalidUri`], [`Error::Unreachable`], [`Error::AuthenticationRefused`], [`Error::VhostRefused`],
+    /// [`Error::Configuration`] when the broker does not offer the authentication mechanism of the URI (PLAIN by default), or
     /// [`Error::TimedOut`] after 10 s. The first attempt is the only one; a connection that was open once is
     /// reopened for ever.
     ///

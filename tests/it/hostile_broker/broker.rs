@@ -12,7 +12,7 @@ use std::{
     future::pending,
     io,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -50,6 +50,8 @@ pub(super) struct Counts {
     pub(super) nacked: AtomicUsize,
     /// Requests that reached their queue.
     pub(super) taken: AtomicUsize,
+    /// The mechanisms that the clients chose.
+    pub(super) mechanisms: Mutex<Vec<String>>,
 }
 
 impl Scripted {
@@ -220,6 +222,11 @@ impl Session {
                         self.confirms.remove(&channel);
                     }
                     "confirm.select" => drop(self.confirms.insert(channel, 0)),
+                    "connection.start-ok" => {
+                        let mut mechanisms =
+                            self.counts.mechanisms.lock().expect("nothing panics while it holds the lock");
+                        mechanisms.push(value(&shown, "mechanism"));
+                    }
                     _ => {}
                 }
                 return Some(name);

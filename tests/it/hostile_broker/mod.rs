@@ -6,6 +6,7 @@
 
 mod bound;
 mod broker;
+mod mechanisms;
 mod scenarios;
 mod stuck;
 

@@ -41,11 +41,11 @@ pub(super) struct Opened {
 pub(super) async fn open(socket: Socket, endpoint: &Endpoint, options: &ConnectionOptions) -> Result<Opened, Error> {
     let mut peer = Peer { socket, buffer: BytesMut::new(), endpoint };
     peer.write(&PROTOCOL_HEADER).await?;
-    match peer.method().await? {
-        AMQPMethod::Start(_) => {}
+    let mechanism = match peer.method().await? {
+        AMQPMethod::Start(start) => mechanism(endpoint, start.mechanisms.as_bytes())?,
         other => return Err(peer.unexpected(&other)),
-    }
-    peer.send(AMQPMethod::StartOk(start_ok(endpoint, options)?)).await?;
+    };
+    peer.send(AMQPMethod::StartOk(start_ok(endpoint, options, mechanism))).await?;
     let tuning = match peer.method().await? {
         AMQPMethod::Tune(tune) => agree(&tune, endpoint),
         other => return Err(peer.unexpected(&other)),
@@ -80,7 +80,9 @@ fn narrower(offered: u32, wanted: Option<u32>) -> u32 {
     }
 }
 
-fn start_ok(endpoint: &Endpoint, options: &ConnectionOptions) -> Result<connection::StartOk, Error> {
+/// The mechanism of the URI, if the broker offers it. No other one is taken in its place: ANONYMOUS, which RabbitMQ 4 offers,
+/// would log in as another user.
+fn mechanism(endpoint: &Endpoint, offered: &[u8]) -> Result<SASLMechanism, Error> {
     let mechanism = match endpoint.auth_mechanism.unwrap_or_default() {
         AuthMechanism::Plain => SASLMechanism::Plain,
         AuthMechanism::AmqPlain => SASLMechanism::AMQPlain,
@@ -91,6 +93,18 @@ fn start_ok(endpoint: &Endpoint, options: &ConnectionOptions) -> Result<connecti
             return Err(Error::InvalidUri { reason });
         }
     };
+    let name = mechanism.name();
+    if offered.split(u8::is_ascii_whitespace).any(|one| one == name.as_bytes()) {
+        return Ok(mechanism);
+    }
+    let (address, offered) = (endpoint.address(), offered.escape_ascii());
+    Err(Error::Configuration(format!(
+        "the broker at {address} offers the authentication mechanisms '{offered}' and not {name}; \
+         choose one with auth_mechanism in the URI, or enable {name} at the broker"
+    )))
+}
+
+fn start_ok(endpoint: &Endpoint, options: &ConnectionOptions, mechanism: SASLMechanism) -> connection::StartOk {
     let credentials = Credentials::new(endpoint.user.as_str().into(), endpoint.password.as_str().into());
     let mut capabilities = FieldTable::default();
     for name in [
@@ -113,12 +127,12 @@ fn start_ok(endpoint: &Endpoint, options: &ConnectionOptions) -> Result<connecti
         client_properties.insert(name.into(), AMQPValue::LongString(text.into()));
     }
     client_properties.insert("capabilities".into(), AMQPValue::FieldTable(capabilities));
-    Ok(connection::StartOk {
+    connection::StartOk {
         client_properties,
         mechanism: mechanism.name().into(),
         response: credentials.sasl_auth_string(mechanism),
         locale: "en_US".into(),
-    })
+    }
 }
 
 /// The broker, one method at a time.

@@ -170,7 +170,7 @@ fn start() -> OnConnection {
         version_major: 0,
         version_minor: 9,
         server_properties: FieldTable::default(),
-        mechanisms: "PLAIN".into(),
+        mechanisms: "ANONYMOUS PLAIN AMQPLAIN EXTERNAL".into(),
         locales: "en_US".into(),
     })
 }
