@@ -35,6 +35,7 @@ mod oversize;
 mod payloads;
 mod pika;
 mod poison;
+mod policies;
 mod punctual;
 mod queue_types;
 mod quick;
