@@ -63,6 +63,8 @@ pub(crate) struct Facts {
     pub(crate) knows_volatile_queues: bool,
     /// Whether direct replies count in the delivery tags of their channel.
     pub(crate) counts_direct_replies: bool,
+    /// Whether direct replies wait for the commit of their transaction.
+    pub(crate) commits_direct_replies: bool,
     /// Whether a transaction whose queue was deleted closes the connection at its commit.
     pub(crate) commit_needs_queues: bool,
     /// Whether a `cancel-ok` from a client is an internal error.
@@ -160,6 +162,7 @@ static RABBITMQ_3_10: Facts = Facts {
     fails_on_made_up_addresses: true,
     knows_volatile_queues: false,
     counts_direct_replies: false,
+    commits_direct_replies: false,
     commit_needs_queues: false,
     cancel_ok_is_internal_error: false,
     integers_match_floats: true,
@@ -214,6 +217,7 @@ static RABBITMQ_4_3: Facts = Facts {
     fails_on_made_up_addresses: false,
     knows_volatile_queues: true,
     counts_direct_replies: true,
+    commits_direct_replies: true,
     commit_needs_queues: true,
     cancel_ok_is_internal_error: true,
     integers_match_floats: false,

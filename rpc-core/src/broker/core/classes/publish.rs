@@ -91,7 +91,10 @@ impl Queueing {
 
     pub(crate) fn go_on(&mut self, context: &mut Context<'_>) -> Progress {
         let Context { id, number, now, vhost, sessions, .. } = context;
-        let Routable { message, queues, mandatory } = &self.routable;
+        for to in std::mem::take(&mut self.routable.replies) {
+            sessions.deliver_reply(&to, &self.routable.message);
+        }
+        let Routable { message, queues, mandatory, .. } = &self.routable;
         // Queues may have been deleted while a transaction was open.
         if self.done == 0 && *mandatory && !queues.iter().any(|key| vhost.queues.contains_key(key)) {
             sessions.send_return(*id, *number, message, *now);
@@ -129,18 +132,19 @@ impl Unfinished for Publishing {
 enum Targets {
     One(QueueId),
     Several(Vec<QueueId>),
-    /// The message was a direct reply, and is on its way.
+    /// The message was a direct reply, and is on its way. It goes to no queue.
     DirectReply,
 }
 
-/// Finds the queues of a message; `None` if the search has paused. A direct reply is delivered, because no queue holds it.
+/// Finds the queues of a message; `None` if the search has paused. A direct reply is delivered at once, because no queue
+/// holds it; the keys in CC and BCC may name more of its receivers, and queues beside them.
 #[inline]
 fn route(
     context: &mut Context<'_>,
     publish: &Publish<'_>,
     exchange: &str,
     copy_keys: &[String],
-    message: &Message,
+    message: &Arc<Message>,
 ) -> Result<Option<Targets>, Fault> {
     // The usual case, a queue by its name, needs no more than one look-up.
     if let (b"", []) = (publish.exchange, copy_keys)
@@ -148,42 +152,94 @@ fn route(
     {
         return Ok(Some(Targets::One(*key)));
     }
-    let Context { id, number, now, vhost, sessions, .. } = context;
     let routing_key = text_of(publish.routing_key);
+    if !copy_keys.is_empty() {
+        let keys: Vec<_> = std::iter::once(&*routing_key).chain(copy_keys.iter().map(|key| &**key)).collect();
+        return route_copies(context, publish, exchange, &keys, message);
+    }
     if exchange.is_empty()
         && let Some(token) = reply_token_of(&routing_key)
     {
-        let address = ReplyAddress::parse(token);
-        if address.is_none() && vhost.facts.fails_on_made_up_addresses && is_made_up(token) {
-            return Err(Fault::internal_error());
-        }
-        let is_returned = publish.mandatory && (address.is_none() || vhost.facts.returns_direct_replies);
-        let is_delivered = address.is_some_and(|to| sessions.deliver_reply(&to, message));
-        if is_returned && !is_delivered {
-            sessions.send_return(*id, *number, message, *now);
-        }
+        let address = reply_address_of(token, context.vhost)?;
+        reply(context, publish.mandatory, address.as_slice(), message)?;
         return Ok(Some(Targets::DirectReply));
     }
-    if exchange.is_empty() && vhost.facts.fails_on_made_up_addresses {
-        let is_address = |token: &str| ReplyAddress::parse(token).is_some() || !is_made_up(token);
-        if !copy_keys.iter().filter_map(|key| reply_token_of(key)).all(is_address) {
-            return Err(Fault::internal_error());
-        }
+    search(context, exchange, &[&routing_key], message)
+}
+
+/// As [`route`], with the routing keys in CC and BCC: each may be the name of a queue or of a direct reply.
+fn route_copies(
+    context: &mut Context<'_>,
+    publish: &Publish<'_>,
+    exchange: &str,
+    keys: &[&str],
+    message: &Arc<Message>,
+) -> Result<Option<Targets>, Fault> {
+    let mut addresses = Vec::new();
+    for token in keys.iter().filter(|_| exchange.is_empty()).filter_map(|key| reply_token_of(key)) {
+        let address = reply_address_of(token, context.vhost)?;
+        addresses.extend(address.filter(|address| !addresses.contains(address)));
     }
+    // No queue has the name of a direct reply.
+    let Some(targets) = search(context, exchange, keys, message)? else { return Ok(None) };
+    if addresses.is_empty() {
+        return Ok(Some(targets));
+    }
+    let reaches_queues = !matches!(&targets, Targets::Several(queues) if queues.is_empty());
+    reply(context, publish.mandatory && !reaches_queues, &addresses, message)?;
+    Ok(Some(if reaches_queues { targets } else { Targets::DirectReply }))
+}
+
+/// Finds the queues of routing keys; `None` if the search has paused.
+#[inline]
+fn search(
+    context: &mut Context<'_>,
+    exchange: &str,
+    keys: &[&str],
+    message: &Message,
+) -> Result<Option<Targets>, Fault> {
+    let Context { id, number, vhost, sessions, .. } = context;
     let headers = MessageHeaders(message.properties());
-    let searcher = Searcher::Publisher(*id, *number);
-    let routed = if copy_keys.is_empty() {
-        vhost.route(searcher, exchange, &[&routing_key], &headers, &mut sessions.work)
-    } else {
-        let keys: Vec<_> = std::iter::once(&*routing_key).chain(copy_keys.iter().map(|key| &**key)).collect();
-        vhost.route(searcher, exchange, &keys, &headers, &mut sessions.work)
-    };
-    match routed {
+    match vhost.route(Searcher::Publisher(*id, *number), exchange, keys, &headers, &mut sessions.work) {
         Routed::NoExchange => Err(Fault::no_exchange(exchange, &vhost.name)),
         Routed::Paused => Ok(None),
         Routed::Queues([key]) => Ok(Some(Targets::One(*key))),
         Routed::Queues(several) => Ok(Some(Targets::Several(several.to_vec()))),
     }
+}
+
+/// The address that the token of a direct reply stands for; `None` for one that was never given out.
+fn reply_address_of(token: &str, vhost: &Vhost) -> Result<Option<ReplyAddress>, Fault> {
+    let address = ReplyAddress::parse(token);
+    if address.is_none() && vhost.facts.fails_on_made_up_addresses && is_made_up(token) {
+        return Err(Fault::internal_error());
+    }
+    Ok(address)
+}
+
+/// Delivers a message to addresses of direct replies, or has the channel's transaction do so. A mandatory one that reaches
+/// none of them is returned.
+fn reply(
+    context: &mut Context<'_>,
+    mandatory: bool,
+    addresses: &[ReplyAddress],
+    message: &Arc<Message>,
+) -> Result<(), Fault> {
+    let facts = context.vhost.facts;
+    let mandatory = mandatory && (addresses.is_empty() || facts.returns_direct_replies);
+    let copies_max = context.globals.rules.limits.transaction_max;
+    if facts.commits_direct_replies
+        && let Mode::Transaction(transaction) = &mut context.channel_mut().mode
+    {
+        let (message, replies) = (Arc::clone(message), addresses.to_vec());
+        return hold(transaction, Routable { message, queues: Vec::new(), replies, mandatory }, copies_max);
+    }
+    let Context { id, number, now, sessions, .. } = context;
+    let delivered = addresses.iter().filter(|to| sessions.deliver_reply(to, message)).count();
+    if mandatory && delivered == 0 {
+        sessions.send_return(*id, *number, message, *now);
+    }
+    Ok(())
 }
 
 /// Puts a message into its queues, or into the channel's transaction. Returns false if a queue refuses it, and `None` if
@@ -207,7 +263,7 @@ fn hand_in(
         Targets::One(key) => vec![key],
         Targets::Several(queues) => queues,
     };
-    let routable = Routable { message, queues, mandatory };
+    let routable = Routable { message, queues, replies: Vec::new(), mandatory };
     let copies_max = context.globals.rules.limits.transaction_max;
     let (vhost, channel) = context.vhost_and_channel();
     let is_confirmed = match &mut channel.mode {
@@ -232,7 +288,7 @@ fn hand_in(
 
 /// Keeps a message until its transaction is committed.
 fn hold(transaction: &mut Transaction, routable: Routable, copies_max: usize) -> Result<(), Fault> {
-    transaction.copies += routable.queues.len().max(1);
+    transaction.copies += (routable.queues.len() + routable.replies.len()).max(1);
     if transaction.copies > copies_max {
         let text = format!("the limit of {copies_max} messages in a transaction is reached");
         return Err(Fault::precondition(text));

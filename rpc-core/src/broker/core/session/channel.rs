@@ -12,6 +12,7 @@ use crate::{
         limits::memory::Memory,
         session::{
             confirms::Confirms,
+            reply_address::ReplyAddress,
             unacked::{Delivered, Scan, Taken, Unacked},
         },
         vhost::message::{Assembly, Message},
@@ -74,6 +75,8 @@ pub(crate) struct Transaction {
 pub(crate) struct Routable {
     pub(crate) message: Arc<Message>,
     pub(crate) queues: Vec<QueueId>,
+    /// The addresses of direct replies that it is for.
+    pub(crate) replies: Vec<ReplyAddress>,
     pub(crate) mandatory: bool,
 }
 
