@@ -41,6 +41,9 @@ impl BrokerBuilder {
     ///
     /// After that the broker closes the channel with 406 and RabbitMQ's text, and requeues its messages. It checks from
     /// time to time: a channel may last longer by a thirtieth of the limit, and by 2 s at least.
+    ///
+    /// With [`Profile::RabbitMq4_3`](crate::broker::Profile::RabbitMq4_3) it is the limit of quorum queues that declare none, and
+    /// their messages are taken back from one consumer, at once.
     pub fn consumer_timeout(mut self, limit: Duration) -> Self {
         self.limits.consumer_timeout = (!limit.is_zero()).then_some(limit);
         self

@@ -223,6 +223,7 @@ impl Ending {
         if let Some(injected) = &mut context.sessions.injected {
             injected.forget(context.id, number);
         }
+        context.sessions.forget_timer(context.id, number, channel.timer);
         Some(Lost::of(number, channel))
     }
     /// Requeues what a channel held, then removes its consumers.

@@ -127,11 +127,12 @@ impl Fault {
         Self::not_allowed(format!("reached maximum ({max}) of consumers per channel"))
     }
 
-    pub(crate) fn overdue(channel: u16, limit: Duration) -> Self {
+    /// RabbitMQ 4.3 does not say the limit.
+    pub(crate) fn overdue(channel: u16, limit: Option<Duration>) -> Self {
+        let milliseconds = limit.map_or_else(|| "-1".to_owned(), |limit| limit.as_millis().to_string());
         Self::precondition(format!(
-            "delivery acknowledgement on channel {channel} timed out. Timeout value used: {} ms. This timeout value \
-             can be configured, see consumers doc guide to learn more",
-            limit.as_millis()
+            "delivery acknowledgement on channel {channel} timed out. Timeout value used: {milliseconds} ms. This \
+             timeout value can be configured, see consumers doc guide to learn more"
         ))
     }
 

@@ -87,6 +87,8 @@ pub(crate) struct QueueFacts {
     pub(crate) versions: &'static [u64],
     /// Whether `x-consumer-timeout` is an argument, of quorum queues and of their consumers.
     pub(crate) has_consumer_timeout: bool,
+    /// Whether quorum queues delay requeued messages, if their declaration says so.
+    pub(crate) has_delayed_retry: bool,
     /// Whether the value of `x-queue-mode` is checked.
     pub(crate) checks_mode: bool,
     /// Whether a missing `x-queue-type` is `classic` in the text of a refusal.
@@ -171,6 +173,7 @@ static RABBITMQ_3_10: Facts = Facts {
         arguments: &ARGUMENTS_3_10,
         versions: &[1, 2],
         has_consumer_timeout: false,
+        has_delayed_retry: false,
         checks_mode: true,
         type_is_never_missing: false,
         quorum: QuorumFacts {
@@ -226,6 +229,7 @@ static RABBITMQ_4_3: Facts = Facts {
         arguments: &ARGUMENTS_4_3,
         versions: &[2],
         has_consumer_timeout: true,
+        has_delayed_retry: true,
         checks_mode: false,
         type_is_never_missing: true,
         quorum: QuorumFacts {

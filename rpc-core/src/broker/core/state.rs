@@ -91,8 +91,9 @@ impl Core {
         let close_ok = self.sessions.pending_close_oks.front().map(|pending| pending.due);
         let verdict = self.sessions.pending_verdicts.front().map(|pending| pending.due);
         let behind = self.sessions.behind.front().map(|(_, due)| *due);
+        let due = self.sessions.dues.first().map(|(due, ..)| *due);
         let vhosts = self.vhosts.iter().filter_map(Vhost::next_timer);
-        vhosts.chain(held).chain(close_ok).chain(verdict).chain(behind).min()
+        vhosts.chain(due).chain(held).chain(close_ok).chain(verdict).chain(behind).min()
     }
 
     /// Takes the messages that are in no queue any more. Dropping them takes time, but no lock.

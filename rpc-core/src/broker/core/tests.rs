@@ -3,6 +3,8 @@
 mod access;
 mod batches;
 mod confirms;
+mod consumer_timeout;
+mod delayed_retry;
 mod directions;
 mod histories;
 mod limits;
@@ -27,7 +29,7 @@ use amq_protocol::{
 use bytes::BytesMut;
 use proptest::prelude::*;
 
-use super::*;
+use super::{profile::Profile, *};
 use crate::routing::Destination;
 use crate::wire::{Batch, Decoder, FrameError, FrameKind, Method, RawFrame, Role, read_method, table::DEPTH_MAX};
 
@@ -52,8 +54,12 @@ impl Bench {
     }
 
     fn with<const N: usize>(users: [(&str, User); N], limits: Limits) -> Self {
+        Self::as_version(Profile::default(), users, limits)
+    }
+
+    fn as_version<const N: usize>(profile: Profile, users: [(&str, User); N], limits: Limits) -> Self {
         let rules = Rules {
-            facts: super::profile::Profile::default().facts(),
+            facts: profile.facts(),
             warn_as: None,
             users: users.into_iter().map(|(name, user)| (name.to_owned(), user)).collect(),
             vhosts: vec!["/".to_owned()],

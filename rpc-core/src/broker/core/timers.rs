@@ -15,6 +15,7 @@ impl Core {
         self.sessions.send_held_confirms(now);
         self.send_close_oks(now);
         self.send_verdicts(now);
+        self.take_back_overdue(now);
         let next_scan = self.close_overdue(now);
         self.next_timer().into_iter().chain(next_scan).min()
     }
@@ -53,6 +54,10 @@ impl Core {
 
     /// Closes channels that have not acknowledged a delivery in time. Returns the time of the next scan.
     fn close_overdue(&mut self, now: Now) -> Option<Instant> {
+        // Then consumers time out instead: only those of quorum queues, each for itself.
+        if self.globals.rules.facts.queues.has_consumer_timeout {
+            return None;
+        }
         let limit = self.globals.rules.limits.consumer_timeout?;
         for (id, number) in self.overdue_scans.run(limit, &mut self.sessions, now) {
             // A method that is done in part still needs its channel. The next scan finds it again.
@@ -60,7 +65,7 @@ impl Core {
                 continue;
             }
             tracing::warn!(connection = id.0, channel = number, ?limit, "a delivery was not acknowledged in time");
-            self.fail(id, number, &Fault::overdue(number, limit), now);
+            self.fail(id, number, &Fault::overdue(number, Some(limit)), now);
         }
         self.overdue_scans.next()
     }

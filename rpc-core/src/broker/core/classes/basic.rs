@@ -7,7 +7,7 @@ use amq_protocol::protocol::{
 
 use crate::broker::core::{
     classes::{
-        consume::{cancel, consume},
+        consume::{cancel, cancelled, consume},
         settle::{recover, settle},
     },
     context::Context,
@@ -41,7 +41,9 @@ pub(crate) fn method(context: &mut Context<'_>, method: AMQPMethod, payload: &[u
             settle(context, delivery_tag, false, Settle::RequeueFailed)
         }
         AMQPMethod::Reject(reject) => settle(context, reject.delivery_tag, false, Settle::RejectFailed),
-        AMQPMethod::CancelOk(_) if context.vhost.facts.cancel_ok_is_internal_error => Err(Fault::internal_error()),
+        AMQPMethod::CancelOk(ok) if context.vhost.facts.cancel_ok_is_internal_error => {
+            self::cancelled(context, ok.consumer_tag)
+        }
         AMQPMethod::Recover(recover) => {
             let ok = AMQPClass::Basic(AMQPMethod::RecoverOk(RecoverOk {}));
             self::recover(context, recover.requeue, Some(ok))
@@ -78,14 +80,19 @@ fn get(context: &mut Context<'_>, get: &Get) -> Result<(), Fault> {
     let name = context.queue_name(get.queue.as_str())?;
     context.authorize(Right::Read, Resource::Queue(&name))?;
     let (connection, now) = (context.id, context.now);
+    let limit = context.globals.rules.limits.consumer_timeout;
     let facts = &context.vhost.facts.queues;
     let (vhost, channel) = context.vhost_and_channel();
     let mut live = vhost.accessible(&name, connection)?;
     check_get(live.queue, live.vhost, facts)?;
+    let timeout = live.queue.consumer_timeout(facts, limit).filter(|_| !get.no_ack);
     let got = take_ready(&mut live, now).map(|entry| tagged(&mut live, channel, entry, get.no_ack));
     live.set_timer();
     match got {
         Some(got) => {
+            if let Some(due) = timeout.and_then(|timeout| now.instant.checked_add(timeout)) {
+                context.sessions.set_due((connection, context.number), due, got.delivery_tag);
+            }
             context.sessions.send_got(connection, context.number, &got);
             context.vhost.route_dead(now, context.sessions);
         }
@@ -125,7 +132,7 @@ fn tagged(live: &mut LiveQueue<'_>, channel: &mut Channel, entry: Entry, no_ack:
         channel.tag_settled()
     } else {
         live.queue.unacked += 1;
-        channel.tag_unacked(Delivered { queue: live.key, entry, slot: None, delivery_tag: 0 })
+        channel.tag_unacked(Delivered { queue: live.key, entry: Some(entry), slot: None, delivery_tag: 0 })
     };
     let message_count = u32::try_from(live.queue.ready_count()).unwrap_or(u32::MAX);
     let extra = Extra::of_got(&live.queue.arguments, &kept);

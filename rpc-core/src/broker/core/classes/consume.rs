@@ -1,11 +1,13 @@
 //! `basic.consume` and `basic.cancel`.
 
+use std::time::Duration;
+
 use amq_protocol::{
     protocol::{
         AMQPClass,
         basic::{AMQPMethod, Cancel, CancelOk, Consume, ConsumeOk},
     },
-    types::AMQPValue,
+    types::{AMQPValue, ShortString},
 };
 use bytes::Bytes;
 
@@ -44,14 +46,17 @@ pub(crate) fn consume(context: &mut Context<'_>, consume: &Consume) -> Result<()
     check_channel(context, &tag)?;
     context.authorize(Right::Read, Resource::Queue(&name))?;
     let ((connection, number), now) = (context.place(), context.now);
+    let limit = context.globals.rules.limits.consumer_timeout;
     let facts = &context.vhost.facts.queues;
     let (vhost, channel) = context.vhost_and_channel();
     let LiveQueue { key, queue, vhost, .. } = vhost.accessible(&name, connection)?;
-    let Terms { priority, exclusive } = check_queue(queue, channel, consume, vhost, facts)?;
+    let Terms { priority, exclusive, timeout } = check_queue(queue, channel, consume, vhost, facts)?;
     let offset = offset(queue, consume, vhost, &facts.streams, now)?;
+    let timeout = timeout.or_else(|| queue.consumer_timeout(facts, limit));
     let tag_bytes = Bytes::copy_from_slice(tag.as_bytes());
     let prefetch_count = channel.prefetch_count;
-    let slot = channel.add_consumer(ChannelConsumer::new(tag_bytes.clone(), key, consume.no_ack, prefetch_count));
+    let known = ChannelConsumer::new(tag_bytes.clone(), key, consume.no_ack, prefetch_count);
+    let slot = channel.add_consumer(known.with_timeout(timeout));
     queue.consumers.add(Consumer { connection, channel: number, tag: tag_bytes, slot, priority, exclusive, offset });
     queue.last_used = now.instant;
     send_consume_ok(context, consume, &tag);
@@ -77,6 +82,14 @@ pub(crate) fn cancel(context: &mut Context<'_>, cancel: Cancel) {
         // With a single active consumer, the next in line takes over.
         context.deliver_all(vec![consumer.queue], Regained::Nobody);
     }
+}
+
+/// Handles `basic.cancel-ok`: the client agrees that its consumer has timed out. Before, it was only sent nothing.
+pub(crate) fn cancelled(context: &mut Context<'_>, consumer_tag: ShortString) -> Result<(), Fault> {
+    // As in RabbitMQ 4.3, whatever the reason for the cancel was.
+    context.channel().consumer_slot(consumer_tag.as_str().as_bytes()).ok_or_else(Fault::internal_error)?;
+    cancel(context, Cancel { consumer_tag, nowait: true });
+    Ok(())
 }
 
 /// Makes the channel receive the direct replies to its messages.
@@ -115,6 +128,8 @@ fn check_channel(context: &Context<'_>, tag: &str) -> Result<(), Fault> {
 struct Terms {
     priority: i64,
     exclusive: bool,
+    /// Its own `x-consumer-timeout`.
+    timeout: Option<Duration>,
 }
 
 /// Refuses a consumer that its queue cannot serve.
@@ -134,6 +149,7 @@ fn check_queue(
         return Err(Fault::exclusive_use(&queue.name, vhost));
     }
     let priority = priority(consume, queue, vhost, facts)?;
+    let timeout = timeout(consume, queue, vhost, facts)?;
     if queue.arguments.is_quorum && channel.global_prefetch_count != 0 {
         return Err(Fault::no_global_qos(&queue.name, vhost));
     }
@@ -144,7 +160,7 @@ fn check_queue(
         Some(_) if consume.no_ack => {
             Err(Fault::no_stream_method("automatic acknowledgement", facts.streams.noun, &queue.name, vhost))
         }
-        _ => Ok(Terms { priority, exclusive }),
+        _ => Ok(Terms { priority, exclusive, timeout }),
     }
 }
 
@@ -163,6 +179,19 @@ fn priority(consume: &Consume, queue: &Queue, vhost: &str, facts: &QueueFacts) -
             Fault::invalid_argument("x-priority", &queue.name, vhost, &why)
         }),
     }
+}
+
+/// A consumer's own limit of the time until it acknowledges a message.
+fn timeout(consume: &Consume, queue: &Queue, vhost: &str, facts: &QueueFacts) -> Result<Option<Duration>, Fault> {
+    let Some(value) = consume.arguments.inner().get(CONSUMER_TIMEOUT).filter(|_| facts.has_consumer_timeout) else {
+        return Ok(None);
+    };
+    let why = match integer_of(value).map(u64::try_from) {
+        Some(Ok(milliseconds)) => return Ok(Some(Duration::from_millis(milliseconds))),
+        Some(Err(_)) => format!("{{value_negative,{}}}", shown(value)),
+        None => format!("\"expected integer, got {}\"", type_name(value)),
+    };
+    Err(Fault::invalid_argument(CONSUMER_TIMEOUT, &queue.name, vhost, &why))
 }
 
 /// The offset that a consumer of a stream starts at; 0 in another queue.

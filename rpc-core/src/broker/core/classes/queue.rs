@@ -125,9 +125,10 @@ fn purge(context: &mut Context<'_>, purge: &Purge) -> Result<u32, Fault> {
     if queue.stream.is_some() {
         return Err(Fault::no_stream_method("queue.purge", STREAMS, &name, vhost));
     }
+    let delayed = queue.delayed_count();
     let (purged, entries) = queue.purge();
     context.sessions.garbage.extend(entries);
-    Ok(count(purged))
+    Ok(count(purged + delayed))
 }
 
 fn delete(context: &mut Context<'_>, delete: &Delete) -> Result<(), Fault> {

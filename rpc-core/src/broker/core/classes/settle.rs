@@ -53,7 +53,7 @@ pub(crate) fn settle(
     let key = delivered.queue;
     let is_shared = channel.global_prefetch_count != 0;
     // The usual case: only consumers of this channel can have got credit.
-    if !is_shared && settle == Settle::Ack {
+    if !is_shared && settle == Settle::Ack && delivered.entry.is_some() {
         channel.release(&delivered);
         let regained = consumer_of(context, delivered.slot);
         context.vhost.acknowledged(key, regained, context.now, context.sessions);

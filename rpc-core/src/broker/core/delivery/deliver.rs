@@ -81,7 +81,7 @@ impl LiveQueue<'_> {
             && sessions.injected.is_none()
             && let Some(at) = queue.consumers.next(|consumer| sessions.has_credit(consumer))
         {
-            hand_over(queue, (self.key, at), entry, sessions);
+            hand_over(queue, (self.key, at), entry, now, sessions);
             return true;
         }
         self.store(entry, now, sessions);
@@ -135,7 +135,7 @@ impl LiveQueue<'_> {
             if sessions.injected.as_deref_mut().is_some_and(|injected| injected.duplicates_delivery()) {
                 self.queue.insert(entry.clone());
             }
-            hand_over(self.queue, (self.key, at), entry, sessions);
+            hand_over(self.queue, (self.key, at), entry, now, sessions);
         }
     }
 
@@ -150,7 +150,7 @@ impl LiveQueue<'_> {
             left -= 1;
             sessions.work += 1;
             if let Some(entry) = self.queue.read_next(at)
-                && sessions.deliver(&self.queue.consumers[at], self.key, entry, Extra::StreamOffset)
+                && sessions.deliver(&self.queue.consumers[at], self.key, entry, Extra::StreamOffset, now)
             {
                 self.queue.unacked += 1;
             }
@@ -164,9 +164,9 @@ impl LiveQueue<'_> {
 }
 
 /// Delivers an entry to the next consumer, which moves behind its equals.
-fn hand_over(queue: &mut Queue, (key, at): (QueueId, ConsumerAt), entry: Entry, sessions: &mut Sessions) {
+fn hand_over(queue: &mut Queue, (key, at): (QueueId, ConsumerAt), entry: Entry, now: Now, sessions: &mut Sessions) {
     let extra = Extra::of_delivery(&queue.arguments, &entry);
-    if sessions.deliver(&queue.consumers[at], key, entry, extra) {
+    if sessions.deliver(&queue.consumers[at], key, entry, extra, now) {
         queue.unacked += 1;
     }
     queue.consumers.rotate();

@@ -17,7 +17,9 @@ impl Vhost {
             sessions.work += 1;
             let Some(mut live) = self.live(key) else { continue };
             live.queue.timer = None;
-            let is_due = std::mem::take(&mut live.queue.is_due);
+            let returned = live.queue.return_delayed(now.instant);
+            let is_due = std::mem::take(&mut live.queue.is_due) || returned > 0;
+            sessions.work += returned;
             let before = sessions.work_left();
             let mut left = before;
             live.drop_some_expired(&mut left, now);

@@ -14,7 +14,7 @@ use crate::{
 
 impl Vhost {
     /// Subtracts settled deliveries from their queues, and passes each to `settle`, with its queue unless that was
-    /// deleted. Returns the queues.
+    /// deleted. Those whose message was taken back are nothing to their queue. Returns the queues.
     pub(crate) fn settle_all(
         &mut self,
         delivered: impl Iterator<Item = Delivered>,
@@ -25,6 +25,7 @@ impl Vhost {
             if keys.last() != Some(&key) {
                 keys.push(key);
             }
+            let Some(entry) = entry else { continue };
             let mut live = self.live(key);
             if let Some(LiveQueue { queue, .. }) = &mut live {
                 queue.unacked = queue.unacked.saturating_sub(1);
@@ -72,7 +73,7 @@ impl LiveQueue<'_> {
                 self.bury(&entry, Death::DeliveryLimit, now);
             }
         }
-        self.queue.requeue(entries, reason);
+        self.queue.requeue(entries, reason, now.instant);
         if self.queue.arguments.overflow == Overflow::DropHead {
             self.drop_over_full(now);
         }
@@ -94,7 +95,8 @@ fn by_queue(delivered: impl Iterator<Item = Delivered>) -> Vec<(QueueId, Vec<Ent
                 groups.push((key, Vec::with_capacity(count.take().unwrap_or_default())));
             }
         }
-        groups[at].1.push(entry);
+        // Its consumer may go on, so the queue is listed even if the message was taken back.
+        groups[at].1.extend(entry);
     }
     groups
 }

@@ -1,4 +1,4 @@
-//! RabbitMQ's `consumer_timeout`: a channel whose delivery stays unacknowledged for too long is closed. Pure.
+//! RabbitMQ 3.10's `consumer_timeout`: a channel whose delivery stays unacknowledged for too long is closed. Pure.
 //!
 //! Deliveries carry no time stamp. Instead a scan, now and then, notes the last tag that each channel has given out
 //! ([`Unacked::is_overdue`](super::super::session::unacked::Unacked::is_overdue)): a delivery with that tag or a lower one

@@ -27,6 +27,12 @@ impl Core {
         for (_, session) in &sessions {
             session.channels.iter().for_each(|(_, channel)| channel.check());
         }
+        let timers: BTreeSet<_> = sessions
+            .iter()
+            .flat_map(|(id, session)| session.channels.iter().map(|(number, channel)| (channel.timer, *id, number)))
+            .filter_map(|(timer, id, number)| Some((timer?, id, number)))
+            .collect();
+        assert!(timers.is_subset(&self.sessions.dues), "timers of channels");
         for (at, vhost) in self.vhosts.iter().enumerate() {
             let here: Vec<_> = sessions.iter().filter(|(_, session)| session.vhost == Some(at)).copied().collect();
             check_messages(vhost, &here);
@@ -49,7 +55,8 @@ impl Core {
         let streams = queues().filter_map(|queue| queue.stream.as_ref()).flat_map(|stream| stream.messages());
         let ready = queues().flat_map(Queue::messages).chain(streams);
         let dead = self.vhosts.iter().flat_map(|vhost| &vhost.dead);
-        let held = channels().flat_map(|channel| channel.held().map(|delivered| &delivered.entry.message));
+        let held = channels()
+            .flat_map(|channel| channel.held().filter_map(|delivered| Some(&delivered.entry.as_ref()?.message)));
         let uncommitted = channels().flat_map(Channel::uncommitted);
         let messages = ready.chain(dead).chain(held).chain(uncommitted);
         let messages: BTreeMap<_, _> =
@@ -73,7 +80,7 @@ fn check_messages(vhost: &Vhost, sessions: &[(ConnectionId, &Session)]) {
     for delivered in
         sessions.iter().flat_map(|(_, session)| session.channels.iter()).flat_map(|(_, channel)| channel.held())
     {
-        held.entry(delivered.queue).or_default().push(delivered.entry.place);
+        held.entry(delivered.queue).or_default().extend(delivered.entry.as_ref().map(|entry| entry.place));
     }
     for (key, queue) in &vhost.queues {
         queue.check();
@@ -83,8 +90,9 @@ fn check_messages(vhost: &Vhost, sessions: &[(ConnectionId, &Session)]) {
         if queue.stream.is_some() {
             continue;
         }
-        let places: BTreeSet<_> = queue.ready_places().chain(held.iter().copied()).collect();
-        assert_eq!(places.len(), queue.ready_count() + held.len(), "a message of '{}' exists twice", queue.name);
+        let places: BTreeSet<_> = queue.places().chain(held.iter().copied()).collect();
+        let count = queue.ready_count() + queue.delayed_count() + held.len();
+        assert_eq!(places.len(), count, "a message of '{}' exists twice", queue.name);
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -47,6 +48,8 @@ pub(crate) struct Channel {
     /// The tag of the channel's consumer of direct replies.
     pub(crate) direct_replies: Option<Bytes>,
     unacked: Unacked,
+    /// The timer that is set for its deliveries.
+    pub(crate) timer: Option<Instant>,
     pub(crate) confirms: Confirms,
 }
 
@@ -115,13 +118,22 @@ pub(crate) struct ChannelConsumer {
     pub(crate) tag: Bytes,
     pub(crate) queue: QueueId,
     pub(crate) no_ack: bool,
+    /// How long it may keep a message.
+    pub(crate) timeout: Option<Duration>,
     prefetch_count: u16,
     unacked: usize,
+    /// How many messages were taken back from it, and are not settled. It is sent nothing meanwhile.
+    taken_back: usize,
 }
 
 impl ChannelConsumer {
     pub(crate) fn new(tag: Bytes, queue: QueueId, no_ack: bool, prefetch_count: u16) -> Self {
-        Self { tag, queue, no_ack, prefetch_count, unacked: 0 }
+        Self { tag, queue, no_ack, timeout: None, prefetch_count, unacked: 0, taken_back: 0 }
+    }
+
+    /// Limits how long it may keep a message, unless that is acknowledged automatically.
+    pub(crate) fn with_timeout(self, timeout: Option<Duration>) -> Self {
+        Self { timeout: timeout.filter(|_| !self.no_ack), ..self }
     }
 }
 
@@ -153,6 +165,7 @@ impl Channel {
     pub(crate) fn has_credit(&self, slot: usize) -> bool {
         self.consumer(slot).is_some_and(|consumer| {
             is_below(self.windowed, self.global_prefetch_count)
+                && consumer.taken_back == 0
                 && (consumer.no_ack || is_below(consumer.unacked, consumer.prefetch_count))
         })
     }
@@ -197,6 +210,39 @@ impl Channel {
         self.unacked.is_overdue(scan)
     }
 
+    /// Notes when the message of a delivery is to be taken back. Returns that time if no earlier timer is set.
+    pub(crate) fn set_due(&mut self, due: Instant, delivery_tag: u64) -> Option<Instant> {
+        self.unacked.set_due(due, delivery_tag);
+        self.timer.is_none_or(|timer| due < timer).then_some(due)
+    }
+
+    /// Takes at most `max` messages back from consumers that have kept them for too long. Their deliveries remain, empty.
+    /// Returns the time when the next one is due.
+    pub(crate) fn take_back(&mut self, now: Instant, max: usize) -> (Vec<Delivered>, Option<Instant>) {
+        let mut taken = Vec::new();
+        while taken.len() < max
+            && let Some(tag) = self.unacked.pop_due(now)
+        {
+            let held = match &mut self.mode {
+                Mode::Transaction(transaction) => transaction.settlements.as_mut_slice(),
+                Mode::Plain | Mode::Confirm => &mut [],
+            };
+            let held = held.iter_mut().map(|(held, _)| held).find(|held| held.delivery_tag == tag);
+            let Some(delivered) = self.unacked.get_mut(tag).or(held) else { continue };
+            let Some(entry) = delivered.entry.take() else { continue };
+            let &mut Delivered { queue, slot, delivery_tag, .. } = delivered;
+            if let Some(slot) = slot {
+                self.windowed = self.windowed.saturating_sub(1);
+                if let Some(Slot::Taken(consumer)) = self.slots.get_mut(slot) {
+                    consumer.unacked = consumer.unacked.saturating_sub(1);
+                    consumer.taken_back += 1;
+                }
+            }
+            taken.push(Delivered { queue, entry: Some(entry), slot, delivery_tag });
+        }
+        (taken, self.unacked.next_due())
+    }
+
     /// Takes out everything unacknowledged, in delivery order.
     pub(crate) fn take_all(&mut self) -> Taken {
         self.unacked.take_all()
@@ -232,8 +278,12 @@ impl Channel {
     /// Frees a delivery's place in the windows.
     pub(crate) fn release(&mut self, delivered: &Delivered) {
         let Some(slot) = delivered.slot else { return };
-        self.windowed = self.windowed.saturating_sub(1);
+        let is_taken_back = delivered.entry.is_none();
+        self.windowed = self.windowed.saturating_sub(usize::from(!is_taken_back));
         match self.slots.get_mut(slot) {
+            Some(Slot::Taken(consumer)) if is_taken_back => {
+                consumer.taken_back = consumer.taken_back.saturating_sub(1);
+            }
             Some(Slot::Taken(consumer)) => consumer.unacked = consumer.unacked.saturating_sub(1),
             Some(Slot::Cancelled { unacked }) if *unacked > 1 => *unacked -= 1,
             Some(left @ Slot::Cancelled { .. }) => {
@@ -288,8 +338,8 @@ impl Channel {
     }
 
     pub(crate) fn remove_consumer(&mut self, slot: usize) -> Option<ChannelConsumer> {
-        let unacked = self.consumer(slot)?.unacked;
-        let left = match unacked {
+        let consumer = self.consumer(slot)?;
+        let left = match consumer.unacked + consumer.taken_back {
             0 => {
                 self.free_slots.push(slot);
                 Slot::Free
@@ -318,6 +368,11 @@ impl Channel {
         unacked.chain(settling.iter().map(|(delivered, _)| delivered))
     }
 
+    /// How many times are noted at which messages are taken back.
+    pub(crate) fn dues_count(&self) -> usize {
+        self.unacked.dues_count()
+    }
+
     /// Messages that wait for `tx.commit`.
     pub(crate) fn uncommitted(&self) -> impl Iterator<Item = &Arc<Message>> {
         let publishes = match &self.mode {
@@ -330,9 +385,11 @@ impl Channel {
     /// Panics unless tags, slots and windows agree with the deliveries, and no window is exceeded.
     pub(crate) fn check(&self) {
         self.unacked.check();
-        assert_eq!(self.windowed, self.held().filter(|delivered| delivered.slot.is_some()).count(), "the window");
+        let held = |slot: usize| self.held().filter(move |delivered| delivered.slot == Some(slot));
+        let kept = |slot: usize| held(slot).filter(|delivered| delivered.entry.is_some()).count();
+        assert_eq!(self.windowed, (0..self.slots.len()).map(kept).sum::<usize>(), "the window");
         for (at, slot) in self.slots.iter().enumerate() {
-            let held = self.held().filter(|delivered| delivered.slot == Some(at)).count();
+            let (held, kept) = (held(at).count(), kept(at));
             let is_free = match slot {
                 Slot::Free => {
                     assert_eq!(held, 0, "deliveries of a free slot");
@@ -343,9 +400,13 @@ impl Channel {
                     false
                 }
                 Slot::Taken(consumer) => {
-                    assert_eq!(consumer.unacked, held, "deliveries of a consumer");
+                    assert_eq!(
+                        (consumer.unacked, consumer.taken_back),
+                        (kept, held - kept),
+                        "deliveries of a consumer"
+                    );
                     let limit = usize::from(consumer.prefetch_count);
-                    assert!(limit == 0 || held <= limit, "a window of {limit} holds {held}");
+                    assert!(limit == 0 || kept <= limit, "a window of {limit} holds {kept}");
                     false
                 }
             };
@@ -360,127 +421,4 @@ fn is_below(count: usize, limit: u16) -> bool {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-    use crate::broker::core::{
-        session::unacked::HOLES_MIN,
-        vhost::message::{Entry, tests::message},
-    };
-
-    pub(crate) fn delivered(slot: Option<usize>) -> Delivered {
-        let entry = Entry {
-            place: 1,
-            message: message(b"", 0),
-            delivery_count: 0,
-            failed_count: 0,
-            is_failed_letter: false,
-            expires_at: None,
-        };
-        Delivered { queue: QueueId(1), entry, slot, delivery_tag: 0 }
-    }
-
-    fn settle(channel: &mut Channel, delivery_tag: u64, multiple: bool) -> Option<usize> {
-        let taken: Vec<_> = match multiple {
-            true => {
-                let through = channel.last_through(delivery_tag)?;
-                channel.take_some(0, through, usize::MAX).0.into_deliveries().collect()
-            }
-            false => vec![channel.take_one(delivery_tag)?],
-        };
-        taken.iter().for_each(|delivered| channel.release(delivered));
-        Some(taken.len())
-    }
-
-    #[test]
-    fn tags_are_settled_once() {
-        let mut channel = Channel::default();
-        assert_eq!(channel.tag_settled(), 1);
-        let tags: Vec<_> = (0..3).map(|_| channel.tag_unacked(delivered(None))).collect();
-        assert_eq!(tags, [2, 3, 4]);
-        assert_eq!(settle(&mut channel, 1, false), None, "acknowledged automatically");
-        assert_eq!(settle(&mut channel, 3, false), Some(1));
-        assert_eq!(settle(&mut channel, 3, false), None);
-        assert_eq!(settle(&mut channel, 5, true), None, "above the last");
-        assert_eq!(settle(&mut channel, 4, true), Some(2));
-        assert_eq!(settle(&mut channel, 0, true), Some(0), "all of no deliveries");
-        assert_eq!(settle(&mut channel, 0, false), None);
-        assert_eq!(channel.tag_unacked(delivered(None)), 5);
-    }
-
-    #[test]
-    fn one_unacknowledged_delivery_keeps_no_memory_of_later_ones() {
-        let mut channel = Channel::default();
-        let stuck = channel.tag_unacked(delivered(None));
-        for _ in 0..10_000 {
-            channel.tag_settled();
-            let tag = channel.tag_unacked(delivered(None));
-            assert_eq!(settle(&mut channel, tag, false), Some(1));
-        }
-        assert!(channel.unacked.deliveries.len() <= 2 * HOLES_MIN + 2);
-        assert_eq!(settle(&mut channel, stuck, false), Some(1));
-        assert!(channel.unacked.deliveries.is_empty());
-        assert_eq!(channel.unacked.holes, 0);
-    }
-
-    #[test]
-    fn a_rolled_back_settlement_can_be_settled_again() {
-        let mut channel = Channel::default();
-        for _ in 0..3 {
-            channel.tag_unacked(delivered(None));
-        }
-        channel.mode = Mode::Transaction(Transaction::default());
-        assert!(channel.hold_back(1, Settle::Ack));
-        assert_eq!((channel.last_through(1), channel.last_through(2)), (None, Some(2)));
-        assert_eq!(channel.hold_back_some(0, 2, Settle::Reject, 1), Some(2));
-        assert_eq!(channel.hold_back_some(2, 2, Settle::Reject, 1), None);
-        assert!(!channel.hold_back(1, Settle::Ack), "the transaction holds it already");
-        let Mode::Transaction(transaction) = std::mem::take(&mut channel.mode) else { panic!() };
-        assert_eq!(transaction.settlements.len(), 2);
-        transaction.settlements.into_iter().for_each(|(delivered, _)| channel.restore(delivered));
-        channel.end_transaction();
-        assert_eq!(settle(&mut channel, 0, true), Some(3));
-        assert_eq!(channel.tag_unacked(delivered(None)), 4);
-    }
-
-    #[test]
-    fn windows_are_each_consumers_own_or_shared_by_the_channel() {
-        let mut channel = Channel { global_prefetch_count: 3, ..Channel::default() };
-        for _ in 0..2 {
-            channel.add_consumer(ChannelConsumer::new(Bytes::new(), QueueId(1), false, 2));
-        }
-        channel.tag_unacked(delivered(Some(0)));
-        channel.tag_unacked(delivered(Some(0)));
-        assert!(!channel.has_credit(0) && channel.has_credit(1));
-        channel.tag_unacked(delivered(Some(1)));
-        assert!(!channel.has_credit(1), "the channel's window is full");
-        channel.tag_unacked(delivered(None));
-        settle(&mut channel, 1, false);
-        assert!(channel.has_credit(0) && channel.has_credit(1));
-    }
-
-    #[test]
-    fn a_slot_is_reused_when_its_last_delivery_is_settled() {
-        let mut channel = Channel::default();
-        let consumer = || ChannelConsumer::new(Bytes::new(), QueueId(1), false, 1);
-        let first = channel.add_consumer(consumer());
-        let tag = channel.tag_unacked(delivered(Some(first)));
-        channel.remove_consumer(first);
-        let second = channel.add_consumer(consumer());
-        assert_ne!(first, second);
-        settle(&mut channel, tag, false);
-        assert!(channel.has_credit(second));
-        assert_eq!(channel.add_consumer(consumer()), first);
-        channel.remove_consumer(second);
-        assert_eq!(channel.add_consumer(consumer()), second);
-    }
-
-    #[test]
-    fn a_full_window_of_the_channel_stops_consumers_with_automatic_acknowledgement() {
-        let mut channel = Channel { global_prefetch_count: 1, ..Channel::default() };
-        channel.add_consumer(ChannelConsumer::new(Bytes::new(), QueueId(1), false, 0));
-        channel.add_consumer(ChannelConsumer::new(Bytes::new(), QueueId(1), true, 0));
-        assert!(channel.has_credit(1));
-        channel.tag_unacked(delivered(Some(0)));
-        assert!(!channel.has_credit(1));
-    }
-}
+pub(crate) mod tests;

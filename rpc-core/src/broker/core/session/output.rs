@@ -112,7 +112,14 @@ impl Sessions {
     }
 
     /// Sends an entry to a consumer. Returns whether it is unacknowledged now.
-    pub(crate) fn deliver(&mut self, consumer: &Consumer, queue: QueueId, entry: Entry, extra: Extra) -> bool {
+    pub(crate) fn deliver(
+        &mut self,
+        consumer: &Consumer,
+        queue: QueueId,
+        entry: Entry,
+        extra: Extra,
+        now: Now,
+    ) -> bool {
         let facts = &self.facts.queues.streams;
         let Some(session) = self.touch(consumer.connection) else {
             return false;
@@ -120,19 +127,24 @@ impl Sessions {
         let Some(channel) = session.channels.get_mut(consumer.channel) else {
             return false;
         };
-        let no_ack = channel.consumer(consumer.slot).is_some_and(|consumer| consumer.no_ack);
+        let known = channel.consumer(consumer.slot);
+        let no_ack = known.is_some_and(|consumer| consumer.no_ack);
+        let due = known.and_then(|consumer| now.instant.checked_add(consumer.timeout?));
         let message = Arc::clone(&entry.message);
         let redelivered = entry.is_redelivered();
         let own = (extra != Extra::Nothing).then(|| properties_of(&entry, extra, facts).into_owned());
         let delivery_tag = if no_ack {
             channel.tag_settled()
         } else {
-            channel.tag_unacked(Delivered { queue, entry, slot: Some(consumer.slot), delivery_tag: 0 })
+            channel.tag_unacked(Delivered { queue, entry: Some(entry), slot: Some(consumer.slot), delivery_tag: 0 })
         };
         let delivery = delivery(&message, delivery_tag, redelivered);
         let properties = own.as_deref().unwrap_or_else(|| message.properties());
         let content = message.content(properties);
         session.out.deliver(consumer.channel, &consumer.tag, &delivery, &content, session.frame_max);
+        if let Some(due) = due {
+            self.set_due((consumer.connection, consumer.channel), due, delivery_tag);
+        }
         !no_ack
     }
 
@@ -185,11 +197,14 @@ impl Sessions {
     pub(crate) fn cancel_notify(&mut self, consumer: &Consumer) {
         let wants = self.get(consumer.connection).is_some_and(|session| session.capabilities.consumer_cancel_notify);
         if wants {
-            let consumer_tag = short(&text_of(&consumer.tag));
-            let cancel = basic::Cancel { consumer_tag, nowait: true };
-            let class = AMQPClass::Basic(basic::AMQPMethod::Cancel(cancel));
-            self.send(consumer.connection, consumer.channel, &class);
+            self.send_cancel((consumer.connection, consumer.channel), &consumer.tag);
         }
+    }
+
+    /// Sends `basic.cancel`.
+    pub(crate) fn send_cancel(&mut self, (id, channel): (ConnectionId, u16), tag: &[u8]) {
+        let cancel = basic::Cancel { consumer_tag: short(&text_of(tag)), nowait: true };
+        self.send(id, channel, &AMQPClass::Basic(basic::AMQPMethod::Cancel(cancel)));
     }
 
     /// Confirms a publish on a channel in confirm mode: at the end of the batch, merged with its neighbours.

@@ -1,6 +1,10 @@
 //! All connections of the broker.
 
-use std::{collections::VecDeque, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    time::Instant,
+};
 
 use amq_protocol::protocol::connection::Tune;
 
@@ -34,6 +38,8 @@ pub(crate) struct Sessions {
     pub(crate) pending_close_oks: VecDeque<PendingCloseOk>,
     /// Answers to logins that have to wait, in the order in which they are due.
     pub(crate) pending_verdicts: VecDeque<PendingVerdict>,
+    /// When messages are taken back from the consumers of a channel: at most one time for each.
+    pub(crate) dues: BTreeSet<(Instant, ConnectionId, u16)>,
     /// Faults that tests asked for.
     pub(crate) injected: Option<Box<Injected>>,
     slots: Vec<Option<Session>>,
@@ -70,6 +76,7 @@ impl Sessions {
             garbage: Vec::new(),
             pending_close_oks: VecDeque::new(),
             pending_verdicts: VecDeque::new(),
+            dues: BTreeSet::new(),
             injected: None,
             slots: Vec::new(),
             free: Vec::new(),
@@ -138,6 +145,29 @@ impl Sessions {
 
     pub(crate) fn channel_mut(&mut self, id: ConnectionId, channel: u16) -> Option<&mut Channel> {
         self.get_mut(id)?.channels.get_mut(channel)
+    }
+
+    /// Has the message of a delivery taken back at that time.
+    pub(crate) fn set_due(&mut self, (id, number): (ConnectionId, u16), due: Instant, delivery_tag: u64) {
+        let timer = self.channel_mut(id, number).and_then(|channel| channel.set_due(due, delivery_tag));
+        if timer.is_some() {
+            self.set_timer(id, number, timer);
+        }
+    }
+
+    /// Sets the timer of a channel's deliveries, in place of the one that was set.
+    pub(crate) fn set_timer(&mut self, id: ConnectionId, number: u16, timer: Option<Instant>) {
+        let Some(channel) = self.channel_mut(id, number) else { return };
+        let before = std::mem::replace(&mut channel.timer, timer);
+        self.forget_timer(id, number, before);
+        self.dues.extend(timer.map(|at| (at, id, number)));
+    }
+
+    /// Forgets the timer of a channel that ends.
+    pub(crate) fn forget_timer(&mut self, id: ConnectionId, number: u16, timer: Option<Instant>) {
+        if let Some(at) = timer {
+            self.dues.remove(&(at, id, number));
+        }
     }
 
     /// A session to write to, listed as having new output.

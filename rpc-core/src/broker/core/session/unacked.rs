@@ -1,7 +1,8 @@
 //! Unacknowledged deliveries of a channel. Pure.
 
 use std::{
-    collections::VecDeque,
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -11,7 +12,9 @@ use crate::{broker::core::vhost::message::Entry, routing::QueueId};
 #[derive(Debug)]
 pub(crate) struct Delivered {
     pub(crate) queue: QueueId,
-    pub(crate) entry: Entry,
+    /// `None` once its message was taken back, because its consumer has kept it for too long. The client does not know, and
+    /// may still settle it, which lets the consumer go on.
+    pub(crate) entry: Option<Entry>,
     /// The consumer's slot; `None` for `basic.get`.
     pub(crate) slot: Option<usize>,
     /// Its tag, once it has one.
@@ -28,6 +31,8 @@ pub(crate) struct Unacked {
     pub(crate) holes: usize,
     /// Whether all holes are kept, because a transaction may undo the settlements that made them.
     keeps_holes: bool,
+    /// When messages are taken back, and the tags of their deliveries. Settled ones remain until they are due, or most of all.
+    dues: BinaryHeap<Reverse<(Instant, u64)>>,
     /// For each scan with a delivery still unacknowledged: the last tag given out by then. There are few, because scans
     /// are rare and the first one is younger than the limit.
     seen: VecDeque<(u64, Instant)>,
@@ -143,6 +148,41 @@ impl Unacked {
         self.seen.front().is_some_and(|(_, since)| scan.now.saturating_duration_since(*since) >= scan.limit)
     }
 
+    /// Has the message of a delivery taken back at that time.
+    pub(crate) fn set_due(&mut self, due: Instant, tag: u64) {
+        if self.dues.len() > HOLES_MIN + 2 * self.deliveries.len() {
+            let mut dues = std::mem::take(&mut self.dues);
+            dues.retain(|Reverse((_, tag))| self.may_be_due(*tag));
+            self.dues = dues;
+        }
+        self.dues.push(Reverse((due, tag)));
+    }
+
+    fn may_be_due(&self, tag: u64) -> bool {
+        let delivered = self.position(tag).and_then(|at| self.deliveries.get(at));
+        // A transaction may hold the delivery of a hole.
+        delivered.is_some_and(|(_, delivered)| {
+            delivered.as_ref().map_or(self.keeps_holes, |delivered| delivered.entry.is_some())
+        })
+    }
+
+    /// When the next message is taken back.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        self.dues.peek().map(|Reverse((due, _))| *due)
+    }
+
+    /// The tag of the next delivery that is due. It may be settled.
+    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<u64> {
+        self.dues.peek().filter(|Reverse((due, _))| *due <= now)?;
+        self.dues.pop().map(|Reverse((_, tag))| tag)
+    }
+
+    /// A delivery that is not settled.
+    pub(crate) fn get_mut(&mut self, tag: u64) -> Option<&mut Delivered> {
+        let at = self.position(tag)?;
+        self.deliveries.get_mut(at)?.1.as_mut()
+    }
+
     fn position(&self, tag: u64) -> Option<usize> {
         // Nearly all acknowledgements arrive in order.
         if self.deliveries.front()?.0 == tag {
@@ -207,6 +247,10 @@ pub(crate) const HOLES_MIN: usize = 64;
 
 #[cfg(any(test, fuzzing))]
 impl Unacked {
+    pub(crate) fn dues_count(&self) -> usize {
+        self.dues.len()
+    }
+
     /// Panics unless tags and holes are right.
     pub(crate) fn check(&self) {
         let Self { last_tag, deliveries, holes, .. } = self;

@@ -268,7 +268,7 @@ fn a_channel_that_the_broker_closes_while_it_waits_ignores_its_frames_until_the_
     bench.received(publisher);
     hand_over(&mut bench, publisher, &message("slow", 1_000));
     let close_ok = AMQPClass::Channel(channel_class::AMQPMethod::CloseOk(channel_class::CloseOk {}));
-    bench.core.fail(publisher, 1, &Fault::overdue(1, Duration::from_secs(1)), bench.now);
+    bench.core.fail(publisher, 1, &Fault::overdue(1, Some(Duration::from_secs(1))), bench.now);
     bench.collect();
     assert_eq!(bench.received(publisher), ["channel.close 406"]);
     assert!(bench.core.vhosts[0].paused.is_empty());

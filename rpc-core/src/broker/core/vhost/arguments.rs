@@ -50,8 +50,36 @@ pub(crate) struct QueueArguments {
     pub(crate) quorum_priorities: (u8, u8),
     /// How often a message may be requeued before it is dead-lettered.
     pub(crate) delivery_limit: Option<i64>,
+    /// Whether requeued messages wait before they are ready.
+    pub(crate) delayed_retry: Option<Box<DelayedRetry>>,
+    /// How long a consumer may keep a message.
+    pub(crate) consumer_timeout: Option<Duration>,
     /// Whether `x-delivery-limit` was given at all, even with a value that is not usable.
     pub(crate) has_delivery_limit: bool,
+}
+
+/// How long the requeued messages of a quorum queue wait before they are ready.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct DelayedRetry {
+    /// Whether a message waits whose delivery has failed.
+    failed: bool,
+    /// Whether one waits that a client has returned by `basic.nack`.
+    returned: bool,
+    min_ms: u64,
+    max_ms: u64,
+}
+
+impl DelayedRetry {
+    /// Whether a requeued message waits.
+    pub(crate) const fn delays(self, has_failed: bool) -> bool {
+        if has_failed { self.failed } else { self.returned }
+    }
+
+    /// How long it waits after so many failures: longer after each.
+    pub(crate) fn delay(self, failed_count: u16) -> Duration {
+        let delay_ms = self.min_ms.saturating_mul(failed_count.max(1).into());
+        Duration::from_millis(delay_ms.min(self.max_ms))
+    }
 }
 
 /// RabbitMQ's names of the types of queues, for faults.
@@ -91,6 +119,8 @@ impl QueueArguments {
             // RabbitMQ accepts any value, and applies it if it is an integer.
             delivery_limit: table.inner().get("x-delivery-limit").and_then(integer_of).or(facts.quorum.delivery_limit),
             has_delivery_limit: table.contains_key("x-delivery-limit") || facts.quorum.delivery_limit.is_some(),
+            delayed_retry: read.delayed_retry().filter(|_| facts.has_delayed_retry && module == QUORUM).map(Box::new),
+            consumer_timeout: None,
             overflow: Overflow::DropHead,
             max_priority: None,
         };
@@ -107,6 +137,10 @@ impl QueueArguments {
             Some("reject-publish-dlx") => Overflow::RejectPublishDeadLetter,
             Some(_) => return Err(read.invalid("x-overflow", "invalid_overflow")),
         };
+        if facts.has_consumer_timeout {
+            arguments.consumer_timeout = read.integer("x-consumer-timeout", 0)?.map(Duration::from_millis);
+            read.integer("x-consumer-disconnected-timeout", 0)?;
+        }
         read.check_ignored()?;
         if module == STREAM {
             arguments.stream = Some(Box::new(read.retention(arguments.max_length_bytes.take())?));
@@ -277,6 +311,24 @@ impl<'a> Reader<'a> {
         Ok(Retention { max_bytes, max_age, segment_max_bytes })
     }
 
+    /// RabbitMQ accepts any values, and applies usable ones.
+    fn delayed_retry(&self) -> Option<DelayedRetry> {
+        let AMQPValue::LongString(kind) = self.table.inner().get("x-delayed-retry-type")? else { return None };
+        let (failed, returned) = match kind.as_bytes() {
+            b"all" => (true, true),
+            b"failed" => (true, false),
+            b"returned" => (false, true),
+            _ => return None,
+        };
+        let positive = |argument| {
+            let value = integer_of(self.table.inner().get(argument)?)?;
+            u64::try_from(value).ok().filter(|value| *value > 0)
+        };
+        let min_ms = positive("x-delayed-retry-min")?;
+        let max_ms = positive("x-delayed-retry-max").unwrap_or(min_ms);
+        Some(DelayedRetry { failed, returned, min_ms, max_ms })
+    }
+
     fn dead_letter_exchange(&self) -> Result<Option<String>, Fault> {
         let argument = "x-dead-letter-exchange";
         match self.table.inner().get(argument) {
@@ -293,9 +345,6 @@ impl<'a> Reader<'a> {
             self.integer(argument, 0)?;
         }
         self.integer("x-quorum-initial-group-size", 1)?;
-        if self.facts.has_consumer_timeout {
-            self.integer("x-consumer-timeout", 0)?;
-        }
         match self.text("x-dead-letter-strategy")? {
             None | Some("at-most-once" | "at-least-once") => {}
             Some(_) => return Err(self.invalid("x-dead-letter-strategy", "invalid_dlx_strategy")),

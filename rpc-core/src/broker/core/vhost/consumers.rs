@@ -235,6 +235,25 @@ impl Consumers {
         }
     }
 
+    /// Has the next consumer take over from the single active one, which is sent nothing for a while. It is blocked until
+    /// it is unblocked.
+    pub(crate) fn pass_over(&mut self, place: Place) {
+        let Some(&at) = self.places.get(&place).filter(|_| self.is_single_active) else { return };
+        let Some(member) = self.members.get_mut(at.0).and_then(Option::as_mut) else { return };
+        if std::mem::replace(&mut member.is_blocked, true) {
+            return;
+        }
+        let serial = member.serial;
+        self.blocked += 1;
+        for line in self.lines.values_mut() {
+            line.retain(|turn| turn.serial != serial);
+        }
+        if self.active == Some(at) {
+            self.active = None;
+            self.tidy_up();
+        }
+    }
+
     /// Unblocks the consumers that have credit again; each moves behind its equals.
     pub(crate) fn unblock(&mut self, regained: Regained, has_credit: impl Fn(&Consumer) -> bool) {
         if self.blocked == 0 {
@@ -257,6 +276,7 @@ impl Consumers {
             self.blocked -= 1;
             let turn = Turn { at, serial: member.serial };
             self.lines.entry(Reverse(member.consumer.priority)).or_default().push_back(turn);
+            self.tidy_up();
         }
     }
 
@@ -281,6 +301,9 @@ impl Consumers {
         }
         if let Some(active) = self.active {
             return has_credit(&self[active]).then_some(active);
+        }
+        if self.is_single_active {
+            return None;
         }
         if self.blocked == self.places.len() {
             return None;
@@ -381,7 +404,7 @@ impl Consumers {
         }
         assert_eq!(
             self.active.is_some(),
-            self.is_single_active && !self.is_empty(),
+            self.is_single_active && self.blocked < self.len(),
             "the active consumer of '{queue}'"
         );
     }

@@ -87,12 +87,12 @@ impl LiveQueue<'_> {
         }
     }
 
-    /// Sets the timer to the next event: a message expires, or the queue does.
+    /// Sets the timer to the next event: a message expires, one that was delayed is ready, or the queue expires.
     pub(crate) fn set_timer(&mut self) {
         let queue = &mut *self.queue;
         let unused = queue.arguments.expires.filter(|_| queue.consumers.is_empty());
         let expiry = unused.and_then(|expires| queue.last_used.checked_add(expires));
-        if let Some(at) = [queue.next_expiry(), expiry].into_iter().flatten().min()
+        if let Some(at) = [queue.next_expiry(), queue.next_return(), expiry].into_iter().flatten().min()
             && queue.timer.is_none_or(|timer| at < timer)
         {
             queue.timer = Some(at);

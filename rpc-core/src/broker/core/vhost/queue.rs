@@ -9,6 +9,7 @@
 //!                    └────────── requeue (by place) ◄───────┘
 //! ```
 
+mod delayed;
 mod line;
 mod requeue;
 
@@ -23,6 +24,7 @@ use crate::{
     broker::core::{
         interface::ConnectionId,
         limits::memory::MESSAGE_OVERHEAD_BYTES,
+        profile::QueueFacts,
         vhost::{
             arguments::QueueArguments,
             consumers::{Consumer, ConsumerAt, Consumers},
@@ -33,6 +35,7 @@ use crate::{
     wire::PropertyReader,
 };
 
+use self::delayed::Delayed;
 pub(crate) use self::{line::Line, requeue::RequeueReason};
 
 /// A queue.
@@ -52,6 +55,8 @@ pub(crate) struct Queue {
     ready_count: usize,
     ready_bytes: u64,
     next_place: u64,
+    /// Requeued messages that wait before they are ready, if the queue's declaration says so.
+    delayed: Option<Box<Delayed>>,
     /// Delivered and neither acknowledged nor requeued.
     pub(crate) unacked: usize,
     pub(crate) consumers: Consumers,
@@ -79,6 +84,7 @@ impl Queue {
             exclusive_to: None,
             table,
             stream: arguments.stream.as_deref().copied().map(Stream::new).map(Box::new),
+            delayed: arguments.delayed_retry.as_deref().copied().map(Delayed::new).map(Box::new),
             arguments,
             ready: std::iter::repeat_with(Line::default).take(lines).collect(),
             ready_count: 0,
@@ -118,6 +124,13 @@ impl Queue {
         self.exclusive_to.is_some_and(|owner| owner != connection)
     }
 
+    /// How long a consumer may keep a message, if it says nothing itself: as the queue's declaration says, or else at most
+    /// `limit`. `None` where there is no such limit.
+    pub(crate) fn consumer_timeout(&self, facts: &QueueFacts, limit: Option<Duration>) -> Option<Duration> {
+        let is_limited = facts.has_consumer_timeout && self.arguments.is_quorum;
+        self.arguments.consumer_timeout.or(limit).filter(|_| is_limited)
+    }
+
     pub(crate) fn ready_count(&self) -> usize {
         self.ready_count
     }
@@ -136,8 +149,9 @@ impl Queue {
     /// Whether it exceeds its limits.
     pub(crate) fn is_over_full(&self) -> bool {
         let QueueArguments { max_length, max_length_bytes, .. } = self.arguments;
-        max_length.is_some_and(|max| self.ready_count as u64 > max)
-            || max_length_bytes.is_some_and(|max| self.ready_bytes > max)
+        // In RabbitMQ, too, delayed messages count.
+        max_length.is_some_and(|max| (self.ready_count + self.delayed_count()) as u64 > max)
+            || max_length_bytes.is_some_and(|max| self.ready_bytes + self.delayed_bytes() > max)
     }
 
     /// Gives a new message its place in the queue, without inserting it.
@@ -196,8 +210,25 @@ impl Queue {
         self.ready.iter().filter_map(|line| line.front()?.expires_at).min()
     }
 
+    /// How many requeued messages are not ready yet.
+    pub(crate) fn delayed_count(&self) -> usize {
+        self.delayed.as_deref().map_or(0, Delayed::len)
+    }
+
+    fn delayed_bytes(&self) -> u64 {
+        self.delayed.as_ref().map_or(0, |delayed| delayed.bytes)
+    }
+
+    /// When the next of them is ready.
+    pub(crate) fn next_return(&self) -> Option<Instant> {
+        self.delayed.as_ref()?.next()
+    }
+
     /// Drops ready messages, except those for which `is_kept` holds.
     pub(crate) fn retain(&mut self, mut is_kept: impl FnMut(&Message) -> bool) {
+        if let Some(delayed) = &mut self.delayed {
+            delayed.retain(&mut is_kept, &self.arguments);
+        }
         for line in &mut self.ready {
             line.retain(|entry| is_kept(&entry.message));
         }
@@ -206,10 +237,13 @@ impl Queue {
         self.ready_bytes = kept().map(|entry| self.arguments.bytes_of(&entry.message)).sum();
     }
 
-    /// Takes out all ready messages, and returns their number. The caller drops them, outside of the lock if they are many.
+    /// Takes out all messages, and returns the number of those that were ready. The caller drops them, outside of the lock if
+    /// they are many.
     pub(crate) fn purge(&mut self) -> (usize, impl Iterator<Item = Line>) {
         self.ready_bytes = 0;
-        (std::mem::take(&mut self.ready_count), self.ready.iter_mut().map(std::mem::take))
+        let delayed = self.delayed.as_mut().map(|delayed| delayed.purge());
+        let lines = self.ready.iter_mut().map(std::mem::take).chain(delayed);
+        (std::mem::take(&mut self.ready_count), lines)
     }
 
     /// The next delivery: its consumer, and the entry.
@@ -242,20 +276,27 @@ impl Queue {
         assert_eq!(self.ready_count, entries().count(), "ready messages of '{}'", self.name);
         let bytes: u64 = entries().map(|entry| self.arguments.bytes_of(&entry.message)).sum();
         assert_eq!(self.ready_bytes, bytes, "ready bytes of '{}'", self.name);
+        let bytes = self.delayed.as_ref().map_or(0, |delayed| delayed.counted_bytes(&self.arguments));
+        assert_eq!(self.delayed_bytes(), bytes, "delayed bytes of '{}'", self.name);
         self.ready.iter().for_each(|line| line.check(&self.name));
         self.consumers.check(&self.name);
     }
 
-    /// The ready messages.
+    /// The messages that are not delivered.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn messages(&self) -> impl Iterator<Item = &Arc<Message>> {
-        self.ready.iter().flat_map(Line::iter).map(|entry| &entry.message)
+        self.entries().map(|entry| &entry.message)
     }
 
-    /// The places of the ready messages.
+    /// The places of these messages.
     #[cfg(any(test, fuzzing))]
-    pub(crate) fn ready_places(&self) -> impl Iterator<Item = u64> {
-        self.ready.iter().flat_map(Line::iter).map(|entry| entry.place)
+    pub(crate) fn places(&self) -> impl Iterator<Item = u64> {
+        self.entries().map(|entry| entry.place)
+    }
+
+    #[cfg(any(test, fuzzing))]
+    fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.ready.iter().flat_map(Line::iter).chain(self.delayed.iter().flat_map(|delayed| delayed.iter()))
     }
 
     fn line_of(&self, message: &Message) -> usize {

@@ -1,5 +1,7 @@
 //! Requeueing: unacknowledged entries return to their queue.
 
+use std::time::Instant;
+
 use super::Queue;
 use crate::broker::core::vhost::message::Entry;
 
@@ -15,12 +17,15 @@ pub(crate) enum RequeueReason {
 }
 
 impl Queue {
-    /// Requeues unacknowledged entries: at their places, or in a quorum queue at its head or its end.
-    pub(crate) fn requeue(&mut self, mut entries: Vec<Entry>, reason: RequeueReason) {
+    /// Requeues unacknowledged entries: at their places, or in a quorum queue at its head or its end, or after a delay.
+    pub(crate) fn requeue(&mut self, mut entries: Vec<Entry>, reason: RequeueReason, now: Instant) {
         self.unacked = self.unacked.saturating_sub(entries.len());
         for entry in &mut entries {
             entry.delivery_count = entry.delivery_count.saturating_add(1);
             entry.note_failure(reason != RequeueReason::Requested);
+        }
+        if let Some(delayed) = &mut self.delayed {
+            delayed.take(&mut entries, reason != RequeueReason::Requested, now, &self.arguments);
         }
         if self.arguments.is_quorum {
             // As in RabbitMQ: without a limit a message may be requeued for ever, so it lets the others pass.
@@ -39,6 +44,14 @@ impl Queue {
                 self.insert_all(line, entries);
             }
         }
+    }
+
+    /// Returns delayed entries that are ready to the head. Returns how many.
+    pub(crate) fn return_delayed(&mut self, now: Instant) -> usize {
+        let ready = self.delayed.as_mut().map(|delayed| delayed.take_ready(now, &self.arguments)).unwrap_or_default();
+        let count = ready.len();
+        self.append(true, ready);
+        count
     }
 
     /// Inserts entries behind all others of a line, as if they were new.

@@ -38,7 +38,7 @@ fn requeued_entries_return_to_their_places_in_any_order() {
     let mut taken: Vec<_> = (0..3).filter_map(|_| queue.pop()).collect();
     taken.swap(0, 1);
     for entry in taken {
-        queue.requeue(vec![entry], RequeueReason::Requested);
+        queue.requeue(vec![entry], RequeueReason::Requested, Instant::now());
     }
     let order: Vec<_> = std::iter::from_fn(|| queue.pop()).map(|entry| (entry.place, entry.is_redelivered())).collect();
     assert_eq!(order, [(1, true), (2, true), (3, true), (4, false), (5, false)]);
@@ -73,9 +73,9 @@ proptest! {
         }
         out.sort_by_key(|entry| keys[entry.place as usize % keys.len()]);
         for entry in &out {
-            each.requeue(vec![entry.clone()], RequeueReason::Requested);
+            each.requeue(vec![entry.clone()], RequeueReason::Requested, Instant::now());
         }
-        together.requeue(out, RequeueReason::Requested);
+        together.requeue(out, RequeueReason::Requested, Instant::now());
         together.check();
         let rest = |queue: &mut Queue| -> Vec<_> {
             let bytes = queue.ready_bytes;
@@ -98,7 +98,7 @@ fn many_requeued_entries_are_inserted_in_one_pass() {
         }
         let out: Vec<_> = std::iter::from_fn(|| queue.pop()).take(MANY).collect();
         let started = Instant::now();
-        queue.requeue(out, RequeueReason::Requested);
+        queue.requeue(out, RequeueReason::Requested, Instant::now());
         let took = started.elapsed();
         queue.check();
         assert_eq!(queue.ready_count(), MANY + behind);
@@ -119,7 +119,7 @@ fn a_quorum_queue_requeues_at_its_end_or_at_its_head() {
         let mut taken: Vec<_> = (0..2).filter_map(|_| queue.pop()).collect();
         assert_eq!(taken.iter().map(|entry| entry.place).collect::<Vec<_>>(), [1, 2], "priorities mean nothing");
         taken.reverse();
-        queue.requeue(taken, requeue);
+        queue.requeue(taken, requeue, Instant::now());
         queue.check();
         std::iter::from_fn(|| queue.pop()).map(|entry| entry.message.priority).collect::<Vec<_>>()
     };
