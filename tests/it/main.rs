@@ -30,6 +30,7 @@ mod limits;
 mod nacked;
 mod nested;
 mod not_text;
+mod overdue;
 mod overload;
 mod oversize;
 mod payloads;
