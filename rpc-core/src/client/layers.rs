@@ -18,6 +18,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::{
     Client,
     attempt::AttemptOf,
+    layered::Layered,
     request::{FOREVER, LayeredReply, Limits, Reply, Request},
     sending::{Sending, codec_of},
 };
@@ -28,24 +29,20 @@ use crate::{
     layer::{self, BoxError, BoxFuture, Core, Extensions, Layers, LogicalCall, Outcome, Progress, Response, RpcLayer},
 };
 
-/// The layers of a client, and what stands behind them.
-#[derive(Debug)]
-pub(super) struct LayeredClient {
-    layers: Layers,
-    core: Arc<Sender>,
-}
-
-impl LayeredClient {
-    /// A client without layers, or with the earlier ones, behind one more.
-    pub(super) fn new(earlier: Option<&Self>, client: &Client, layer: impl RpcLayer) -> Self {
-        let client = Client { inner: Arc::clone(&client.inner), layered: None };
-        let layers = Layers::with(earlier.map(|earlier| &earlier.layers), Arc::new(layer));
-        Self { layers, core: Arc::new(Sender { client }) }
+impl Client {
+    /// A client that shares everything with this one, and whose calls also pass through `layer`.
+    ///
+    /// The layers of a client stand in the order in which they are added, the first one outermost. Adding one makes the services of
+    /// all of them anew: a limit that the earlier client is to share belongs into the layer, as in
+    /// `tower::limit::GlobalConcurrencyLimitLayer`. See the guide's chapter on [layers](crate::guide::layers).
+    pub fn layer(&self, layer: impl RpcLayer) -> Self {
+        let layers = Layers::with(self.layered.as_ref().map(|layered| &layered.layers), Arc::new(layer));
+        let core = Arc::new(Sender { client: Self { inner: Arc::clone(&self.inner), layered: None } });
+        Self { inner: Arc::clone(&self.inner), layered: Some(Arc::new(Layered { layers, core })) }
     }
 }
 
 /// The service behind the innermost layer: sends.
-#[derive(Debug)]
 struct Sender {
     /// Without layers.
     client: Client,
@@ -99,7 +96,7 @@ impl Drop for Attempt {
 
 impl Request {
     /// Passes the call through layers, within its deadline.
-    pub(super) async fn pass(mut self, layered: Arc<LayeredClient>) -> Result<Reply, CallError> {
+    pub(super) async fn pass(mut self, layered: Arc<Layered>) -> Result<Reply, CallError> {
         let limits = self.limits();
         let body = std::mem::replace(&mut self.body, Ok(Vec::new())).map_err(|error| self.bad_request(&error))?;
         let CallHeaders { priority, message_id, headers } = std::mem::take(&mut self.headers);
@@ -114,7 +111,7 @@ impl Request {
         });
         let request = layer::Request {
             call: Arc::clone(&call),
-            core: Arc::clone(&layered.core) as _,
+            core: Arc::clone(&layered.core),
             headers,
             body: Bytes::from(body),
             extensions: Extensions::default(),

@@ -11,6 +11,7 @@ mod correlation;
 mod deadlines;
 mod in_flight;
 mod kept;
+mod layered;
 mod layers;
 mod life;
 mod line;
@@ -42,7 +43,7 @@ pub use self::{
 use self::{
     correlation::{Cipher, CorrelationId},
     kept::Kept,
-    layers::LayeredClient,
+    layered::Layered,
     line::Line,
     oneway::{ConfirmChannel, Destination},
     opening::Exchange,
@@ -50,7 +51,7 @@ use self::{
     reply_queue::{Session, Source, random_key},
     seen::Seen,
 };
-use crate::{connection::Connection, error::Error, layer::RpcLayer, lock::lock, users::Users};
+use crate::{connection::Connection, error::Error, lock::lock, users::Users};
 
 /// The untyped client under every generated one; clones share its reply queue.
 ///
@@ -59,7 +60,7 @@ use crate::{connection::Connection, error::Error, layer::RpcLayer, lock::lock, u
 pub struct Client {
     inner: Arc<Inner>,
     /// Through which its calls pass, if it has any.
-    layered: Option<Arc<LayeredClient>>,
+    layered: Option<Arc<Layered>>,
 }
 
 #[derive(Debug)]
@@ -111,16 +112,6 @@ impl Client {
             }),
             layered: None,
         }
-    }
-
-    /// A client that shares everything with this one, and whose calls also pass through `layer`.
-    ///
-    /// The layers of a client stand in the order in which they are added, the first one outermost. Adding one makes the services of
-    /// all of them anew: a limit that the earlier client is to share belongs into the layer, as in
-    /// `tower::limit::GlobalConcurrencyLimitLayer`. See the guide's chapter on [layers](crate::guide::layers).
-    pub fn layer(&self, layer: impl RpcLayer) -> Self {
-        let layered = LayeredClient::new(self.layered.as_deref(), self, layer);
-        Self { inner: Arc::clone(&self.inner), layered: Some(Arc::new(layered)) }
     }
 
     /// Opens now what calls need, rather than at the first one: the reply queue, the channel of the requests, and that of one-way

@@ -11,7 +11,7 @@ use super::{
     clock,
     in_flight::{NotSent, Outcome, Waiter},
     kept::outside,
-    layers::LayeredClient,
+    layered::Layered,
     line::Line,
     opening::Exchange,
     pending::Tag,
@@ -77,7 +77,7 @@ pub(super) enum Obstacle {
     /// The call ends with this error.
     Final(CallError),
     /// The client has layers, through which the call goes.
-    Layers(Arc<LayeredClient>),
+    Layers(Arc<Layered>),
     /// The method is one-way: the broker's confirm is awaited instead of a reply.
     OneWay,
     /// No session is open, the session is full, or the broker has blocked the connection.
