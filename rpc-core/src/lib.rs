@@ -92,6 +92,7 @@
 //! | `macros` | yes | [`#[service]`](macro@service) |
 //! | `lapin` | yes | the transport that uses the crate lapin, [`Transport::Lapin`] |
 //! | `json` | | the JSON codec, `#[service(codec = "json")]` |
+//! | `tower` | | errors of tower's own [layers](layer) count as what they are: a timeout, overloaded |
 //! | `broker` | | `broker::Broker`, the bundled broker |
 //! | `tls` | | `amqps` connections, and TLS for the bundled broker, by rustls |
 //! | `cli` | | the program `rpc`, whose `rpc broker` runs the bundled broker alone |
