@@ -1,7 +1,10 @@
 //! Stacks of tower's own layers, each on both sides.
 
 use std::{
-    sync::atomic::Ordering,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -9,8 +12,8 @@ use rpc_core::{
     CallError, TimeoutStage,
     layer::{BoxError, Request, Response},
 };
-use rpc_tests::{Stage, on_both_brokers, within};
-use tokio::time::sleep;
+use rpc_tests::{Stage, eventually, on_both_brokers};
+use tokio::{sync::Semaphore, time::sleep};
 use tower::{
     ServiceBuilder,
     buffer::BufferLayer,
@@ -35,8 +38,8 @@ on_both_brokers!(
 );
 
 /// Takes as long as the question says, in milliseconds, and counts how many run at once.
-fn slow() -> (Clerk, std::sync::Arc<Running>) {
-    let running = std::sync::Arc::<Running>::default();
+fn slow() -> (Clerk, Arc<Running>) {
+    let running = Arc::<Running>::default();
     let counted = running.clone();
     let clerk = Clerk::with(move |question, _| {
         let running = counted.clone();
@@ -52,11 +55,26 @@ fn slow() -> (Clerk, std::sync::Arc<Running>) {
     (clerk, running)
 }
 
+/// Answers once it is released, and counts how many began.
+fn held() -> (Clerk, Arc<Running>, Arc<Semaphore>) {
+    let (running, release) = (Arc::<Running>::default(), Arc::new(Semaphore::new(0)));
+    let (counted, released) = (Arc::clone(&running), Arc::clone(&release));
+    let clerk = Clerk::with(move |question, _| {
+        let released = Arc::clone(&released);
+        counted.all.fetch_add(1, Ordering::SeqCst);
+        async move {
+            released.acquire().await.unwrap().forget();
+            Ok(question)
+        }
+    });
+    (clerk, running, release)
+}
+
 #[derive(Debug, Default)]
 struct Running {
-    now: std::sync::atomic::AtomicUsize,
-    most: std::sync::atomic::AtomicUsize,
-    all: std::sync::atomic::AtomicUsize,
+    now: AtomicUsize,
+    most: AtomicUsize,
+    all: AtomicUsize,
 }
 
 async fn a_concurrency_limit_holds(stage: &Stage) {
@@ -76,7 +94,7 @@ async fn a_concurrency_limit_holds(stage: &Stage) {
         }
     };
     all(&client).await;
-    assert_eq!(running.most.swap(0, Ordering::SeqCst), 2, "in the pool");
+    assert!(running.most.swap(0, Ordering::SeqCst) <= 2, "in the pool");
     all(&client.layer(ConcurrencyLimitLayer::new(1))).await;
     assert_eq!(running.most.load(Ordering::SeqCst), 1, "in the client");
 }
@@ -101,23 +119,19 @@ async fn a_rate_limit_holds_under_a_buffer(stage: &Stage) {
 
 async fn load_is_shed_when_the_stack_is_not_ready(stage: &Stage) {
     desk!("stacks-shed");
-    let (clerk, running) = slow();
+    let (clerk, running, release) = held();
     let _pool = stage.pool(DeskServer::new(clerk)).await.start().await.unwrap();
     let plain = DeskClient::new(&stage.connect().await);
     // Together, and one after the other.
     let together = plain.layer(ServiceBuilder::new().layer(LoadShedLayer::new()).layer(ConcurrencyLimitLayer::new(1)));
     let apart = plain.layer(LoadShedLayer::new()).layer(ConcurrencyLimitLayer::new(1));
     for (at, client) in [together, apart].into_iter().enumerate() {
-        let first = tokio::spawn(client.ask("300".to_owned()).into_future());
-        within(SOON, "the handler begins", async {
-            while running.all.load(Ordering::SeqCst) == at {
-                sleep(Duration::from_millis(1)).await;
-            }
-        })
-        .await;
-        let error = client.ask("0".to_owned()).await.unwrap_err();
+        let first = tokio::spawn(client.ask(String::new()).into_future());
+        eventually(SOON, "the handler begins", async || running.all.load(Ordering::SeqCst) > at).await;
+        let error = client.ask(String::new()).await.unwrap_err();
         assert!(matches!(error, CallError::Overloaded { .. }) && !error.maybe_executed(), "{error:?}");
         assert!(error.is_retryable());
+        release.add_permits(1);
         first.await.unwrap().unwrap();
     }
     assert_eq!(running.all.load(Ordering::SeqCst), 2);
@@ -125,20 +139,19 @@ async fn load_is_shed_when_the_stack_is_not_ready(stage: &Stage) {
     mod shedding {
         crate::layers::desk::desk!("stacks-shed-pool");
     }
-    let (clerk, _) = slow();
+    let (clerk, running, release) = held();
     let shed = ServiceBuilder::new().layer(LoadShedLayer::new()).layer(ConcurrencyLimitLayer::new(1));
     let pool = stage.pool(shedding::DeskServer::new(clerk)).await.layer(shed).start().await.unwrap();
     let client = shedding::DeskClient::new(&stage.connect().await);
-    let calls: Vec<_> = (0..4).map(|_| tokio::spawn(client.ask("300".to_owned()).into_future())).collect();
-    let (mut answered, mut shed) = (0, 0);
-    for call in calls {
-        match call.await.unwrap() {
-            Ok(_) => answered += 1,
-            Err(error @ CallError::Overloaded { .. }) if !error.maybe_executed() => shed += 1,
-            Err(error) => panic!("{error:?}"),
-        }
+    let first = tokio::spawn(client.ask(String::new()).into_future());
+    eventually(SOON, "the handler begins", async || running.all.load(Ordering::SeqCst) == 1).await;
+    for _ in 0..3 {
+        let error = client.ask(String::new()).await.unwrap_err();
+        assert!(matches!(error, CallError::Overloaded { .. }) && !error.maybe_executed(), "{error:?}");
     }
-    assert_eq!((answered, shed), (1, 3));
+    release.add_permits(1);
+    first.await.unwrap().unwrap();
+    assert_eq!(running.all.load(Ordering::SeqCst), 1);
     pool.shutdown(SOON).await.unwrap();
 }
 
