@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
@@ -66,6 +67,8 @@ pub struct Context {
 struct Layered {
     headers: Vec<(Cow<'static, str>, HeaderValue)>,
     extensions: Extensions,
+    /// The arguments.
+    body: Bytes,
 }
 
 impl Context {
@@ -77,9 +80,14 @@ impl Context {
         Self { delivery, received_at, deadline, layered: None }
     }
 
-    /// The same with the headers and values that layers have left.
-    pub(crate) fn layered(self, headers: Vec<(Cow<'static, str>, HeaderValue)>, extensions: Extensions) -> Self {
-        Self { layered: Some(Arc::new(Layered { headers, extensions })), ..self }
+    /// The same with the headers, values and arguments that layers have left.
+    pub(crate) fn layered(
+        self,
+        headers: Vec<(Cow<'static, str>, HeaderValue)>,
+        extensions: Extensions,
+        body: Bytes,
+    ) -> Self {
+        Self { layered: Some(Arc::new(Layered { headers, extensions, body })), ..self }
     }
 
     /// Begins a context for a unit test of a handler: a first delivery of a first attempt, with no deadline and no headers.
@@ -201,6 +209,11 @@ impl Context {
         self.deadline.is_some_and(|deadline| deadline <= now)
     }
 
+    /// The arguments.
+    pub(crate) fn body(&self) -> &[u8] {
+        self.layered.as_ref().map_or_else(|| self.delivery.body(), |layered| &layered.body)
+    }
+
     pub(crate) fn delivery(&self) -> &Delivery {
         &self.delivery
     }
@@ -316,8 +329,8 @@ impl TestContext {
         match self.extensions.is_empty() {
             true => context,
             false => {
-                let headers = context.delivery.headers();
-                context.layered(headers, self.extensions)
+                let (headers, body) = (context.delivery.headers(), context.delivery.shared_body());
+                context.layered(headers, self.extensions, body)
             }
         }
     }

@@ -110,9 +110,14 @@ async fn a_certificate_logs_in(ca: Ca) {
     for options in [ca.client("worker"), ca.trusted()] {
         Connection::open_with(broker.tls_uri().unwrap(), options).await.unwrap().close().await.unwrap();
     }
-    // EXTERNAL without a certificate names no user.
+    // EXTERNAL without a certificate names no user, and the broker does not offer it. lapin does not look at the offer.
     let refused = Connection::open_with(&uri, ca.trusted()).await.unwrap_err();
-    assert!(matches!(refused, Error::AuthenticationRefused { .. }), "{refused}");
+    match ca.1 {
+        Transport::Native => {
+            assert!(refused.to_string().contains("EXTERNAL needs a certificate of the client"), "{refused}")
+        }
+        _ => assert!(matches!(refused, Error::AuthenticationRefused { .. }), "{refused}"),
+    }
 }
 
 #[tokio::test]

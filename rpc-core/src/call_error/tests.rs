@@ -40,6 +40,7 @@ fn every_error() -> Vec<CallError<StoreError>> {
         timeout(TimeoutStage::Connecting),
         timeout(TimeoutStage::Blocked),
         timeout(TimeoutStage::InFlightLimit),
+        timeout(TimeoutStage::Layer),
         timeout(TimeoutStage::Unconfirmed),
         timeout(TimeoutStage::Running),
         timeout(TimeoutStage::Unknown),
@@ -54,6 +55,8 @@ fn every_error() -> Vec<CallError<StoreError>> {
         CallError::shutdown(SERVICE, METHOD, false),
         CallError::shutdown(SERVICE, METHOD, true),
         CallError::topology(SERVICE, METHOD, refused),
+        CallError::layer(SERVICE, METHOD, "the cache is down", false),
+        CallError::layer(SERVICE, METHOD, "the cache is down", true),
         other(OtherError::new("quota_exceeded", "100 calls a day").maybe_executed(false).retryable(true)),
         other(OtherError::new("quota_exceeded", "")),
     ]
@@ -70,6 +73,7 @@ x- service              store.put: the service returned an error: the store is f
 -r timeout              store.put: timed out after 1s (waiting for the connection; nothing was sent)
 -r timeout              store.put: timed out after 1s (the broker had blocked the connection, or read or confirmed too slowly; nothing was sent)
 -r timeout              store.put: timed out after 1s (waiting for a free place among the calls in flight; nothing was sent)
+-r timeout              store.put: timed out after 1s (a layer of the client had not passed it on; nothing was sent)
 xr timeout              store.put: timed out after 1s (sent, waiting for the publisher confirm)
 xr timeout              store.put: timed out after 1s (a worker was executing it)
 xr timeout              store.put: timed out after 1s (sent, no answer)
@@ -84,6 +88,8 @@ x- payload_too_large    store.put: payload too large: the broker does not take t
 -- shutdown             store.put: the client was shut down before the request was sent
 x- shutdown             store.put: the client was shut down; the request may have been executed
 -- topology             store.put: cannot set up the client's exchanges and queues: declare queue 'rpc.reply.1' failed: 403 ACCESS_REFUSED; grant the user this permission on the vhost
+-- layer                store.put: a layer of the client failed, and the request was not executed: the cache is down
+x- layer                store.put: a layer of the client failed; the request may have been executed: the cache is down
 -r quota_exceeded       store.put: quota_exceeded: 100 calls a day
 x- quota_exceeded       store.put: quota_exceeded
 ";
@@ -100,7 +106,7 @@ fn every_text_code_and_verdict() {
         .collect();
     assert_eq!(texts, TEXTS, "\n{texts}");
     let variants: HashSet<_> = every_error().iter().map(discriminant).collect();
-    assert_eq!(variants.len(), 15, "each variant is in the table");
+    assert_eq!(variants.len(), 16, "each variant is in the table");
 }
 
 #[test]

@@ -12,7 +12,6 @@ use std::{
     task::{self, Poll},
 };
 
-use bytes::Bytes;
 use serde::Serialize;
 use tokio::{
     runtime::Handle,
@@ -68,23 +67,16 @@ pub struct Request {
     method: usize,
     codec: Codec,
     max_depth: u32,
-    /// The arguments, if layers have seen them.
-    body: Option<Bytes>,
 }
 
 impl Request {
     pub(super) fn new(context: Context, Found { method, codec, max_depth }: Found) -> Self {
-        Self { context, method, codec, max_depth, body: None }
-    }
-
-    /// The same with what layers have made of it.
-    pub(super) fn layered(context: Context, found: Found, body: Bytes) -> Self {
-        Self { body: Some(body), ..Self::new(context, found) }
+        Self { context, method, codec, max_depth }
     }
 
     /// Its context, and its method and codec.
     pub(super) fn into_parts(self) -> (Context, Found) {
-        let Self { context, method, codec, max_depth, .. } = self;
+        let Self { context, method, codec, max_depth } = self;
         (context, Found { method, codec, max_depth })
     }
 
@@ -99,7 +91,7 @@ impl Request {
     /// The answer to give when they cannot be read.
     pub fn arguments<M: Method>(&self) -> Result<M::Arguments, Response> {
         self.codec
-            .decode_within(self.body.as_deref().unwrap_or_else(|| self.context.delivery().body()), self.max_depth)
+            .decode_within(self.context.body(), self.max_depth)
             .map_err(|error| Response::failed(Code::BadRequest, format!("arguments: {error}")))
     }
 

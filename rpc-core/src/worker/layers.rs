@@ -115,7 +115,7 @@ impl Handlers {
         let layer::Request { call, headers, body, extensions, .. } = request;
         let Served { context, method, codec, max_depth } = call.served.as_ref()?;
         let found = Found { method: *method, codec: *codec, max_depth: *max_depth };
-        let request = Request::layered(context.clone().layered(headers, extensions), found, body);
+        let request = Request::new(context.clone().layered(headers, extensions, body), found);
         Some((call, request))
     }
 }

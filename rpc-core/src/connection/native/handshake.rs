@@ -98,9 +98,13 @@ fn mechanism(endpoint: &Endpoint, offered: &[u8]) -> Result<SASLMechanism, Error
         return Ok(mechanism);
     }
     let (address, offered) = (endpoint.address(), offered.escape_ascii());
+    let hint = match mechanism {
+        SASLMechanism::External => "; EXTERNAL needs a certificate of the client",
+        _ => "",
+    };
     Err(Error::Configuration(format!(
         "the broker at {address} offers the authentication mechanisms '{offered}' and not {name}; \
-         choose one with auth_mechanism in the URI, or enable {name} at the broker"
+         choose one with auth_mechanism in the URI, or enable {name} at the broker{hint}"
     )))
 }
 
