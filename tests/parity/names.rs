@@ -51,14 +51,7 @@ impl Names {
             for property in ["cluster_name", "copyright", "information", "platform", "version"] {
                 line = without_value(&line, property);
             }
-            // One node says them this way round, another that way.
-            for (other, shown) in [
-                ("AMQPLAIN PLAIN", "PLAIN AMQPLAIN"),
-                ("ANONYMOUS PLAIN AMQPLAIN", "ANONYMOUS AMQPLAIN PLAIN"),
-                ("PLAIN ANONYMOUS AMQPLAIN", "ANONYMOUS AMQPLAIN PLAIN"),
-            ] {
-                line = line.replace(&format!("\"{other}\""), &format!("\"{shown}\""));
-            }
+            line = with_mechanisms_in_order(&line);
         }
         without_now(&line)
     }
@@ -90,6 +83,21 @@ impl Names {
         self.generated.push((shown.clone(), generated.to_owned()));
         shown
     }
+}
+
+/// A node says its mechanisms in any order, another one at each start.
+fn with_mechanisms_in_order(line: &str) -> String {
+    const START: &str = "mechanisms=\"";
+    let Some(at) = line.find(START).map(|at| at + START.len()) else { return line.to_owned() };
+    let Some(length) = line[at..].find('"') else { return line.to_owned() };
+    let sorted = |text: &str| {
+        let mut words: Vec<_> = text.split(' ').map(str::to_owned).collect();
+        words.sort_unstable();
+        words
+    };
+    let said = &line[at..at + length];
+    let shown = ["PLAIN AMQPLAIN", "ANONYMOUS AMQPLAIN PLAIN"].into_iter().find(|shown| sorted(shown) == sorted(said));
+    format!("{}{}{}", &line[..at], shown.unwrap_or(said), &line[at + length..])
 }
 
 /// `name: "anything"` as `name: "*"`.
