@@ -1,6 +1,6 @@
 //! The context of a handler: facts about the call it serves.
 
-use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::time::{Instant, sleep_until};
@@ -8,7 +8,10 @@ use tokio::time::{Instant, sleep_until};
 use crate::{
     connection::{Delivery, NewDelivery, amqp::HeaderValue},
     envelope,
-    layer::Extensions,
+    layer::{
+        Extensions,
+        headers::{self, Headers},
+    },
 };
 
 /// The call that a handler serves: its deadline, its headers, where it came from, whether it was cancelled.
@@ -65,7 +68,7 @@ pub struct Context {
 /// The marks that layers have left on a request.
 #[derive(Debug)]
 struct Layered {
-    headers: Vec<(Cow<'static, str>, HeaderValue)>,
+    headers: Headers,
     extensions: Extensions,
     /// The arguments.
     body: Bytes,
@@ -81,12 +84,7 @@ impl Context {
     }
 
     /// The same with the headers, values and arguments that layers have left.
-    pub(crate) fn layered(
-        self,
-        headers: Vec<(Cow<'static, str>, HeaderValue)>,
-        extensions: Extensions,
-        body: Bytes,
-    ) -> Self {
+    pub(crate) fn layered(self, headers: Headers, extensions: Extensions, body: Bytes) -> Self {
         Self { layered: Some(Arc::new(Layered { headers, extensions, body })), ..self }
     }
 
@@ -195,7 +193,7 @@ impl Context {
     pub fn header(&self, name: &str) -> Option<HeaderValue> {
         match &self.layered {
             None => self.delivery.header(name),
-            Some(layered) => layered.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone()),
+            Some(layered) => headers::get(&layered.headers, name).cloned(),
         }
     }
 

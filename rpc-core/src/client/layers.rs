@@ -26,7 +26,10 @@ use crate::{
     call_error::{CallError, TimeoutStage},
     connection::Delivery,
     envelope::CallHeaders,
-    layer::{self, BoxError, BoxFuture, Core, Extensions, Layers, LogicalCall, Outcome, Progress, Response, RpcLayer},
+    layer::{
+        self, BoxError, BoxFuture, Core, Extensions, Foreign, Layers, LogicalCall, Outcome, Progress, Response,
+        RpcLayer,
+    },
 };
 
 impl Client {
@@ -36,7 +39,7 @@ impl Client {
     /// all of them anew: a limit that the earlier client is to share belongs into the layer, as in
     /// `tower::limit::GlobalConcurrencyLimitLayer`. See the guide's chapter on [layers](crate::guide::layers).
     pub fn layer(&self, layer: impl RpcLayer) -> Self {
-        let layers = Layers::with(self.layered.as_ref().map(|layered| &layered.layers), Arc::new(layer));
+        let layers = Layers::with(self.layered.as_ref().map(|layered| &layered.layers), layer);
         let core = Arc::new(Sender { client: Self { inner: Arc::clone(&self.inner), layered: None } });
         Self { inner: Arc::clone(&self.inner), layered: Some(Arc::new(Layered { layers, core })) }
     }
@@ -180,25 +183,18 @@ impl Request {
 
     /// The error of a call whose layer failed.
     fn layer_failed(&self, error: BoxError, maybe_executed: bool) -> CallError {
-        match error.downcast::<CallError>() {
-            Ok(error) if error.maybe_executed() || !maybe_executed => *error,
-            Ok(error) => CallError::layer(self.service_name(), self.method_name(), *error, true),
-            Err(error) => self.foreign_error(error, maybe_executed),
-        }
-    }
-
-    fn foreign_error(&self, error: BoxError, maybe_executed: bool) -> CallError {
         let (service, method) = (self.service_name(), self.method_name());
-        #[cfg(feature = "tower")]
-        if error.is::<tower::timeout::error::Elapsed>() {
+        let error = match error.downcast::<CallError>() {
+            Ok(error) if error.maybe_executed() || !maybe_executed => return *error,
+            Ok(error) => error as BoxError,
+            Err(error) => error,
+        };
+        match Foreign::of(&error) {
             // It may have been sent, so far as that layer knows.
-            return self.timed_out(TimeoutStage::Unknown);
+            Foreign::Elapsed => self.timed_out(TimeoutStage::Unknown),
+            Foreign::Overloaded if !maybe_executed => CallError::overloaded(service, method, error.to_string()),
+            Foreign::Overloaded | Foreign::Unknown => CallError::layer(service, method, error, maybe_executed),
         }
-        #[cfg(feature = "tower")]
-        if !maybe_executed && error.is::<tower::load_shed::error::Overloaded>() {
-            return CallError::overloaded(service, method, error.to_string());
-        }
-        CallError::layer(service, method, error, maybe_executed)
     }
 }
 

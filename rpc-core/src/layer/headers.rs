@@ -6,7 +6,7 @@ use crate::connection::amqp::HeaderValue;
 
 pub(crate) type Headers = Vec<(Cow<'static, str>, HeaderValue)>;
 
-pub(super) fn get<'a>(headers: &'a Headers, name: &str) -> Option<&'a HeaderValue> {
+pub(crate) fn get<'a>(headers: &'a Headers, name: &str) -> Option<&'a HeaderValue> {
     headers.iter().find(|(known, _)| known == name).map(|(_, value)| value)
 }
 
@@ -14,6 +14,11 @@ pub(super) fn get<'a>(headers: &'a Headers, name: &str) -> Option<&'a HeaderValu
 pub(super) fn set(headers: &mut Headers, name: Cow<'static, str>, value: HeaderValue) {
     headers.retain(|(known, _)| *known != name);
     headers.push((name, value));
+}
+
+pub(super) fn remove(headers: &mut Headers, name: &str) -> Option<HeaderValue> {
+    let at = headers.iter().position(|(known, _)| known == name)?;
+    Some(headers.remove(at).1)
 }
 
 pub(super) fn iter(headers: &Headers) -> impl Iterator<Item = (&str, &HeaderValue)> {

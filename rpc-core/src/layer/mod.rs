@@ -9,8 +9,9 @@
 //! ```
 
 mod extensions;
+mod foreign;
 mod from_fn;
-mod headers;
+pub(crate) mod headers;
 mod request;
 mod response;
 mod stack;
@@ -23,6 +24,7 @@ pub use self::{
     stack::{Next, RpcLayer, RpcService},
 };
 pub(crate) use self::{
+    foreign::Foreign,
     headers::Headers,
     request::{Core, LogicalCall, Progress, Served},
     response::Outcome,

@@ -208,8 +208,7 @@ impl Request {
 
     /// Removes a header, and returns its value.
     pub fn remove_header(&mut self, name: &str) -> Option<HeaderValue> {
-        let at = self.headers.iter().position(|(known, _)| known == name)?;
-        Some(self.headers.remove(at).1)
+        headers::remove(&mut self.headers, name)
     }
 
     /// The arguments, encoded by the service's [`codec`](crate::Codec).

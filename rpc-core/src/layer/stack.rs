@@ -149,12 +149,9 @@ pub(crate) struct Layers {
 
 impl Layers {
     /// These layers, and another one inside of them.
-    pub(crate) fn with(layers: Option<&Self>, layer: Arc<dyn RpcLayer>) -> Self {
-        let outer = layers.map_or(&[][..], |layers| &layers.layers);
-        Self::of(outer.iter().cloned().chain([layer]).collect())
-    }
-
-    pub(crate) fn of(layers: Vec<Arc<dyn RpcLayer>>) -> Self {
+    pub(crate) fn with(outer: Option<&Self>, layer: impl RpcLayer) -> Self {
+        let mut layers = outer.map(|outer| outer.layers.clone()).unwrap_or_default();
+        layers.push(Arc::new(layer));
         let stack = layers.iter().rev().fold(Next(Kind::Core), |next, layer| layer.wrap(next));
         Self { layers, stack: Mutex::new(stack) }
     }

@@ -191,10 +191,6 @@ impl Response {
         Self(Some(Answer::Ok(Codec::default(), vec![0; body_bytes])))
     }
 
-    pub(super) fn answer(&self) -> Option<&Answer> {
-        self.0.as_ref()
-    }
-
     pub(super) fn into_answer(self) -> Option<Answer> {
         self.0
     }

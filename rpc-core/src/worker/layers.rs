@@ -14,7 +14,9 @@ use super::{
 use crate::{
     call_error::OtherError,
     envelope::Code,
-    layer::{self, BoxError, BoxFuture, Core, Extensions, Headers, Layers, LogicalCall, Outcome, Progress, Served},
+    layer::{
+        self, BoxError, BoxFuture, Core, Extensions, Foreign, Headers, Layers, LogicalCall, Outcome, Progress, Served,
+    },
     service::ServiceDescriptor,
 };
 
@@ -138,19 +140,12 @@ impl Core for Handlers {
         };
         Box::pin(async move {
             call.progress.note_sent(true);
-            let response = handler.await;
-            if !may_be_executed(&response) {
+            let response = seen_by_layers(handler.await);
+            if !response.maybe_executed() {
                 call.progress.note_not_executed();
             }
-            Ok(seen_by_layers(response))
+            Ok(response)
         })
-    }
-}
-
-fn may_be_executed(response: &Response) -> bool {
-    match response.answer() {
-        Some(Answer::Failed(code, _)) => code.maybe_executed(),
-        _ => true,
     }
 }
 
@@ -200,15 +195,13 @@ fn answer(answered: Result<layer::Response, BoxError>, descriptor: &ServiceDescr
 fn failed(error: &BoxError, is_executed: bool) -> Response {
     let message = format!("a layer of the workers failed: {error}");
     tracing::warn!(%error, is_executed, "a layer failed");
-    #[cfg(feature = "tower")]
-    if error.is::<tower::timeout::error::Elapsed>() {
-        return Response::failed(Code::Timeout, message);
+    match Foreign::of(error) {
+        Foreign::Elapsed => Response::failed(Code::Timeout, message),
+        Foreign::Overloaded if !is_executed => Response::failed(Code::Overloaded, message),
+        Foreign::Overloaded | Foreign::Unknown => {
+            Answer::Other(Box::new(OtherError::new("layer", message).maybe_executed(is_executed))).into()
+        }
     }
-    #[cfg(feature = "tower")]
-    if !is_executed && error.is::<tower::load_shed::error::Overloaded>() {
-        return Response::failed(Code::Overloaded, message);
-    }
-    Answer::Other(Box::new(OtherError::new("layer", message).maybe_executed(is_executed))).into()
 }
 
 /// The headers of a layer that go out with a reply: the content header of an answer must fit one frame.

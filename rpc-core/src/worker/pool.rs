@@ -113,7 +113,7 @@ impl WorkerPool {
     /// Adds a service whose requests also pass through `layer`, inside of the [pool's layers](Self::layer). A
     /// `tower::ServiceBuilder` makes one layer of several.
     pub fn serve_with(mut self, service: impl Dispatch, layer: impl RpcLayer) -> Self {
-        let layers = Some(Arc::new(Layers::with(None, Arc::new(layer))));
+        let layers = Some(Arc::new(Layers::with(None, layer)));
         self.services.push(Served { service: Arc::new(service), layers });
         self
     }
@@ -124,7 +124,7 @@ impl WorkerPool {
     /// while a layer is not ready. With [`dedupe`](Self::dedupe) a request that is answered from memory passes through the layers,
     /// too. See the guide's chapter on [layers](crate::guide::layers).
     pub fn layer(mut self, layer: impl RpcLayer) -> Self {
-        self.layers = Some(Arc::new(Layers::with(self.layers.as_deref(), Arc::new(layer))));
+        self.layers = Some(Arc::new(Layers::with(self.layers.as_deref(), layer)));
         self
     }
 
