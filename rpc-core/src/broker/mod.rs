@@ -162,10 +162,10 @@ impl Broker {
         self.address
     }
 
-    /// How many bytes messages, outboxes and declarations take, and took at most since the last call.
+    /// Whether messages, outboxes and declarations take so many bytes less than at most since this was true.
     #[cfg(feature = "cli")]
-    pub(crate) fn take_memory_peak(&self) -> (usize, usize) {
-        self.shared.take_memory_peak()
+    pub(crate) fn takes_fall(&self, fall_bytes: usize) -> bool {
+        self.shared.takes_fall(fall_bytes)
     }
 
     /// Injects faults, for tests of how clients react to them.

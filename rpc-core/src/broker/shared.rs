@@ -190,8 +190,8 @@ impl Shared {
     }
 
     #[cfg(feature = "cli")]
-    pub(super) fn take_memory_peak(&self) -> (usize, usize) {
-        self.memory.take_peak()
+    pub(super) fn takes_fall(&self, fall_bytes: usize) -> bool {
+        self.memory.takes_fall(fall_bytes)
     }
 
     /// Notes that so many bytes of an outbox were written.

@@ -84,7 +84,7 @@ pub(super) async fn run(arguments: Arguments, give_back_memory: fn()) -> Result<
     }
     tokio::select! {
         () = stop.next() => {}
-        () = burst::give_back_after_each(|| broker.take_memory_peak(), give_back_memory) => {}
+        () = burst::give_back_after_each(|bytes| broker.takes_fall(bytes), give_back_memory) => {}
     }
     broker.shutdown().await;
     Ok(())

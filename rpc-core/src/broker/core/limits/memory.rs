@@ -20,7 +20,7 @@ use crate::broker::core::fault::Fault;
 #[derive(Debug)]
 pub(crate) struct Memory {
     bytes: AtomicUsize,
-    /// The most there were at a [`Memory::crosses`] since [`Memory::take_peak`].
+    /// The most there were at a [`Memory::crosses`] since [`Memory::takes_fall`] was true.
     peak: AtomicUsize,
     /// Publishers are blocked from here on.
     high: usize,
@@ -72,11 +72,15 @@ impl Memory {
         }
     }
 
-    /// The usage now, and the highest since the last call.
+    /// Whether usage has fallen by so many bytes from its peak. Then the peak begins anew.
     #[cfg(feature = "cli")]
-    pub(crate) fn take_peak(&self) -> (usize, usize) {
+    pub(crate) fn takes_fall(&self, fall_bytes: usize) -> bool {
         let bytes = self.bytes();
-        (bytes, self.peak.swap(bytes, Ordering::Relaxed).max(bytes))
+        let has_fallen = self.peak.load(Ordering::Relaxed).saturating_sub(bytes) >= fall_bytes;
+        if has_fallen {
+            self.peak.store(bytes, Ordering::Relaxed);
+        }
+        has_fallen
     }
 
     /// Notes whether publishers are blocked over memory.
@@ -157,3 +161,33 @@ impl Drop for Held {
 
 /// Memory that a small message takes besides its bytes: spare room, its place in a queue, and the allocator's overhead.
 pub(crate) const MESSAGE_OVERHEAD_BYTES: usize = 224;
+
+#[cfg(all(test, feature = "cli"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fall_from_the_peak_is_taken_once() {
+        const FALL: usize = 16 << 20;
+        let few = FALL - 1;
+        let memory = Arc::new(Memory::new(u64::MAX));
+        let mut held = Held::nothing_of(&memory);
+        for (bytes, peak_bytes, has_fallen) in [
+            (0, 0, false),
+            (few, few, false),
+            (0, few, false),
+            (FALL * 3, FALL * 3, false),
+            (FALL * 2 + 1, FALL * 3, false),
+            (9, FALL * 2 + 1, true),
+            (9, 9, false),
+            // It began and ended between two looks.
+            (0, FALL, true),
+            (0, 0, false),
+        ] {
+            held.set(peak_bytes);
+            memory.crosses();
+            held.set(bytes);
+            assert_eq!(memory.takes_fall(FALL), has_fallen, "{bytes} of {peak_bytes}");
+        }
+    }
+}
