@@ -209,6 +209,13 @@ impl PoolHandle {
     }
 }
 
+impl Drop for PoolHandle {
+    fn drop(&mut self) {
+        // Before the lanes are aborted: the slot of a handler that goes must not let another one begin.
+        self.phase.send_replace(Phase::Aborting);
+    }
+}
+
 async fn wait_for_true(mut flag: watch::Receiver<bool>) {
     if flag.wait_for(|is_set| *is_set).await.is_err() {
         // Every sender is gone unset: it is never set.
@@ -218,3 +225,18 @@ async fn wait_for_true(mut flag: watch::Receiver<bool>) {
 
 /// How long aborting and closing may take after the limit.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_pool_begins_no_further_handler() {
+        let (sender, phase) = watch::channel(Phase::Serving);
+        drop(PoolHandle::new(sender, Arc::default()));
+        assert!(
+            *phase.borrow() > Phase::Serving,
+            "a handler that waits would begin in the slot of one that is aborted"
+        );
+    }
+}
