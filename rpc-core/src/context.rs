@@ -2,16 +2,12 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
     connection::{Delivery, NewDelivery, amqp::HeaderValue},
     envelope,
-    layer::{
-        Extensions,
-        headers::{self, Headers},
-    },
+    layer::{Body, Extensions, LazyHeaders, headers},
 };
 
 /// The call that a handler serves: its deadline, its headers, where it came from, whether it was cancelled.
@@ -68,10 +64,10 @@ pub struct Context {
 /// The marks that layers have left on a request.
 #[derive(Debug)]
 struct Layered {
-    headers: Headers,
+    headers: LazyHeaders,
     extensions: Extensions,
     /// The arguments.
-    body: Bytes,
+    body: Body,
 }
 
 impl Context {
@@ -84,7 +80,10 @@ impl Context {
     }
 
     /// The same with the headers, values and arguments that layers have left.
-    pub(crate) fn layered(self, headers: Headers, extensions: Extensions, body: Bytes) -> Self {
+    pub(crate) fn layered(self, headers: LazyHeaders, extensions: Extensions, body: Body) -> Self {
+        if extensions.is_empty() && headers.is_received() && body.is_received() {
+            return self;
+        }
         Self { layered: Some(Arc::new(Layered { headers, extensions, body })), ..self }
     }
 
@@ -193,7 +192,7 @@ impl Context {
     pub fn header(&self, name: &str) -> Option<HeaderValue> {
         match &self.layered {
             None => self.delivery.header(name),
-            Some(layered) => headers::get(&layered.headers, name).cloned(),
+            Some(layered) => headers::get(layered.headers.get(), name).cloned(),
         }
     }
 
@@ -209,7 +208,7 @@ impl Context {
 
     /// The arguments.
     pub(crate) fn body(&self) -> &[u8] {
-        self.layered.as_ref().map_or_else(|| self.delivery.body(), |layered| &layered.body)
+        self.layered.as_ref().map_or_else(|| self.delivery.body(), |layered| layered.body.get())
     }
 
     pub(crate) fn delivery(&self) -> &Delivery {
@@ -324,13 +323,8 @@ impl TestContext {
         let received_at = Instant::now();
         let deadline = self.deadline.and_then(|from_now| received_at.checked_add(from_now));
         let context = Context { delivery, received_at, deadline, layered: None };
-        match self.extensions.is_empty() {
-            true => context,
-            false => {
-                let (headers, body) = (context.delivery.headers(), context.delivery.shared_body());
-                context.layered(headers, self.extensions, body)
-            }
-        }
+        let delivery = context.delivery.clone();
+        context.layered(LazyHeaders::received(delivery.clone()), self.extensions, Body::received(delivery))
     }
 }
 

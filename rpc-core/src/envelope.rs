@@ -70,13 +70,12 @@ pub(crate) const RETRY_AFTER_HEADER: &str = "rpc-retry-after-ms";
 #[derive(Debug, Default, Clone)]
 pub(crate) struct CallHeaders {
     pub(crate) priority: Option<u8>,
-    pub(crate) message_id: Option<String>,
     pub(crate) headers: Vec<(Cow<'static, str>, HeaderValue)>,
 }
 
 impl CallHeaders {
     pub(crate) fn is_empty(&self) -> bool {
-        self.priority.is_none() && self.message_id.is_none() && self.headers.is_empty()
+        self.priority.is_none() && self.headers.is_empty()
     }
 }
 
@@ -110,8 +109,8 @@ pub(crate) fn oneway_properties(
     message_id: String,
     call: CallHeaders,
 ) -> Properties<'static> {
-    let call = CallHeaders { message_id: Some(call.message_id.unwrap_or(message_id)), ..call };
     Properties {
+        message_id: Some(message_id.into_bytes().into()),
         kind: Some(ONEWAY),
         content_type: Some(service.codec.content_type()),
         delivery_mode: Some(PERSISTENT),
@@ -135,12 +134,7 @@ fn request_properties<'a>(service: &ServiceDescriptor, method: &MethodDescriptor
     if service.version != 1 {
         headers.push((SERVICE_VERSION_HEADER.into(), service.version.into()));
     }
-    Properties {
-        message_id: call.message_id.map(|id| id.into_bytes().into()),
-        priority: call.priority.or(method.priority),
-        headers,
-        ..Properties::default()
-    }
+    Properties { priority: call.priority.or(method.priority), headers, ..Properties::default() }
 }
 
 /// A version in a header of a request: absent, it is 1; `None` when the value is no whole number.
@@ -404,9 +398,9 @@ mod tests {
     }
 
     #[test]
-    fn a_oneway_request_is_persistent_and_keeps_the_callers_message_id() {
-        let call = CallHeaders { message_id: Some("mine".to_owned()), priority: Some(3), ..CallHeaders::default() };
-        let properties = oneway_properties(&SERVICE, &METHOD, "generated".to_owned(), call);
+    fn a_oneway_request_is_persistent_and_has_a_message_id() {
+        let call = CallHeaders { priority: Some(3), ..CallHeaders::default() };
+        let properties = oneway_properties(&SERVICE, &METHOD, "mine".to_owned(), call);
         assert_eq!(properties.message_id.as_deref(), Some(&b"mine"[..]));
         assert_eq!((properties.delivery_mode, properties.priority, properties.reply_to), (Some(2), Some(3), None));
     }

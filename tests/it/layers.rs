@@ -1,7 +1,10 @@
 //! Layers around calls, on both sides.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -223,7 +226,12 @@ async fn attempts_of_a_layer_share_deadline_and_message_id(stage: &Stage) {
 
 async fn the_deadline_holds_around_the_whole_stack(stage: &Stage) {
     desk!("layers-deadline");
-    let (clerk, count) = Clerk::echo();
+    let count = Arc::new(AtomicUsize::new(0));
+    let counting = Arc::clone(&count);
+    let clerk = Clerk::with(move |question, _| {
+        counting.fetch_add(1, Ordering::SeqCst);
+        async move { if question == "never" { std::future::pending().await } else { Ok(question) } }
+    });
     let _pool = stage.pool(DeskServer::new(clerk)).await.start().await.unwrap();
     let client = DeskClient::new(&stage.connect().await);
     let limit = Duration::from_millis(200);
@@ -247,6 +255,13 @@ async fn the_deadline_holds_around_the_whole_stack(stage: &Stage) {
         within(SOON, "the deadline", stuck_after.ask(String::new()).timeout(limit).into_future()).await.unwrap_err();
     assert!(matches!(error, CallError::Timeout { stage: TimeoutStage::Unknown, .. }), "{error:?}");
     assert!(error.maybe_executed() && count.load(Ordering::SeqCst) == 1);
+    // The core sends with the rest of the budget; its error names all of it.
+    let late = client.layer(layer::from_fn(|request, next: Next| async move {
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        next.run(request).await
+    }));
+    let error = late.ask("never".to_owned()).timeout(limit).await.unwrap_err();
+    assert!(matches!(error, CallError::Timeout { after, .. } if after == limit), "{error:?}");
     let free = client.layer(changing(|request| assert_eq!(request.deadline(), None)));
     free.ask(String::new()).without_timeout().await.unwrap();
 }

@@ -1,32 +1,29 @@
 //! [`AttemptOf`]: ties what is sent to the logical call that the layers see.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::Arc;
 
-use crate::layer::LogicalCall;
+use crate::layer::{AttemptId, LogicalCall};
 
 /// One attempt of a logical call.
+#[derive(Clone)]
 pub(super) struct AttemptOf {
     pub(super) call: Arc<LogicalCall>,
-    is_sent: AtomicBool,
+    id: AttemptId,
 }
 
 impl AttemptOf {
     pub(super) fn new(call: Arc<LogicalCall>) -> Self {
-        Self { call, is_sent: AtomicBool::new(false) }
+        let id = call.progress.begin_attempt();
+        Self { call, id }
     }
 
     /// Notes that the broker may have it.
     pub(super) fn note_sent(&self) {
-        self.call.progress.note_sent(!self.is_sent.swap(true, Ordering::Relaxed));
+        self.call.progress.note_sent(self.id);
     }
 
     /// Notes that it has ended, certainly not executed.
     pub(super) fn note_not_executed(&self) {
-        if self.is_sent.load(Ordering::Relaxed) {
-            self.call.progress.note_not_executed();
-        }
+        self.call.progress.note_not_executed(self.id);
     }
 }

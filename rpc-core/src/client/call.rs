@@ -141,7 +141,7 @@ impl<T, E> Call<T, E> {
     /// [`WorkerPool::dedupe`](crate::WorkerPool::dedupe) recognise the same logical call. The default is a unique one for
     /// idempotent and one-way methods, none for others.
     pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
-        self.request.headers.message_id = Some(key.into());
+        self.request.message_id = Some(key.into());
         self
     }
 }

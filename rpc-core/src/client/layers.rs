@@ -6,20 +6,19 @@
 
 use std::{
     future::Future,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
-use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
     Client,
     attempt::AttemptOf,
     layered::Layered,
-    request::{FOREVER, LayeredReply, Limits, Reply, Request},
+    request::{FOREVER, LayeredReply, Limits, Obstacle, Reply, Request},
     sending::{Sending, codec_of},
 };
 use crate::{
@@ -27,8 +26,8 @@ use crate::{
     connection::Delivery,
     envelope::CallHeaders,
     layer::{
-        self, BoxError, BoxFuture, Core, Extensions, Foreign, Layers, LogicalCall, Outcome, Progress, Response,
-        RpcLayer,
+        self, Body, BoxError, BoxFuture, Core, Extensions, Foreign, Layers, LazyHeaders, LogicalCall, Outcome,
+        Progress, Response, RpcLayer, Run,
     },
 };
 
@@ -54,12 +53,13 @@ struct Sender {
 impl Core for Sender {
     fn run(&self, request: layer::Request) -> BoxFuture {
         let layer::Request { call, headers, body, .. } = request;
-        let mut request = Request::new(self.client.clone(), call.service, call.method, Ok(body.into()));
-        request.headers = CallHeaders { priority: call.priority, message_id: call.message_id.clone(), headers };
+        let body = body.into_vec();
         let budget = call.deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
         let deadline = call.deadline.unwrap_or_else(|| Instant::now() + FOREVER);
-        let attempt = Arc::new(AttemptOf::new(call));
-        let sending = Sending::new(request.within(Limits { budget, deadline }, Arc::clone(&attempt)));
+        let headers = CallHeaders { priority: call.priority, headers: headers.into_inner() };
+        let attempt = AttemptOf::new(call);
+        let limits = Limits { budget, deadline };
+        let sending = Sending::new(Request::new_attempt(&self.client, attempt.clone(), limits, headers, body));
         Box::pin(Attempt { sending, attempt, is_awaited: false })
     }
 }
@@ -67,7 +67,7 @@ impl Core for Sender {
 /// An attempt under way. It ends at the call's deadline.
 struct Attempt {
     sending: Sending,
-    attempt: Arc<AttemptOf>,
+    attempt: AttemptOf,
     /// By the task of the call, which therefore needs no timer.
     is_awaited: bool,
 }
@@ -98,16 +98,19 @@ impl Drop for Attempt {
 }
 
 impl Request {
-    /// Passes the call through layers, within its deadline.
-    pub(super) async fn pass(mut self, layered: Arc<Layered>) -> Result<Reply, CallError> {
+    /// Begins to pass the call through the layers of its client.
+    pub(super) fn enter_layers(&mut self, layered: &Layered) -> Result<Box<Passing>, Obstacle> {
         let limits = self.limits();
-        let body = std::mem::replace(&mut self.body, Ok(Vec::new())).map_err(|error| self.bad_request(&error))?;
-        let CallHeaders { priority, message_id, headers } = std::mem::take(&mut self.headers);
+        let body = std::mem::replace(&mut self.body, Ok(Vec::new()));
+        let body = body.map_err(|error| Obstacle::Final(self.bad_request(&error)))?;
+        let CallHeaders { priority, headers } = std::mem::take(&mut self.headers);
+        let message_id = self.message_id.take().unwrap_or_else(|| self.client.next_message_id());
         let call = Arc::new(LogicalCall {
             service: self.service,
             method: self.method,
+            budget: limits.budget,
             deadline: (limits.budget < FOREVER).then_some(limits.deadline),
-            message_id: Some(message_id.unwrap_or_else(|| self.client.next_message_id())),
+            message_id: Some(message_id),
             priority,
             served: None,
             progress: Progress::default(),
@@ -115,12 +118,19 @@ impl Request {
         let request = layer::Request {
             call: Arc::clone(&call),
             core: Arc::clone(&layered.core),
-            headers,
-            body: Bytes::from(body),
+            headers: LazyHeaders::Own(headers),
+            body: Body::written(body),
             extensions: Extensions::default(),
         };
-        let stack = pin!(layered.layers.pass(request));
-        let answered = Passing { stack, call: &call, timer: None }.await;
+        Ok(Box::new(Passing { stack: layered.layers.pass(request), call, timer: None }))
+    }
+
+    /// The end of the call that has passed through layers.
+    pub(super) fn leave_layers(
+        &self,
+        answered: Option<Result<Response, BoxError>>,
+        call: &LogicalCall,
+    ) -> Result<Reply, CallError> {
         let maybe_executed = call.progress.maybe_executed();
         match answered {
             Some(Ok(response)) => self.reply(response, maybe_executed),
@@ -134,7 +144,7 @@ impl Request {
     fn response(&self, outcome: Result<Reply, CallError>) -> Response {
         let data = |delivery: &Delivery| {
             let codec = codec_of(delivery, self.codec())?;
-            Ok::<_, String>((Some(codec), delivery.shared_body()))
+            Ok::<_, String>((Some(codec), Body::received(delivery.clone())))
         };
         let (outcome, reply) = match outcome {
             Ok(Reply::Nothing) => (Ok(Outcome::Nothing), None),
@@ -145,21 +155,27 @@ impl Request {
                 (data(&delivery).map(|(codec, body)| Outcome::Service(codec, body)), Some(delivery))
             }
             Ok(Reply::Layered(LayeredReply { is_error, codec, body })) => {
-                (Ok(if is_error { Outcome::Service } else { Outcome::Ok }(Some(codec), body)), None)
+                (Ok(if is_error { Outcome::Service } else { Outcome::Ok }(Some(codec), Body::Shared(body))), None)
             }
             Err(CallError::Other { error, .. }) => (Ok(Outcome::Other(error)), None),
             Err(error) => (Ok(Outcome::Failed(error)), None),
         };
         let (service, method) = (self.service_name(), self.method_name());
         let outcome = outcome.unwrap_or_else(|unknown| Outcome::Failed(CallError::bad_reply(service, method, unknown)));
-        let headers = reply.map(|reply| reply.headers()).unwrap_or_default();
+        let headers = reply.map_or(LazyHeaders::NONE, LazyHeaders::received);
         Response { outcome, headers }
     }
 
     /// The end of the call, from that which the outermost layer gave.
     fn reply(&self, response: Response, maybe_executed: bool) -> Result<Reply, CallError> {
-        let layered = |is_error, codec: Option<_>, body| {
-            Ok(Reply::Layered(LayeredReply { is_error, codec: codec.unwrap_or_else(|| self.codec()), body }))
+        let layered = |is_error, codec: Option<_>, body: Body| {
+            Ok(match body.into_parts() {
+                Ok(delivery) if is_error => Reply::ServiceError(delivery),
+                Ok(delivery) => Reply::Result(delivery),
+                Err(body) => {
+                    Reply::Layered(LayeredReply { is_error, codec: codec.unwrap_or_else(|| self.codec()), body })
+                }
+            })
         };
         let (service, method) = (self.service_name(), self.method_name());
         match response.outcome {
@@ -198,21 +214,20 @@ impl Request {
     }
 }
 
-/// A call in its layers, until its deadline; `None` when that has passed.
-struct Passing<'a, S> {
-    stack: Pin<&'a mut S>,
-    call: &'a LogicalCall,
+/// A call in its layers.
+pub(super) struct Passing {
+    stack: Run,
+    pub(super) call: Arc<LogicalCall>,
     /// Only while no attempt of its own task has one.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S: Future<Output = Result<Response, BoxError>>> Future for Passing<'_, S> {
-    type Output = Option<S::Output>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { stack, call, timer } = self.get_mut();
+impl Passing {
+    /// Its answer; `None` when its deadline has passed.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Response, BoxError>>> {
+        let Self { stack, call, timer } = self;
         let progress = &call.progress;
-        if let Poll::Ready(answered) = progress.polling(|| stack.as_mut().poll(cx)) {
+        if let Poll::Ready(answered) = progress.polling(|| Pin::new(stack).poll(cx)) {
             return Poll::Ready(Some(answered));
         }
         let Some(deadline) = call.deadline.filter(|_| !progress.is_awaited()) else { return Poll::Pending };

@@ -190,7 +190,12 @@ impl Client {
     fn next_message_id(&self) -> String {
         let number = self.inner.messages.fetch_add(1, Ordering::Relaxed);
         let number = CorrelationId::of(self.inner.message_ids.encipher(number));
-        [&self.inner.id, "-", number.as_str()].concat()
+        let (id, number) = (&self.inner.id, number.as_str());
+        let mut message_id = String::with_capacity(id.len() + 1 + number.len());
+        message_id.push_str(id);
+        message_id.push('-');
+        message_id.push_str(number);
+        message_id
     }
 
     fn options(&self) -> &ClientOptions {

@@ -1,6 +1,6 @@
 //! A request: sent at once when all is open; otherwise `resend.rs` and `tell.rs` wait and send.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 use tokio::{runtime::Handle, time::Instant};
@@ -11,7 +11,6 @@ use super::{
     clock,
     in_flight::{NotSent, Outcome, Waiter},
     kept::outside,
-    layered::Layered,
     line::Line,
     opening::Exchange,
     pending::Tag,
@@ -39,12 +38,14 @@ pub(super) struct Request {
     pub(super) body: Result<Vec<u8>, CodecError>,
     pub(super) timeout: Option<Duration>,
     pub(super) headers: CallHeaders,
+    /// By which workers recognise the call: the caller's own, or one that the method needs.
+    pub(super) message_id: Option<String>,
     /// Fixed when the call is first polled.
     limits: Option<Limits>,
     /// The call is one of a handler, which may leave its slot meanwhile.
     nested: Option<NestedCall>,
     /// The logical call of which this is an attempt, behind the layers of its client.
-    attempt_of: Option<Arc<AttemptOf>>,
+    attempt_of: Option<AttemptOf>,
 }
 
 /// How long a call may take.
@@ -76,8 +77,6 @@ pub(super) struct LayeredReply {
 pub(super) enum Obstacle {
     /// The call ends with this error.
     Final(CallError),
-    /// The client has layers, through which the call goes.
-    Layers(Arc<Layered>),
     /// The method is one-way: the broker's confirm is awaited instead of a reply.
     OneWay,
     /// No session is open, the session is full, or the broker has blocked the connection.
@@ -100,17 +99,33 @@ impl Request {
             body,
             timeout: None,
             headers: CallHeaders::default(),
+            message_id: None,
             limits: None,
             nested: None,
             attempt_of: None,
         }
     }
 
-    /// Makes it an attempt of a logical call, within its limits.
-    pub(super) fn within(mut self, limits: Limits, attempt: Arc<AttemptOf>) -> Self {
-        self.limits = Some(limits);
-        self.attempt_of = Some(attempt);
-        self
+    /// An attempt of a logical call, within its limits.
+    pub(super) fn new_attempt(
+        client: &Client,
+        attempt: AttemptOf,
+        limits: Limits,
+        headers: CallHeaders,
+        body: Vec<u8>,
+    ) -> Self {
+        Self {
+            client: client.clone(),
+            service: attempt.call.service,
+            method: attempt.call.method,
+            body: Ok(body),
+            timeout: None,
+            headers,
+            message_id: None,
+            limits: Some(limits),
+            nested: None,
+            attempt_of: Some(attempt),
+        }
     }
 
     /// Notes that the call has ended: its handler goes on.
@@ -147,6 +162,7 @@ impl Request {
             body: std::mem::replace(&mut self.body, Ok(Vec::new())),
             timeout: self.timeout,
             headers: std::mem::take(&mut self.headers),
+            message_id: self.message_id.take(),
             limits: self.limits,
             nested: self.nested.take(),
             attempt_of: self.attempt_of.take(),
@@ -175,9 +191,6 @@ impl Request {
             return Err(Obstacle::Final(self.topology(outside())));
         };
         let limits = self.limits();
-        if let Some(layered) = self.client.layered.take() {
-            return Err(Obstacle::Layers(layered));
-        }
         self.check().map_err(Obstacle::Final)?;
         if self.method.oneway {
             return Err(Obstacle::OneWay);
@@ -190,8 +203,8 @@ impl Request {
                 return Err(Obstacle::Final(error));
             }
         }
-        if self.method.idempotent && self.headers.message_id.is_none() {
-            self.headers.message_id = Some(self.client.next_message_id());
+        if self.method.idempotent && self.message_id().is_none() {
+            self.message_id = Some(self.client.next_message_id());
         }
         if limits.budget.is_zero() {
             return Err(Obstacle::Final(self.timed_out(TimeoutStage::Connecting)));
@@ -305,6 +318,14 @@ impl Request {
         })
     }
 
+    /// That of the logical call, if this is an attempt of one.
+    pub(super) fn message_id(&self) -> Option<&str> {
+        match &self.attempt_of {
+            Some(attempt) => attempt.call.message_id.as_deref(),
+            None => self.message_id.as_deref(),
+        }
+    }
+
     /// The number of an attempt, given that of the core's own loop.
     fn attempt_number(&self, number: u32) -> u32 {
         self.attempt_of.as_ref().map_or(number, |attempt| attempt.call.progress.next_number())
@@ -344,6 +365,7 @@ impl Request {
         let reply_to = line.session.reply_to();
         tracing::trace!(routing_key = self.method.routing_key, correlation_id = %correlation_id.escape_ascii(), "call");
         let mut properties = envelope::call_properties(self.service, self.method, correlation_id, reply_to, wait, call);
+        properties.message_id = self.message_id().map(|id| id.as_bytes().into());
         properties.user_id = line.session.in_flight.users.own();
         Publish {
             exchange: line.exchange.name(),
@@ -395,8 +417,12 @@ impl Request {
         CallError::overloaded(self.service.name, self.method.name, reason)
     }
 
+    /// That of the whole call, also in an attempt that began later.
     pub(super) fn budget(&self) -> Duration {
-        self.limits.map_or(Duration::ZERO, |limits| limits.budget)
+        match &self.attempt_of {
+            Some(attempt) => attempt.call.budget,
+            None => self.limits.map_or(Duration::ZERO, |limits| limits.budget),
+        }
     }
 
     pub(super) fn timed_out(&self, stage: TimeoutStage) -> CallError {

@@ -24,7 +24,6 @@ impl Obstacle {
                 Box::pin(request.take().send(Some(Failure::Final(error))))
             }
             Self::Final(error) | Self::Failed(Failure::Final(error)) => return Err(error),
-            Self::Layers(layered) => Box::pin(request.take().pass(layered)),
             Self::OneWay => Box::pin(request.take().send_oneway()),
             Self::NotYet => Box::pin(request.take().send(None)),
             Self::Failed(failure) => Box::pin(request.take().send(Some(failure))),

@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use super::{
     in_flight::Waiter,
     kept::outside,
+    layers::Passing,
     request::{Obstacle, Reply, Request},
 };
 use crate::{call_error::CallError, codec::Codec, connection::Delivery};
@@ -26,7 +27,9 @@ enum Stage {
     Unsent,
     /// Sent once. Nearly every call ends here.
     Waiting(Waiter),
-    /// Opens a session, waits for a free place, sends again, awaits a confirm, or passes through layers.
+    /// Passes through the layers of its client.
+    Layers(Box<Passing>),
+    /// Opens a session, waits for a free place, sends again, or awaits a confirm.
     Detour(Pin<Box<dyn Future<Output = Result<Reply, CallError>> + Send>>),
 }
 
@@ -38,13 +41,19 @@ impl Sending {
     pub(super) fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<Reply, CallError>> {
         let outcome = loop {
             let obstacle = match &mut self.stage {
-                Stage::Unsent => match self.request.begin() {
-                    Ok(waiter) => {
-                        self.stage = Stage::Waiting(waiter);
-                        continue;
+                Stage::Unsent => {
+                    let begun = match self.request.client.layered.take() {
+                        Some(layered) => self.request.enter_layers(&layered).map(Stage::Layers),
+                        None => self.request.begin().map(Stage::Waiting),
+                    };
+                    match begun {
+                        Ok(stage) => {
+                            self.stage = stage;
+                            continue;
+                        }
+                        Err(obstacle) => obstacle,
                     }
-                    Err(obstacle) => obstacle,
-                },
+                }
                 Stage::Waiting(waiter) => match waiter.poll_outcome(cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(outcome) => match self.request.conclude(outcome) {
@@ -52,8 +61,14 @@ impl Sending {
                         Err(failure) => Obstacle::Failed(failure),
                     },
                 },
-                // It has timers.
-                Stage::Detour(_) if Handle::try_current().is_err() => break Err(self.request.topology(outside())),
+                // They have timers.
+                Stage::Layers(_) | Stage::Detour(_) if Handle::try_current().is_err() => {
+                    break Err(self.request.topology(outside()));
+                }
+                Stage::Layers(passing) => match passing.poll(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(answered) => break self.request.leave_layers(answered, &passing.call),
+                },
                 Stage::Detour(detour) => match detour.as_mut().poll(cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(outcome) => break outcome,

@@ -31,7 +31,7 @@ impl Request {
         let limits = self.limits();
         let body = std::mem::replace(&mut self.body, Ok(Vec::new())).unwrap_or_default();
         let call = std::mem::take(&mut self.headers);
-        let message_id = self.client.next_message_id();
+        let message_id = self.message_id().map_or_else(|| self.client.next_message_id(), str::to_owned);
         let properties = envelope::oneway_properties(self.service, self.method, message_id, call);
         let mut unsent = Unsent { properties, body };
         let (mut nacks, mut backoff) = (0, None);

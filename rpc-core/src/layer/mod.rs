@@ -12,6 +12,7 @@ mod extensions;
 mod foreign;
 mod from_fn;
 pub(crate) mod headers;
+mod received;
 mod request;
 mod response;
 mod stack;
@@ -26,7 +27,8 @@ pub use self::{
 pub(crate) use self::{
     foreign::Foreign,
     headers::Headers,
-    request::{Core, LogicalCall, Progress, Served},
+    received::{Body, LazyHeaders},
+    request::{AttemptId, Core, LogicalCall, Progress, Served},
     response::Outcome,
-    stack::Layers,
+    stack::{Layers, Run},
 };

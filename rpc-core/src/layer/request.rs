@@ -5,7 +5,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -15,7 +15,8 @@ use tokio::time::Instant;
 
 use super::{
     extensions::Extensions,
-    headers::{self, Headers},
+    headers,
+    received::{Body, LazyHeaders},
     response::BoxFuture,
 };
 use crate::{
@@ -37,8 +38,8 @@ pub struct Request {
     pub(crate) call: Arc<LogicalCall>,
     /// Behind the innermost layer.
     pub(crate) core: Arc<dyn Core>,
-    pub(crate) headers: Headers,
-    pub(crate) body: Bytes,
+    pub(crate) headers: LazyHeaders,
+    pub(crate) body: Body,
     pub(crate) extensions: Extensions,
 }
 
@@ -46,8 +47,11 @@ pub struct Request {
 pub(crate) struct LogicalCall {
     pub(crate) service: &'static ServiceDescriptor,
     pub(crate) method: &'static MethodDescriptor,
+    /// All of it, for errors that name it; zero in a pool.
+    pub(crate) budget: Duration,
     /// `None` when the caller waits for ever.
     pub(crate) deadline: Option<Instant>,
+    /// In a client.
     pub(crate) message_id: Option<String>,
     pub(crate) priority: Option<u8>,
     /// In a worker pool.
@@ -71,13 +75,29 @@ pub(crate) trait Core: Send + Sync {
     fn run(&self, request: Request) -> BoxFuture;
 }
 
+/// An attempt of a logical call.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AttemptId(u32);
+
+impl AttemptId {
+    /// That and all later ones are not told apart.
+    const LAST: u32 = u64::BITS - 1;
+
+    const fn bit(self) -> u64 {
+        1 << self.0
+    }
+}
+
 /// How far the attempts of a logical call have come.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     /// How often it was sent.
     sent: AtomicU32,
-    /// How many attempts may have been executed: those that were sent, less those whose end says that they were not.
-    maybe_executed: AtomicU32,
+    /// The attempts that may have been executed, a bit each: those that were sent, less those whose end says that they were not.
+    /// From the 64th on they share a bit, which stays.
+    maybe_executed: AtomicU64,
+    /// How many attempts there were.
+    attempts: AtomicU32,
     /// Whether the task of the call is polling the layers now.
     is_polled: AtomicBool,
     /// How many attempts that task has polled which have not ended: they wake it at the deadline.
@@ -90,21 +110,25 @@ impl Progress {
         self.sent.load(Ordering::Relaxed).saturating_add(1)
     }
 
-    /// Notes that a message was sent; `is_first` is true for the first one of its attempt.
-    pub(crate) fn note_sent(&self, is_first: bool) {
+    pub(crate) fn begin_attempt(&self) -> AttemptId {
+        AttemptId(self.attempts.fetch_add(1, Ordering::Relaxed).min(AttemptId::LAST))
+    }
+
+    /// Notes that a message of an attempt was sent.
+    pub(crate) fn note_sent(&self, attempt: AttemptId) {
         self.sent.fetch_add(1, Ordering::Relaxed);
-        if is_first {
-            self.maybe_executed.fetch_add(1, Ordering::Relaxed);
+        self.maybe_executed.fetch_or(attempt.bit(), Ordering::Relaxed);
+    }
+
+    /// Notes that an attempt has ended certainly not executed.
+    pub(crate) fn note_not_executed(&self, attempt: AttemptId) {
+        if attempt.0 < AttemptId::LAST {
+            self.maybe_executed.fetch_and(!attempt.bit(), Ordering::Relaxed);
         }
     }
 
-    /// Notes that an attempt that was sent was certainly not executed.
-    pub(crate) fn note_not_executed(&self) {
-        self.maybe_executed.fetch_sub(1, Ordering::Relaxed);
-    }
-
     pub(crate) fn maybe_executed(&self) -> bool {
-        self.maybe_executed.load(Ordering::Relaxed) > 0
+        self.maybe_executed.load(Ordering::Relaxed) != 0
     }
 
     /// Polls the layers in the task of the call.
@@ -174,7 +198,10 @@ impl Request {
     /// The `message_id`, by which workers recognise the same logical call. In a client every call with layers has one; in a pool
     /// it is that of the request, if it has one.
     pub fn message_id(&self) -> Option<&str> {
-        self.call.message_id.as_deref()
+        match &self.call.served {
+            Some(served) => served.context.message_id(),
+            None => self.call.message_id.as_deref(),
+        }
     }
 
     /// In a client, the number of the attempt that would be sent now, from 1: attempts by layers count, and so do those that the
@@ -190,12 +217,12 @@ impl Request {
 
     /// The value of a header; `None` when it is absent, or of a type that [`HeaderValue`] does not have.
     pub fn header(&self, name: &str) -> Option<&HeaderValue> {
-        headers::get(&self.headers, name)
+        headers::get(self.headers.get(), name)
     }
 
     /// All headers, in the order in which they travel.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &HeaderValue)> {
-        headers::iter(&self.headers)
+        headers::iter(self.headers.get())
     }
 
     /// Sets a header, in place of one of the same name.
@@ -203,22 +230,22 @@ impl Request {
     /// In a client it travels, as one set with [`Call::header`](crate::Call::header) does, whose rules hold here, too. In a pool the
     /// handler finds it in its context.
     pub fn set_header(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<HeaderValue>) {
-        headers::set(&mut self.headers, name.into(), value.into());
+        self.headers.change(|headers| headers::set(headers, name.into(), value.into()));
     }
 
     /// Removes a header, and returns its value.
     pub fn remove_header(&mut self, name: &str) -> Option<HeaderValue> {
-        headers::remove(&mut self.headers, name)
+        self.headers.change(|headers| headers::remove(headers, name))
     }
 
     /// The arguments, encoded by the service's [`codec`](crate::Codec).
     pub fn body(&self) -> &Bytes {
-        &self.body
+        self.body.get()
     }
 
     /// Replaces the encoded arguments.
     pub fn set_body(&mut self, body: impl Into<Bytes>) {
-        self.body = body.into();
+        self.body = Body::Shared(body.into());
     }
 
     /// Values of other layers.
@@ -235,13 +262,13 @@ impl Request {
 /// Neither arguments nor values of headers, which may be secret.
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let headers: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
+        let headers: Vec<_> = self.headers().map(|(name, _)| name).collect();
         f.debug_struct("Request")
             .field("service", &self.service())
             .field("method", &self.method())
             .field("message_id", &self.message_id())
             .field("headers", &headers)
-            .field("body_bytes", &self.body.len())
+            .field("body_bytes", &self.body().len())
             .finish_non_exhaustive()
     }
 }

@@ -4,7 +4,10 @@ use std::{borrow::Cow, error::Error, fmt, future::Future, pin::Pin};
 
 use bytes::Bytes;
 
-use super::headers::{self, Headers};
+use super::{
+    headers,
+    received::{Body, LazyHeaders},
+};
 use crate::{
     call_error::{CallError, OtherError},
     codec::Codec,
@@ -26,15 +29,15 @@ pub type BoxFuture = Pin<Box<dyn Future<Output = Result<Response, BoxError>> + S
 #[non_exhaustive]
 pub struct Response {
     pub(crate) outcome: Outcome,
-    pub(crate) headers: Headers,
+    pub(crate) headers: LazyHeaders,
 }
 
 #[derive(Clone)]
 pub(crate) enum Outcome {
     /// The result; its codec is the service's if there is none.
-    Ok(Option<Codec>, Bytes),
+    Ok(Option<Codec>, Body),
     /// The service's own error.
-    Service(Option<Codec>, Bytes),
+    Service(Option<Codec>, Body),
     /// A one-way request was taken: by the broker in a client, by the handler in a pool.
     Nothing,
     /// In a client: any other error.
@@ -48,12 +51,12 @@ pub(crate) enum Outcome {
 impl Response {
     /// A result, encoded by the service's codec.
     pub fn ok(body: impl Into<Bytes>) -> Self {
-        Outcome::Ok(None, body.into()).into()
+        Outcome::Ok(None, Body::Shared(body.into())).into()
     }
 
     /// The service's own error, encoded by the service's codec.
     pub fn service_error(body: impl Into<Bytes>) -> Self {
-        Outcome::Service(None, body.into()).into()
+        Outcome::Service(None, Body::Shared(body.into())).into()
     }
 
     /// An error with a code of the layer's own, for example `unauthenticated`, `permission_denied` or `rate_limited`, and words for
@@ -110,7 +113,7 @@ impl Response {
     /// The encoded result, or the encoded error of the service; `None` when there is neither.
     pub fn body(&self) -> Option<&Bytes> {
         match &self.outcome {
-            Outcome::Ok(_, body) | Outcome::Service(_, body) => Some(body),
+            Outcome::Ok(_, body) | Outcome::Service(_, body) => Some(body.get()),
             Outcome::Nothing | Outcome::Failed(_) | Outcome::Coded(..) | Outcome::Other(_) => None,
         }
     }
@@ -135,24 +138,24 @@ impl Response {
 
     /// The value of a header of the reply; `None` when it is absent, or of a type that [`HeaderValue`] does not have.
     pub fn header(&self, name: &str) -> Option<&HeaderValue> {
-        headers::get(&self.headers, name)
+        headers::get(self.headers.get(), name)
     }
 
     /// All headers of the reply. A client's own `rpc-` headers are among them.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &HeaderValue)> {
-        headers::iter(&self.headers)
+        headers::iter(self.headers.get())
     }
 
     /// Sets a header, in place of one of the same name. In a pool it travels with the reply, unless its name is one of the
     /// framework's (`rpc-…`).
     pub fn set_header(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<HeaderValue>) {
-        headers::set(&mut self.headers, name.into(), value.into());
+        self.headers.change(|headers| headers::set(headers, name.into(), value.into()));
     }
 }
 
 impl From<Outcome> for Response {
     fn from(outcome: Outcome) -> Self {
-        Self { outcome, headers: Headers::new() }
+        Self { outcome, headers: LazyHeaders::NONE }
     }
 }
 

@@ -2,11 +2,13 @@
 
 use std::{
     fmt,
-    future::poll_fn,
+    future::Future,
+    pin::Pin,
     sync::{Arc, Mutex},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
+use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -67,8 +69,7 @@ where
     }
 
     fn call(&mut self, request: Request) -> BoxFuture {
-        let response = Service::call(self, request);
-        Box::pin(async move { response.await.map_err(Into::into) })
+        Box::pin(Answering { future: Service::call(self, request) })
     }
 
     fn clone_box(&self) -> Box<dyn RpcService> {
@@ -87,9 +88,62 @@ impl Next {
     ///
     /// # Errors
     /// That of a foreign layer further in.
-    pub async fn run(mut self, request: Request) -> Result<Response, BoxError> {
-        poll_fn(|cx| Service::poll_ready(&mut self, cx)).await?;
-        Service::call(&mut self, request).await
+    pub fn run(self, request: Request) -> impl Future<Output = Result<Response, BoxError>> + Send + 'static {
+        Run::new(self, request)
+    }
+}
+
+// Futures by hand: an `async` block would hold, and move, its arguments twice.
+
+/// A request in a service, which has to be ready first.
+pub(crate) struct Run {
+    next: Next,
+    /// Until the service is ready.
+    request: Option<Request>,
+    answering: Option<BoxFuture>,
+}
+
+impl Run {
+    fn new(next: Next, request: Request) -> Self {
+        Self { next, request: Some(request), answering: None }
+    }
+}
+
+impl Future for Run {
+    type Output = Result<Response, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { next, request, answering } = self.get_mut();
+        if request.is_some() {
+            ready!(Service::poll_ready(next, cx))?;
+        }
+        if let Some(request) = request.take() {
+            *answering = Some(Service::call(next, request));
+        }
+        match answering {
+            Some(answering) => answering.as_mut().poll(cx),
+            None => Poll::Ready(Err("the service of a layer was polled after it had failed".into())),
+        }
+    }
+}
+
+pin_project! {
+    /// The future of a layer's service, whose error is boxed.
+    struct Answering<F> {
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F, E> Future for Answering<F>
+where
+    F: Future<Output = Result<Response, E>>,
+    E: Into<BoxError>,
+{
+    type Output = Result<Response, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().future.poll(cx).map_err(Into::into)
     }
 }
 
@@ -157,9 +211,9 @@ impl Layers {
     }
 
     /// Passes a request through all of them.
-    pub(crate) async fn pass(&self, request: Request) -> Result<Response, BoxError> {
+    pub(crate) fn pass(&self, request: Request) -> Run {
         let stack = lock(&self.stack).clone();
-        stack.run(request).await
+        Run::new(stack, request)
     }
 }
 

@@ -4,7 +4,7 @@
 //!  dispatch ──► the pool's layers ──► the service's layers ──► Handlers::run ──► dedupe ──► handler
 //! ```
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     dedupe::Dedupe,
@@ -15,7 +15,8 @@ use crate::{
     call_error::OtherError,
     envelope::Code,
     layer::{
-        self, BoxError, BoxFuture, Core, Extensions, Foreign, Headers, Layers, LogicalCall, Outcome, Progress, Served,
+        self, Body, BoxError, BoxFuture, Core, Extensions, Foreign, Headers, Layers, LazyHeaders, LogicalCall, Outcome,
+        Progress, Served,
     },
     service::ServiceDescriptor,
 };
@@ -69,13 +70,14 @@ impl Dispatch for Layered {
     fn dispatch(&self, request: Request) -> Handler {
         let (context, Found { method, codec, max_depth }) = request.into_parts();
         let descriptor = self.descriptor;
-        let delivery = context.delivery();
-        let (headers, body) = (delivery.headers(), delivery.shared_body());
+        let delivery = context.delivery().clone();
+        let (headers, body) = (LazyHeaders::received(delivery.clone()), Body::received(delivery));
         let call = Arc::new(LogicalCall {
             service: descriptor,
             method: &descriptor.methods[method],
+            budget: Duration::ZERO,
             deadline: context.deadline(),
-            message_id: context.message_id().map(str::to_owned),
+            message_id: None,
             priority: context.priority(),
             served: Some(Served { context, method, codec, max_depth }),
             progress: Progress::default(),
@@ -139,10 +141,11 @@ impl Core for Handlers {
             }
         };
         Box::pin(async move {
-            call.progress.note_sent(true);
+            let attempt = call.progress.begin_attempt();
+            call.progress.note_sent(attempt);
             let response = seen_by_layers(handler.await);
             if !response.maybe_executed() {
-                call.progress.note_not_executed();
+                call.progress.note_not_executed(attempt);
             }
             Ok(response)
         })
@@ -153,8 +156,8 @@ impl Core for Handlers {
 fn seen_by_layers(response: Response) -> layer::Response {
     let outcome = match response.into_answer() {
         None => Outcome::Nothing,
-        Some(Answer::Ok(codec, body)) => Outcome::Ok(Some(codec), body.into()),
-        Some(Answer::ServiceError(codec, body)) => Outcome::Service(Some(codec), body.into()),
+        Some(Answer::Ok(codec, body)) => Outcome::Ok(Some(codec), Body::written(body)),
+        Some(Answer::ServiceError(codec, body)) => Outcome::Service(Some(codec), Body::written(body)),
         Some(Answer::Failed(code, message)) => Outcome::Coded(code, message),
         Some(Answer::Other(error)) => Outcome::Other(error),
         // Made where answers are sent, behind all of this.
@@ -171,8 +174,8 @@ fn answer(answered: Result<layer::Response, BoxError>, descriptor: &ServiceDescr
     };
     let answer = match outcome {
         Outcome::Nothing => return Response::NONE,
-        Outcome::Ok(codec, body) => Answer::Ok(codec.unwrap_or(descriptor.codec), body.into()),
-        Outcome::Service(codec, body) => Answer::ServiceError(codec.unwrap_or(descriptor.codec), body.into()),
+        Outcome::Ok(codec, body) => Answer::Ok(codec.unwrap_or(descriptor.codec), body.into_vec()),
+        Outcome::Service(codec, body) => Answer::ServiceError(codec.unwrap_or(descriptor.codec), body.into_vec()),
         Outcome::Coded(code, message) => Answer::Failed(code, message),
         Outcome::Failed(error) => {
             let retryable = error.is_retryable();
@@ -185,7 +188,7 @@ fn answer(answered: Result<layer::Response, BoxError>, descriptor: &ServiceDescr
             Answer::Other(error)
         }
     };
-    match travelling(headers) {
+    match travelling(headers.into_inner()) {
         headers if headers.is_empty() => answer.into(),
         headers => Answer::WithHeaders(Box::new(answer), headers).into(),
     }
