@@ -17,6 +17,8 @@ use tokio::time::sleep;
 
 use self::desk::{Clerk, Log, Refused, answering, changing, desk};
 
+mod auth;
+mod breaker;
 mod desk;
 mod stacks;
 

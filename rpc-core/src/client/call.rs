@@ -146,12 +146,14 @@ impl<T, E> Call<T, E> {
     }
 }
 
+/// Neither arguments nor values of headers, which may be secret.
 impl<T, E> fmt::Debug for Call<T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let headers: Vec<_> = self.request.headers.headers.iter().map(|(name, _)| name).collect();
         f.debug_struct("Call")
             .field("routing_key", &self.request.routing_key())
             .field("timeout", &self.request.timeout)
-            .field("headers", &self.request.headers)
+            .field("headers", &headers)
             .finish_non_exhaustive()
     }
 }

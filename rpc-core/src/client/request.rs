@@ -1,6 +1,6 @@
 //! A request: sent at once when all is open; otherwise `resend.rs` and `tell.rs` wait and send.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::{runtime::Handle, time::Instant};
@@ -20,10 +20,7 @@ use crate::{
     budget::{self, inherited_deadline},
     call_error::{CallError, TimeoutStage},
     codec::{Codec, CodecError},
-    connection::{
-        Delivery,
-        amqp::{Publish, Refusal},
-    },
+    connection::{Delivery, amqp::Publish},
     envelope::{self, CallHeaders, ReplyStatus},
     error::Error,
     nesting::NestedCall,
@@ -41,11 +38,11 @@ pub(super) struct Request {
     /// By which workers recognise the call: the caller's own, or one that the method needs.
     pub(super) message_id: Option<String>,
     /// Fixed when the call is first polled.
-    limits: Option<Limits>,
+    pub(super) limits: Option<Limits>,
     /// The call is one of a handler, which may leave its slot meanwhile.
     nested: Option<NestedCall>,
     /// The logical call of which this is an attempt, behind the layers of its client.
-    attempt_of: Option<AttemptOf>,
+    pub(super) attempt_of: Option<AttemptOf>,
 }
 
 /// How long a call may take.
@@ -408,98 +405,6 @@ impl Request {
             Nack::Full => Failure::Final(CallError::overloaded(service.name, method.name, "the queue is full")),
             Nack::Young if service.max_length.is_some() => Failure::Final(self.not_taken()),
             Nack::Replaced | Nack::Young => Failure::Refused,
-        }
-    }
-
-    /// The error of a request that the broker goes on refusing.
-    pub(super) fn not_taken(&self) -> CallError {
-        let reason = "the broker refuses the request (basic.nack): the queue is full, or without a leader";
-        CallError::overloaded(self.service.name, self.method.name, reason)
-    }
-
-    /// That of the whole call, also in an attempt that began later.
-    pub(super) fn budget(&self) -> Duration {
-        match &self.attempt_of {
-            Some(attempt) => attempt.call.budget,
-            None => self.limits.map_or(Duration::ZERO, |limits| limits.budget),
-        }
-    }
-
-    pub(super) fn timed_out(&self, stage: TimeoutStage) -> CallError {
-        CallError::timeout(self.service.name, self.method.name, stage, self.budget())
-    }
-
-    pub(super) fn disconnected(&self, maybe_executed: bool) -> CallError {
-        CallError::disconnected(self.service.name, self.method.name, maybe_executed)
-    }
-
-    pub(super) fn bad_request(&self, reason: &dyn fmt::Display) -> CallError {
-        CallError::bad_request(self.service.name, self.method.name, reason.to_string())
-    }
-
-    pub(super) fn no_such_service(&self, reply_text: &str) -> CallError {
-        let message = format!("no queue is bound with routing key '{}' ({reply_text})", self.method.routing_key);
-        CallError::no_such_service(self.service.name, self.method.name, message)
-    }
-
-    /// Whether the call goes on although no queue takes its request: the service was there, so its workers are about to declare
-    /// its queue again, as after a restart of a broker in memory.
-    pub(super) fn awaits_service(&self, error: &CallError, sent: u32) -> bool {
-        let is_missing = matches!(error, CallError::NoSuchService { .. });
-        is_missing && self.method.idempotent && (sent > 0 || self.client.inner.seen.has(self.service))
-    }
-
-    pub(super) fn not_connected(&self, error: Error) -> Failure {
-        match error {
-            Error::Disconnected { .. } => Failure::Lost { maybe_executed: false },
-            Error::Closed { .. } if self.client.is_shut_down() => {
-                Failure::Final(CallError::shutdown(self.service.name, self.method.name, false))
-            }
-            Error::Closed { .. } => Failure::Final(self.disconnected(false)),
-            error if error.is_overload() => {
-                Failure::Final(CallError::overloaded(self.service.name, self.method.name, error.to_string()))
-            }
-            error => Failure::Final(self.topology(error)),
-        }
-    }
-
-    pub(super) fn topology(&self, error: Error) -> CallError {
-        CallError::topology(self.service.name, self.method.name, error)
-    }
-
-    /// The error of a request that the user may not publish.
-    pub(super) fn denied(&self, refusal: &Refusal) -> CallError {
-        let exchange = match self.exchange() {
-            // A nested request that may not go there goes to `rpc`.
-            Exchange::Nested => Exchange::Requests,
-            exchange => exchange,
-        };
-        self.topology(refusal.error(format!("publish to exchange '{}'", exchange.name())))
-    }
-
-    /// The error of a request that is larger than the broker takes.
-    pub(super) fn too_large(&self, limit_bytes: usize) -> CallError {
-        CallError::payload_too_large(self.service.name, self.method.name, self.body().len(), limit_bytes)
-    }
-
-    pub(super) fn not_sent(&self, reason: NotSent) -> Failure {
-        match reason {
-            NotSent::Refused(error @ (Error::NameTooLong { .. } | Error::PropertiesTooLarge { .. })) => {
-                Failure::Final(self.bad_request(&error))
-            }
-            NotSent::Refused(error) => self.not_connected(error),
-            NotSent::NoRoom => Failure::NoRoom,
-            NotSent::Ended | NotSent::Full => Failure::Lost { maybe_executed: false },
-        }
-    }
-
-    /// The error of a call that is not sent again.
-    pub(super) fn last_failure(&self, failure: Failure) -> CallError {
-        match failure {
-            Failure::Final(error) => error,
-            Failure::Lost { maybe_executed } => self.disconnected(maybe_executed),
-            Failure::NoRoom => self.timed_out(TimeoutStage::Blocked),
-            Failure::Refused => self.not_taken(),
         }
     }
 }

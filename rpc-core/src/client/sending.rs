@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use super::{
     in_flight::Waiter,
     kept::outside,
-    layers::Passing,
+    passing::Passing,
     request::{Obstacle, Reply, Request},
 };
 use crate::{call_error::CallError, codec::Codec, connection::Delivery};

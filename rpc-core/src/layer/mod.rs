@@ -8,6 +8,8 @@
 //!  broker ─► pool: expiry, cancel, slot ─► outermost layer ─► … ─► innermost layer ─► dedupe ─► handler
 //! ```
 
+mod auth;
+mod breaker;
 mod extensions;
 mod foreign;
 mod from_fn;
@@ -18,6 +20,8 @@ mod response;
 mod stack;
 
 pub use self::{
+    auth::{AuthLayer, AuthService, Authenticator, Denied, Token, TokenLayer, TokenService, TokenSource},
+    breaker::{BreakerState, CircuitBreaker, CircuitBreakerService},
     extensions::Extensions,
     from_fn::{FromFn, FromFnService, from_fn},
     request::Request,
