@@ -229,7 +229,9 @@ impl<T, E> CallFuture<T, E> {
             }
             Err(error) => error,
         };
-        tracing::debug!(code = error.code(), %error, "call failed");
+        let message_id = request.headers.message_id.as_deref();
+        let (service, method) = (request.service_name(), request.method_name());
+        tracing::debug!(service, method, message_id, code = error.code(), %error, "call failed");
         Err(error.map_service(|never| match never {}))
     }
 

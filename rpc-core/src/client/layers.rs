@@ -12,7 +12,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
@@ -23,13 +22,12 @@ use super::{
     sending::{Sending, codec_of},
 };
 use crate::{
+    budget,
     call_error::{CallError, TimeoutStage},
-    connection::Delivery,
+    connection::{Address, Delivery},
     envelope::CallHeaders,
-    layer::{
-        self, BoxError, BoxFuture, Core, Extensions, Foreign, Layers, LogicalCall, Outcome, Progress, Response,
-        RpcLayer,
-    },
+    forward::Carried,
+    layer::{self, BoxError, BoxFuture, Core, Foreign, Layers, LogicalCall, Outcome, Progress, Response, RpcLayer},
 };
 
 impl Client {
@@ -53,7 +51,10 @@ struct Sender {
 
 impl Core for Sender {
     fn run(&self, request: layer::Request) -> BoxFuture {
-        let layer::Request { call, headers, body, .. } = request;
+        let layer::Request { call, mut headers, body, carried, .. } = request;
+        if let Some(carried) = carried {
+            carried.inherited.fit(&mut headers, self.client.inner.connection.frame_max_bytes());
+        }
         let mut request = Request::new(self.client.clone(), call.service, call.method, Ok(body.into()));
         request.headers = CallHeaders { priority: call.priority, message_id: call.message_id.clone(), headers };
         let budget = call.deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
@@ -61,6 +62,10 @@ impl Core for Sender {
         let attempt = Arc::new(AttemptOf::new(call));
         let sending = Sending::new(request.within(Limits { budget, deadline }, Arc::clone(&attempt)));
         Box::pin(Attempt { sending, attempt, is_awaited: false })
+    }
+
+    fn server(&self) -> Option<Arc<Address>> {
+        self.client.inner.connection.address()
     }
 }
 
@@ -99,7 +104,7 @@ impl Drop for Attempt {
 
 impl Request {
     /// Passes the call through layers, within its deadline.
-    pub(super) async fn pass(mut self, layered: Arc<Layered>) -> Result<Reply, CallError> {
+    pub(super) async fn pass(&mut self, layered: Arc<Layered>) -> Result<Reply, CallError> {
         let limits = self.limits();
         let body = std::mem::replace(&mut self.body, Ok(Vec::new())).map_err(|error| self.bad_request(&error))?;
         let CallHeaders { priority, message_id, headers } = std::mem::take(&mut self.headers);
@@ -112,22 +117,25 @@ impl Request {
             served: None,
             progress: Progress::default(),
         });
-        let request = layer::Request {
-            call: Arc::clone(&call),
-            core: Arc::clone(&layered.core),
-            headers,
-            body: Bytes::from(body),
-            extensions: Extensions::default(),
-        };
+        let mut request = layer::Request::new(Arc::clone(&call), Arc::clone(&layered.core), headers, body.into());
+        if let Some(forwarded) = budget::forwarded() {
+            let inherited = forwarded.add_to(&mut request.headers);
+            request.carried = Some(Box::new(Carried { inherited, context: None }));
+        }
         let stack = pin!(layered.layers.pass(request));
         let answered = Passing { stack, call: &call, timer: None }.await;
         let maybe_executed = call.progress.maybe_executed();
-        match answered {
+        let outcome = match answered {
             Some(Ok(response)) => self.reply(response, maybe_executed),
             Some(Err(error)) => Err(self.layer_failed(error, maybe_executed)),
             None if maybe_executed => Err(self.timed_out(TimeoutStage::Unknown)),
             None => Err(self.timed_out(TimeoutStage::Layer)),
+        };
+        if outcome.is_err() {
+            // For the log.
+            self.headers.message_id.clone_from(&call.message_id);
         }
+        outcome
     }
 
     /// The end of an attempt, for the layers.

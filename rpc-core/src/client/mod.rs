@@ -10,6 +10,7 @@ mod confirmed;
 mod correlation;
 mod deadlines;
 mod in_flight;
+mod inherit;
 mod kept;
 mod layered;
 mod layers;

@@ -44,7 +44,7 @@ pub(super) struct Request {
     /// The call is one of a handler, which may leave its slot meanwhile.
     nested: Option<NestedCall>,
     /// The logical call of which this is an attempt, behind the layers of its client.
-    attempt_of: Option<Arc<AttemptOf>>,
+    pub(super) attempt_of: Option<Arc<AttemptOf>>,
 }
 
 /// How long a call may take.
@@ -180,18 +180,23 @@ impl Request {
         }
         self.check().map_err(Obstacle::Final)?;
         if self.method.oneway {
+            self.identify();
+            self.inherit(budget::forwarded());
             return Err(Obstacle::OneWay);
         }
         match budget::nested_call() {
             None => {}
-            Some(Ok(nested)) => self.nested = Some(nested),
+            Some(Ok(nested)) => {
+                self.inherit(nested.forwarded());
+                self.nested = Some(nested);
+            }
             Some(Err(reason)) => {
                 let error = CallError::overloaded(self.service.name, self.method.name, reason);
                 return Err(Obstacle::Final(error));
             }
         }
-        if self.method.idempotent && self.headers.message_id.is_none() {
-            self.headers.message_id = Some(self.client.next_message_id());
+        if self.method.idempotent {
+            self.identify();
         }
         if limits.budget.is_zero() {
             return Err(Obstacle::Final(self.timed_out(TimeoutStage::Connecting)));

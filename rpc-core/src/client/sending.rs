@@ -1,10 +1,6 @@
 //! [`Sending`]: sends a request and waits for its reply, whatever its type.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    task::{self, Poll},
-};
+use std::task::{self, Poll};
 
 use tokio::runtime::Handle;
 
@@ -12,6 +8,7 @@ use super::{
     in_flight::Waiter,
     kept::outside,
     request::{Obstacle, Reply, Request},
+    resend::{Detour, Failed},
 };
 use crate::{call_error::CallError, codec::Codec, connection::Delivery};
 
@@ -27,7 +24,7 @@ enum Stage {
     /// Sent once. Nearly every call ends here.
     Waiting(Waiter),
     /// Opens a session, waits for a free place, sends again, awaits a confirm, or passes through layers.
-    Detour(Pin<Box<dyn Future<Output = Result<Reply, CallError>> + Send>>),
+    Detour(Detour),
 }
 
 impl Sending {
@@ -56,7 +53,11 @@ impl Sending {
                 Stage::Detour(_) if Handle::try_current().is_err() => break Err(self.request.topology(outside())),
                 Stage::Detour(detour) => match detour.as_mut().poll(cx) {
                     Poll::Pending => return Poll::Pending,
-                    Poll::Ready(outcome) => break outcome,
+                    Poll::Ready(Ok(reply)) => break Ok(reply),
+                    Poll::Ready(Err(Failed { error, message_id })) => {
+                        self.request.headers.message_id = message_id;
+                        break Err(error);
+                    }
                 },
             };
             match obstacle.over(&mut self.request) {

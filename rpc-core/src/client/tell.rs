@@ -27,11 +27,13 @@ enum Told {
 impl Request {
     /// Sends until the broker has confirmed or refused the request; again if it was certainly not sent, or if its channel
     /// did not reach its queue.
-    pub(super) async fn send_oneway(mut self) -> Result<Reply, CallError> {
+    pub(super) async fn send_oneway(&mut self) -> Result<Reply, CallError> {
         let limits = self.limits();
         let body = std::mem::replace(&mut self.body, Ok(Vec::new())).unwrap_or_default();
-        let call = std::mem::take(&mut self.headers);
-        let message_id = self.client.next_message_id();
+        let mut call = std::mem::take(&mut self.headers);
+        let message_id = call.message_id.take().unwrap_or_else(|| self.client.next_message_id());
+        // For the log.
+        self.headers.message_id = Some(message_id.clone());
         let properties = envelope::oneway_properties(self.service, self.method, message_id, call);
         let mut unsent = Unsent { properties, body };
         let (mut nacks, mut backoff) = (0, None);

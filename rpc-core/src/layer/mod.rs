@@ -12,9 +12,11 @@ mod extensions;
 mod foreign;
 mod from_fn;
 pub(crate) mod headers;
+mod names;
 mod request;
 mod response;
 mod stack;
+mod trace;
 
 pub use self::{
     extensions::Extensions,
@@ -22,6 +24,7 @@ pub use self::{
     request::Request,
     response::{BoxError, BoxFuture, Response},
     stack::{Next, RpcLayer, RpcService},
+    trace::{TraceLayer, TraceService},
 };
 pub(crate) use self::{
     foreign::Foreign,

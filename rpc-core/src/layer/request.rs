@@ -20,8 +20,9 @@ use super::{
 };
 use crate::{
     codec::Codec,
-    connection::amqp::HeaderValue,
+    connection::{Address, amqp::HeaderValue},
     context::Context,
+    forward::Carried,
     service::{MethodDescriptor, ServiceDescriptor},
 };
 
@@ -40,6 +41,8 @@ pub struct Request {
     pub(crate) headers: Headers,
     pub(crate) body: Bytes,
     pub(crate) extensions: Extensions,
+    /// `None` for most: each layer moves the request.
+    pub(crate) carried: Option<Box<Carried>>,
 }
 
 /// The part of a call that no layer changes, shared by the clones of its request.
@@ -64,11 +67,18 @@ pub(crate) struct Served {
     pub(crate) codec: Codec,
     /// The levels that they may nest.
     pub(crate) max_depth: u32,
+    /// Whether it has arrived with headers besides `rpc-deadline`.
+    pub(crate) has_headers: bool,
 }
 
 /// The service behind the innermost layer: the client's sending, or the pool's handlers.
 pub(crate) trait Core: Send + Sync {
     fn run(&self, request: Request) -> BoxFuture;
+
+    /// In a client, the host and port of its broker, as far as they are known.
+    fn server(&self) -> Option<Arc<Address>> {
+        None
+    }
 }
 
 /// How far the attempts of a logical call have come.
@@ -88,6 +98,11 @@ impl Progress {
     /// The number of the next attempt, from 1.
     pub(crate) fn next_number(&self) -> u32 {
         self.sent.load(Ordering::Relaxed).saturating_add(1)
+    }
+
+    /// How often the call was sent.
+    pub(crate) fn sent(&self) -> u32 {
+        self.sent.load(Ordering::Relaxed)
     }
 
     /// Notes that a message was sent; `is_first` is true for the first one of its attempt.
@@ -136,6 +151,10 @@ impl Progress {
 }
 
 impl Request {
+    pub(crate) fn new(call: Arc<LogicalCall>, core: Arc<dyn Core>, headers: Headers, body: Bytes) -> Self {
+        Self { call, core, headers, body, extensions: Extensions::default(), carried: None }
+    }
+
     /// The name of the service.
     pub fn service(&self) -> &'static str {
         self.call.service.name
@@ -201,14 +220,25 @@ impl Request {
     /// Sets a header, in place of one of the same name.
     ///
     /// In a client it travels, as one set with [`Call::header`](crate::Call::header) does, whose rules hold here, too. In a pool the
-    /// handler finds it in its context.
+    /// handler finds it in its context, and its calls carry it on if the pool
+    /// [forwards](crate::WorkerPool::forward_headers) headers of that name.
     pub fn set_header(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<HeaderValue>) {
-        headers::set(&mut self.headers, name.into(), value.into());
+        let name = name.into();
+        self.own(&name);
+        headers::set(&mut self.headers, name, value.into());
     }
 
     /// Removes a header, and returns its value.
     pub fn remove_header(&mut self, name: &str) -> Option<HeaderValue> {
+        self.own(name);
         headers::remove(&mut self.headers, name)
+    }
+
+    /// Notes that a header, if there is one, is not inherited.
+    fn own(&mut self, name: &str) {
+        if let Some(carried) = &mut self.carried {
+            carried.inherited.forget(name);
+        }
     }
 
     /// The arguments, encoded by the service's [`codec`](crate::Codec).
