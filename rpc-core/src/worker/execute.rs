@@ -123,10 +123,7 @@ impl Taker<'_> {
         }
         let method = found.method;
         let span = handler_span(&job.shared, &context, method);
-        let mut seat = Seat::new(slot, depth(&job.shared.lane.room, &context));
-        if found.has_headers {
-            forward(&job.shared.lane, &context, &mut seat);
-        }
+        let seat = seat(&job.shared.lane, slot, &context, found.has_headers);
         let request = Request::new(context, found);
         match span.in_scope(|| first_poll(&*job.shared.lane.service, request, seat)) {
             FirstPoll::Ended(response) => {
@@ -202,7 +199,15 @@ fn depth(room: &Room, context: &Context) -> u32 {
     u32::try_from(depth).unwrap_or(DEPTH_MAX).min(DEPTH_MAX)
 }
 
-/// Lets the handler's calls inherit headers of the request. Most requests have none to look at.
+/// The seat of a handler, whose calls inherit headers of its request. Most requests have none to look at.
+fn seat(lane: &Lane, slot: Slot, context: &Context, has_headers: bool) -> Seat {
+    let mut seat = Seat::new(slot, depth(&lane.room, context));
+    if has_headers {
+        forward(lane, context, &mut seat);
+    }
+    seat
+}
+
 #[cold]
 fn forward(lane: &Lane, context: &Context, seat: &mut Seat) {
     seat.forward(lane.forwarding.of(context.delivery()));
@@ -232,10 +237,7 @@ fn run_at_turn(job: Job, request: Request) -> impl Future<Output = ()> + Send + 
                     Err(too_late) => (None, Some(too_late)),
                 },
             };
-            let mut seat = slot.map(|slot| Seat::new(slot, depth(&lane.room, request.context()))).unwrap_or_default();
-            if request.has_headers() {
-                forward(lane, request.context(), &mut seat);
-            }
+            let seat = slot.map(|slot| seat(lane, slot, request.context(), request.has_headers())).unwrap_or_default();
             let facts = Facts {
                 is_draining: job.shared.is_draining(),
                 is_expired: request.context().is_expired(Instant::now()),
