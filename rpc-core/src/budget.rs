@@ -16,7 +16,10 @@ use std::{
 use tokio::{task::JoinHandle, time::Instant};
 use tracing::Instrument;
 
-use crate::nesting::{Nest, NestedCall, Seat};
+use crate::{
+    forward::Forwarded,
+    nesting::{Nest, NestedCall, Seat},
+};
 
 thread_local! {
     /// Of the piece that runs on this thread. A plain place, because three pieces a call are paid for.
@@ -52,6 +55,19 @@ pub(crate) fn inherited_deadline() -> Option<Instant> {
 /// Notes that a call begins here; `None` outside a handler, an error when the handler must not wait for it.
 pub(crate) fn nested_call() -> Option<Result<NestedCall, String>> {
     here(|serving| serving.seat.begin_call())
+}
+
+/// The headers that calls made here inherit.
+pub(crate) fn forwarded() -> Option<Arc<Forwarded>> {
+    here(|serving| serving.seat.forwarded())
+}
+
+/// Replaces the headers that calls made here inherit; without effect outside a handler.
+pub(crate) fn forward(forwarded: Option<Arc<Forwarded>>) {
+    here(|serving| {
+        serving.seat.forward(forwarded);
+        Some(())
+    });
 }
 
 /// The same call, for a thread on which its handler runs.
@@ -103,7 +119,7 @@ fn exchange(serving: &mut Serving) {
 ///
 /// Calls that the task makes inherit what is left of the handler's budget, as calls made by the handler itself do; in a task of
 /// `tokio::spawn` they get a client's default budget, and go on for a caller that has given up. The task also stays in the
-/// handler's `tracing` span. Outside a handler this is `tokio::spawn`.
+/// handler's `tracing` span, and in its trace. Outside a handler this is `tokio::spawn`.
 ///
 /// The task is **not** stopped with its handler. When the caller gives up, when its deadline passes or when the pool stops, the
 /// pool drops the handler's future, and the task goes on. A task that should end then waits for [`Context::cancelled`] on
@@ -145,11 +161,18 @@ pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
 where
     F: Future<Output: Send + 'static> + Send + 'static,
 {
-    let future = future.in_current_span();
+    let future = traced(future);
     match elsewhere(Seat::Task) {
         Some(serving) => tokio::spawn(Kept { future: Some(Box::pin(future)), serving }),
         None => tokio::spawn(future),
     }
+}
+
+/// Keeps the `tracing` span that is current here, and, with the feature `otel`, OpenTelemetry's context.
+pub(crate) fn traced<F: Future>(future: F) -> impl Future<Output = F::Output> + use<F> {
+    #[cfg(feature = "otel")]
+    let future = opentelemetry::context::FutureExt::with_current_context(future);
+    future.in_current_span()
 }
 
 /// The future of a task that keeps the call of the handler that has started it.

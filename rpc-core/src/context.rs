@@ -111,6 +111,13 @@ impl Context {
         self.received_at
     }
 
+    /// How long the request has waited by then, as far as that is known: `None` when it does not say how long its caller waits. The
+    /// time before its arrival counts as in [`deadline`](Self::deadline).
+    pub(crate) fn waited(&self, now: Instant) -> Option<Duration> {
+        let budget = Duration::from_millis(self.delivery.expiration_ms()?);
+        Some(budget.saturating_sub(self.deadline?.saturating_duration_since(now)))
+    }
+
     /// Resolves when the work for this call has become pointless:
     ///
     /// - the caller has given up: it dropped the call, or its deadline passed, and its cancel arrived here;

@@ -93,6 +93,7 @@
 //! | `lapin` | yes | the transport that uses the crate lapin, [`Transport::Lapin`] |
 //! | `json` | | the JSON codec, `#[service(codec = "json")]` |
 //! | `tower` | | errors of tower's own [layers](layer) count as what they are: a timeout, overloaded |
+//! | `otel` | | OpenTelemetry's contexts travel with calls through [`layer::TraceLayer`] |
 //! | `broker` | | `broker::Broker`, the bundled broker |
 //! | `tls` | | `amqps` connections, and TLS for the bundled broker, by rustls |
 //! | `cli` | | the program `rpc`, whose `rpc broker` runs the bundled broker alone |
@@ -126,6 +127,8 @@ mod context;
 mod envelope;
 #[cfg(feature = "framework")]
 mod error;
+#[cfg(feature = "framework")]
+mod forward;
 #[cfg(feature = "framework")]
 pub mod guide;
 #[cfg(feature = "framework")]

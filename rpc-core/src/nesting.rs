@@ -9,11 +9,15 @@
 //! their own. Its places are bounded as well, so at most half of them are for handlers that wait: the others end.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex,
     atomic::{AtomicU8, AtomicUsize, Ordering},
 };
 
-use crate::slots::{Slots, TooLate};
+use crate::{
+    forward::Forwarded,
+    lock::lock,
+    slots::{Slots, TooLate},
+};
 
 /// The room that a lane's handlers have.
 #[derive(Debug)]
@@ -86,12 +90,31 @@ impl Seat {
     pub(crate) fn nest(&mut self) -> Option<Arc<Nest>> {
         if let Self::Slot { slot, depth } = self {
             let room = slot.0.take()?;
-            let nest = Nest { room, depth: *depth, state: AtomicU8::new(HELD), calls: AtomicUsize::new(0) };
+            let (depth, forwarded) = (*depth, Mutex::default());
+            let nest = Nest { room, depth, state: AtomicU8::new(HELD), calls: AtomicUsize::new(0), forwarded };
             *self = Self::Handler(Owner(Arc::new(nest)));
         }
         match self {
             Self::Free | Self::Slot { .. } => None,
             Self::Handler(Owner(nest)) | Self::Thread(nest) | Self::Task(nest) => Some(Arc::clone(nest)),
+        }
+    }
+
+    /// The headers that nested calls inherit.
+    pub(crate) fn forwarded(&self) -> Option<Arc<Forwarded>> {
+        match self {
+            Self::Free | Self::Slot { .. } => None,
+            Self::Handler(Owner(nest)) | Self::Thread(nest) | Self::Task(nest) => nest.forwarded(),
+        }
+    }
+
+    /// Replaces the headers that nested calls inherit.
+    pub(crate) fn forward(&mut self, forwarded: Option<Arc<Forwarded>>) {
+        // Most requests have none, and make no state for them.
+        if (forwarded.is_some() || self.forwarded().is_some())
+            && let Some(nest) = self.nest()
+        {
+            *lock(&nest.forwarded) = forwarded;
         }
     }
 
@@ -147,9 +170,15 @@ pub(crate) struct Nest {
     state: AtomicU8,
     /// Nested calls under way.
     calls: AtomicUsize,
+    /// The headers that they inherit.
+    forwarded: Mutex<Option<Arc<Forwarded>>>,
 }
 
 impl Nest {
+    fn forwarded(&self) -> Option<Arc<Forwarded>> {
+        lock(&self.forwarded).clone()
+    }
+
     fn leave(&self) {
         if self.state.compare_exchange(HELD, LEFT, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
             self.room.slots.release();
@@ -187,6 +216,11 @@ impl NestedCall {
             nest.room.waiting.fetch_add(1, Ordering::SeqCst);
         }
         Ok(Self(nest))
+    }
+
+    /// The headers that it inherits.
+    pub(crate) fn forwarded(&self) -> Option<Arc<Forwarded>> {
+        self.0.forwarded()
     }
 
     /// Of the nested call: at least 1.

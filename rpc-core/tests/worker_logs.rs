@@ -49,6 +49,7 @@ trait Bare {
 trait Stock {
     #[rpc(oneway)]
     async fn note(&self, n: u32);
+    async fn tear(&self);
 }
 
 struct Desk;
@@ -56,6 +57,9 @@ struct Desk;
 impl Stock for Desk {
     async fn note(&self, _n: u32) {
         panic!("a torn page");
+    }
+    async fn tear(&self) {
+        panic!("torn\nin two");
     }
 }
 
@@ -88,12 +92,27 @@ async fn a_lost_oneway_request_is_named_in_the_log() {
     tokio::time::timeout(Duration::from_secs(30), are_lost).await.expect("both are given up");
     let lines = lines.0.lock().unwrap();
     for (method, message_id) in [("note", "page\\n7"), ("remark", "page 8")] {
-        let names = format!("service=\"stock\";method={method};message_id={message_id};");
+        let names = format!("service=\"stock\";method={method};message_id={message_id};redelivered=false;");
         for event in ["a one-way request failed", "a request is lost"] {
             let is_named = lines.iter().any(|line| line.contains(&names) && line.contains(event));
             assert!(is_named, "{event}: {names} is missing in {lines:#?}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_request_whose_handler_panics_is_named_in_the_log() {
+    let lines = Lines::default();
+    let _guard = set_default(lines.clone());
+    let broker = Broker::start().await.unwrap();
+    let connection = Connection::open(&format!("{}?transport=native", broker.uri())).await.unwrap();
+    let _pool = WorkerPool::new(&connection).serve(StockServer::new(Desk)).start().await.unwrap();
+    let client = StockClient::new(&connection);
+    assert_eq!(client.tear().idempotency_key("page 9").await.unwrap_err().code(), "internal");
+    let lines = lines.0.lock().unwrap();
+    let expected = "service=\"stock\";method=tear;message_id=page 9;redelivered=false;code=\"internal\";";
+    let line = lines.iter().find(|line| line.contains(expected)).unwrap_or_else(|| panic!("{lines:#?}"));
+    assert!(line.contains("torn\\nin two") && line.contains("a request failed"), "{line}");
 }
 
 #[service(name = "stock-taking")]

@@ -19,7 +19,7 @@ use self::desk::{Clerk, Log, Refused, answering, changing, desk};
 
 mod auth;
 mod breaker;
-mod desk;
+pub(crate) mod desk;
 mod stacks;
 
 on_both_brokers!(

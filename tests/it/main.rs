@@ -47,6 +47,7 @@ mod sessions;
 mod shutdown;
 mod soak;
 mod tls;
+mod traces;
 mod unanswered;
 mod unroutable;
 mod users;

@@ -27,6 +27,7 @@ on_both_brokers!(
     an_error_without_data_has_neither_a_body_nor_a_content_type,
     a_pika_client_calls_a_bare_rust_worker,
     a_rust_client_calls_a_pika_server,
+    a_pika_server_belongs_to_the_trace_of_its_caller,
 );
 
 /// Runs a script that checks everything itself.
@@ -171,6 +172,43 @@ async fn a_rust_client_calls_a_pika_server(stage: &Stage) {
     let client = FibClient::new(&stage.connect().await);
     assert_eq!(client.fib(30).await.unwrap(), 832_040);
     assert_eq!(client.fib(93).await.unwrap(), 12_200_160_415_121_876_738);
+    python.succeeds().await;
+}
+
+async fn a_pika_server_belongs_to_the_trace_of_its_caller(stage: &Stage) {
+    #[rpc_core::service(name = "pika-traced", queue = "pika-traced")]
+    trait Traced {
+        async fn headers(&self, of: String) -> String;
+    }
+    #[rpc_core::service(name = "pika-tracing")]
+    trait Middle {
+        async fn pass(&self) -> String;
+    }
+    struct Passes(TracedClient);
+    impl Middle for Passes {
+        async fn pass(&self) -> String {
+            let client = self.0.clone();
+            let call = async move { client.headers("traceparent baggage".to_owned()).await.unwrap() };
+            rpc_core::spawn(call).await.unwrap()
+        }
+    }
+    crate::traces::collect();
+    stage.fresh("pika-traced").await;
+    let Some(mut python) = Script::python("trace_server.py", &[stage.broker_uri(), "pika-traced", "1"]) else {
+        return;
+    };
+    assert_eq!(python.line().await, "ready");
+    let layer = rpc_core::layer::TraceLayer::new;
+    let python_client = TracedClient::new(&stage.connect().await).layer(layer());
+    let middle = stage.pool(MiddleServer::new(Passes(python_client))).await.layer(layer());
+    let _middle = middle.start().await.unwrap();
+    let client = MiddleClient::new(&stage.connect().await).layer(layer());
+    let seen = crate::traces::in_remote_context(client.pass().into_future()).await.unwrap();
+    let spans = crate::traces::spans_of("pika-traced", 1).await;
+    let parent = format!("str 00-{}-{}-01", spans[0].trace_id(), spans[0].id());
+    assert_eq!(seen, format!("{parent} str tenant=blue%2C%20or%20green"));
+    let line = crate::traces::spans_of("pika-tracing", 2).await;
+    assert!(line.iter().all(|span| span.trace_id() == spans[0].trace_id()), "{line:#?}");
     python.succeeds().await;
 }
 

@@ -231,7 +231,9 @@ impl<T, E> CallFuture<T, E> {
             }
             Err(error) => error,
         };
-        tracing::debug!(code = error.code(), %error, "call failed");
+        let message_id = request.message_id();
+        let (service, method) = (request.service_name(), request.method_name());
+        tracing::debug!(service, method, message_id, code = error.code(), %error, "call failed");
         Err(error.map_service(|never| match never {}))
     }
 

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     call_error::CallError,
-    connection::Delivery,
+    connection::{Address, Delivery},
     envelope::CallHeaders,
     layer::{self, Body, BoxError, BoxFuture, Core, Layers, LazyHeaders, Outcome, Response, RpcLayer},
 };
@@ -49,7 +49,10 @@ struct Sender {
 
 impl Core for Sender {
     fn run(&self, request: layer::Request) -> BoxFuture {
-        let layer::Request { call, headers, body, .. } = request;
+        let layer::Request { call, mut headers, body, carried, .. } = request;
+        if let Some(carried) = carried {
+            headers.change(|headers| carried.inherited.fit(headers, self.client.inner.connection.frame_max_bytes()));
+        }
         let body = body.into_vec();
         let budget = call.deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
         let deadline = call.deadline.unwrap_or_else(|| Instant::now() + FOREVER);
@@ -58,6 +61,10 @@ impl Core for Sender {
         let limits = Limits { budget, deadline };
         let sending = Sending::new(Request::new_attempt(&self.client, attempt.clone(), limits, headers, body));
         Box::pin(Attempt { sending, attempt, is_awaited: false })
+    }
+
+    fn server(&self) -> Option<Arc<Address>> {
+        self.client.inner.connection.address()
     }
 }
 

@@ -11,6 +11,7 @@ mod correlation;
 mod deadlines;
 mod endings;
 mod in_flight;
+mod inherit;
 mod kept;
 mod layered;
 mod layers;

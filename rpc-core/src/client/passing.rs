@@ -14,9 +14,11 @@ use super::{
     request::{FOREVER, LayeredReply, Obstacle, Reply, Request},
 };
 use crate::{
+    budget,
     call_error::{CallError, TimeoutStage},
     envelope::CallHeaders,
-    layer::{self, Body, BoxError, Extensions, Foreign, LazyHeaders, LogicalCall, Outcome, Progress, Response, Run},
+    forward::Carried,
+    layer::{self, Body, BoxError, Foreign, LazyHeaders, LogicalCall, Outcome, Progress, Response, Run},
 };
 
 /// A call in its layers.
@@ -59,29 +61,33 @@ impl Request {
             served: None,
             progress: Progress::default(),
         });
-        let request = layer::Request {
-            call: Arc::clone(&call),
-            core: Arc::clone(&layered.core),
-            headers: LazyHeaders::Own(headers),
-            body: Body::written(body),
-            extensions: Extensions::default(),
-        };
+        let (headers, body) = (LazyHeaders::Own(headers), Body::written(body));
+        let mut request = layer::Request::new(Arc::clone(&call), Arc::clone(&layered.core), headers, body);
+        if let Some(forwarded) = budget::forwarded() {
+            let inherited = request.headers.change(|headers| forwarded.add_to(headers));
+            request.carried = Some(Box::new(Carried { inherited, context: None }));
+        }
         Ok(Box::new(Passing { stack: layered.layers.pass(request), call, timer: None }))
     }
 
     /// The end of the call that has passed through layers.
     pub(super) fn leave_layers(
-        &self,
+        &mut self,
         answered: Option<Result<Response, BoxError>>,
         call: &LogicalCall,
     ) -> Result<Reply, CallError> {
         let maybe_executed = call.progress.maybe_executed();
-        match answered {
+        let outcome = match answered {
             Some(Ok(response)) => self.reply(response, maybe_executed),
             Some(Err(error)) => Err(self.layer_failed(error, maybe_executed)),
             None if maybe_executed => Err(self.timed_out(TimeoutStage::Unknown)),
             None => Err(self.timed_out(TimeoutStage::Layer)),
+        };
+        if outcome.is_err() {
+            // For the log.
+            self.message_id.clone_from(&call.message_id);
         }
+        outcome
     }
 
     /// The end of the call, from that which the outermost layer gave.

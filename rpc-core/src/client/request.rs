@@ -190,18 +190,23 @@ impl Request {
         let limits = self.limits();
         self.check().map_err(Obstacle::Final)?;
         if self.method.oneway {
+            self.identify();
+            self.inherit(budget::forwarded());
             return Err(Obstacle::OneWay);
         }
         match budget::nested_call() {
             None => {}
-            Some(Ok(nested)) => self.nested = Some(nested),
+            Some(Ok(nested)) => {
+                self.inherit(nested.forwarded());
+                self.nested = Some(nested);
+            }
             Some(Err(reason)) => {
                 let error = CallError::overloaded(self.service.name, self.method.name, reason);
                 return Err(Obstacle::Final(error));
             }
         }
-        if self.method.idempotent && self.message_id().is_none() {
-            self.message_id = Some(self.client.next_message_id());
+        if self.method.idempotent {
+            self.identify();
         }
         if limits.budget.is_zero() {
             return Err(Obstacle::Final(self.timed_out(TimeoutStage::Connecting)));

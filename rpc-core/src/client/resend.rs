@@ -14,27 +14,47 @@ use crate::{
     connection::Backoff,
 };
 
-type Detour = Pin<Box<dyn Future<Output = Result<Reply, CallError>> + Send>>;
+/// A request that has left its call's future, and comes to an end elsewhere.
+pub(super) type Detour = Pin<Box<dyn Future<Output = Result<Reply, Failed>> + Send>>;
+
+/// The error of a call, and its `message_id` for the log.
+pub(super) struct Failed {
+    pub(super) error: CallError,
+    pub(super) message_id: Option<String>,
+}
 
 impl Obstacle {
     /// The future that continues the call, or the error that ends it.
     pub(super) fn over(self, request: &mut Request) -> Result<Detour, CallError> {
-        Ok(match self {
-            Self::Failed(Failure::Final(error)) if request.awaits_service(&error, 0) => {
-                Box::pin(request.take().send(Some(Failure::Final(error))))
-            }
+        let failure = match self {
+            Self::Failed(Failure::Final(error)) if request.awaits_service(&error, 0) => Some(Failure::Final(error)),
             Self::Final(error) | Self::Failed(Failure::Final(error)) => return Err(error),
-            Self::OneWay => Box::pin(request.take().send_oneway()),
-            Self::NotYet => Box::pin(request.take().send(None)),
-            Self::Failed(failure) => Box::pin(request.take().send(Some(failure))),
-        })
+            Self::OneWay => {
+                let mut request = request.take();
+                return Ok(Box::pin(async move {
+                    let outcome = request.send_oneway().await;
+                    request.ended(outcome)
+                }));
+            }
+            Self::NotYet => None,
+            Self::Failed(failure) => Some(failure),
+        };
+        let mut request = request.take();
+        Ok(Box::pin(async move {
+            let outcome = request.send(failure).await;
+            request.ended(outcome)
+        }))
     }
 }
 
 impl Request {
+    fn ended(&mut self, outcome: Result<Reply, CallError>) -> Result<Reply, Failed> {
+        outcome.map_err(|error| Failed { error, message_id: self.message_id().map(str::to_owned) })
+    }
+
     /// Sends until a reply arrives, the deadline passes, or a request that may have been executed must not be sent
     /// again. `failure` is that of a first attempt.
-    pub(super) async fn send(mut self, failure: Option<Failure>) -> Result<Reply, CallError> {
+    async fn send(&mut self, failure: Option<Failure>) -> Result<Reply, CallError> {
         let limits = self.limits();
         let mut sent = 0;
         // None before the first resend: the next session is one of a connection that lives.
@@ -84,7 +104,8 @@ impl Request {
                     _ => self.disconnected(true),
                 });
             }
-            tracing::debug!(routing_key = self.method.routing_key, sent, "sending again");
+            let message_id = self.message_id();
+            tracing::debug!(service = self.service.name, method = self.method.name, message_id, sent, "sending again");
             outcome = self.attempt(limits, sent + 1).await;
         }
     }

@@ -1,10 +1,6 @@
 //! [`Sending`]: sends a request and waits for its reply, whatever its type.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    task::{self, Poll},
-};
+use std::task::{self, Poll};
 
 use tokio::runtime::Handle;
 
@@ -13,6 +9,7 @@ use super::{
     kept::outside,
     passing::Passing,
     request::{Obstacle, Reply, Request},
+    resend::{Detour, Failed},
 };
 use crate::{call_error::CallError, codec::Codec, connection::Delivery};
 
@@ -30,7 +27,7 @@ enum Stage {
     /// Passes through the layers of its client.
     Layers(Box<Passing>),
     /// Opens a session, waits for a free place, sends again, or awaits a confirm.
-    Detour(Pin<Box<dyn Future<Output = Result<Reply, CallError>> + Send>>),
+    Detour(Detour),
 }
 
 impl Sending {
@@ -71,7 +68,11 @@ impl Sending {
                 },
                 Stage::Detour(detour) => match detour.as_mut().poll(cx) {
                     Poll::Pending => return Poll::Pending,
-                    Poll::Ready(outcome) => break outcome,
+                    Poll::Ready(Ok(reply)) => break Ok(reply),
+                    Poll::Ready(Err(Failed { error, message_id })) => {
+                        self.request.message_id = message_id;
+                        break Err(error);
+                    }
                 },
             };
             match obstacle.over(&mut self.request) {

@@ -27,7 +27,7 @@ enum Told {
 impl Request {
     /// Sends until the broker has confirmed or refused the request; again if it was certainly not sent, or if its channel
     /// did not reach its queue.
-    pub(super) async fn send_oneway(mut self) -> Result<Reply, CallError> {
+    pub(super) async fn send_oneway(&mut self) -> Result<Reply, CallError> {
         let limits = self.limits();
         let body = std::mem::replace(&mut self.body, Ok(Vec::new())).unwrap_or_default();
         let call = std::mem::take(&mut self.headers);

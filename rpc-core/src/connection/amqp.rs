@@ -161,6 +161,9 @@ pub(super) enum Event {
     Unreadable(String),
 }
 
+/// AMQP 0-9-1 §1.2, frame-min-size: no peer may take less.
+pub(super) const FRAME_MIN_BYTES: usize = 4_096;
+
 /// The error of a name or a text that is too long.
 pub(super) fn overlong(bytes: usize) -> Error {
     Error::NameTooLong { bytes }

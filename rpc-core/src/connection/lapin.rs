@@ -59,7 +59,7 @@ use super::{
     fields::{short, table},
     limit::{ANSWER_LIMIT, within},
     options::{ConnectionOptions, HEARTBEAT_S},
-    uri::{AuthMechanism, Endpoint},
+    uri::{Address, AuthMechanism, Endpoint},
 };
 use crate::{error::Error, lock::lock, task::AbortOnDrop};
 
@@ -69,6 +69,7 @@ pub(super) struct Link {
     connection: lapin::Connection,
     was_used: Arc<AtomicBool>,
     unwritten: Arc<Unwritten>,
+    address: Option<Arc<Address>>,
 }
 
 impl Link {
@@ -89,7 +90,7 @@ impl Link {
         match connecting.await {
             Ok(connection) => {
                 let unwritten = Arc::new(Unwritten::new(options.outbox_max_bytes));
-                Ok(Self { connection, was_used: Arc::default(), unwritten })
+                Ok(Self { connection, was_used: Arc::default(), unwritten, address: endpoint.shown_address() })
             }
             Err(error) => Err(opening_error(&error, endpoint)),
         }
@@ -101,6 +102,17 @@ impl Link {
 
     pub(super) fn is_connected(&self) -> bool {
         self.connection.status().connected()
+    }
+
+    pub(super) fn address(&self) -> Option<&Arc<Address>> {
+        self.address.as_ref()
+    }
+
+    pub(super) fn frame_max_bytes(&self) -> usize {
+        match self.connection.configuration().frame_max() {
+            0 => FRAME_MAX as usize,
+            frame_max => frame_max as usize,
+        }
     }
 
     pub(super) fn was_used(&self) -> bool {

@@ -6,6 +6,7 @@
 use std::{
     borrow::Cow,
     future::poll_fn,
+    sync::Arc,
     task::{self, Poll},
 };
 
@@ -18,7 +19,7 @@ use super::{
     delivery::Delivery,
     native,
     options::{ConnectionOptions, Transport},
-    uri::Endpoint,
+    uri::{Address, Endpoint},
 };
 use crate::error::Error;
 
@@ -65,6 +66,15 @@ impl Link {
 
     pub(super) fn is_connected(&self) -> bool {
         either!(self, link => link.is_connected())
+    }
+
+    /// The broker's, unless the URI hides it.
+    pub(super) fn address(&self) -> Option<&Arc<Address>> {
+        either!(self, link => link.address())
+    }
+
+    pub(super) fn frame_max_bytes(&self) -> usize {
+        either!(self, link => link.frame_max_bytes())
     }
 
     /// Whether it was good for more than to be opened.

@@ -42,6 +42,7 @@ pub(crate) use self::{
     link::{Channel, Confirm, Consumer, Returns},
     made::NewDelivery,
     unconfirmed::{Unconfirmed, Verdict},
+    uri::Address,
 };
 pub use self::{
     header_value::HeaderValue,
@@ -139,6 +140,16 @@ impl Connection {
     /// The state now.
     pub fn state(&self) -> ConnectionState {
         self.shared.current.borrow().state.clone()
+    }
+
+    /// The host and port of the broker that it is, or was last, open to.
+    pub(crate) fn address(&self) -> Option<Arc<Address>> {
+        self.shared.current.borrow().link.as_ref()?.address().cloned()
+    }
+
+    /// The largest frame that both ends take; without a link the least that AMQP allows.
+    pub(crate) fn frame_max_bytes(&self) -> usize {
+        self.shared.current.borrow().link.as_ref().map_or(amqp::FRAME_MIN_BYTES, |link| link.frame_max_bytes())
     }
 
     /// Whether the broker has stopped reading from this connection.

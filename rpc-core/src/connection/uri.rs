@@ -4,7 +4,7 @@
 //! authority too early, and its pieces are taken for host, port and vhost. [`may_hide_password`] finds such a URI. It is
 //! still accepted, because a vhost may have an `@`, but its host, port and vhost are not shown.
 
-use std::{borrow::Cow, fmt, str::FromStr, time::Duration};
+use std::{borrow::Cow, fmt, str::FromStr, sync::Arc, time::Duration};
 
 use percent_encoding::percent_decode_str;
 use url::{Host, Url};
@@ -36,6 +36,16 @@ pub(super) struct Endpoint {
     /// Whether host, port and vhost may be pieces of a password.
     hides: bool,
 }
+
+impl Endpoint {
+    /// Its host and port, unless they may be pieces of a password.
+    pub(super) fn shown_address(&self) -> Option<Arc<Address>> {
+        (!self.hides).then(|| Arc::new((self.host.as_str().into(), self.port)))
+    }
+}
+
+/// A host and its port.
+pub(crate) type Address = (Box<str>, u16);
 
 /// How a client proves who its user is (SASL).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

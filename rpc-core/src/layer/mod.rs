@@ -14,10 +14,12 @@ mod extensions;
 mod foreign;
 mod from_fn;
 pub(crate) mod headers;
+mod names;
 mod received;
 mod request;
 mod response;
 mod stack;
+mod trace;
 
 pub use self::{
     auth::{AuthLayer, AuthService, Authenticator, Denied, Token, TokenLayer, TokenService, TokenSource},
@@ -27,6 +29,7 @@ pub use self::{
     request::Request,
     response::{BoxError, BoxFuture, Response},
     stack::{Next, RpcLayer, RpcService},
+    trace::{TraceLayer, TraceService},
 };
 pub(crate) use self::{
     foreign::Foreign,

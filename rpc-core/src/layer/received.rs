@@ -99,6 +99,14 @@ impl LazyHeaders {
         result
     }
 
+    /// Whether there is certainly none.
+    pub(crate) fn is_empty(&self) -> bool {
+        match self {
+            Self::Own(headers) => headers.is_empty(),
+            Self::Received(delivery, _) => !delivery.has_more_headers(),
+        }
+    }
+
     pub(crate) fn into_inner(self) -> Headers {
         match self {
             Self::Own(headers) => headers,

@@ -21,8 +21,9 @@ use super::{
 };
 use crate::{
     codec::Codec,
-    connection::amqp::HeaderValue,
+    connection::{Address, amqp::HeaderValue},
     context::Context,
+    forward::Carried,
     service::{MethodDescriptor, ServiceDescriptor},
 };
 
@@ -41,6 +42,8 @@ pub struct Request {
     pub(crate) headers: LazyHeaders,
     pub(crate) body: Body,
     pub(crate) extensions: Extensions,
+    /// `None` for most: each layer moves the request.
+    pub(crate) carried: Option<Box<Carried>>,
 }
 
 /// The part of a call that no layer changes, shared by the clones of its request.
@@ -59,6 +62,15 @@ pub(crate) struct LogicalCall {
     pub(crate) progress: Progress,
 }
 
+impl LogicalCall {
+    pub(crate) fn message_id(&self) -> Option<&str> {
+        match &self.served {
+            Some(served) => served.context.message_id(),
+            None => self.message_id.as_deref(),
+        }
+    }
+}
+
 /// The request of a worker pool.
 pub(crate) struct Served {
     pub(crate) context: Context,
@@ -68,11 +80,18 @@ pub(crate) struct Served {
     pub(crate) codec: Codec,
     /// The levels that they may nest.
     pub(crate) max_depth: u32,
+    /// Whether it has arrived with headers besides `rpc-deadline`.
+    pub(crate) has_headers: bool,
 }
 
 /// The service behind the innermost layer: the client's sending, or the pool's handlers.
 pub(crate) trait Core: Send + Sync {
     fn run(&self, request: Request) -> BoxFuture;
+
+    /// In a client, the host and port of its broker, as far as they are known.
+    fn server(&self) -> Option<Arc<Address>> {
+        None
+    }
 }
 
 /// An attempt of a logical call.
@@ -112,6 +131,11 @@ impl Progress {
 
     pub(crate) fn begin_attempt(&self) -> AttemptId {
         AttemptId(self.attempts.fetch_add(1, Ordering::Relaxed).min(AttemptId::LAST))
+    }
+
+    /// How often the call was sent.
+    pub(crate) fn sent(&self) -> u32 {
+        self.sent.load(Ordering::Relaxed)
     }
 
     /// Notes that a message of an attempt was sent.
@@ -160,6 +184,10 @@ impl Progress {
 }
 
 impl Request {
+    pub(crate) fn new(call: Arc<LogicalCall>, core: Arc<dyn Core>, headers: LazyHeaders, body: Body) -> Self {
+        Self { call, core, headers, body, extensions: Extensions::default(), carried: None }
+    }
+
     /// The name of the service.
     pub fn service(&self) -> &'static str {
         self.call.service.name
@@ -198,10 +226,7 @@ impl Request {
     /// The `message_id`, by which workers recognise the same logical call. In a client every call with layers has one; in a pool
     /// it is that of the request, if it has one.
     pub fn message_id(&self) -> Option<&str> {
-        match &self.call.served {
-            Some(served) => served.context.message_id(),
-            None => self.call.message_id.as_deref(),
-        }
+        self.call.message_id()
     }
 
     /// In a client, the number of the attempt that would be sent now, from 1: attempts by layers count, and so do those that the
@@ -228,14 +253,25 @@ impl Request {
     /// Sets a header, in place of one of the same name.
     ///
     /// In a client it travels, as one set with [`Call::header`](crate::Call::header) does, whose rules hold here, too. In a pool the
-    /// handler finds it in its context.
+    /// handler finds it in its context, and its calls carry it on if the pool
+    /// [forwards](crate::WorkerPool::forward_headers) headers of that name.
     pub fn set_header(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<HeaderValue>) {
-        self.headers.change(|headers| headers::set(headers, name.into(), value.into()));
+        let name = name.into();
+        self.own(&name);
+        self.headers.change(|headers| headers::set(headers, name, value.into()));
     }
 
     /// Removes a header, and returns its value.
     pub fn remove_header(&mut self, name: &str) -> Option<HeaderValue> {
+        self.own(name);
         self.headers.change(|headers| headers::remove(headers, name))
+    }
+
+    /// Notes that a header, if there is one, is not inherited.
+    fn own(&mut self, name: &str) {
+        if let Some(carried) = &mut self.carried {
+            carried.inherited.forget(name);
+        }
     }
 
     /// The arguments, encoded by the service's [`codec`](crate::Codec).

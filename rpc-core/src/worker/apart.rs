@@ -18,6 +18,7 @@ use super::{
     dispatch::Answer,
     finished::{Finished, Reply, Way, reply_publish},
     lane::Lane,
+    log::log_request,
     stats::Counters,
 };
 use crate::{
@@ -130,11 +131,11 @@ async fn deliver(lane: &Lane, idle: &Idle, delivery: &Delivery, mut answer: Answ
         sleep(backoff.pause()).await;
     }
     Counters::add(&lane.counters.replies_refused);
-    let service = lane.source.descriptor.name;
     let reply_to = delivery.reply_to().unwrap_or_default();
-    tracing::error!(
-        service,
-        method = %printable(lane.source.asked_method(delivery)),
+    log_request!(
+        error,
+        lane.source,
+        *delivery,
         reply_to = %printable(reply_to),
         reason = %printable(&reason),
         "a reply cannot be delivered and is given up: its request was executed, and its caller times out"

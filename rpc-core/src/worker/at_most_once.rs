@@ -5,7 +5,10 @@
 
 use tokio::sync::Semaphore;
 
-use crate::connection::{Channel, amqp::Settlement};
+use crate::{
+    connection::{Channel, amqp::Settlement},
+    error::Error,
+};
 
 /// The acknowledgements and the places of one consumer.
 pub(super) struct AtMostOnce {
@@ -38,11 +41,7 @@ impl AtMostOnce {
     }
 
     /// Acknowledges a request, which must not run if that fails.
-    pub(super) fn acknowledge(&self, delivery_tag: u64) -> bool {
-        let acknowledged = self.channel.settle(Settlement::Ack { delivery_tag, multiple: false });
-        if let Err(error) = &acknowledged {
-            tracing::debug!(%error, "could not acknowledge before the handler: it does not run");
-        }
-        acknowledged.is_ok()
+    pub(super) fn acknowledge(&self, delivery_tag: u64) -> Result<(), Error> {
+        self.channel.settle(Settlement::Ack { delivery_tag, multiple: false })
     }
 }

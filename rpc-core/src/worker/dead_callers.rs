@@ -15,6 +15,7 @@ use super::{
     direct_reply_to,
     dispatch::Response,
     finished::reply_publish,
+    log::log_request,
     poison,
     source::{DeadLetters, Source},
     stats::Counters,
@@ -27,13 +28,13 @@ use crate::{
     },
     envelope::Code,
     error::Error,
-    users::Users,
+    printable::printable,
 };
 
 /// Notifies the callers of one queue's requests until the connection is closed for good.
 pub(super) async fn run(source: Source, mut letters: DeadLetters, counters: Arc<Counters>) {
     loop {
-        tell_all(letters, &source.users, &counters).await;
+        tell_all(letters, &source, &counters).await;
         let Ok(Some(opened)) = open_again("the consumer of dead letters", || source.open_dead_letters()).await else {
             return;
         };
@@ -43,11 +44,11 @@ pub(super) async fn run(source: Source, mut letters: DeadLetters, counters: Arc<
 
 /// Answers callers until the consumer is lost. A letter that was not acknowledged is redelivered, and its caller ignores the
 /// second answer.
-async fn tell_all(DeadLetters { channel, mut consumer, .. }: DeadLetters, users: &Users, counters: &Counters) {
+async fn tell_all(DeadLetters { channel, mut consumer, .. }: DeadLetters, source: &Source, counters: &Counters) {
     loop {
         match consumer.next().await {
             Ok(Some(letter)) => {
-                if tell(&channel, &letter, users, counters).await.is_err() {
+                if tell(&channel, &letter, source, counters).await.is_err() {
                     return;
                 }
                 let ack = Settlement::Ack { delivery_tag: letter.delivery_tag(), multiple: false };
@@ -61,11 +62,13 @@ async fn tell_all(DeadLetters { channel, mut consumer, .. }: DeadLetters, users:
     }
 }
 
-async fn tell(channel: &Channel, letter: &Delivery, users: &Users, counters: &Counters) -> Result<(), Error> {
+async fn tell(channel: &Channel, letter: &Delivery, source: &Source, counters: &Counters) -> Result<(), Error> {
     let Some(reply_to) = letter.reply_to().filter(|reply_to| !reply_to.is_empty()) else { return Ok(()) };
     if !direct_reply_to::is_safe(reply_to) {
         // The broker would close the connection.
         Counters::add(&counters.replies_refused);
+        let reply_to = printable(reply_to);
+        log_request!(warn, *source, *letter, %reply_to, "a malformed reply_to: the caller of a dead letter is not told");
         return Ok(());
     }
     let Some(answer) = Response::failed(Code::Abandoned, poison::DEAD_LETTERED_BY_BROKER).into_answer() else {
@@ -73,7 +76,7 @@ async fn tell(channel: &Channel, letter: &Delivery, users: &Users, counters: &Co
     };
     let (properties, body) = answer.message(letter, reply_to);
     // The caller may have gone: then no one waits for the answer.
-    let publish = Publish { mandatory: false, ..reply_publish(users, reply_to, properties, body) };
+    let publish = Publish { mandatory: false, ..reply_publish(&source.users, reply_to, properties, body) };
     channel.publish_written(publish).await?;
     Counters::add(&counters.answered);
     Ok(())

@@ -5,7 +5,7 @@ use std::{borrow::Cow, time::Duration};
 
 use tokio::time::sleep;
 
-use super::{lane::Lane, source::Source, stats::Counters};
+use super::{lane::Lane, log::log_request, source::Source, stats::Counters};
 use crate::{
     connection::{
         Backoff, Channel, Confirm, Delivery,
@@ -14,7 +14,6 @@ use crate::{
     },
     envelope,
     error::Error,
-    printable::printable,
     topology,
 };
 
@@ -74,20 +73,17 @@ pub(super) async fn keep(lane: &Lane, delivery: &Delivery, reason: Reason<'_>) {
     for attempt in 1..=ATTEMPTS_MAX {
         match within(STORE_LIMIT, "dead-letter a request", store(&lane.source, delivery, reason)).await {
             Ok(()) => return Counters::add(&lane.counters.dead_lettered),
-            Err(error) => tracing::warn!(%error, attempt, "could not dead-letter a request"),
+            Err(error) => {
+                log_request!(warn, lane.source, *delivery, %error, attempt, "could not dead-letter a request");
+            }
         }
         if attempt < ATTEMPTS_MAX {
             sleep(backoff.pause()).await;
         }
     }
     Counters::add(&lane.counters.dead_letters_lost);
-    tracing::error!(
-        service = lane.source.descriptor.name,
-        method = %printable(lane.source.asked_method(delivery)),
-        message_id = %printable(delivery.message_id().unwrap_or_default()),
-        reason = reason.name(),
-        "a request is lost: it could not be dead-lettered"
-    );
+    let (reason, words) = (reason.name(), "a request is lost: it could not be dead-lettered");
+    log_request!(error, lane.source, *delivery, reason, "{words}");
 }
 
 /// Stores a request in the service's dead-letter queue, on a channel of its own; `Ok` once the broker has confirmed it.

@@ -64,25 +64,27 @@ pub type Handler = Pin<Box<dyn Future<Output = Response> + Send + 'static>>;
 #[derive(Debug)]
 pub struct Request {
     context: Context,
-    method: usize,
-    codec: Codec,
-    max_depth: u32,
+    found: Found,
 }
 
 impl Request {
-    pub(super) fn new(context: Context, Found { method, codec, max_depth }: Found) -> Self {
-        Self { context, method, codec, max_depth }
+    pub(super) fn new(context: Context, found: Found) -> Self {
+        Self { context, found }
     }
 
     /// Its context, and its method and codec.
     pub(super) fn into_parts(self) -> (Context, Found) {
-        let Self { context, method, codec, max_depth } = self;
-        (context, Found { method, codec, max_depth })
+        (self.context, self.found)
     }
 
     /// The method's index in the descriptor.
     pub fn method(&self) -> usize {
-        self.method
+        self.found.method
+    }
+
+    /// Whether it may have headers besides `rpc-deadline`.
+    pub(super) fn has_headers(&self) -> bool {
+        self.found.has_headers
     }
 
     /// The arguments.
@@ -90,8 +92,9 @@ impl Request {
     /// # Errors
     /// The answer to give when they cannot be read.
     pub fn arguments<M: Method>(&self) -> Result<M::Arguments, Response> {
-        self.codec
-            .decode_within(self.context.body(), self.max_depth)
+        let Found { codec, max_depth, .. } = self.found;
+        codec
+            .decode_within(self.context.body(), max_depth)
             .map_err(|error| Response::failed(Code::BadRequest, format!("arguments: {error}")))
     }
 
@@ -130,8 +133,9 @@ impl Request {
     }
 
     fn encoded<T: Serialize>(&self, value: &T, answer: fn(Codec, Vec<u8>) -> Answer) -> Response {
-        match self.codec.encode(value) {
-            Ok(body) => Response(Some(answer(self.codec, body))),
+        let codec = self.found.codec;
+        match codec.encode(value) {
+            Ok(body) => Response(Some(answer(codec, body))),
             Err(error) => encode_failed(&error),
         }
     }
@@ -178,6 +182,11 @@ impl Response {
     /// Whether the handler came to its end, and would not give another answer.
     pub(super) const fn is_final(&self) -> bool {
         matches!(self.0, None | Some(Answer::Ok(..) | Answer::ServiceError(..)))
+    }
+
+    /// The code and the words of an error of ours, or of a layer.
+    pub(super) fn failure(&self) -> Option<(&str, &str)> {
+        self.0.as_ref().and_then(Answer::failure)
     }
 
     /// How large the answer is, encoded.
@@ -291,7 +300,7 @@ where
     Box::pin(async move {
         let runtime = Handle::current();
         // The thread waits for nested calls by itself, so it leaves the handler's slot and comes back to it by itself.
-        let seated = Seated::new(Box::pin(handler), budget::on_thread());
+        let seated = Seated::new(Box::pin(budget::traced(handler)), budget::on_thread());
         let run = move || runtime.block_on(seated);
         match tokio::task::spawn_blocking(run).await {
             Ok(response) => response,
@@ -311,11 +320,14 @@ pub(super) struct Found {
     pub(super) codec: Codec,
     /// The levels that the arguments may nest.
     pub(super) max_depth: u32,
+    /// Whether the request may have headers besides `rpc-deadline`.
+    pub(super) has_headers: bool,
 }
 
 /// Finds the method that a delivery asks for; an error is the answer when there is none, or its version or codec is not known.
 pub(super) fn find(descriptor: &ServiceDescriptor, delivery: &Delivery) -> Result<Found, Response> {
-    if delivery.has_more_headers() {
+    let has_headers = delivery.has_more_headers();
+    if has_headers {
         check_versions(descriptor, delivery)?;
     }
     let codec = match delivery.content_type() {
@@ -330,7 +342,7 @@ pub(super) fn find(descriptor: &ServiceDescriptor, delivery: &Delivery) -> Resul
         None => descriptor.method_of(delivery.routing_key()),
     };
     let max_depth = descriptor.max_depth;
-    method.map(|method| Found { method, codec, max_depth }).ok_or_else(|| no_such_method(delivery))
+    method.map(|method| Found { method, codec, max_depth, has_headers }).ok_or_else(|| no_such_method(delivery))
 }
 
 fn check_versions(descriptor: &ServiceDescriptor, delivery: &Delivery) -> Result<(), Response> {
@@ -398,8 +410,17 @@ impl Drop for Running {
     fn drop(&mut self) {
         let handler = std::mem::replace(self.handler.future(), Box::pin(std::future::pending()));
         let serving = &mut self.handler.serving;
-        drop(guarded(|| budget::within(serving, || drop(handler))));
+        if let Err(panicked) = guarded(|| budget::within(serving, || drop(handler))) {
+            log_late_panic(&panicked);
+        }
     }
+}
+
+/// Of a handler that no longer answers: its request has ended before, or ends with the answer of something else.
+#[cold]
+fn log_late_panic(panicked: &Response) {
+    let message = panicked.failure().map_or("", |(_, message)| message);
+    tracing::error!(message = %printable(message), "a handler that was stopped panicked");
 }
 
 /// Runs a piece of a handler; an error is the answer when it panics.
@@ -410,7 +431,6 @@ fn guarded<T>(piece: impl FnOnce() -> T) -> Result<T, Response> {
 
 fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let message = printable(panic_message(&*panic)).up_to(PANIC_MESSAGE_MAX_BYTES).to_string();
-    tracing::error!(message, "handler panicked");
     // The payload is the handler's own type, whose `Drop` may panic as well.
     if let Err(second) = std::panic::catch_unwind(AssertUnwindSafe(|| drop(panic))) {
         std::mem::forget(second);

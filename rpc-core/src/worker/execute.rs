@@ -17,6 +17,7 @@ use super::{
     dispatch::{self, Dispatch, Found, Request, Response, Running},
     handlers::Handlers,
     job::{Job, Shared},
+    lane::Lane,
     poison::Abandoned,
     source::Intake,
     stats::Counters,
@@ -122,7 +123,7 @@ impl Taker<'_> {
         }
         let method = found.method;
         let span = handler_span(&job.shared, &context, method);
-        let seat = Seat::new(slot, depth(&job.shared.lane.room, &context));
+        let seat = seat(&job.shared.lane, slot, &context, found.has_headers);
         let request = Request::new(context, found);
         match span.in_scope(|| first_poll(&*job.shared.lane.service, request, seat)) {
             FirstPoll::Ended(response) => {
@@ -198,6 +199,20 @@ fn depth(room: &Room, context: &Context) -> u32 {
     u32::try_from(depth).unwrap_or(DEPTH_MAX).min(DEPTH_MAX)
 }
 
+/// The seat of a handler, whose calls inherit headers of its request. Most requests have none to look at.
+fn seat(lane: &Lane, slot: Slot, context: &Context, has_headers: bool) -> Seat {
+    let mut seat = Seat::new(slot, depth(&lane.room, context));
+    if has_headers {
+        forward(lane, context, &mut seat);
+    }
+    seat
+}
+
+#[cold]
+fn forward(lane: &Lane, context: &Context, seat: &mut Seat) {
+    seat.forward(lane.forwarding.of(context.delivery()));
+}
+
 fn overloaded(estimate: Duration) -> Response {
     let message = format!("the expected wait of {estimate:?} at this worker exceeds the call's remaining time");
     Response::failed(Code::Overloaded, message)
@@ -222,7 +237,7 @@ fn run_at_turn(job: Job, request: Request) -> impl Future<Output = ()> + Send + 
                     Err(too_late) => (None, Some(too_late)),
                 },
             };
-            let seat = slot.map(|slot| Seat::new(slot, depth(&lane.room, request.context()))).unwrap_or_default();
+            let seat = slot.map(|slot| seat(lane, slot, request.context(), request.has_headers())).unwrap_or_default();
             let facts = Facts {
                 is_draining: job.shared.is_draining(),
                 is_expired: request.context().is_expired(Instant::now()),

@@ -15,6 +15,7 @@ use super::{
     dispatch::{Answer, Response},
     finished::{Finished, Outcome, Reply, Way},
     lane::{Lane, Phase},
+    log::log_request,
     pace::Pace,
     policy::AckPolicy,
     stats::Counters,
@@ -22,6 +23,7 @@ use super::{
 use crate::{
     connection::{Channel, Delivery, WeakDelivery},
     envelope::Code,
+    error::Error,
     printable::printable,
 };
 
@@ -126,8 +128,18 @@ impl Job {
     /// cannot be.
     pub(super) fn begin(&self) -> bool {
         let (Some(at_most_once), Some(delivery)) = (&self.shared.at_most_once, &self.delivery) else { return true };
-        self.is_acked.set(at_most_once.acknowledge(delivery.delivery_tag()));
+        let acknowledged = at_most_once.acknowledge(delivery.delivery_tag());
+        if let Err(error) = &acknowledged {
+            self.log_not_begun(delivery, error);
+        }
+        self.is_acked.set(acknowledged.is_ok());
         self.is_acked.get()
+    }
+
+    #[cold]
+    fn log_not_begun(&self, delivery: &Delivery, error: &Error) {
+        let words = "could not acknowledge before the handler: it does not run";
+        log_request!(debug, self.shared.lane.source, *delivery, %error, "{words}");
     }
 
     /// For the table of handlers, which a cancel looks into.
@@ -143,8 +155,8 @@ impl Job {
     }
 
     fn settle(&self, delivery: Delivery, response: Response) {
-        if let Some(code) = response.error_code() {
-            tracing::debug!(code, "answered with an error");
+        if response.error_code().is_some() {
+            self.log_error(&delivery, &response);
         }
         let outcome = if self.is_acked.get() { Outcome::Settled } else { Outcome::Ack };
         let delivery_tag = delivery.delivery_tag();
@@ -162,15 +174,28 @@ impl Job {
         self.shared.finish(Finished { delivery_tag, outcome, reply });
     }
 
+    /// Names the request in the log. A failure of the worker itself is an error there, too; its message may be a panic's.
+    #[cold]
+    fn log_error(&self, delivery: &Delivery, response: &Response) {
+        let source = &self.shared.lane.source;
+        let code = response.error_code().unwrap_or_default();
+        match response.failure() {
+            Some((_, message)) if code == Code::Internal.name() => {
+                log_request!(error, *source, *delivery, code, message = %printable(message), "a request failed");
+            }
+            _ => log_request!(debug, *source, *delivery, code = %printable(code), "answered with an error"),
+        }
+    }
+
     /// Whether a one-way request has failed; then it is counted and logged.
     fn note_failure(&self, delivery: &Delivery, answer: &Answer) -> bool {
         let Some((code, message)) = answer.failure() else { return false };
         let lane = &self.shared.lane;
         Counters::add(&lane.counters.oneway_failed);
-        tracing::warn!(
-            service = lane.source.descriptor.name,
-            method = %printable(lane.source.asked_method(delivery)),
-            message_id = %printable(delivery.message_id().unwrap_or_default()),
+        log_request!(
+            warn,
+            lane.source,
+            *delivery,
             code = %printable(code),
             message = %printable(message),
             "a one-way request failed: it is dead-lettered"
@@ -185,11 +210,11 @@ impl Job {
         let Some(delivery) = self.delivery.take() else { return };
         let lane = &self.shared.lane;
         Counters::add(&lane.counters.forbidden);
-        tracing::warn!(
-            service = lane.source.descriptor.name,
-            method = %printable(lane.source.asked_method(&delivery)),
+        log_request!(
+            warn,
+            lane.source,
+            delivery,
             user_id = %printable(delivery.user_id().unwrap_or_default()),
-            message_id = %printable(delivery.message_id().unwrap_or_default()),
             "a request of a user who is not served was refused"
         );
         let response = match (delivery.has_reply_to(), delivery.user_id()) {

@@ -12,12 +12,16 @@ use super::{
     stats::Counters,
 };
 use crate::{
+    budget,
     call_error::OtherError,
+    context::Context,
     envelope::Code,
+    forward::{Forwarded, Forwarding},
     layer::{
-        self, Body, BoxError, BoxFuture, Core, Extensions, Foreign, Headers, Layers, LazyHeaders, LogicalCall, Outcome,
-        Progress, Served,
+        self, Body, BoxError, BoxFuture, Core, Foreign, Headers, Layers, LazyHeaders, LogicalCall, Outcome, Progress,
+        Served,
     },
+    printable::printable,
     service::ServiceDescriptor,
 };
 
@@ -39,14 +43,15 @@ pub(super) struct Parts {
     /// Inside of the layers: a caller who is refused must not learn the answer to another one.
     pub(super) dedupe: Option<Arc<Dedupe>>,
     pub(super) counters: Arc<Counters>,
+    pub(super) forwarding: Arc<Forwarding>,
 }
 
 impl Layered {
     /// The service itself if it has no layers.
     pub(super) fn wrap(parts: Parts) -> Arc<dyn Dispatch> {
-        let Parts { service, of_pool, of_service, dedupe, counters } = parts;
+        let Parts { service, of_pool, of_service, dedupe, counters, forwarding } = parts;
         let descriptor = service.descriptor();
-        let handlers = |service| Arc::new(Handlers { service, dedupe, counters });
+        let handlers = |service| Arc::new(Handlers { service, dedupe, counters, forwarding });
         match (of_pool, of_service) {
             (None, None) => service,
             (Some(layers), None) | (None, Some(layers)) => {
@@ -68,28 +73,33 @@ impl Dispatch for Layered {
     }
 
     fn dispatch(&self, request: Request) -> Handler {
-        let (context, Found { method, codec, max_depth }) = request.into_parts();
+        let (context, found) = request.into_parts();
         let descriptor = self.descriptor;
         let delivery = context.delivery().clone();
         let (headers, body) = (LazyHeaders::received(delivery.clone()), Body::received(delivery));
         let call = Arc::new(LogicalCall {
             service: descriptor,
-            method: &descriptor.methods[method],
+            method: &descriptor.methods[found.method],
             budget: Duration::ZERO,
             deadline: context.deadline(),
             message_id: None,
             priority: context.priority(),
-            served: Some(Served { context, method, codec, max_depth }),
+            served: Some(served(context, found)),
             progress: Progress::default(),
         });
         let (layers, core) = (Arc::clone(&self.layers), Arc::clone(&self.core));
         Box::pin(async move {
             let seen = Arc::clone(&call);
-            let request = layer::Request { call, core, headers, body, extensions: Extensions::default() };
+            let request = layer::Request::new(call, core, headers, body);
             let answered = layers.pass(request).await;
-            answer(answered, descriptor, seen.progress.maybe_executed())
+            answer(answered, &seen)
         })
     }
+}
+
+fn served(context: Context, found: Found) -> Served {
+    let Found { method, codec, max_depth, has_headers } = found;
+    Served { context, method, codec, max_depth, has_headers }
 }
 
 /// Behind the pool's layers: those of the service.
@@ -111,21 +121,33 @@ struct Handlers {
     service: Arc<dyn Dispatch>,
     dedupe: Option<Arc<Dedupe>>,
     counters: Arc<Counters>,
+    forwarding: Arc<Forwarding>,
 }
 
 impl Handlers {
     /// The request as the handler gets it; `None` of a client's.
     fn request(request: layer::Request) -> Option<(Arc<LogicalCall>, Request)> {
         let layer::Request { call, headers, body, extensions, .. } = request;
-        let Served { context, method, codec, max_depth } = call.served.as_ref()?;
-        let found = Found { method: *method, codec: *codec, max_depth: *max_depth };
+        let Served { context, method, codec, max_depth, .. } = call.served.as_ref()?;
+        let found = Found { method: *method, codec: *codec, max_depth: *max_depth, has_headers: !headers.is_empty() };
         let request = Request::new(context.clone().layered(headers, extensions, body), found);
         Some((call, request))
     }
 }
 
+impl Handlers {
+    /// The headers that the handler's calls carry on; `None` when it has none, and had none before the layers.
+    fn forwards(&self, request: &layer::Request) -> Option<Option<Arc<Forwarded>>> {
+        let had_headers = request.call.served.as_ref().is_some_and(|served| served.has_headers);
+        let context = request.carried.as_ref().and_then(|carried| carried.context.as_ref());
+        let has_some = had_headers || !request.headers.is_empty() || context.is_some();
+        has_some.then(|| self.forwarding.of_headers(request.headers.get(), context))
+    }
+}
+
 impl Core for Handlers {
     fn run(&self, request: layer::Request) -> BoxFuture {
+        let forwards = self.forwards(&request);
         let Some((call, request)) = Self::request(request) else {
             return Box::pin(std::future::ready(Err("a request of a client does not belong into a pool".into())));
         };
@@ -141,6 +163,9 @@ impl Core for Handlers {
             }
         };
         Box::pin(async move {
+            if let Some(forwarded) = forwards {
+                budget::forward(forwarded);
+            }
             let attempt = call.progress.begin_attempt();
             call.progress.note_sent(attempt);
             let response = seen_by_layers(handler.await);
@@ -166,11 +191,25 @@ fn seen_by_layers(response: Response) -> layer::Response {
     outcome.into()
 }
 
-/// The answer to the caller, from that which the outermost layer gave. `is_executed` says whether a handler may have run.
-fn answer(answered: Result<layer::Response, BoxError>, descriptor: &ServiceDescriptor, is_executed: bool) -> Response {
+/// Warns of a request, which it names.
+macro_rules! log_call {
+    ($call:expr, $($fields:tt)+) => {
+        tracing::warn!(
+            service = $call.service.name,
+            method = $call.method.name,
+            message_id = %printable($call.message_id().unwrap_or_default()),
+            redelivered = $call.served.as_ref().is_some_and(|served| served.context.redelivered()),
+            $($fields)+
+        )
+    };
+}
+
+/// The answer to the caller, from that which the outermost layer gave.
+fn answer(answered: Result<layer::Response, BoxError>, call: &LogicalCall) -> Response {
+    let (descriptor, is_executed) = (call.service, call.progress.maybe_executed());
     let layer::Response { outcome, headers } = match answered {
         Ok(response) => response,
-        Err(error) => return failed(&error, is_executed),
+        Err(error) => return failed(&error, call, is_executed),
     };
     let answer = match outcome {
         Outcome::Nothing => return Response::NONE,
@@ -188,16 +227,16 @@ fn answer(answered: Result<layer::Response, BoxError>, descriptor: &ServiceDescr
             Answer::Other(error)
         }
     };
-    match travelling(headers.into_inner()) {
+    match travelling(headers.into_inner(), call) {
         headers if headers.is_empty() => answer.into(),
         headers => Answer::WithHeaders(Box::new(answer), headers).into(),
     }
 }
 
 /// The answer when a layer failed with an error of its own.
-fn failed(error: &BoxError, is_executed: bool) -> Response {
+fn failed(error: &BoxError, call: &LogicalCall, is_executed: bool) -> Response {
     let message = format!("a layer of the workers failed: {error}");
-    tracing::warn!(%error, is_executed, "a layer failed");
+    log_call!(call, %error, is_executed, "a layer failed");
     match Foreign::of(error) {
         Foreign::Elapsed => Response::failed(Code::Timeout, message),
         Foreign::Overloaded if !is_executed => Response::failed(Code::Overloaded, message),
@@ -208,15 +247,12 @@ fn failed(error: &BoxError, is_executed: bool) -> Response {
 }
 
 /// The headers of a layer that go out with a reply: the content header of an answer must fit one frame.
-fn travelling(mut headers: Headers) -> Headers {
+fn travelling(mut headers: Headers, call: &LogicalCall) -> Headers {
     headers.retain(|(name, _)| !name.starts_with("rpc-") && !name.starts_with("x-") && name.len() <= 255);
     let bytes: usize = headers.iter().map(|(name, value)| name.len() + value.encoded_bytes()).sum();
     if bytes > HEADERS_MAX_BYTES {
-        tracing::warn!(
-            bytes,
-            limit = HEADERS_MAX_BYTES,
-            "the headers that layers gave a reply are left out: they are too large"
-        );
+        let words = "the headers that layers gave a reply are left out: they are too large";
+        log_call!(call, bytes, limit = HEADERS_MAX_BYTES, "{words}");
         return Headers::new();
     }
     headers

@@ -29,6 +29,7 @@ mod handlers;
 mod job;
 mod lane;
 mod layers;
+mod log;
 mod monitor;
 mod pace;
 mod poison;

@@ -1,6 +1,6 @@
 //! The builder of a pool: what it serves and how, until `start`.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{oneshot, watch},
@@ -25,6 +25,7 @@ use super::{
 use crate::{
     connection::{Connection, amqp::HeaderValue, within},
     error::Error,
+    forward::Forwarding,
     layer::{Layers, RpcLayer},
     nesting::Room,
     service::ServiceDescriptor,
@@ -67,6 +68,7 @@ pub struct WorkerPool {
     is_inline: bool,
     users: Option<Arc<[String]>>,
     sends_user_id: bool,
+    forwarded_headers: Vec<Cow<'static, str>>,
 }
 
 /// A service of a pool.
@@ -101,6 +103,7 @@ impl WorkerPool {
             is_inline: true,
             users: None,
             sends_user_id: false,
+            forwarded_headers: Forwarding::default_names(),
         }
     }
 
@@ -222,10 +225,24 @@ impl WorkerPool {
         self
     }
 
+    /// The headers of a request that its handler's calls carry on, in this order: those made in the handler, in a task of
+    /// [`rpc_core::spawn`](crate::spawn), and in layers. The default is `traceparent`, `tracestate` and `baggage`, so that calls
+    /// behind a handler belong to its caller's trace; an empty list forwards none.
+    ///
+    /// A header that such a call sets itself wins, and then `tracestate` is not added to another `traceparent`. Headers that would
+    /// make the request's properties exceed one frame are dropped, the last ones first, and counted
+    /// ([`PoolStats::headers_dropped`](crate::PoolStats::headers_dropped)). See the guide's chapter on
+    /// [traces](crate::guide::traces).
+    pub fn forward_headers(mut self, names: impl IntoIterator<Item = impl Into<Cow<'static, str>>>) -> Self {
+        self.forwarded_headers = names.into_iter().map(Into::into).collect();
+        self
+    }
+
     /// Declares the exchange, the queues and their bindings, and starts serving.
     ///
     /// # Errors
-    /// [`Error::Configuration`] when nothing is served, a service is served twice, a number is zero, or
+    /// [`Error::Configuration`] when nothing is served, a service is served twice, a number is zero, a header that is to be
+    /// [forwarded](Self::forward_headers) is one of the framework's (`rpc-…`) or of the broker's, or
     /// [`send_user_id`](Self::send_user_id) has no user to send;
     /// [`Error::Refused`] when the broker refuses a declaration, for example because the queue exists with other
     /// arguments (its words name both sides); [`Error::Disconnected`]; [`Error::TimedOut`] when a queue is not ready
@@ -237,7 +254,8 @@ impl WorkerPool {
     /// Dropping the future stops what was started; queues that were declared stay.
     pub async fn start(self) -> Result<PoolHandle, Error> {
         let prefetch_count = self.check()?;
-        let counters = Arc::new(Counters::default());
+        let forwarding = Arc::new(Forwarding::new(self.forwarded_headers.iter().cloned()));
+        let counters = Arc::new(Counters { forwarding: Some(Arc::clone(&forwarding)), ..Counters::default() });
         let (phase, _) = watch::channel(Phase::Serving);
         let mut handle = PoolHandle::new(phase, Arc::clone(&counters));
         let names = self.services.iter().map(|service| service.descriptor().name).collect();
@@ -246,7 +264,7 @@ impl WorkerPool {
         let mut lanes = Vec::new();
         for service in &self.services {
             for source in self.sources(service, prefetch_count) {
-                lanes.push((self.lane(service, source, &slots, &counters), control.lane()));
+                lanes.push((self.lane(service, source, &slots, (&counters, &forwarding)), control.lane()));
             }
         }
         let (control, opened) = control.spawn();
@@ -307,7 +325,13 @@ impl WorkerPool {
         sources
     }
 
-    fn lane(&self, service: &Served, source: Source, slots: &Arc<Slots>, counters: &Arc<Counters>) -> Lane {
+    fn lane(
+        &self,
+        service: &Served,
+        source: Source,
+        slots: &Arc<Slots>,
+        (counters, forwarding): (&Arc<Counters>, &Arc<Forwarding>),
+    ) -> Lane {
         let lanes: usize = self.services.iter().map(|service| service.descriptor().method_queues().len()).sum();
         // Otherwise handlers wait for slots, for which each needs a task.
         let has_slots = lanes * usize::from(source.prefetch_count) <= self.concurrency;
@@ -318,6 +342,7 @@ impl WorkerPool {
             of_service: service.layers.clone(),
             dedupe: dedupe.clone(),
             counters: Arc::clone(counters),
+            forwarding: Arc::clone(forwarding),
         };
         let waiting_max = source.is_nested.then(|| usize::from(source.prefetch_count) / 2);
         Lane {
@@ -328,6 +353,7 @@ impl WorkerPool {
             room: Room::new(Arc::clone(slots), waiting_max),
             dedupe,
             counters: Arc::clone(counters),
+            forwarding: Arc::clone(forwarding),
             caution: Caution::new(),
         }
     }
@@ -348,6 +374,11 @@ impl WorkerPool {
                 "classic queues count no deliveries: use `.queue_kind(QueueKind::Quorum)`, or leave delivery_limit out"
                     .to_owned(),
             );
+        }
+        if let Some(name) = Forwarding::unfit(&self.forwarded_headers) {
+            return refuse(format!(
+                "the header '{name}' cannot be forwarded: its name is the framework's or the broker's"
+            ));
         }
         if self.sends_user_id && self.connection.user().is_none() {
             let reason = "the connection's URIs name several users, or the broker takes one from a certificate";

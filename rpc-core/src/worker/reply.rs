@@ -18,11 +18,12 @@ use super::{
     direct_reply_to,
     finished::{Finished, Outcome, Reply, Way, reply_publish},
     lane::Lane,
+    log::log_request,
     policy::AckPolicy,
     stats::Counters,
 };
 use crate::{
-    connection::{Channel, Unconfirmed, Verdict, amqp::Settlement},
+    connection::{Channel, Delivery, Unconfirmed, Verdict, amqp::Settlement},
     error::Error,
     printable::printable,
 };
@@ -88,7 +89,7 @@ async fn send(channel: &Channel, batch: &mut [Finished], lane: &Lane) {
         left -= 1;
         let reply_to = delivery.reply_to().unwrap_or_default();
         if !direct_reply_to::is_safe(reply_to) {
-            refuse(reply_to, counters);
+            refuse(lane, &delivery);
             continue;
         }
         let (properties, body) = answer.message(&delivery, reply_to);
@@ -98,16 +99,28 @@ async fn send(channel: &Channel, batch: &mut [Finished], lane: &Lane) {
         let sent = if left == 0 { channel.publish_written(publish).await } else { channel.publish(publish) };
         if let Err(error) = sent {
             Counters::subtract(&counters.answered);
-            tracing::warn!(%error, reply_to = %printable(reply_to), "could not send a reply");
+            log_not_sent(lane, &delivery, &error);
         }
     }
 }
 
 /// Counts a reply whose `reply_to` the broker would close the connection for.
 #[cold]
-fn refuse(reply_to: &[u8], counters: &Counters) {
-    Counters::add(&counters.replies_refused);
-    tracing::warn!(reply_to = %printable(reply_to), "a malformed reply_to: the request is acknowledged without its reply");
+fn refuse(lane: &Lane, delivery: &Delivery) {
+    Counters::add(&lane.counters.replies_refused);
+    log_request!(
+        warn,
+        lane.source,
+        *delivery,
+        reply_to = %printable(delivery.reply_to().unwrap_or_default()),
+        "a malformed reply_to: the request is acknowledged without its reply"
+    );
+}
+
+#[cold]
+fn log_not_sent(lane: &Lane, delivery: &Delivery, error: &Error) {
+    let reply_to = printable(delivery.reply_to().unwrap_or_default());
+    log_request!(warn, lane.source, *delivery, %error, %reply_to, "could not send a reply");
 }
 
 /// Sends a batch's replies and waits for the confirm of each. A reply that the broker refuses is tried again, apart: that it is
@@ -119,14 +132,14 @@ async fn confirm(channel: &Channel, batch: &mut [Finished], lane: &Lane) {
         let Some(Reply { delivery, answer, .. }) = &finished.reply else { continue };
         let reply_to = delivery.reply_to().unwrap_or_default();
         if !direct_reply_to::is_safe(reply_to) {
-            refuse(reply_to, counters);
+            refuse(lane, delivery);
             finished.reply = None;
             continue;
         }
         let (properties, body) = answer.message(delivery, reply_to);
         let publish = reply_publish(&lane.source.users, reply_to, properties, body);
         if let Err((_, error)) = unconfirmed.publish(channel, publish, at) {
-            tracing::warn!(%error, reply_to = %printable(reply_to), "could not send a reply");
+            log_not_sent(lane, delivery, &error);
             if matches!(error, Error::Disconnected { .. }) {
                 finished.outcome = Outcome::Requeue;
             } else {
@@ -146,7 +159,9 @@ async fn confirm(channel: &Channel, batch: &mut [Finished], lane: &Lane) {
             }
             Verdict::Refused => finished.reply = reply.map(|reply| Reply { way: Way::Apart, ..reply }),
             Verdict::Lost => {
-                tracing::warn!(delivery_tag = finished.delivery_tag, "the broker did not confirm a reply");
+                if let Some(Reply { delivery, .. }) = &reply {
+                    log_request!(warn, lane.source, *delivery, "the broker did not confirm a reply");
+                }
                 finished.outcome = Outcome::Requeue;
             }
         }

@@ -1,6 +1,11 @@
 //! The counts of a pool.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use crate::forward::Forwarding;
 
 /// Counts of what a pool has done since it was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,6 +41,9 @@ pub struct PoolStats {
     pub forbidden: u64,
     /// Requests answered from memory ([`WorkerPool::dedupe`](crate::WorkerPool::dedupe)).
     pub deduplicated: u64,
+    /// Headers that handlers' calls did not carry on ([`WorkerPool::forward_headers`](crate::WorkerPool::forward_headers)), because
+    /// the frame had no room for them.
+    pub headers_dropped: u64,
 }
 
 #[derive(Debug, Default)]
@@ -53,6 +61,8 @@ pub(super) struct Counters {
     pub(super) replies_refused: AtomicU64,
     pub(super) oneway_failed: AtomicU64,
     pub(super) forbidden: AtomicU64,
+    /// It counts by itself.
+    pub(super) forwarding: Option<Arc<Forwarding>>,
 }
 
 impl Counters {
@@ -79,6 +89,7 @@ impl Counters {
             oneway_failed: self.oneway_failed.load(Ordering::Relaxed),
             forbidden: self.forbidden.load(Ordering::Relaxed),
             deduplicated: self.deduplicated.load(Ordering::Relaxed),
+            headers_dropped: self.forwarding.as_ref().map_or(0, |forwarding| forwarding.dropped()),
         }
     }
 }

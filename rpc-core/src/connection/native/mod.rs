@@ -39,7 +39,7 @@ use self::{channels::Channels, handshake::Opened, io::Io, shared::Shared, socket
 use super::{
     amqp::{Event, REPLY_SUCCESS},
     options::ConnectionOptions,
-    uri::Endpoint,
+    uri::{Address, Endpoint},
 };
 use crate::{error::Error, lock::lock};
 
@@ -48,6 +48,7 @@ use crate::{error::Error, lock::lock};
 pub(super) struct Link {
     channels: Arc<Channels>,
     events: Mutex<Option<mpsc::UnboundedReceiver<Event>>>,
+    address: Option<Arc<Address>>,
 }
 
 impl Link {
@@ -59,7 +60,7 @@ impl Link {
         let channels = Arc::new(Channels::new(shared, tuning.channel_max));
         // It ends with the connection, or soon after the link is dropped.
         tokio::spawn(Io::new(socket, buffer, tuning, Arc::clone(&channels)).run());
-        Ok(Self { channels, events: Mutex::new(Some(receiver)) })
+        Ok(Self { channels, events: Mutex::new(Some(receiver)), address: endpoint.shown_address() })
     }
 
     /// The one stream of events; a second one would be empty.
@@ -69,6 +70,14 @@ impl Link {
 
     pub(super) fn is_connected(&self) -> bool {
         self.channels.shared().is_connected()
+    }
+
+    pub(super) fn address(&self) -> Option<&Arc<Address>> {
+        self.address.as_ref()
+    }
+
+    pub(super) fn frame_max_bytes(&self) -> usize {
+        self.channels.shared().frame_max_bytes()
     }
 
     pub(super) fn was_used(&self) -> bool {

@@ -18,6 +18,7 @@ use crate::{connection::amqp::Event, error::Error, lock::lock};
 #[derive(Debug)]
 pub(super) struct Shared {
     outbox: Mutex<Outbox>,
+    frame_max_bytes: usize,
     is_connected: AtomicBool,
     was_used: AtomicBool,
     events: mpsc::UnboundedSender<Event>,
@@ -29,6 +30,7 @@ impl Shared {
     pub(super) fn new(frame_max: u32, outbox_max_bytes: usize, events: mpsc::UnboundedSender<Event>) -> Self {
         Self {
             outbox: Mutex::new(Outbox::new(frame_max, outbox_max_bytes)),
+            frame_max_bytes: frame_max as usize,
             is_connected: AtomicBool::new(true),
             was_used: AtomicBool::new(false),
             room: Notify::new(),
@@ -38,6 +40,10 @@ impl Shared {
 
     pub(super) fn is_connected(&self) -> bool {
         self.is_connected.load(Ordering::Acquire)
+    }
+
+    pub(super) fn frame_max_bytes(&self) -> usize {
+        self.frame_max_bytes
     }
 
     pub(super) fn was_used(&self) -> bool {
