@@ -369,6 +369,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_request_has_waited_for_as_long_as_its_budget_has_shrunk() {
+        let arrived = |expiration_ms, budget_ms| {
+            let delivery = NewDelivery { expiration_ms, ..NewDelivery::default() }.make().unwrap();
+            Context::new(delivery, Instant::now(), budget_ms)
+        };
+        let ctx = arrived(Some(1_000), Some(700));
+        let later = Instant::now() + Duration::from_millis(50);
+        assert_eq!(ctx.waited(later), Some(Duration::from_millis(350)), "300 ms before it arrived, and 50 ms here");
+        assert_eq!(ctx.waited(later + Duration::from_secs(9)), Some(Duration::from_secs(1)));
+        assert_eq!(arrived(None, None).waited(later), None);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_context_is_cancelled_by_its_caller_or_at_its_deadline() {
         Context::for_test().cancelled(true).build().cancelled().await;
         let ctx = Context::for_test().deadline(Duration::from_millis(20)).build();

@@ -141,13 +141,19 @@ async fn handlers_their_tasks_and_threads_continue_the_trace(stage: &Stage) {
     struct Calls(DeskClient);
     impl Outer for Calls {
         async fn here(&self) {
+            assert_eq!(current_span(), Some("serve"));
             self.0.ask("here".to_owned()).await.unwrap();
         }
         async fn spawned(&self) {
             let client = self.0.clone();
-            rpc_core::spawn(async move { client.ask("spawned".to_owned()).await.unwrap() }).await.unwrap();
+            let work = async move {
+                assert_eq!(current_span(), Some("serve"));
+                client.ask("spawned".to_owned()).await.unwrap()
+            };
+            rpc_core::spawn(work).await.unwrap();
         }
         async fn thread(&self) {
+            assert_eq!(current_span(), Some("serve"));
             self.0.ask("thread".to_owned()).await.unwrap();
         }
     }
@@ -175,6 +181,10 @@ async fn handlers_their_tasks_and_threads_continue_the_trace(stage: &Stage) {
             assert_eq!(pair[1].trace_id(), pair[0].trace_id());
         }
     }
+}
+
+fn current_span() -> Option<&'static str> {
+    tracing::Span::current().metadata().map(|metadata| metadata.name())
 }
 
 async fn a_span_holds_all_attempts_of_its_call(stage: &Stage) {

@@ -5,7 +5,7 @@ use std::{cell::Cell, io::Read, rc::Rc, time::Duration};
 use rpc_core::{
     Client, Connection, WorkerPool,
     broker::Broker,
-    layer::{self, Next, Request, RpcLayer},
+    layer::{self, Next, Request, RpcLayer, TraceLayer},
     service,
 };
 use tokio::task::LocalSet;
@@ -43,17 +43,30 @@ pub(crate) fn broker() -> Result<()> {
     })
 }
 
-/// A layer that does nothing.
+/// The layer of an end.
+#[derive(Clone, Copy)]
+pub(crate) enum Around {
+    Nothing,
+    /// One that does nothing.
+    EmptyLayer,
+    /// A `TraceLayer` whose spans nobody wants.
+    TraceLayer,
+}
+
 fn empty_layer() -> impl RpcLayer {
     layer::from_fn(|request: Request, next: Next| next.run(request))
 }
 
 /// Answers until stdin is closed.
-pub(crate) fn worker(uri: &str, is_layered: bool) -> Result<()> {
+pub(crate) fn worker(uri: &str, around: Around) -> Result<()> {
     block_on(async {
         let connection = Connection::open(uri).await?;
         let pool = WorkerPool::new(&connection).serve(CostServer::new(Echo));
-        let pool = if is_layered { pool.layer(empty_layer()) } else { pool };
+        let pool = match around {
+            Around::Nothing => pool,
+            Around::EmptyLayer => pool.layer(empty_layer()),
+            Around::TraceLayer => pool.layer(TraceLayer::new()),
+        };
         let pool = pool.concurrency(PREFETCH.into()).prefetch(PREFETCH).start().await?;
         // A worker ends its turn when its handlers have run for some time, and that depends on the machine under
         // callgrind. So the clock stands still; tokio lets it jump, unless there is a blocking task.
@@ -68,13 +81,17 @@ pub(crate) fn worker(uri: &str, is_layered: bool) -> Result<()> {
 }
 
 /// Makes so many calls.
-pub(crate) fn client(uri: &str, calls: u64, is_layered: bool) -> Result<()> {
+pub(crate) fn client(uri: &str, calls: u64, around: Around) -> Result<()> {
     block_on(async {
         let connection = Connection::open(uri).await?;
         let client = Client::new(&connection);
         client.ready().await?;
         let client = CostClient::from_client(client);
-        let client = if is_layered { client.layer(empty_layer()) } else { client };
+        let client = match around {
+            Around::Nothing => client,
+            Around::EmptyLayer => client.layer(empty_layer()),
+            Around::TraceLayer => client.layer(TraceLayer::new()),
+        };
         let left = Rc::new(Cell::new(calls));
         let tasks: Vec<_> =
             (0..IN_FLIGHT).map(|_| tokio::task::spawn_local(call(client.clone(), left.clone()))).collect();

@@ -17,6 +17,7 @@ mod table;
 use std::{path::PathBuf, process::Command};
 
 use callgrind::Counts;
+use load::Around;
 use processes::Process;
 use table::{Figures, Row, Table};
 
@@ -28,17 +29,20 @@ const CALLS: u64 = 50 * load::IN_FLIGHT;
 const ROUNDS: usize = 3;
 /// Times that the rounds of a red row are made.
 const ATTEMPTS: usize = 3;
-const ROLES: [&str; 5] = ["client", "worker", "broker", "layered-client", "layered-worker"];
+const ROLES: [&str; 7] =
+    ["client", "worker", "broker", "layered-client", "layered-worker", "traced-client", "traced-worker"];
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         ["broker"] => load::broker(),
-        ["worker", uri] => load::worker(uri, false),
-        ["layered-worker", uri] => load::worker(uri, true),
-        ["client", uri, calls] => load::client(uri, calls.parse()?, false),
-        ["layered-client", uri, calls] => load::client(uri, calls.parse()?, true),
+        ["worker", uri] => load::worker(uri, Around::Nothing),
+        ["layered-worker", uri] => load::worker(uri, Around::EmptyLayer),
+        ["traced-worker", uri] => load::worker(uri, Around::TraceLayer),
+        ["client", uri, calls] => load::client(uri, calls.parse()?, Around::Nothing),
+        ["layered-client", uri, calls] => load::client(uri, calls.parse()?, Around::EmptyLayer),
+        ["traced-client", uri, calls] => load::client(uri, calls.parse()?, Around::TraceLayer),
         ["measure"] => {
             print!("{}", Table { toolchain: toolchain()?, rows: measure_all()? }.render());
             Ok(())

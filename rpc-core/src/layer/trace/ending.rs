@@ -69,16 +69,18 @@ impl Ending {
     }
 
     fn log(&self, code: &str) {
-        tracing::info!(
-            target: REQUESTS,
-            parent: &self.span,
-            kind = self.side.kind(),
-            method = %MethodName(&self.call),
-            code,
-            duration_ms = milliseconds(self.began_at.elapsed()),
-            queue_wait_ms = self.queue_wait.map(milliseconds),
-            "request"
-        );
+        // Not by `parent:`, which would cut the event off the spans outside when this one is not wanted.
+        self.span.in_scope(|| {
+            tracing::info!(
+                target: REQUESTS,
+                kind = self.side.kind(),
+                method = %MethodName(&self.call),
+                code,
+                duration_ms = milliseconds(self.began_at.elapsed()),
+                queue_wait_ms = self.queue_wait.map(milliseconds),
+                "request"
+            );
+        });
     }
 }
 
