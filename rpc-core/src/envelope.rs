@@ -7,7 +7,8 @@
 //!           headers: rpc-deadline, rpc-attempt when above 1, rpc-version when not 1, rpc-depth of nested calls, the caller's own
 //!  reply    (content_type), correlation_id (copied), (type = rpc.ok) | rpc.error
 //!           rpc.error adds the headers rpc-code, rpc-message, rpc-retryable; of a code that this version does not
-//!           know it may have rpc-executed and rpc-retry-after-ms, too
+//!           know it may have rpc-executed and rpc-retry-after-ms, too; of a service's own error rpc-error-code and
+//!           rpc-retry-after-ms
 //! ```
 //!
 //! Service and method are the routing key's words. A foreign request needs only a body, `reply_to` and
@@ -17,10 +18,14 @@
 //! and RabbitMQ a little, together a tenth of a small call. Foreign programs receive all of them.
 
 mod code;
+mod details;
 
 use std::{borrow::Cow, time::Duration};
 
-pub(crate) use self::code::Code;
+pub(crate) use self::{
+    code::Code,
+    details::{error_details, service_error_properties},
+};
 use crate::{
     call_error::{CallError, OtherError, TimeoutStage},
     codec::Codec,
@@ -63,7 +68,7 @@ pub(crate) const BODY_BYTES_HEADER: &str = "rpc-body-bytes";
 pub(crate) const LIMIT_BYTES_HEADER: &str = "rpc-limit-bytes";
 /// False says that the handler did not run. Only beside a code that is none of [`Code`].
 pub(crate) const EXECUTED_HEADER: &str = "rpc-executed";
-/// How long to wait before the next attempt. Only beside a code that is none of [`Code`].
+/// How long to wait before the next attempt. Only beside a code that is none of [`Code`], and of a service's own error.
 pub(crate) const RETRY_AFTER_HEADER: &str = "rpc-retry-after-ms";
 
 /// The options of one call that travel.
@@ -196,12 +201,6 @@ pub(crate) fn ok_properties(manner: Manner, codec: Codec, correlation_id: Option
     }
 }
 
-/// The properties of a reply that carries the service's error.
-pub(crate) fn service_error_properties(manner: Manner, codec: Codec, correlation_id: Option<&[u8]>) -> Properties<'_> {
-    let content_type = ok_properties(manner, codec, None).content_type;
-    Properties { content_type, ..error_properties(correlation_id, Code::Service, "") }
-}
-
 /// The properties of a reply that carries an error of ours. Its body is empty, so it has no `content_type`, whoever reads it.
 pub(crate) fn error_properties<'a>(correlation_id: Option<&'a [u8]>, code: Code, message: &str) -> Properties<'a> {
     named_error_properties(correlation_id, code.name(), code.is_retryable(), message)
@@ -215,10 +214,7 @@ pub(crate) fn other_error_properties<'a>(correlation_id: Option<&'a [u8]>, error
     if !maybe_executed {
         properties.headers.push((Cow::Borrowed(EXECUTED_HEADER), false.into()));
     }
-    if let Some(retry_after) = retry_after {
-        let ms = i64::try_from(retry_after.as_millis()).unwrap_or(i64::MAX);
-        properties.headers.push((Cow::Borrowed(RETRY_AFTER_HEADER), ms.into()));
-    }
+    properties.headers.extend(retry_after.map(details::retry_after_header));
     properties
 }
 
@@ -317,12 +313,10 @@ fn error_status(
         }
         None => {
             let flag = |name| header(name).and_then(|value| value.as_bool());
-            let retry_after =
-                header(RETRY_AFTER_HEADER).and_then(|value| value.as_i64()).and_then(|ms| ms.try_into().ok());
             let mut error = OtherError::new(printable(&code).to_string(), message)
                 .maybe_executed(flag(EXECUTED_HEADER).unwrap_or(true))
                 .retryable(flag(RETRYABLE_HEADER).unwrap_or(false));
-            error.retry_after = retry_after.map(Duration::from_millis);
+            error.retry_after = details::retry_after(header);
             CallError::other(service, method, error)
         }
     })
@@ -428,12 +422,8 @@ mod tests {
     }
 
     #[test]
-    fn an_error_without_data_has_no_content_type_and_one_with_data_has_it() {
+    fn an_error_without_data_has_no_content_type() {
         assert_eq!(error_properties(None, Code::Internal, "why").content_type, None);
-        let explicit = service_error_properties(Manner::Explicit, Codec::Json, Some(b"1"));
-        assert_eq!((explicit.content_type, explicit.kind), (Some("application/json"), Some(ERROR)));
-        assert_eq!(explicit.correlation_id.as_deref(), Some(&b"1"[..]));
-        assert_eq!(service_error_properties(Manner::Terse, Codec::Json, None).content_type, None);
     }
 
     #[test]

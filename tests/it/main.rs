@@ -43,6 +43,7 @@ mod quick;
 mod reconnect;
 mod refusals;
 mod roles;
+mod service_errors;
 mod sessions;
 mod shutdown;
 mod soak;

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     call_error::{CallError, TimeoutStage},
     connection::Delivery,
-    envelope::CallHeaders,
+    envelope::{self, CallHeaders},
     layer::{
         self, BoxError, BoxFuture, Core, Extensions, Foreign, Layers, LogicalCall, Outcome, Progress, Response,
         RpcLayer,
@@ -142,10 +142,12 @@ impl Request {
                 (data(&delivery).map(|(codec, body)| Outcome::Ok(codec, body)), Some(delivery))
             }
             Ok(Reply::ServiceError(delivery)) => {
-                (data(&delivery).map(|(codec, body)| Outcome::Service(codec, body)), Some(delivery))
+                let details = envelope::error_details(|name| delivery.header(name));
+                (data(&delivery).map(|(codec, body)| Outcome::Service(codec, body, details)), Some(delivery))
             }
-            Ok(Reply::Layered(LayeredReply { is_error, codec, body })) => {
-                (Ok(if is_error { Outcome::Service } else { Outcome::Ok }(Some(codec), body)), None)
+            Ok(Reply::Layered(LayeredReply { error: None, codec, body })) => (Ok(Outcome::Ok(Some(codec), body)), None),
+            Ok(Reply::Layered(LayeredReply { error: Some(details), codec, body })) => {
+                (Ok(Outcome::Service(Some(codec), body, details)), None)
             }
             Err(CallError::Other { error, .. }) => (Ok(Outcome::Other(error)), None),
             Err(error) => (Ok(Outcome::Failed(error)), None),
@@ -158,13 +160,13 @@ impl Request {
 
     /// The end of the call, from that which the outermost layer gave.
     fn reply(&self, response: Response, maybe_executed: bool) -> Result<Reply, CallError> {
-        let layered = |is_error, codec: Option<_>, body| {
-            Ok(Reply::Layered(LayeredReply { is_error, codec: codec.unwrap_or_else(|| self.codec()), body }))
+        let layered = |error, codec: Option<_>, body| {
+            Ok(Reply::Layered(LayeredReply { error, codec: codec.unwrap_or_else(|| self.codec()), body }))
         };
         let (service, method) = (self.service_name(), self.method_name());
         match response.outcome {
-            Outcome::Ok(codec, body) => layered(false, codec, body),
-            Outcome::Service(codec, body) => layered(true, codec, body),
+            Outcome::Ok(codec, body) => layered(None, codec, body),
+            Outcome::Service(codec, body, details) => layered(Some(details), codec, body),
             Outcome::Nothing => Ok(Reply::Nothing),
             // An earlier attempt may have been executed, so report that, not that this one was not.
             Outcome::Failed(error) if maybe_executed && !error.maybe_executed() => {

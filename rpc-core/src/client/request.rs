@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     budget::{self, inherited_deadline},
-    call_error::{CallError, TimeoutStage},
+    call_error::{CallError, ErrorDetails, TimeoutStage},
     codec::{Codec, CodecError},
     connection::{
         Delivery,
@@ -67,7 +67,8 @@ pub(super) enum Reply {
 
 /// A result, or the service's error, that came through layers.
 pub(super) struct LayeredReply {
-    pub(super) is_error: bool,
+    /// Of an error, what it says of itself.
+    pub(super) error: Option<Option<Box<ErrorDetails>>>,
     pub(super) codec: Codec,
     pub(super) body: Bytes,
 }

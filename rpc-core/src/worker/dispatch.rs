@@ -21,7 +21,7 @@ use tokio::{
 use super::seated::Seated;
 use crate::{
     budget::{self, Serving},
-    call_error::OtherError,
+    call_error::{ErrorDetails, OtherError},
     codec::{Codec, CodecError},
     connection::{Delivery, amqp::Properties},
     context::Context,
@@ -114,7 +114,15 @@ impl Request {
     pub fn reply_sides<M: FallibleMethod>(self, result: Result<&M::Ok, &M::Error>) -> Response {
         match result {
             Ok(value) => self.encoded(value.as_wire(), Answer::Ok),
-            Err(error) => self.encoded(error.as_wire(), Answer::ServiceError),
+            Err(error) => self.service_error::<M>(error),
+        }
+    }
+
+    fn service_error<M: FallibleMethod>(&self, error: &M::Error) -> Response {
+        let Some(describe) = M::ERROR.describe else { return self.encoded(error.as_wire(), Answer::ServiceError) };
+        match self.codec.encode(error.as_wire()) {
+            Ok(body) => Answer::DetailedError(Box::new((self.codec, body, describe(error)))).into(),
+            Err(error) => encode_failed(&error),
         }
     }
 
@@ -152,6 +160,8 @@ pub(super) enum Answer {
     Ok(Codec, Vec<u8>),
     /// The service's error.
     ServiceError(Codec, Vec<u8>),
+    /// The same, and what it says of itself. Behind a pointer, so that an answer is no larger.
+    DetailedError(Box<(Codec, Vec<u8>, ErrorDetails)>),
     /// An error of ours: a code and words for a person.
     Failed(Code, String),
     /// An error of a layer.
@@ -175,9 +185,14 @@ impl Response {
         self.0.as_ref().and_then(Answer::error_code)
     }
 
-    /// Whether the handler came to its end, and would not give another answer.
-    pub(super) const fn is_final(&self) -> bool {
-        matches!(self.0, None | Some(Answer::Ok(..) | Answer::ServiceError(..)))
+    /// Whether the handler came to its end, and would not give another answer. An error that says that it may help to try again is
+    /// not final.
+    pub(super) fn is_final(&self) -> bool {
+        match &self.0 {
+            None | Some(Answer::Ok(..) | Answer::ServiceError(..)) => true,
+            Some(Answer::DetailedError(error)) => !error.2.retryable,
+            Some(_) => false,
+        }
     }
 
     /// How large the answer is, encoded.
@@ -207,6 +222,7 @@ impl Answer {
     pub(super) fn body_bytes(&self) -> usize {
         match self {
             Self::Ok(_, body) | Self::ServiceError(_, body) => body.len(),
+            Self::DetailedError(error) => error.1.len(),
             Self::WithHeaders(answer, _) => answer.body_bytes(),
             Self::Failed(..) | Self::Other(_) | Self::TooLarge { .. } => 0,
         }
@@ -217,6 +233,7 @@ impl Answer {
         match self {
             Self::Ok(..) => None,
             Self::ServiceError(..) => Some(Code::Service.name()),
+            Self::DetailedError(error) => Some(&error.2.code),
             Self::Failed(code, _) => Some(code.name()),
             Self::Other(error) => Some(&error.code),
             Self::TooLarge { .. } => Some(Code::PayloadTooLarge.name()),
@@ -230,7 +247,7 @@ impl Answer {
             Self::Failed(code, message) => Some((code.name(), message)),
             Self::Other(error) => Some((&error.code, &error.message)),
             Self::WithHeaders(answer, _) => answer.failure(),
-            Self::Ok(..) | Self::ServiceError(..) | Self::TooLarge { .. } => None,
+            Self::Ok(..) | Self::ServiceError(..) | Self::DetailedError(_) | Self::TooLarge { .. } => None,
         }
     }
 
@@ -241,7 +258,11 @@ impl Answer {
         match self {
             Self::Ok(codec, body) => (envelope::ok_properties(manner, *codec, correlation_id), body),
             Self::ServiceError(codec, body) => {
-                (envelope::service_error_properties(manner, *codec, correlation_id), body)
+                (envelope::service_error_properties(manner, *codec, correlation_id, None), body)
+            }
+            Self::DetailedError(error) => {
+                let (codec, body, details) = &**error;
+                (envelope::service_error_properties(manner, *codec, correlation_id, Some(details)), body)
             }
             Self::Failed(code, message) => (envelope::error_properties(correlation_id, *code, message), &[]),
             Self::Other(error) => (envelope::other_error_properties(correlation_id, error), &[]),

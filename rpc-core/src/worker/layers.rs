@@ -154,7 +154,11 @@ fn seen_by_layers(response: Response) -> layer::Response {
     let outcome = match response.into_answer() {
         None => Outcome::Nothing,
         Some(Answer::Ok(codec, body)) => Outcome::Ok(Some(codec), body.into()),
-        Some(Answer::ServiceError(codec, body)) => Outcome::Service(Some(codec), body.into()),
+        Some(Answer::ServiceError(codec, body)) => Outcome::Service(Some(codec), body.into(), None),
+        Some(Answer::DetailedError(error)) => {
+            let (codec, body, details) = *error;
+            Outcome::Service(Some(codec), body.into(), Some(Box::new(details)))
+        }
         Some(Answer::Failed(code, message)) => Outcome::Coded(code, message),
         Some(Answer::Other(error)) => Outcome::Other(error),
         // Made where answers are sent, behind all of this.
@@ -172,7 +176,10 @@ fn answer(answered: Result<layer::Response, BoxError>, descriptor: &ServiceDescr
     let answer = match outcome {
         Outcome::Nothing => return Response::NONE,
         Outcome::Ok(codec, body) => Answer::Ok(codec.unwrap_or(descriptor.codec), body.into()),
-        Outcome::Service(codec, body) => Answer::ServiceError(codec.unwrap_or(descriptor.codec), body.into()),
+        Outcome::Service(codec, body, None) => Answer::ServiceError(codec.unwrap_or(descriptor.codec), body.into()),
+        Outcome::Service(codec, body, Some(details)) => {
+            Answer::DetailedError(Box::new((codec.unwrap_or(descriptor.codec), body.into(), *details)))
+        }
         Outcome::Coded(code, message) => Answer::Failed(code, message),
         Outcome::Failed(error) => {
             let retryable = error.is_retryable();
