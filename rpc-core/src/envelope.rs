@@ -4,7 +4,8 @@
 //!
 //! ```text
 //!  request  (content_type), correlation_id, reply_to, (type = rpc.call) | rpc.oneway, expiration
-//!           headers: rpc-deadline, rpc-attempt when above 1, rpc-version when not 1, rpc-depth of nested calls, the caller's own
+//!           headers: rpc-deadline, rpc-attempt when above 1, rpc-version when not 1, rpc-depth and
+//!                    rpc-within-retry of nested calls, the caller's own
 //!  reply    (content_type), correlation_id (copied), (type = rpc.ok) | rpc.error
 //!           rpc.error adds the headers rpc-code, rpc-message, rpc-retryable; of a code that this version does not
 //!           know it may have rpc-executed and rpc-retry-after-ms, too; of a service's own error rpc-error-code and
@@ -54,6 +55,8 @@ pub(crate) const WIRE_VERSION_HEADER: &str = "rpc-v";
 pub(crate) const SERVICE_VERSION_HEADER: &str = "rpc-version";
 /// Counts sends of the same logical call; absent means 1.
 pub(crate) const ATTEMPT_HEADER: &str = "rpc-attempt";
+/// True says that a handler makes this call whose own request is another attempt, or has this header.
+pub(crate) const WITHIN_RETRY_HEADER: &str = "rpc-within-retry";
 /// How many handlers wait for this call, each for the next one; absent means that it is not a handler's.
 pub(crate) const DEPTH_HEADER: &str = "rpc-depth";
 /// The error's [`Code`].
@@ -157,6 +160,12 @@ pub(crate) fn version(header: Option<HeaderValue>) -> Option<u64> {
         None => Some(1),
         Some(value) => value.as_i64().map(i64::cast_unsigned),
     }
+}
+
+/// Whether a request is another attempt of a call, or part of one.
+pub(crate) fn is_retry(header: impl Fn(&str) -> Option<HeaderValue>) -> bool {
+    header(ATTEMPT_HEADER).and_then(|attempt| attempt.as_i64()).is_some_and(|attempt| attempt > 1)
+        || header(WITHIN_RETRY_HEADER).and_then(|value| value.as_bool()).unwrap_or(false)
 }
 
 /// Rounded up, at least 1: a message with `expiration` "0" expires unless a consumer takes it at once. At most 49 days, because

@@ -190,6 +190,8 @@ pub use connection::{Connection, ConnectionOptions, ConnectionState, ConnectionS
 pub use context::{Context, TestContext};
 #[cfg(feature = "framework")]
 pub use error::Error;
+#[cfg(feature = "framework")]
+pub use layer::{RetryBudget, RetryPolicy};
 #[cfg(feature = "macros")]
 pub use rpc_macros::ServiceError;
 /// Makes the methods of a trait callable from another process.

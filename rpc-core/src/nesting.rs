@@ -61,6 +61,15 @@ impl Drop for Slot {
     }
 }
 
+/// Where a handler stands among calls.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Origin {
+    /// How many calls deep it runs: 0 for a call from outside.
+    pub(crate) depth: u32,
+    /// Whether its request is another attempt of a call, or part of one.
+    pub(crate) is_retry: bool,
+}
+
 /// The slot of a handler, and of the work that it has started elsewhere.
 #[derive(Debug, Default)]
 pub(crate) enum Seat {
@@ -68,7 +77,7 @@ pub(crate) enum Seat {
     #[default]
     Free,
     /// A handler that has made no nested call yet: most make none, and pay for none.
-    Slot { slot: Slot, depth: u32 },
+    Slot { slot: Slot, origin: Origin },
     /// A handler that has made one.
     Handler(Owner),
     /// A handler's thread, which leaves and waits for the slot as the handler does.
@@ -78,15 +87,24 @@ pub(crate) enum Seat {
 }
 
 impl Seat {
-    pub(crate) fn new(slot: Slot, depth: u32) -> Self {
-        Self::Slot { slot, depth }
+    pub(crate) fn new(slot: Slot, origin: Origin) -> Self {
+        Self::Slot { slot, origin }
+    }
+
+    /// Whether the request of the handler is a retry.
+    pub(crate) fn is_retry(&self) -> bool {
+        match self {
+            Self::Free => false,
+            Self::Slot { origin, .. } => origin.is_retry,
+            Self::Handler(Owner(nest)) | Self::Thread(nest) | Self::Task(nest) => nest.origin.is_retry,
+        }
     }
 
     /// The state that is shared with nested calls.
     pub(crate) fn nest(&mut self) -> Option<Arc<Nest>> {
-        if let Self::Slot { slot, depth } = self {
+        if let Self::Slot { slot, origin } = self {
             let room = slot.0.take()?;
-            let nest = Nest { room, depth: *depth, state: AtomicU8::new(HELD), calls: AtomicUsize::new(0) };
+            let nest = Nest { room, origin: *origin, state: AtomicU8::new(HELD), calls: AtomicUsize::new(0) };
             *self = Self::Handler(Owner(Arc::new(nest)));
         }
         match self {
@@ -142,8 +160,7 @@ impl Drop for Owner {
 #[derive(Debug)]
 pub(crate) struct Nest {
     room: Arc<Room>,
-    /// How many calls deep the handler runs: 0 for a call from outside.
-    depth: u32,
+    origin: Origin,
     state: AtomicU8,
     /// Nested calls under way.
     calls: AtomicUsize,
@@ -174,7 +191,7 @@ impl NestedCall {
     /// # Errors
     /// The reason why the handler must not wait.
     fn begin(nest: Arc<Nest>) -> Result<Self, String> {
-        if nest.depth >= DEPTH_MAX {
+        if nest.origin.depth >= DEPTH_MAX {
             return Err(format!("calls are nested {DEPTH_MAX} deep already: a handler called a handler, and so on"));
         }
         if let Some(waiting_max) = nest.room.waiting_max
@@ -191,7 +208,12 @@ impl NestedCall {
 
     /// Of the nested call: at least 1.
     pub(crate) fn depth(&self) -> u32 {
-        self.0.depth + 1
+        self.0.origin.depth + 1
+    }
+
+    /// Whether the request of the handler is a retry.
+    pub(crate) fn is_within_retry(&self) -> bool {
+        self.0.origin.is_retry
     }
 }
 
@@ -218,7 +240,7 @@ mod tests {
     use super::*;
 
     fn seat(room: &Arc<Room>, depth: u32) -> Seat {
-        Seat::new(Slot::take(room).expect("a free slot"), depth)
+        Seat::new(Slot::take(room).expect("a free slot"), Origin { depth, is_retry: false })
     }
 
     fn call(seat: &mut Seat) -> NestedCall {

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use self::desk::{Clerk, Log, Refused, answering, changing, desk};
 
-mod desk;
+pub(crate) mod desk;
 mod stacks;
 
 on_both_brokers!(

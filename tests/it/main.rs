@@ -42,6 +42,7 @@ mod queue_types;
 mod quick;
 mod reconnect;
 mod refusals;
+mod retries;
 mod roles;
 mod service_errors;
 mod sessions;

@@ -23,6 +23,7 @@ use crate::{
     codec::{Codec, CodecError},
     connection::amqp::HeaderValue,
     envelope,
+    layer::RetryPolicy,
     method::{FallibleMethod, Method, Outcome},
     service::ServiceDescriptor,
 };
@@ -136,6 +137,22 @@ impl<T, E> Call<T, E> {
     /// Inside a handler the budget is cut to the rest of the handler's own, so that no call outlives its caller.
     pub const fn timeout(mut self, budget: Duration) -> Self {
         self.request.timeout = Some(budget);
+        self
+    }
+
+    /// Sends the call again under this policy, in place of the one that its method or its client has.
+    ///
+    /// All calls of a client share its budget of retries ([`ClientOptions::retry_budget`](crate::ClientOptions::retry_budget)).
+    ///
+    /// ```no_run
+    /// # async fn example(call: rpc_core::Call<u64>) -> Result<(), rpc_core::CallError> {
+    /// use rpc_core::RetryPolicy;
+    ///
+    /// let answer = call.retry(RetryPolicy::default().attempts(5)).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.request.client = self.request.client.retrying_call(policy);
         self
     }
 

@@ -44,7 +44,7 @@ pub(super) struct Request {
     /// The call is one of a handler, which may leave its slot meanwhile.
     nested: Option<NestedCall>,
     /// The logical call of which this is an attempt, behind the layers of its client.
-    attempt_of: Option<Arc<AttemptOf>>,
+    pub(super) attempt_of: Option<Arc<AttemptOf>>,
 }
 
 /// How long a call may take.
@@ -307,7 +307,7 @@ impl Request {
     }
 
     /// The number of an attempt, given that of the core's own loop.
-    fn attempt_number(&self, number: u32) -> u32 {
+    pub(super) fn attempt_number(&self, number: u32) -> u32 {
         self.attempt_of.as_ref().map_or(number, |attempt| attempt.call.progress.next_number())
     }
 
@@ -339,6 +339,9 @@ impl Request {
         }
         if let Some(nested) = &self.nested {
             call.headers.push((envelope::DEPTH_HEADER.into(), nested.depth().into()));
+            if nested.is_within_retry() {
+                call.headers.push((envelope::WITHIN_RETRY_HEADER.into(), true.into()));
+            }
         }
         let limits = self.limits.filter(|_| remaining < FOREVER);
         let wait = limits.map(|limits| (remaining, clock::unix_ms(limits.deadline)));

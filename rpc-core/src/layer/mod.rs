@@ -14,6 +14,7 @@ mod from_fn;
 pub(crate) mod headers;
 mod request;
 mod response;
+mod retry;
 mod stack;
 
 pub use self::{
@@ -21,6 +22,7 @@ pub use self::{
     from_fn::{FromFn, FromFnService, from_fn},
     request::Request,
     response::{BoxError, BoxFuture, Response},
+    retry::{RetryBudget, RetryLayer, RetryPolicy, RetryService},
     stack::{Next, RpcLayer, RpcService},
 };
 pub(crate) use self::{
@@ -28,5 +30,6 @@ pub(crate) use self::{
     headers::Headers,
     request::{Core, LogicalCall, Progress, Served},
     response::Outcome,
+    retry::OfCall,
     stack::Layers,
 };

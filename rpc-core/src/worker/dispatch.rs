@@ -67,17 +67,23 @@ pub struct Request {
     method: usize,
     codec: Codec,
     max_depth: u32,
+    is_retry: bool,
 }
 
 impl Request {
-    pub(super) fn new(context: Context, Found { method, codec, max_depth }: Found) -> Self {
-        Self { context, method, codec, max_depth }
+    pub(super) fn new(context: Context, Found { method, codec, max_depth, is_retry }: Found) -> Self {
+        Self { context, method, codec, max_depth, is_retry }
     }
 
     /// Its context, and its method and codec.
     pub(super) fn into_parts(self) -> (Context, Found) {
-        let Self { context, method, codec, max_depth } = self;
-        (context, Found { method, codec, max_depth })
+        let Self { context, method, codec, max_depth, is_retry } = self;
+        (context, Found { method, codec, max_depth, is_retry })
+    }
+
+    /// Whether its caller, or a caller further out, has sent the call before.
+    pub(super) fn is_retry(&self) -> bool {
+        self.is_retry
     }
 
     /// The method's index in the descriptor.
@@ -332,12 +338,16 @@ pub(super) struct Found {
     pub(super) codec: Codec,
     /// The levels that the arguments may nest.
     pub(super) max_depth: u32,
+    /// Whether the caller, or a caller further out, has sent the call before.
+    pub(super) is_retry: bool,
 }
 
 /// Finds the method that a delivery asks for; an error is the answer when there is none, or its version or codec is not known.
 pub(super) fn find(descriptor: &ServiceDescriptor, delivery: &Delivery) -> Result<Found, Response> {
+    let mut is_retry = false;
     if delivery.has_more_headers() {
         check_versions(descriptor, delivery)?;
+        is_retry = envelope::is_retry(|name| delivery.header(name));
     }
     let codec = match delivery.content_type() {
         None => descriptor.codec,
@@ -351,7 +361,7 @@ pub(super) fn find(descriptor: &ServiceDescriptor, delivery: &Delivery) -> Resul
         None => descriptor.method_of(delivery.routing_key()),
     };
     let max_depth = descriptor.max_depth;
-    method.map(|method| Found { method, codec, max_depth }).ok_or_else(|| no_such_method(delivery))
+    method.map(|method| Found { method, codec, max_depth, is_retry }).ok_or_else(|| no_such_method(delivery))
 }
 
 fn check_versions(descriptor: &ServiceDescriptor, delivery: &Delivery) -> Result<(), Response> {

@@ -26,7 +26,7 @@ use crate::{
     connection::{Delivery, WeakDelivery},
     context::Context,
     envelope::{self, Code},
-    nesting::{DEPTH_MAX, Room, Seat, Slot},
+    nesting::{DEPTH_MAX, Origin, Room, Seat, Slot},
 };
 
 /// Takes deliveries from one consumer.
@@ -122,8 +122,8 @@ impl Taker<'_> {
         }
         let method = found.method;
         let span = handler_span(&job.shared, &context, method);
-        let seat = Seat::new(slot, depth(&job.shared.lane.room, &context));
         let request = Request::new(context, found);
+        let seat = Seat::new(slot, origin(&job.shared.lane.room, &request));
         match span.in_scope(|| first_poll(&*job.shared.lane.service, request, seat)) {
             FirstPoll::Ended(response) => {
                 span.in_scope(|| job.finish(response));
@@ -153,6 +153,7 @@ fn handler_span(shared: &Shared, context: &Context, method: usize) -> Span {
         service = service.name,
         method = service.methods[method].name,
         redelivered = context.redelivered(),
+        attempt = context.attempt(),
     )
 }
 
@@ -189,13 +190,14 @@ fn first_poll(service: &dyn Dispatch, request: Request, seat: Seat) -> FirstPoll
     }
 }
 
-/// How many calls deep the handler of this request runs.
-fn depth(room: &Room, context: &Context) -> u32 {
+/// Where the handler of this request stands among calls.
+fn origin(room: &Room, request: &Request) -> Origin {
+    let is_retry = request.is_retry();
     if !room.is_nested() {
-        return 0;
+        return Origin { depth: 0, is_retry };
     }
-    let depth = context.header(envelope::DEPTH_HEADER).and_then(|depth| depth.as_i64()).unwrap_or(1);
-    u32::try_from(depth).unwrap_or(DEPTH_MAX).min(DEPTH_MAX)
+    let depth = request.context().header(envelope::DEPTH_HEADER).and_then(|depth| depth.as_i64()).unwrap_or(1);
+    Origin { depth: u32::try_from(depth).unwrap_or(DEPTH_MAX).min(DEPTH_MAX), is_retry }
 }
 
 fn overloaded(estimate: Duration) -> Response {
@@ -222,7 +224,7 @@ fn run_at_turn(job: Job, request: Request) -> impl Future<Output = ()> + Send + 
                     Err(too_late) => (None, Some(too_late)),
                 },
             };
-            let seat = slot.map(|slot| Seat::new(slot, depth(&lane.room, request.context()))).unwrap_or_default();
+            let seat = slot.map(|slot| Seat::new(slot, origin(&lane.room, &request))).unwrap_or_default();
             let facts = Facts {
                 is_draining: job.shared.is_draining(),
                 is_expired: request.context().is_expired(Instant::now()),

@@ -67,7 +67,7 @@ impl Dispatch for Layered {
     }
 
     fn dispatch(&self, request: Request) -> Handler {
-        let (context, Found { method, codec, max_depth }) = request.into_parts();
+        let (context, Found { method, codec, max_depth, is_retry }) = request.into_parts();
         let descriptor = self.descriptor;
         let delivery = context.delivery();
         let (headers, body) = (delivery.headers(), delivery.shared_body());
@@ -77,6 +77,7 @@ impl Dispatch for Layered {
             deadline: context.deadline(),
             message_id: context.message_id().map(str::to_owned),
             priority: context.priority(),
+            is_within_retry: is_retry,
             served: Some(Served { context, method, codec, max_depth }),
             progress: Progress::default(),
         });
@@ -116,7 +117,7 @@ impl Handlers {
     fn request(request: layer::Request) -> Option<(Arc<LogicalCall>, Request)> {
         let layer::Request { call, headers, body, extensions, .. } = request;
         let Served { context, method, codec, max_depth } = call.served.as_ref()?;
-        let found = Found { method: *method, codec: *codec, max_depth: *max_depth };
+        let found = Found { method: *method, codec: *codec, max_depth: *max_depth, is_retry: call.is_within_retry };
         let request = Request::new(context.clone().layered(headers, extensions, body), found);
         Some((call, request))
     }
