@@ -70,6 +70,11 @@ pub(crate) fn forward(forwarded: Option<Arc<Forwarded>>) {
     });
 }
 
+/// Whether the handler that runs here serves a request that is a retry.
+pub(crate) fn is_within_retry() -> bool {
+    here(|serving| serving.seat.is_retry().then_some(())).is_some()
+}
+
 /// The same call, for a thread on which its handler runs.
 pub(crate) fn on_thread() -> Serving {
     elsewhere(Seat::Thread).unwrap_or_default()

@@ -3,13 +3,20 @@
 //! Pure data. The client makes it from what happened on its side, `envelope` from a reply's headers; it knows neither.
 
 mod constructors;
+mod details;
 mod other;
+mod service_error;
 mod stage;
 mod text;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-pub use self::{other::OtherError, stage::TimeoutStage};
+pub use self::{
+    details::{ErrorDetails, UnknownError},
+    other::OtherError,
+    service_error::{ServiceError, is_code_of_framework},
+    stage::TimeoutStage,
+};
 use crate::error::Error;
 
 /// How one call ended, when not with its value.
@@ -59,6 +66,19 @@ pub enum CallError<E = Infallible> {
         method: &'static str,
         /// The service's own error.
         error: E,
+        /// The code and the advice that came with it, if any did: of an error with [`ServiceError`], for example.
+        details: Option<Box<ErrorDetails>>,
+    },
+    /// The handler ran and returned an error that the caller's type of it does not have: a newer worker, for example, has a new
+    /// variant. Only errors with [`ServiceError`] arrive so, others as [`BadReply`](Self::BadReply).
+    #[non_exhaustive]
+    UnknownError {
+        /// The service that was called.
+        service: &'static str,
+        /// The method that was called.
+        method: &'static str,
+        /// Its code, its message and its encoding.
+        error: Box<UnknownError>,
     },
     /// No queue is bound for the service: no worker pool has ever served it on this vhost.
     #[non_exhaustive]
@@ -227,7 +247,11 @@ impl<E> CallError<E> {
     /// Whether the handler may have run, in whole or in part.
     pub fn maybe_executed(&self) -> bool {
         match self {
-            Self::Service { .. } | Self::Internal { .. } | Self::Abandoned { .. } | Self::BadReply { .. } => true,
+            Self::Service { .. }
+            | Self::UnknownError { .. }
+            | Self::Internal { .. }
+            | Self::Abandoned { .. }
+            | Self::BadReply { .. } => true,
             Self::Timeout { stage, .. } => stage.is_sent(),
             Self::Disconnected { maybe_executed, .. }
             | Self::Shutdown { maybe_executed, .. }
@@ -250,16 +274,29 @@ impl<E> CallError<E> {
             Self::NoSuchService { .. } | Self::Overloaded { .. } | Self::Timeout { .. } | Self::Disconnected { .. } => {
                 true
             }
+            Self::Service { details, .. } => details.as_ref().is_some_and(|details| details.retryable),
+            Self::UnknownError { error, .. } => error.retryable,
             Self::Other { error, .. } => error.retryable,
             _ => false,
         }
     }
 
-    /// The error's name on the wire and in logs, for example `no_such_service`. Of [`Other`](Self::Other), the code
-    /// that the reply carries.
+    /// How long the service, or a layer, asks its callers to wait before they try again, if it asks for that.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Service { details, .. } => details.as_ref()?.retry_after,
+            Self::UnknownError { error, .. } => error.retry_after,
+            Self::Other { error, .. } => error.retry_after,
+            _ => None,
+        }
+    }
+
+    /// The error's name on the wire and in logs, for example `no_such_service`. Of a service's own error, its
+    /// [own code](ServiceError::code) or `service`; of [`Other`](Self::Other), the code that the reply carries.
     pub fn code(&self) -> &str {
         match self {
-            Self::Service { .. } => "service",
+            Self::Service { details, .. } => details.as_ref().map_or("service", |details| &details.code),
+            Self::UnknownError { error, .. } => &error.code,
             Self::NoSuchService { .. } => "no_such_service",
             Self::NoSuchMethod { .. } => "no_such_method",
             Self::BadRequest { .. } => "bad_request",
@@ -291,6 +328,7 @@ impl<E> CallError<E> {
     fn callee(&self) -> (&'static str, &'static str) {
         match self {
             Self::Service { service, method, .. }
+            | Self::UnknownError { service, method, .. }
             | Self::NoSuchService { service, method, .. }
             | Self::NoSuchMethod { service, method, .. }
             | Self::BadRequest { service, method, .. }
@@ -313,14 +351,19 @@ impl<E> CallError<E> {
     pub fn map_service<F>(self, convert: impl FnOnce(E) -> F) -> CallError<F> {
         match self.split() {
             Ok(other) => other,
-            Err((service, method, error)) => CallError::Service { service, method, error: convert(error) },
+            Err(Own { service, method, error, details }) => {
+                CallError::Service { service, method, error: convert(error), details }
+            }
         }
     }
 
-    /// `Err` holds the service's own error and its callee; every other variant is kept, under any type of service error.
-    fn split<F>(self) -> Result<CallError<F>, (&'static str, &'static str, E)> {
+    /// `Err` holds the service's own error; every other variant is kept, under any type of service error.
+    fn split<F>(self) -> Result<CallError<F>, Own<E>> {
         Ok(match self {
-            Self::Service { service, method, error } => return Err((service, method, error)),
+            Self::Service { service, method, error, details } => {
+                return Err(Own { service, method, error, details });
+            }
+            Self::UnknownError { service, method, error } => CallError::UnknownError { service, method, error },
             Self::NoSuchService { service, method, message } => CallError::NoSuchService { service, method, message },
             Self::NoSuchMethod { service, method, message } => CallError::NoSuchMethod { service, method, message },
             Self::BadRequest { service, method, message } => CallError::BadRequest { service, method, message },
@@ -348,6 +391,14 @@ impl<E> CallError<E> {
     }
 }
 
+/// The fields of [`CallError::Service`].
+struct Own<E> {
+    service: &'static str,
+    method: &'static str,
+    error: E,
+    details: Option<Box<ErrorDetails>>,
+}
+
 impl<E: From<CallError>> CallError<E> {
     /// The service's own error; every other one is converted by its `From<CallError>`.
     ///
@@ -355,7 +406,7 @@ impl<E: From<CallError>> CallError<E> {
     pub fn into_service(self) -> E {
         match self.split() {
             Ok(other) => E::from(other),
-            Err((_, _, error)) => error,
+            Err(own) => own.error,
         }
     }
 }

@@ -4,10 +4,12 @@
 //!
 //! ```text
 //!  request  (content_type), correlation_id, reply_to, (type = rpc.call) | rpc.oneway, expiration
-//!           headers: rpc-deadline, rpc-attempt when above 1, rpc-version when not 1, rpc-depth of nested calls, the caller's own
+//!           headers: rpc-deadline, rpc-attempt when above 1, rpc-version when not 1, rpc-depth and
+//!                    rpc-within-retry of nested calls, the caller's own
 //!  reply    (content_type), correlation_id (copied), (type = rpc.ok) | rpc.error
 //!           rpc.error adds the headers rpc-code, rpc-message, rpc-retryable; of a code that this version does not
-//!           know it may have rpc-executed and rpc-retry-after-ms, too
+//!           know it may have rpc-executed and rpc-retry-after-ms, too; of a service's own error rpc-error-code and
+//!           rpc-retry-after-ms
 //! ```
 //!
 //! Service and method are the routing key's words. A foreign request needs only a body, `reply_to` and
@@ -17,10 +19,14 @@
 //! and RabbitMQ a little, together a tenth of a small call. Foreign programs receive all of them.
 
 mod code;
+mod details;
 
 use std::{borrow::Cow, time::Duration};
 
-pub(crate) use self::code::Code;
+pub(crate) use self::{
+    code::Code,
+    details::{error_details, service_error_properties},
+};
 use crate::{
     call_error::{CallError, OtherError, TimeoutStage},
     codec::Codec,
@@ -49,6 +55,8 @@ pub(crate) const WIRE_VERSION_HEADER: &str = "rpc-v";
 pub(crate) const SERVICE_VERSION_HEADER: &str = "rpc-version";
 /// Counts sends of the same logical call; absent means 1.
 pub(crate) const ATTEMPT_HEADER: &str = "rpc-attempt";
+/// True says that a handler makes this call whose own request is another attempt, or has this header.
+pub(crate) const WITHIN_RETRY_HEADER: &str = "rpc-within-retry";
 /// How many handlers wait for this call, each for the next one; absent means that it is not a handler's.
 pub(crate) const DEPTH_HEADER: &str = "rpc-depth";
 /// The error's [`Code`].
@@ -63,7 +71,7 @@ pub(crate) const BODY_BYTES_HEADER: &str = "rpc-body-bytes";
 pub(crate) const LIMIT_BYTES_HEADER: &str = "rpc-limit-bytes";
 /// False says that the handler did not run. Only beside a code that is none of [`Code`].
 pub(crate) const EXECUTED_HEADER: &str = "rpc-executed";
-/// How long to wait before the next attempt. Only beside a code that is none of [`Code`].
+/// How long to wait before the next attempt. Only beside a code that is none of [`Code`], and of a service's own error.
 pub(crate) const RETRY_AFTER_HEADER: &str = "rpc-retry-after-ms";
 
 /// The options of one call that travel.
@@ -148,6 +156,12 @@ pub(crate) fn version(header: Option<HeaderValue>) -> Option<u64> {
     }
 }
 
+/// Whether a request is another attempt of a call, or part of one.
+pub(crate) fn is_retry(header: impl Fn(&str) -> Option<HeaderValue>) -> bool {
+    header(ATTEMPT_HEADER).and_then(|attempt| attempt.as_i64()).is_some_and(|attempt| attempt > 1)
+        || header(WITHIN_RETRY_HEADER).and_then(|value| value.as_bool()).unwrap_or(false)
+}
+
 /// Rounded up, at least 1: a message with `expiration` "0" expires unless a consumer takes it at once. At most 49 days, because
 /// RabbitMQ closes the channel of a message with a larger one.
 fn whole_milliseconds(budget: Duration) -> u64 {
@@ -190,12 +204,6 @@ pub(crate) fn ok_properties(manner: Manner, codec: Codec, correlation_id: Option
     }
 }
 
-/// The properties of a reply that carries the service's error.
-pub(crate) fn service_error_properties(manner: Manner, codec: Codec, correlation_id: Option<&[u8]>) -> Properties<'_> {
-    let content_type = ok_properties(manner, codec, None).content_type;
-    Properties { content_type, ..error_properties(correlation_id, Code::Service, "") }
-}
-
 /// The properties of a reply that carries an error of ours. Its body is empty, so it has no `content_type`, whoever reads it.
 pub(crate) fn error_properties<'a>(correlation_id: Option<&'a [u8]>, code: Code, message: &str) -> Properties<'a> {
     named_error_properties(correlation_id, code.name(), code.is_retryable(), message)
@@ -209,10 +217,7 @@ pub(crate) fn other_error_properties<'a>(correlation_id: Option<&'a [u8]>, error
     if !maybe_executed {
         properties.headers.push((Cow::Borrowed(EXECUTED_HEADER), false.into()));
     }
-    if let Some(retry_after) = retry_after {
-        let ms = i64::try_from(retry_after.as_millis()).unwrap_or(i64::MAX);
-        properties.headers.push((Cow::Borrowed(RETRY_AFTER_HEADER), ms.into()));
-    }
+    properties.headers.extend(retry_after.map(details::retry_after_header));
     properties
 }
 
@@ -311,12 +316,10 @@ fn error_status(
         }
         None => {
             let flag = |name| header(name).and_then(|value| value.as_bool());
-            let retry_after =
-                header(RETRY_AFTER_HEADER).and_then(|value| value.as_i64()).and_then(|ms| ms.try_into().ok());
             let mut error = OtherError::new(printable(&code).to_string(), message)
                 .maybe_executed(flag(EXECUTED_HEADER).unwrap_or(true))
                 .retryable(flag(RETRYABLE_HEADER).unwrap_or(false));
-            error.retry_after = retry_after.map(Duration::from_millis);
+            error.retry_after = details::retry_after(header);
             CallError::other(service, method, error)
         }
     })
@@ -422,12 +425,8 @@ mod tests {
     }
 
     #[test]
-    fn an_error_without_data_has_no_content_type_and_one_with_data_has_it() {
+    fn an_error_without_data_has_no_content_type() {
         assert_eq!(error_properties(None, Code::Internal, "why").content_type, None);
-        let explicit = service_error_properties(Manner::Explicit, Codec::Json, Some(b"1"));
-        assert_eq!((explicit.content_type, explicit.kind), (Some("application/json"), Some(ERROR)));
-        assert_eq!(explicit.correlation_id.as_deref(), Some(&b"1"[..]));
-        assert_eq!(service_error_properties(Manner::Terse, Codec::Json, None).content_type, None);
     }
 
     #[test]

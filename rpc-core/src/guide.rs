@@ -8,6 +8,7 @@
 //! | [Deadlines and cancellation](deadlines) | How long does a call take at most, and what stops a handler? |
 //! | [Layers](layers) | What stands around every call: authentication, limits, retries, measurements? |
 //! | [Traces](traces) | How does one trace follow a request through all services? |
+//! | [Retries](retries) | Which calls are sent again, when, and how many? |
 //! | [Workers and shutdown](workers) | How is load shared, when is a request acknowledged, how does a worker stop? |
 //! | [Testing](testing) | How do I test handlers, callers, and failures? |
 //! | [Guarantees](guarantees) | What is promised, and which test shows it? |
@@ -31,6 +32,7 @@ macro_rules! chapter {
         #[doc = "[deadlines]: crate::guide::deadlines"]
         #[doc = "[layers]: crate::guide::layers"]
         #[doc = "[traces]: crate::guide::traces"]
+        #[doc = "[retries]: crate::guide::retries"]
         #[doc = "[workers]: crate::guide::workers"]
         #[doc = "[testing]: crate::guide::testing"]
         #[doc = "[guarantees]: crate::guide::guarantees"]
@@ -75,6 +77,7 @@ chapter!(errors, "../docs/errors.md", "macros");
 chapter!(deadlines, "../docs/deadlines.md", "macros");
 chapter!(layers, "../docs/layers.md", "macros");
 chapter!(traces, "../docs/traces.md", "macros");
+chapter!(retries, "../docs/retries.md", "macros");
 chapter!(workers, "../docs/workers.md", "macros");
 chapter!(testing, "../docs/testing.md", "macros", "broker");
 chapter!(guarantees, "../docs/guarantees.md", "macros");

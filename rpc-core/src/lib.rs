@@ -180,7 +180,7 @@ pub mod __fuzz;
 #[cfg(feature = "framework")]
 pub use budget::spawn;
 #[cfg(feature = "framework")]
-pub use call_error::{CallError, OtherError, TimeoutStage};
+pub use call_error::{CallError, ErrorDetails, OtherError, ServiceError, TimeoutStage, UnknownError};
 #[cfg(feature = "framework")]
 pub use client::{Call, CallFuture, Client, ClientOptions, WhenFull};
 #[cfg(feature = "framework")]
@@ -193,6 +193,10 @@ pub use connection::{Connection, ConnectionOptions, ConnectionState, ConnectionS
 pub use context::{Context, TestContext};
 #[cfg(feature = "framework")]
 pub use error::Error;
+#[cfg(feature = "framework")]
+pub use layer::{RetryBudget, RetryPolicy};
+#[cfg(feature = "macros")]
+pub use rpc_macros::ServiceError;
 /// Makes the methods of a trait callable from another process.
 ///
 /// ```

@@ -8,6 +8,8 @@ use std::marker::PhantomData;
 
 use serde::{Serialize, de::DeserializeOwned};
 
+use crate::call_error::{ErrorDetails, ServiceError, is_code_of_framework};
+
 /// A method of a service.
 pub trait Method {
     /// Its arguments: a generated struct, or `()`.
@@ -20,7 +22,42 @@ pub trait Method {
 pub trait FallibleMethod: Method {
     /// The service's own error.
     type Error: Outcome;
+    /// Its type, as far as it describes its errors.
+    const ERROR: ErrorType<Self::Error>;
 }
+
+/// The type of a service's own error: whether it is a [`ServiceError`], and then, which ones there are.
+#[derive(Debug)]
+pub struct ErrorType<E> {
+    pub(crate) describe: Option<fn(&E) -> ErrorDetails>,
+    pub(crate) codes: &'static [&'static str],
+}
+
+/// Finds the [`ErrorType`] of a concrete type, in a constant: `ErrorProbe::<E>::TYPE`.
+///
+/// The inherent constant, which only a [`ServiceError`] has, shadows the one of [`PlainError`].
+#[derive(Debug)]
+pub struct ErrorProbe<E>(PhantomData<E>);
+
+impl<E: ServiceError> ErrorProbe<E> {
+    /// An error that says how callers should treat it.
+    pub const TYPE: ErrorType<E> = {
+        let mut at = 0;
+        while at < E::CODES.len() {
+            assert!(!is_code_of_framework(E::CODES[at]), "a code of a `ServiceError` is one of the framework's own");
+            at += 1;
+        }
+        ErrorType { describe: Some(ErrorDetails::of), codes: E::CODES }
+    };
+}
+
+/// The answer for every other type; see [`ErrorProbe`].
+pub trait PlainError<E> {
+    /// An error that is data alone.
+    const TYPE: ErrorType<E> = ErrorType { describe: None, codes: &[] };
+}
+
+impl<E> PlainError<E> for ErrorProbe<E> {}
 
 /// The type of an argument.
 #[diagnostic::on_unimplemented(

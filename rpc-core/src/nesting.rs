@@ -65,6 +65,15 @@ impl Drop for Slot {
     }
 }
 
+/// Where a handler stands among calls.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Origin {
+    /// How many calls deep it runs: 0 for a call from outside.
+    pub(crate) depth: u32,
+    /// Whether its request is another attempt of a call, or part of one.
+    pub(crate) is_retry: bool,
+}
+
 /// The slot of a handler, and of the work that it has started elsewhere.
 #[derive(Debug, Default)]
 pub(crate) enum Seat {
@@ -72,7 +81,7 @@ pub(crate) enum Seat {
     #[default]
     Free,
     /// A handler that has made no nested call yet: most make none, and pay for none.
-    Slot { slot: Slot, depth: u32 },
+    Slot { slot: Slot, origin: Origin },
     /// A handler that has made one.
     Handler(Owner),
     /// A handler's thread, which leaves and waits for the slot as the handler does.
@@ -82,16 +91,25 @@ pub(crate) enum Seat {
 }
 
 impl Seat {
-    pub(crate) fn new(slot: Slot, depth: u32) -> Self {
-        Self::Slot { slot, depth }
+    pub(crate) fn new(slot: Slot, origin: Origin) -> Self {
+        Self::Slot { slot, origin }
+    }
+
+    /// Whether the request of the handler is a retry.
+    pub(crate) fn is_retry(&self) -> bool {
+        match self {
+            Self::Free => false,
+            Self::Slot { origin, .. } => origin.is_retry,
+            Self::Handler(Owner(nest)) | Self::Thread(nest) | Self::Task(nest) => nest.origin.is_retry,
+        }
     }
 
     /// The state that is shared with nested calls.
     pub(crate) fn nest(&mut self) -> Option<Arc<Nest>> {
-        if let Self::Slot { slot, depth } = self {
+        if let Self::Slot { slot, origin } = self {
             let room = slot.0.take()?;
-            let (depth, forwarded) = (*depth, Mutex::default());
-            let nest = Nest { room, depth, state: AtomicU8::new(HELD), calls: AtomicUsize::new(0), forwarded };
+            let (origin, forwarded) = (*origin, Mutex::default());
+            let nest = Nest { room, origin, state: AtomicU8::new(HELD), calls: AtomicUsize::new(0), forwarded };
             *self = Self::Handler(Owner(Arc::new(nest)));
         }
         match self {
@@ -165,8 +183,7 @@ impl Drop for Owner {
 #[derive(Debug)]
 pub(crate) struct Nest {
     room: Arc<Room>,
-    /// How many calls deep the handler runs: 0 for a call from outside.
-    depth: u32,
+    origin: Origin,
     state: AtomicU8,
     /// Nested calls under way.
     calls: AtomicUsize,
@@ -203,7 +220,7 @@ impl NestedCall {
     /// # Errors
     /// The reason why the handler must not wait.
     fn begin(nest: Arc<Nest>) -> Result<Self, String> {
-        if nest.depth >= DEPTH_MAX {
+        if nest.origin.depth >= DEPTH_MAX {
             return Err(format!("calls are nested {DEPTH_MAX} deep already: a handler called a handler, and so on"));
         }
         if let Some(waiting_max) = nest.room.waiting_max
@@ -225,7 +242,12 @@ impl NestedCall {
 
     /// Of the nested call: at least 1.
     pub(crate) fn depth(&self) -> u32 {
-        self.0.depth + 1
+        self.0.origin.depth + 1
+    }
+
+    /// Whether the request of the handler is a retry.
+    pub(crate) fn is_within_retry(&self) -> bool {
+        self.0.origin.is_retry
     }
 }
 
@@ -252,7 +274,7 @@ mod tests {
     use super::*;
 
     fn seat(room: &Arc<Room>, depth: u32) -> Seat {
-        Seat::new(Slot::take(room).expect("a free slot"), depth)
+        Seat::new(Slot::take(room).expect("a free slot"), Origin { depth, is_retry: false })
     }
 
     fn call(seat: &mut Seat) -> NestedCall {

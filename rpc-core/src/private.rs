@@ -4,8 +4,12 @@ pub use async_trait::async_trait;
 pub use serde;
 
 pub use crate::{
+    call_error::is_code_of_framework,
     codec::Codec,
-    method::{Argument, ContextArgument, FallibleMethod, Method, NotAResult, Outcome, Probe, Sides},
+    method::{
+        Argument, ContextArgument, ErrorProbe, ErrorType, FallibleMethod, Method, NotAResult, Outcome, PlainError,
+        Probe, Sides,
+    },
     service::{MethodDescriptor, ServiceDescriptor},
     worker::{Dispatch, Handler, Request, Response, Sealed, blocking},
 };

@@ -50,6 +50,15 @@ pub(crate) struct MethodOptions {
     pub(crate) priority: Option<u8>,
 }
 
+/// The options of `#[rpc(…)]` on a service's error, or on a variant of it.
+#[derive(Default)]
+pub(crate) struct ErrorOptions {
+    pub(crate) code: Option<LitStr>,
+    pub(crate) retryable: Option<Span>,
+    pub(crate) retry_after: Option<Duration>,
+    pub(crate) krate: Option<Path>,
+}
+
 /// The options of `#[rpc(…)]` on an argument.
 #[derive(Default)]
 pub(crate) struct ArgumentOptions {
@@ -123,7 +132,10 @@ impl MethodOptions {
             match key.as_str() {
                 "name" => self.name = wire_name(text(&meta)?, errors),
                 "alias" => self.aliases.extend(wire_name(text(&meta)?, errors)),
-                "timeout" => self.timeout = duration(&text(&meta)?, errors),
+                "timeout" => {
+                    let zero = "a timeout of 0 ends every call before it is sent; remove it for the default of 10 s";
+                    self.timeout = duration(&text(&meta)?, zero, errors);
+                }
                 "idempotent" => self.idempotent = Some(flag(&meta)?),
                 "oneway" => self.oneway = Some(flag(&meta)?),
                 "blocking" => self.blocking = Some(flag(&meta)?),
@@ -140,6 +152,46 @@ impl MethodOptions {
                     skip_value(meta.input)?;
                 }
                 _ => unknown_key(&meta, &key, "#[rpc]", &METHOD_KEYS, errors)?,
+            }
+            Ok(())
+        });
+    }
+}
+
+impl ErrorOptions {
+    /// Reads the attributes of a type or of a variant, which may have those of `known`.
+    pub(crate) fn of(attributes: &[Attribute], place: &str, known: &[&str], errors: &mut Errors) -> Self {
+        let mut options = Self::default();
+        let mut seen = HashSet::new();
+        for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("rpc")) {
+            match &attribute.meta {
+                syn::Meta::List(list) => options.read(list.tokens.clone(), place, known, &mut seen, errors),
+                other => errors.at(other, "write the options in parentheses: `#[rpc(retryable)]`"),
+            }
+        }
+        options
+    }
+
+    fn read(
+        &mut self,
+        tokens: TokenStream,
+        place: &str,
+        known: &[&str],
+        seen: &mut HashSet<String>,
+        errors: &mut Errors,
+    ) {
+        parse_keys(tokens, errors, |meta, errors| {
+            let key = key_of(&meta);
+            check_repeated(&meta, &key, seen, errors);
+            match key.as_str() {
+                key if !known.contains(&key) => unknown_key(&meta, key, place, known, errors)?,
+                "code" => self.code = wire_name(text(&meta)?, errors),
+                "retryable" => self.retryable = Some(flag(&meta)?),
+                "retry_after" => {
+                    let zero = "a time of 0 says nothing; write `retryable` alone";
+                    self.retry_after = duration(&text(&meta)?, zero, errors);
+                }
+                _ => self.krate = krate(&text(&meta)?, errors),
             }
             Ok(())
         });
@@ -335,8 +387,8 @@ fn krate(path: &LitStr, errors: &mut Errors) -> Option<Path> {
     }
 }
 
-/// `250ms`, `2s`, `5m`, `1h`.
-fn duration(text: &LitStr, errors: &mut Errors) -> Option<Duration> {
+/// `250ms`, `2s`, `5m`, `1h`; `zero` says why it cannot be 0.
+fn duration(text: &LitStr, zero: &str, errors: &mut Errors) -> Option<Duration> {
     const EXPECTED: &str = "write a whole number and a unit (ms, s, m or h), for example \"250ms\" or \"2s\"";
     let value = text.value();
     let digits = value.bytes().take_while(u8::is_ascii_digit).count();
@@ -353,7 +405,7 @@ fn duration(text: &LitStr, errors: &mut Errors) -> Option<Duration> {
     };
     match number.parse::<u64>().ok().and_then(|number| number.checked_mul(milliseconds_per_unit)) {
         Some(0) => {
-            errors.at(text, "a timeout of 0 ends every call before it is sent; remove it for the default of 10 s");
+            errors.at(text, zero);
             None
         }
         Some(milliseconds) => Some(Duration::from_millis(milliseconds)),

@@ -7,7 +7,10 @@ use std::{fs, path::PathBuf};
 use quote::quote;
 
 fn check(name: &str, arguments: proc_macro2::TokenStream, item: &proc_macro2::TokenStream) {
-    let expanded = crate::service_tokens(arguments, item);
+    compare(name, crate::service_tokens(arguments, item));
+}
+
+fn compare(name: &str, expanded: proc_macro2::TokenStream) {
     let file = syn::parse2(expanded).unwrap_or_else(|error| panic!("{name}: {error}"));
     let text = prettyplease::unparse(&file);
     let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "src", "golden", &format!("{name}.rs")].iter().collect();
@@ -108,5 +111,22 @@ fn an_alias_of_result() {
                 async fn m(&self, context: tax::Context) -> crate::Result<u8>;
             }
         },
+    );
+}
+
+#[test]
+fn service_error() {
+    compare(
+        "service_error",
+        crate::service_error_tokens(quote! {
+            #[rpc(crate = "my::rpc")]
+            pub enum StockError {
+                TooFew { left: u32 },
+                #[rpc(code = "stocktaking", retry_after = "2s")]
+                Counting,
+                #[rpc(retryable)]
+                Busy(String),
+            }
+        }),
     );
 }

@@ -1,4 +1,5 @@
-//! The `service` attribute of `rpc-core`; use it as `rpc_core::service`.
+//! The macros of `rpc-core`: the attribute `service`, and the derive `ServiceError`. Use them as `rpc_core::service` and
+//! `rpc_core::ServiceError`.
 //!
 //! ```text
 //!  tokens ──attr──► options ──check──► model (or mistakes) ──expand──► trait, client, server
@@ -14,6 +15,7 @@ mod expand;
 mod golden;
 mod model;
 mod names;
+mod service_error;
 
 use proc_macro::TokenStream;
 
@@ -21,6 +23,16 @@ use proc_macro::TokenStream;
 #[proc_macro_attribute]
 pub fn service(arguments: TokenStream, item: TokenStream) -> TokenStream {
     service_tokens(arguments.into(), &item.into()).into()
+}
+
+#[doc = include_str!("../docs/service_error.md")]
+#[proc_macro_derive(ServiceError, attributes(rpc))]
+pub fn service_error(item: TokenStream) -> TokenStream {
+    service_error_tokens(item.into()).into()
+}
+
+fn service_error_tokens(item: proc_macro2::TokenStream) -> proc_macro2::TokenStream {
+    syn::parse2(item).map_or_else(syn::Error::into_compile_error, |item| service_error::expand(&item))
 }
 
 fn service_tokens(arguments: proc_macro2::TokenStream, item: &proc_macro2::TokenStream) -> proc_macro2::TokenStream {

@@ -2,14 +2,34 @@
 
 use std::time::Duration;
 
-use super::{CallError, other::OtherError, stage::TimeoutStage};
+use super::{
+    CallError,
+    details::{ErrorDetails, UnknownError},
+    other::OtherError,
+    service_error::ServiceError,
+    stage::TimeoutStage,
+};
 use crate::error::Error;
 
 /// A constructor for each variant, named after its code.
 impl<E> CallError<E> {
     /// A [`Service`](Self::Service) error: the handler returned `error`.
     pub const fn service(service: &'static str, method: &'static str, error: E) -> Self {
-        Self::Service { service, method, error }
+        Self::Service { service, method, error, details: None }
+    }
+
+    /// A [`Service`](Self::Service) error with the code and the advice that `error` states of itself, as it arrives from a worker.
+    pub fn described(service: &'static str, method: &'static str, error: E) -> Self
+    where
+        E: ServiceError,
+    {
+        let details = Some(Box::new(ErrorDetails::of(&error)));
+        Self::Service { service, method, error, details }
+    }
+
+    /// An [`UnknownError`](Self::UnknownError): the handler returned one that the caller does not know.
+    pub fn unknown_error(service: &'static str, method: &'static str, error: UnknownError) -> Self {
+        Self::UnknownError { service, method, error: Box::new(error) }
     }
 
     /// A [`NoSuchService`](Self::NoSuchService) error.

@@ -10,6 +10,25 @@ enum StoreError {
     Remote(String),
 }
 
+impl ServiceError for StoreError {
+    const CODES: &'static [&'static str] = &["full", "remote"];
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Remote(_) => "remote",
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        matches!(self, Self::Full).then_some(Duration::from_secs(2))
+    }
+
+    fn is_retryable(&self) -> bool {
+        matches!(self, Self::Full)
+    }
+}
+
 impl From<CallError> for StoreError {
     fn from(error: CallError) -> Self {
         Self::Remote(error.code().to_owned())
@@ -25,6 +44,7 @@ fn timeout(stage: TimeoutStage) -> CallError<StoreError> {
 
 fn every_error() -> Vec<CallError<StoreError>> {
     let other = |error| CallError::other(SERVICE, METHOD, error);
+    let unknown = |details| CallError::unknown_error(SERVICE, METHOD, UnknownError::new(details, &b"\"Frozen\""[..]));
     let refused = Error::Refused {
         operation: "declare queue 'rpc.reply.1'".to_owned(),
         reply_code: 403,
@@ -32,6 +52,10 @@ fn every_error() -> Vec<CallError<StoreError>> {
     };
     vec![
         CallError::service(SERVICE, METHOD, StoreError::Full),
+        CallError::described(SERVICE, METHOD, StoreError::Full),
+        CallError::described(SERVICE, METHOD, StoreError::Remote("no".to_owned())),
+        unknown(ErrorDetails::new("frozen", "at -20 °C").retryable(true)),
+        unknown(ErrorDetails::new("frozen", "")),
         CallError::no_such_service(SERVICE, METHOD, "no queue is bound with routing key 'store.put' (NO_ROUTE)"),
         CallError::no_such_method(SERVICE, METHOD, "'store.put' names no method of this service"),
         CallError::bad_request(SERVICE, METHOD, "arguments: application/msgpack: missing field `n`"),
@@ -65,6 +89,10 @@ fn every_error() -> Vec<CallError<StoreError>> {
 /// Every text as a reader sees it. `x` stands for "may have been executed", `r` for "retryable".
 const TEXTS: &str = "\
 x- service              store.put: the service returned an error: the store is full
+xr full                 store.put: the service returned an error: the store is full
+x- remote               store.put: the service returned an error: remote: no
+xr frozen               store.put: the service returned an error that this program does not know: frozen: at -20 °C
+x- frozen               store.put: the service returned an error that this program does not know: frozen
 -r no_such_service      store.put: no such service: no queue is bound with routing key 'store.put' (NO_ROUTE); start a worker pool that serves it on this vhost
 -- no_such_method       store.put: no such method: 'store.put' names no method of this service; update the workers, or correct the name
 -- bad_request          store.put: bad request: arguments: application/msgpack: missing field `n`
@@ -106,7 +134,7 @@ fn every_text_code_and_verdict() {
         .collect();
     assert_eq!(texts, TEXTS, "\n{texts}");
     let variants: HashSet<_> = every_error().iter().map(discriminant).collect();
-    assert_eq!(variants.len(), 16, "each variant is in the table");
+    assert_eq!(variants.len(), 17, "each variant is in the table");
 }
 
 #[test]
@@ -141,6 +169,35 @@ fn map_service_converts_the_service_error_and_keeps_all_others() {
         let after = (mapped.code().to_owned(), mapped.maybe_executed(), mapped.is_retryable(), format!("{mapped:#}"));
         assert_eq!(before, after);
     }
+}
+
+#[test]
+fn the_wait_before_the_next_attempt_is_the_one_that_the_service_or_a_layer_asks_for() {
+    let two = Duration::from_secs(2);
+    let own = CallError::described(SERVICE, METHOD, StoreError::Full);
+    assert_eq!((own.retry_after(), own.map_service(|_| ()).retry_after()), (Some(two), Some(two)));
+    assert_eq!(CallError::service(SERVICE, METHOD, StoreError::Full).retry_after(), None);
+    let details = ErrorDetails::new("frozen", "").retry_after(two);
+    let unknown: CallError = CallError::unknown_error(SERVICE, METHOD, UnknownError::new(details, Vec::new()));
+    assert_eq!((unknown.retry_after(), unknown.is_retryable()), (Some(two), true));
+    let other: CallError = CallError::other(SERVICE, METHOD, OtherError::new("rate_limited", "").retry_after(two));
+    assert_eq!(other.retry_after(), Some(two));
+    assert_eq!(timeout(TimeoutStage::Unknown).retry_after(), None);
+}
+
+#[test]
+fn no_error_of_a_service_has_a_code_of_the_framework() {
+    let own = |error: &CallError<_>| {
+        matches!(error, CallError::Other { .. } | CallError::UnknownError { .. })
+            || matches!(error, CallError::Service { details: Some(_), .. })
+    };
+    for error in every_error() {
+        assert_eq!(is_code_of_framework(error.code()), !own(&error), "{error:?}");
+    }
+    assert!(is_code_of_framework("ok") && is_code_of_framework("forbidden") && !is_code_of_framework("Timeout"));
+    let codes: HashSet<_> =
+        every_error().iter().filter(|error| !own(error)).map(|error| error.code().to_owned()).collect();
+    assert_eq!(service_error::FRAMEWORK_CODES.len(), codes.len() + 2, "`ok` and `forbidden` are no errors of a client");
 }
 
 #[test]
@@ -183,7 +240,12 @@ fn the_guide_lists_every_code_with_its_verdicts() {
         let same = || errors.iter().filter(|other| discriminant(*other) == discriminant(error));
         let executed = word(&same().map(CallError::maybe_executed).collect());
         let retryable = word(&same().map(CallError::is_retryable).collect());
-        let code = if matches!(error, CallError::Other { .. }) { "any other" } else { error.code() };
+        let code = match error {
+            CallError::Service { .. } => "service",
+            CallError::UnknownError { .. } => "its own code",
+            CallError::Other { .. } => "any other",
+            error => error.code(),
+        };
         if described.iter().all(|(listed, ..)| listed != code) {
             described.push((code.to_owned(), executed.to_owned(), retryable.to_owned()));
         }

@@ -27,6 +27,10 @@ impl<E> CallError<E> {
         };
         match self {
             Self::Service { .. } => f.write_str("the service returned an error"),
+            Self::UnknownError { error, .. } => {
+                write!(f, "the service returned an error that this program does not know: {}", error.code)?;
+                if error.message.is_empty() { Ok(()) } else { write!(f, ": {}", error.message) }
+            }
             Self::NoSuchService { message, .. } => {
                 write!(f, "no such service: {message}; start a worker pool that serves it on this vhost")
             }

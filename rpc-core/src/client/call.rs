@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 use super::{
@@ -18,9 +19,11 @@ use super::{
     sending::{Sending, codec_of},
 };
 use crate::{
-    call_error::CallError,
+    call_error::{CallError, ErrorDetails, UnknownError, is_code_of_framework},
     codec::{Codec, CodecError},
     connection::amqp::HeaderValue,
+    envelope,
+    layer::RetryPolicy,
     method::{FallibleMethod, Method, Outcome},
     service::ServiceDescriptor,
 };
@@ -75,21 +78,45 @@ impl Client {
         method: usize,
         arguments: &M::Arguments,
     ) -> Call<M::Ok, M::Error> {
-        Call::new(self.clone(), service, method, service.codec.encode(arguments), service_error)
+        Call::new(self.clone(), service, method, service.codec.encode(arguments), service_error::<M>)
     }
 }
 
-/// How a service error is decoded, from at most so many levels.
-pub(super) type DecodeError<E> = fn(Codec, &[u8], u32) -> Result<E, CodecError>;
+/// How the body of a service error is decoded.
+pub(super) type DecodeError<E> = fn(&EncodedError<'_>) -> Result<E, Undecoded>;
+
+/// A service error as it arrives.
+pub(super) struct EncodedError<'a> {
+    codec: Codec,
+    body: &'a [u8],
+    max_depth: u32,
+    /// Its own code, if it has one.
+    code: Option<&'a str>,
+}
+
+/// Why a service error could not be decoded.
+pub(super) enum Undecoded {
+    /// The caller's type of it has none with that code.
+    Unknown,
+    Malformed(CodecError),
+}
 
 /// For methods whose handler cannot fail.
-pub(super) fn no_service_error(_: Codec, _: &[u8], _: u32) -> Result<Infallible, CodecError> {
-    Err(Codec::unexpected_service_error())
+pub(super) fn no_service_error(error: &EncodedError<'_>) -> Result<Infallible, Undecoded> {
+    Err(match error.code {
+        Some(_) => Undecoded::Unknown,
+        None => Undecoded::Malformed(Codec::unexpected_service_error()),
+    })
 }
 
 /// For methods that return a `Result`.
-pub(super) fn service_error<E: Outcome>(codec: Codec, body: &[u8], max_depth: u32) -> Result<E, CodecError> {
-    codec.decode_within(body, max_depth).map(E::from_wire)
+pub(super) fn service_error<M: FallibleMethod>(error: &EncodedError<'_>) -> Result<M::Error, Undecoded> {
+    let decoded = error.codec.decode_within(error.body, error.max_depth).map(M::Error::from_wire);
+    decoded.map_err(|malformed| match error.code {
+        // Types of callers that are no `ServiceError` have no codes.
+        Some(code) if !M::ERROR.codes.contains(&code) => Undecoded::Unknown,
+        _ => Undecoded::Malformed(malformed),
+    })
 }
 
 impl<T, E> Call<T, E> {
@@ -110,6 +137,22 @@ impl<T, E> Call<T, E> {
     /// Inside a handler the budget is cut to the rest of the handler's own, so that no call outlives its caller.
     pub const fn timeout(mut self, budget: Duration) -> Self {
         self.request.timeout = Some(budget);
+        self
+    }
+
+    /// Sends the call again under this policy, in place of the one that its method or its client has.
+    ///
+    /// All calls of a client share its budget of retries ([`ClientOptions::retry_budget`](crate::ClientOptions::retry_budget)).
+    ///
+    /// ```no_run
+    /// # async fn example(call: rpc_core::Call<u64>) -> Result<(), rpc_core::CallError> {
+    /// use rpc_core::RetryPolicy;
+    ///
+    /// let answer = call.retry(RetryPolicy::default().attempts(5)).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.request.client = self.request.client.retrying_call(policy);
         self
     }
 
@@ -209,24 +252,25 @@ impl<T, E> CallFuture<T, E> {
                 Err(unknown) => self.bad_reply(&unknown),
             },
             Ok(Reply::ServiceError(delivery)) => match codec_of(&delivery, codec) {
-                Ok(codec) => match (self.decode_error)(codec, delivery.body(), max_depth) {
-                    Ok(error) => {
-                        return Err(CallError::service(request.service_name(), request.method_name(), error));
+                Ok(codec) => {
+                    let details = envelope::error_details(|name| delivery.header(name));
+                    match self.service_error(codec, delivery.body(), details) {
+                        Ok(error) => return Err(error),
+                        Err(error) => error,
                     }
-                    Err(error) => self.bad_reply(&error),
-                },
+                }
                 Err(unknown) => self.bad_reply(&unknown),
             },
-            Ok(Reply::Layered(LayeredReply { is_error: false, codec, body })) => {
+            Ok(Reply::Layered(LayeredReply { error: None, codec, body })) => {
                 match (self.decode)(codec, &body, max_depth) {
                     Ok(value) => return Ok(value),
                     Err(error) => self.bad_reply(&error),
                 }
             }
-            Ok(Reply::Layered(LayeredReply { codec, body, .. })) => {
-                match (self.decode_error)(codec, &body, max_depth) {
-                    Ok(error) => return Err(CallError::service(request.service_name(), request.method_name(), error)),
-                    Err(error) => self.bad_reply(&error),
+            Ok(Reply::Layered(LayeredReply { error: Some(details), codec, body })) => {
+                match self.service_error(codec, &body, details) {
+                    Ok(error) => return Err(error),
+                    Err(error) => error,
                 }
             }
             Err(error) => error,
@@ -235,6 +279,26 @@ impl<T, E> CallFuture<T, E> {
         let (service, method) = (request.service_name(), request.method_name());
         tracing::debug!(service, method, message_id, code = error.code(), %error, "call failed");
         Err(error.map_service(|never| match never {}))
+    }
+
+    /// The service's own error, or, as an error, why it cannot be decoded.
+    fn service_error(
+        &self,
+        codec: Codec,
+        body: &[u8],
+        details: Option<Box<ErrorDetails>>,
+    ) -> Result<CallError<E>, CallError> {
+        let request = &self.sending.request;
+        let (service, method) = (request.service_name(), request.method_name());
+        let code = details.as_ref().map(|details| &*details.code).filter(|code| !is_code_of_framework(code));
+        match (self.decode_error)(&EncodedError { codec, body, max_depth: request.max_depth(), code }) {
+            Ok(error) => Ok(CallError::Service { service, method, error, details }),
+            Err(Undecoded::Malformed(error)) => Err(self.bad_reply(&error)),
+            Err(Undecoded::Unknown) => {
+                let details = details.map_or_else(|| ErrorDetails::new("service", ""), |details| *details);
+                Err(CallError::unknown_error(service, method, UnknownError::new(details, Bytes::copy_from_slice(body))))
+            }
+        }
     }
 
     fn bad_reply(&self, reason: &dyn fmt::Display) -> CallError {

@@ -2,15 +2,19 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::layer::{Core, Layers};
+use crate::layer::{Core, Layers, RetryPolicy};
 
 pub(super) struct Layered {
-    pub(super) layers: Layers,
+    /// None where a policy for retries is all.
+    pub(super) layers: Arc<Layers>,
+    /// Sends, perhaps under a policy for retries.
     pub(super) core: Arc<dyn Core>,
+    /// Of one call alone.
+    pub(super) retry: Option<Arc<RetryPolicy>>,
 }
 
 impl fmt::Debug for Layered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Layered").field(&self.layers).finish()
+        f.debug_struct("Layered").field("layers", &self.layers).field("retry", &self.retry).finish_non_exhaustive()
     }
 }

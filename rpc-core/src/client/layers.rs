@@ -1,7 +1,7 @@
 //! A call of a client with layers: through them, to the core, and back.
 //!
 //! ```text
-//!  Request::pass ──► outermost layer ─ … ─► innermost layer ──► Sender::run ──► Attempt ──► Sending
+//!  Request::pass ──► outermost layer ─ … ─► innermost layer ─(► Retrying ─)─► Sender::run ──► Attempt ──► Sending
 //! ```
 
 use std::{
@@ -24,8 +24,8 @@ use super::{
 use crate::{
     call_error::CallError,
     connection::{Address, Delivery},
-    envelope::CallHeaders,
-    layer::{self, Body, BoxError, BoxFuture, Core, Layers, LazyHeaders, Outcome, Response, RpcLayer},
+    envelope::{self, CallHeaders},
+    layer::{self, Body, BoxError, BoxFuture, Core, Layers, LazyHeaders, Outcome, Response, RetryPolicy, RpcLayer},
 };
 
 impl Client {
@@ -35,9 +35,48 @@ impl Client {
     /// all of them anew: a limit that the earlier client is to share belongs into the layer, as in
     /// `tower::limit::GlobalConcurrencyLimitLayer`. See the guide's chapter on [layers](crate::guide::layers).
     pub fn layer(&self, layer: impl RpcLayer) -> Self {
-        let layers = Layers::with(self.layered.as_ref().map(|layered| &layered.layers), layer);
-        let core = Arc::new(Sender { client: Self { inner: Arc::clone(&self.inner), layered: None } });
-        Self { inner: Arc::clone(&self.inner), layered: Some(Arc::new(Layered { layers, core })) }
+        let before = self.layered.as_deref();
+        let layers = Arc::new(Layers::with(before.map(|layered| &*layered.layers), layer));
+        let core = before.map_or_else(|| self.core(), |layered| Arc::clone(&layered.core));
+        Self { inner: Arc::clone(&self.inner), layered: Some(Arc::new(Layered { layers, core, retry: None })) }
+    }
+
+    /// A client that shares everything with this one, and whose calls are sent again under the policies of its options.
+    pub(super) fn retrying(self) -> Self {
+        let layered = Layered { layers: Arc::default(), core: self.retrying_core(), retry: None };
+        Self { layered: Some(Arc::new(layered)), ..self }
+    }
+
+    /// The same client for a call that is sent again under this policy, whatever those of the options are.
+    pub(super) fn retrying_call(&self, policy: RetryPolicy) -> Self {
+        let layers = self.layered.as_ref().map(|layered| Arc::clone(&layered.layers)).unwrap_or_default();
+        let layered = Layered { layers, core: self.retrying_core(), retry: Some(Arc::new(policy)) };
+        Self { inner: Arc::clone(&self.inner), layered: Some(Arc::new(layered)) }
+    }
+
+    fn core(&self) -> Arc<dyn Core> {
+        Arc::new(Sender { client: Self { inner: Arc::clone(&self.inner), layered: None } })
+    }
+
+    /// Behind all layers, so that they see each call once.
+    fn retrying_core(&self) -> Arc<dyn Core> {
+        let layers = Arc::new(Layers::with(None, self.inner.retry.clone()));
+        Arc::new(Retrying { layers, sender: self.core() })
+    }
+}
+
+/// The service behind the innermost layer of a client that sends calls again.
+struct Retrying {
+    /// A `RetryLayer` alone.
+    layers: Arc<Layers>,
+    sender: Arc<dyn Core>,
+}
+
+impl Core for Retrying {
+    fn run(&self, request: layer::Request) -> BoxFuture {
+        let layers = Arc::clone(&self.layers);
+        let request = layer::Request { core: Arc::clone(&self.sender), ..request };
+        Box::pin(async move { layers.pass(request).await })
     }
 }
 
@@ -114,10 +153,14 @@ impl Request {
                 (data(&delivery).map(|(codec, body)| Outcome::Ok(codec, body)), Some(delivery))
             }
             Ok(Reply::ServiceError(delivery)) => {
-                (data(&delivery).map(|(codec, body)| Outcome::Service(codec, body)), Some(delivery))
+                let details = envelope::error_details(|name| delivery.header(name));
+                (data(&delivery).map(|(codec, body)| Outcome::Service(codec, body, details)), Some(delivery))
             }
-            Ok(Reply::Layered(LayeredReply { is_error, codec, body })) => {
-                (Ok(if is_error { Outcome::Service } else { Outcome::Ok }(Some(codec), Body::Shared(body))), None)
+            Ok(Reply::Layered(LayeredReply { error: None, codec, body })) => {
+                (Ok(Outcome::Ok(Some(codec), Body::Shared(body))), None)
+            }
+            Ok(Reply::Layered(LayeredReply { error: Some(details), codec, body })) => {
+                (Ok(Outcome::Service(Some(codec), Body::Shared(body), details)), None)
             }
             Err(CallError::Other { error, .. }) => (Ok(Outcome::Other(error)), None),
             Err(error) => (Ok(Outcome::Failed(error)), None),

@@ -54,7 +54,7 @@ use self::{
     reply_queue::{Session, Source, random_key},
     seen::Seen,
 };
-use crate::{connection::Connection, error::Error, lock::lock, users::Users};
+use crate::{connection::Connection, error::Error, layer::RetryLayer, lock::lock, users::Users};
 
 /// The untyped client under every generated one; clones share its reply queue.
 ///
@@ -78,6 +78,8 @@ struct Inner {
     message_ids: Cipher,
     is_shut_down: AtomicBool,
     seen: Seen,
+    /// Also for calls with a policy of their own.
+    retry: RetryLayer,
     session: Kept<Session>,
     /// By exchange. For one-way requests.
     oneways: [Kept<ConfirmChannel>; EXCHANGES],
@@ -100,9 +102,12 @@ impl Client {
         let max_in_flight = options.max_in_flight.max(1);
         let source = Source { connection: connection.clone(), max_in_flight, users: users.clone() };
         let oneway = |exchange| Kept::new(Destination::new(connection.clone(), exchange, users.clone()));
-        Self {
+        let retry = options.retry.clone().unwrap_or_default();
+        let is_retrying = retry.has_policies();
+        let client = Self {
             inner: Arc::new(Inner {
                 connection: connection.clone(),
+                retry,
                 options,
                 id: Uuid::new_v4().to_string().into(),
                 messages: AtomicU64::new(1),
@@ -114,7 +119,8 @@ impl Client {
                 lines: Mutex::default(),
             }),
             layered: None,
-        }
+        };
+        if is_retrying { client.retrying() } else { client }
     }
 
     /// Opens now what calls need, rather than at the first one: the reply queue, the channel of the requests, and that of one-way

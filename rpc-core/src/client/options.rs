@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use crate::layer::{RetryBudget, RetryLayer, RetryPolicy};
+
 /// How a client makes its calls. Made by [`default`](Self::default), changed by its setters:
 ///
 /// ```
@@ -19,6 +21,7 @@ pub struct ClientOptions {
     pub(crate) max_body_bytes: usize,
     pub(crate) sends_user_id: bool,
     pub(crate) reply_users: Option<Arc<[String]>>,
+    pub(crate) retry: Option<RetryLayer>,
 }
 
 /// How a client treats a call while `max_in_flight` others wait for their answers.
@@ -41,6 +44,7 @@ impl Default for ClientOptions {
             max_body_bytes: 16 << 20,
             sends_user_id: false,
             reply_users: None,
+            retry: None,
         }
     }
 }
@@ -92,6 +96,35 @@ impl ClientOptions {
     #[must_use]
     pub fn reply_users(mut self, users: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.reply_users = Some(users.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Sends calls again under this policy, inside of the client's [layers](crate::Client::layer), which see each call once. The
+    /// default is to send no call again that had an answer.
+    ///
+    /// A [method](Self::retry_method) or a [call](crate::Call::retry) may have another policy. See the guide's chapter on
+    /// [retries](crate::guide::retries).
+    #[must_use]
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.retry = Some(self.retry.unwrap_or_default().all(policy));
+        self
+    }
+
+    /// Sends the calls of the method of that name, `service.method`, again under this policy. The default is that of all methods. A
+    /// name that no method has is no error: a client does not know all services that use it.
+    #[must_use]
+    pub fn retry_method(mut self, method: impl Into<String>, policy: RetryPolicy) -> Self {
+        self.retry = Some(self.retry.unwrap_or_default().method(method, policy));
+        self
+    }
+
+    /// The budget of all retries of the client, whatever their policy. The default is 10 % of the calls that have a policy, and one
+    /// retry a second.
+    ///
+    /// Clients with clones of these options share it, as they share one that is set here.
+    #[must_use]
+    pub fn retry_budget(mut self, budget: RetryBudget) -> Self {
+        self.retry = Some(self.retry.unwrap_or_default().budget(budget));
         self
     }
 }

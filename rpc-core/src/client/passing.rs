@@ -18,7 +18,7 @@ use crate::{
     call_error::{CallError, TimeoutStage},
     envelope::CallHeaders,
     forward::Carried,
-    layer::{self, Body, BoxError, Foreign, LazyHeaders, LogicalCall, Outcome, Progress, Response, Run},
+    layer::{self, Body, BoxError, Foreign, LazyHeaders, LogicalCall, OfCall, Outcome, Progress, Response, Run},
 };
 
 /// A call in its layers.
@@ -58,11 +58,15 @@ impl Request {
             deadline: (limits.budget < FOREVER).then_some(limits.deadline),
             message_id: Some(message_id),
             priority,
+            is_within_retry: budget::is_within_retry(),
             served: None,
             progress: Progress::default(),
         });
         let (headers, body) = (LazyHeaders::Own(headers), Body::written(body));
         let mut request = layer::Request::new(Arc::clone(&call), Arc::clone(&layered.core), headers, body);
+        if let Some(policy) = &layered.retry {
+            request.extensions = OfCall(Arc::clone(policy)).into();
+        }
         if let Some(forwarded) = budget::forwarded() {
             let inherited = request.headers.change(|headers| forwarded.add_to(headers));
             request.carried = Some(Box::new(Carried { inherited, context: None }));
@@ -92,19 +96,17 @@ impl Request {
 
     /// The end of the call, from that which the outermost layer gave.
     fn reply(&self, response: Response, maybe_executed: bool) -> Result<Reply, CallError> {
-        let layered = |is_error, codec: Option<_>, body: Body| {
+        let layered = |error: Option<_>, codec: Option<_>, body: Body| {
             Ok(match body.into_parts() {
-                Ok(delivery) if is_error => Reply::ServiceError(delivery),
+                Ok(delivery) if error.is_some() => Reply::ServiceError(delivery),
                 Ok(delivery) => Reply::Result(delivery),
-                Err(body) => {
-                    Reply::Layered(LayeredReply { is_error, codec: codec.unwrap_or_else(|| self.codec()), body })
-                }
+                Err(body) => Reply::Layered(LayeredReply { error, codec: codec.unwrap_or_else(|| self.codec()), body }),
             })
         };
         let (service, method) = (self.service_name(), self.method_name());
         match response.outcome {
-            Outcome::Ok(codec, body) => layered(false, codec, body),
-            Outcome::Service(codec, body) => layered(true, codec, body),
+            Outcome::Ok(codec, body) => layered(None, codec, body),
+            Outcome::Service(codec, body, details) => layered(Some(details), codec, body),
             Outcome::Nothing => Ok(Reply::Nothing),
             // An earlier attempt may have been executed, so report that, not that this one was not.
             Outcome::Failed(error) if maybe_executed && !error.maybe_executed() => {

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     budget::{self, inherited_deadline},
-    call_error::{CallError, TimeoutStage},
+    call_error::{CallError, ErrorDetails, TimeoutStage},
     codec::{Codec, CodecError},
     connection::{Delivery, amqp::Publish},
     envelope::{self, CallHeaders, ReplyStatus},
@@ -65,7 +65,8 @@ pub(super) enum Reply {
 
 /// A result, or the service's error, that came through layers.
 pub(super) struct LayeredReply {
-    pub(super) is_error: bool,
+    /// Of an error, what it says of itself.
+    pub(super) error: Option<Option<Box<ErrorDetails>>>,
     pub(super) codec: Codec,
     pub(super) body: Bytes,
 }
@@ -329,7 +330,7 @@ impl Request {
     }
 
     /// The number of an attempt, given that of the core's own loop.
-    fn attempt_number(&self, number: u32) -> u32 {
+    pub(super) fn attempt_number(&self, number: u32) -> u32 {
         self.attempt_of.as_ref().map_or(number, |attempt| attempt.call.progress.next_number())
     }
 
@@ -361,6 +362,9 @@ impl Request {
         }
         if let Some(nested) = &self.nested {
             call.headers.push((envelope::DEPTH_HEADER.into(), nested.depth().into()));
+            if nested.is_within_retry() {
+                call.headers.push((envelope::WITHIN_RETRY_HEADER.into(), true.into()));
+            }
         }
         let limits = self.limits.filter(|_| remaining < FOREVER);
         let wait = limits.map(|limits| (remaining, clock::unix_ms(limits.deadline)));

@@ -10,6 +10,7 @@ use super::{
     resend::{RESEND_DELAY_INITIAL, RESEND_DELAY_MAX, wait},
 };
 use crate::{
+    budget,
     call_error::{CallError, TimeoutStage},
     connection::{Backoff, Verdict},
     envelope,
@@ -30,7 +31,14 @@ impl Request {
     pub(super) async fn send_oneway(&mut self) -> Result<Reply, CallError> {
         let limits = self.limits();
         let body = std::mem::replace(&mut self.body, Ok(Vec::new())).unwrap_or_default();
-        let call = std::mem::take(&mut self.headers);
+        let mut call = std::mem::take(&mut self.headers);
+        let number = self.attempt_number(1);
+        if number > 1 {
+            call.headers.push((envelope::ATTEMPT_HEADER.into(), number.into()));
+        }
+        if self.is_within_retry() {
+            call.headers.push((envelope::WITHIN_RETRY_HEADER.into(), true.into()));
+        }
         let message_id = self.message_id().map_or_else(|| self.client.next_message_id(), str::to_owned);
         let properties = envelope::oneway_properties(self.service, self.method, message_id, call);
         let mut unsent = Unsent { properties, body };
@@ -81,6 +89,11 @@ impl Request {
             Ok(Err(_)) => Err(self.disconnected(true)),
             Err(_) => Err(self.timed_out(TimeoutStage::Unconfirmed)),
         }
+    }
+
+    /// Whether a handler makes the call whose own request is a retry.
+    fn is_within_retry(&self) -> bool {
+        self.attempt_of.as_ref().map_or_else(budget::is_within_retry, |attempt| attempt.call.is_within_retry)
     }
 
     fn settled(&self, settled: Settled) -> Result<Told, CallError> {

@@ -18,6 +18,7 @@ mod names;
 mod received;
 mod request;
 mod response;
+mod retry;
 mod stack;
 mod trace;
 
@@ -28,6 +29,7 @@ pub use self::{
     from_fn::{FromFn, FromFnService, from_fn},
     request::Request,
     response::{BoxError, BoxFuture, Response},
+    retry::{RetryBudget, RetryLayer, RetryPolicy, RetryService},
     stack::{Next, RpcLayer, RpcService},
     trace::{TraceLayer, TraceService},
 };
@@ -37,5 +39,6 @@ pub(crate) use self::{
     received::{Body, LazyHeaders},
     request::{AttemptId, Core, LogicalCall, Progress, Served},
     response::Outcome,
+    retry::OfCall,
     stack::{Layers, Run},
 };

@@ -57,6 +57,8 @@ pub(crate) struct LogicalCall {
     /// In a client.
     pub(crate) message_id: Option<String>,
     pub(crate) priority: Option<u8>,
+    /// In a client, whether a handler makes the call whose own request is another attempt already; in a pool, whether this one is.
+    pub(crate) is_within_retry: bool,
     /// In a worker pool.
     pub(crate) served: Option<Served>,
     pub(crate) progress: Progress,

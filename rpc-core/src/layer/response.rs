@@ -1,6 +1,6 @@
 //! [`Response`]: how a call ended, as a layer sees it.
 
-use std::{borrow::Cow, error::Error, fmt, future::Future, pin::Pin};
+use std::{borrow::Cow, error::Error, fmt, future::Future, pin::Pin, time::Duration};
 
 use bytes::Bytes;
 
@@ -9,7 +9,7 @@ use super::{
     received::{Body, LazyHeaders},
 };
 use crate::{
-    call_error::{CallError, OtherError},
+    call_error::{CallError, ErrorDetails, OtherError},
     codec::Codec,
     connection::amqp::HeaderValue,
     envelope::Code,
@@ -36,8 +36,8 @@ pub struct Response {
 pub(crate) enum Outcome {
     /// The result; its codec is the service's if there is none.
     Ok(Option<Codec>, Body),
-    /// The service's own error.
-    Service(Option<Codec>, Body),
+    /// The service's own error, and what it says of itself.
+    Service(Option<Codec>, Body, Option<Box<ErrorDetails>>),
     /// A one-way request was taken: by the broker in a client, by the handler in a pool.
     Nothing,
     /// In a client: any other error.
@@ -56,7 +56,12 @@ impl Response {
 
     /// The service's own error, encoded by the service's codec.
     pub fn service_error(body: impl Into<Bytes>) -> Self {
-        Outcome::Service(None, Body::Shared(body.into())).into()
+        Outcome::Service(None, Body::Shared(body.into()), None).into()
+    }
+
+    /// The same, with the code and the advice that errors with [`ServiceError`](crate::ServiceError) have.
+    pub fn detailed_error(body: impl Into<Bytes>, details: ErrorDetails) -> Self {
+        Outcome::Service(None, Body::Shared(body.into()), Some(Box::new(details))).into()
     }
 
     /// An error with a code of the layer's own, for example `unauthenticated`, `permission_denied` or `rate_limited`, and words for
@@ -74,11 +79,14 @@ impl Response {
         Outcome::Other(Box::new(error)).into()
     }
 
-    /// `ok`, or the [code](CallError::code) of the error.
+    /// `ok`, or the [code](CallError::code) of the error. The service's own error may have a code of its own: see
+    /// [`is_service_error`](Self::is_service_error).
     pub fn code(&self) -> &str {
         match &self.outcome {
             Outcome::Ok(..) | Outcome::Nothing => "ok",
-            Outcome::Service(..) => Code::Service.name(),
+            Outcome::Service(_, _, details) => {
+                details.as_ref().map_or_else(|| Code::Service.name(), |details| &details.code)
+            }
             Outcome::Failed(error) => error.code(),
             Outcome::Coded(code, _) => code.name(),
             Outcome::Other(error) => &error.code,
@@ -103,17 +111,33 @@ impl Response {
     /// Whether the same call may succeed later; see [`CallError::is_retryable`].
     pub fn is_retryable(&self) -> bool {
         match &self.outcome {
-            Outcome::Ok(..) | Outcome::Nothing | Outcome::Service(..) => false,
+            Outcome::Ok(..) | Outcome::Nothing => false,
+            Outcome::Service(_, _, details) => details.as_ref().is_some_and(|details| details.retryable),
             Outcome::Failed(error) => error.is_retryable(),
             Outcome::Coded(code, _) => code.is_retryable(),
             Outcome::Other(error) => error.retryable,
         }
     }
 
+    /// How long the service, or a layer, asks callers to wait before they try again; see [`CallError::retry_after`].
+    pub fn retry_after(&self) -> Option<Duration> {
+        match &self.outcome {
+            Outcome::Ok(..) | Outcome::Nothing | Outcome::Coded(..) => None,
+            Outcome::Service(_, _, details) => details.as_ref()?.retry_after,
+            Outcome::Failed(error) => error.retry_after(),
+            Outcome::Other(error) => error.retry_after,
+        }
+    }
+
+    /// Whether it is the service's own error: the handler ran and returned it.
+    pub fn is_service_error(&self) -> bool {
+        matches!(self.outcome, Outcome::Service(..))
+    }
+
     /// The encoded result, or the encoded error of the service; `None` when there is neither.
     pub fn body(&self) -> Option<&Bytes> {
         match &self.outcome {
-            Outcome::Ok(_, body) | Outcome::Service(_, body) => Some(body.get()),
+            Outcome::Ok(_, body) | Outcome::Service(_, body, _) => Some(body.get()),
             Outcome::Nothing | Outcome::Failed(_) | Outcome::Coded(..) | Outcome::Other(_) => None,
         }
     }
@@ -121,7 +145,11 @@ impl Response {
     /// The words for people that an error carries, if it carries any.
     pub fn message(&self) -> Option<Cow<'_, str>> {
         match &self.outcome {
-            Outcome::Ok(..) | Outcome::Nothing | Outcome::Service(..) => None,
+            Outcome::Ok(..) | Outcome::Nothing => None,
+            Outcome::Service(_, _, details) => {
+                let message = details.as_ref().map(|details| &*details.message);
+                message.filter(|message| !message.is_empty()).map(Cow::Borrowed)
+            }
             Outcome::Failed(error) => Some(Cow::Owned(error.to_string())),
             Outcome::Coded(_, message) => Some(Cow::Borrowed(message)),
             Outcome::Other(error) => Some(Cow::Borrowed(&error.message)),

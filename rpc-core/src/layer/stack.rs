@@ -217,6 +217,13 @@ impl Layers {
     }
 }
 
+/// None: requests go to the core.
+impl Default for Layers {
+    fn default() -> Self {
+        Self { layers: Vec::new(), stack: Mutex::new(Next(Kind::Core)) }
+    }
+}
+
 impl fmt::Debug for Layers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Layers").field("len", &self.layers.len()).finish()

@@ -26,9 +26,11 @@ use crate::{connection::Delivery, envelope::Code, lock::lock, topology};
 /// A request is known by its `message_id`, by its method, and by its `user_id` if it has one: a caller who sets
 /// [`idempotency_key`](crate::Call::idempotency_key) must use a new key for each logical call. One without a
 /// `message_id` is known when the broker redelivers it. Results and the service's own errors are remembered; a
-/// handler that panicked or was stopped runs again.
+/// handler that panicked or was stopped, or whose error says that another attempt may help
+/// ([`ServiceError`](crate::ServiceError)), runs again.
 ///
-/// A request that arrives while an earlier one of the same name still runs waits for the answer of the earlier one.
+/// A request that arrives while an earlier one of the same name still runs waits for the answer of the earlier one. So
+/// [`RetryPolicy::hedge`](crate::RetryPolicy::hedge) gains nothing with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DedupeOptions {

@@ -21,7 +21,7 @@ use tokio::{
 use super::seated::Seated;
 use crate::{
     budget::{self, Serving},
-    call_error::OtherError,
+    call_error::{ErrorDetails, OtherError},
     codec::{Codec, CodecError},
     connection::{Delivery, amqp::Properties},
     context::Context,
@@ -77,6 +77,11 @@ impl Request {
         (self.context, self.found)
     }
 
+    /// Whether its caller, or a caller further out, has sent the call before.
+    pub(super) fn is_retry(&self) -> bool {
+        self.found.is_retry
+    }
+
     /// The method's index in the descriptor.
     pub fn method(&self) -> usize {
         self.found.method
@@ -117,7 +122,15 @@ impl Request {
     pub fn reply_sides<M: FallibleMethod>(self, result: Result<&M::Ok, &M::Error>) -> Response {
         match result {
             Ok(value) => self.encoded(value.as_wire(), Answer::Ok),
-            Err(error) => self.encoded(error.as_wire(), Answer::ServiceError),
+            Err(error) => self.service_error::<M>(error),
+        }
+    }
+
+    fn service_error<M: FallibleMethod>(&self, error: &M::Error) -> Response {
+        let Some(describe) = M::ERROR.describe else { return self.encoded(error.as_wire(), Answer::ServiceError) };
+        match self.found.codec.encode(error.as_wire()) {
+            Ok(body) => Answer::DetailedError(Box::new((self.found.codec, body, describe(error)))).into(),
+            Err(error) => encode_failed(&error),
         }
     }
 
@@ -156,6 +169,8 @@ pub(super) enum Answer {
     Ok(Codec, Vec<u8>),
     /// The service's error.
     ServiceError(Codec, Vec<u8>),
+    /// The same, and what it says of itself. Behind a pointer, so that an answer is no larger.
+    DetailedError(Box<(Codec, Vec<u8>, ErrorDetails)>),
     /// An error of ours: a code and words for a person.
     Failed(Code, String),
     /// An error of a layer.
@@ -179,9 +194,14 @@ impl Response {
         self.0.as_ref().and_then(Answer::error_code)
     }
 
-    /// Whether the handler came to its end, and would not give another answer.
-    pub(super) const fn is_final(&self) -> bool {
-        matches!(self.0, None | Some(Answer::Ok(..) | Answer::ServiceError(..)))
+    /// Whether the handler came to its end, and would not give another answer. An error that says that it may help to try again is
+    /// not final.
+    pub(super) fn is_final(&self) -> bool {
+        match &self.0 {
+            None | Some(Answer::Ok(..) | Answer::ServiceError(..)) => true,
+            Some(Answer::DetailedError(error)) => !error.2.retryable,
+            Some(_) => false,
+        }
     }
 
     /// The code and the words of an error of ours, or of a layer.
@@ -216,6 +236,7 @@ impl Answer {
     pub(super) fn body_bytes(&self) -> usize {
         match self {
             Self::Ok(_, body) | Self::ServiceError(_, body) => body.len(),
+            Self::DetailedError(error) => error.1.len(),
             Self::WithHeaders(answer, _) => answer.body_bytes(),
             Self::Failed(..) | Self::Other(_) | Self::TooLarge { .. } => 0,
         }
@@ -226,6 +247,7 @@ impl Answer {
         match self {
             Self::Ok(..) => None,
             Self::ServiceError(..) => Some(Code::Service.name()),
+            Self::DetailedError(error) => Some(&error.2.code),
             Self::Failed(code, _) => Some(code.name()),
             Self::Other(error) => Some(&error.code),
             Self::TooLarge { .. } => Some(Code::PayloadTooLarge.name()),
@@ -239,7 +261,7 @@ impl Answer {
             Self::Failed(code, message) => Some((code.name(), message)),
             Self::Other(error) => Some((&error.code, &error.message)),
             Self::WithHeaders(answer, _) => answer.failure(),
-            Self::Ok(..) | Self::ServiceError(..) | Self::TooLarge { .. } => None,
+            Self::Ok(..) | Self::ServiceError(..) | Self::DetailedError(_) | Self::TooLarge { .. } => None,
         }
     }
 
@@ -250,7 +272,11 @@ impl Answer {
         match self {
             Self::Ok(codec, body) => (envelope::ok_properties(manner, *codec, correlation_id), body),
             Self::ServiceError(codec, body) => {
-                (envelope::service_error_properties(manner, *codec, correlation_id), body)
+                (envelope::service_error_properties(manner, *codec, correlation_id, None), body)
+            }
+            Self::DetailedError(error) => {
+                let (codec, body, details) = &**error;
+                (envelope::service_error_properties(manner, *codec, correlation_id, Some(details)), body)
             }
             Self::Failed(code, message) => (envelope::error_properties(correlation_id, *code, message), &[]),
             Self::Other(error) => (envelope::other_error_properties(correlation_id, error), &[]),
@@ -322,13 +348,17 @@ pub(super) struct Found {
     pub(super) max_depth: u32,
     /// Whether the request may have headers besides `rpc-deadline`.
     pub(super) has_headers: bool,
+    /// Whether the caller, or a caller further out, has sent the call before.
+    pub(super) is_retry: bool,
 }
 
 /// Finds the method that a delivery asks for; an error is the answer when there is none, or its version or codec is not known.
 pub(super) fn find(descriptor: &ServiceDescriptor, delivery: &Delivery) -> Result<Found, Response> {
     let has_headers = delivery.has_more_headers();
+    let mut is_retry = false;
     if has_headers {
         check_versions(descriptor, delivery)?;
+        is_retry = envelope::is_retry(|name| delivery.header(name));
     }
     let codec = match delivery.content_type() {
         None => descriptor.codec,
@@ -342,7 +372,9 @@ pub(super) fn find(descriptor: &ServiceDescriptor, delivery: &Delivery) -> Resul
         None => descriptor.method_of(delivery.routing_key()),
     };
     let max_depth = descriptor.max_depth;
-    method.map(|method| Found { method, codec, max_depth, has_headers }).ok_or_else(|| no_such_method(delivery))
+    method
+        .map(|method| Found { method, codec, max_depth, has_headers, is_retry })
+        .ok_or_else(|| no_such_method(delivery))
 }
 
 fn check_versions(descriptor: &ServiceDescriptor, delivery: &Delivery) -> Result<(), Response> {

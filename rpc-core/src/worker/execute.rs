@@ -27,7 +27,7 @@ use crate::{
     connection::{Delivery, WeakDelivery},
     context::Context,
     envelope::{self, Code},
-    nesting::{DEPTH_MAX, Room, Seat, Slot},
+    nesting::{DEPTH_MAX, Origin, Room, Seat, Slot},
 };
 
 /// Takes deliveries from one consumer.
@@ -123,8 +123,8 @@ impl Taker<'_> {
         }
         let method = found.method;
         let span = handler_span(&job.shared, &context, method);
-        let seat = seat(&job.shared.lane, slot, &context, found.has_headers);
         let request = Request::new(context, found);
+        let seat = seat(&job.shared.lane, slot, &request);
         match span.in_scope(|| first_poll(&*job.shared.lane.service, request, seat)) {
             FirstPoll::Ended(response) => {
                 span.in_scope(|| job.finish(response));
@@ -154,6 +154,7 @@ fn handler_span(shared: &Shared, context: &Context, method: usize) -> Span {
         service = service.name,
         method = service.methods[method].name,
         redelivered = context.redelivered(),
+        attempt = context.attempt(),
     )
 }
 
@@ -190,20 +191,21 @@ fn first_poll(service: &dyn Dispatch, request: Request, seat: Seat) -> FirstPoll
     }
 }
 
-/// How many calls deep the handler of this request runs.
-fn depth(room: &Room, context: &Context) -> u32 {
+/// Where the handler of this request stands among calls.
+fn origin(room: &Room, request: &Request) -> Origin {
+    let is_retry = request.is_retry();
     if !room.is_nested() {
-        return 0;
+        return Origin { depth: 0, is_retry };
     }
-    let depth = context.header(envelope::DEPTH_HEADER).and_then(|depth| depth.as_i64()).unwrap_or(1);
-    u32::try_from(depth).unwrap_or(DEPTH_MAX).min(DEPTH_MAX)
+    let depth = request.context().header(envelope::DEPTH_HEADER).and_then(|depth| depth.as_i64()).unwrap_or(1);
+    Origin { depth: u32::try_from(depth).unwrap_or(DEPTH_MAX).min(DEPTH_MAX), is_retry }
 }
 
 /// The seat of a handler, whose calls inherit headers of its request. Most requests have none to look at.
-fn seat(lane: &Lane, slot: Slot, context: &Context, has_headers: bool) -> Seat {
-    let mut seat = Seat::new(slot, depth(&lane.room, context));
-    if has_headers {
-        forward(lane, context, &mut seat);
+fn seat(lane: &Lane, slot: Slot, request: &Request) -> Seat {
+    let mut seat = Seat::new(slot, origin(&lane.room, request));
+    if request.has_headers() {
+        forward(lane, request.context(), &mut seat);
     }
     seat
 }
@@ -237,7 +239,7 @@ fn run_at_turn(job: Job, request: Request) -> impl Future<Output = ()> + Send + 
                     Err(too_late) => (None, Some(too_late)),
                 },
             };
-            let seat = slot.map(|slot| seat(lane, slot, request.context(), request.has_headers())).unwrap_or_default();
+            let seat = slot.map(|slot| seat(lane, slot, &request)).unwrap_or_default();
             let facts = Facts {
                 is_draining: job.shared.is_draining(),
                 is_expired: request.context().is_expired(Instant::now()),

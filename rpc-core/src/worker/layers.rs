@@ -84,6 +84,7 @@ impl Dispatch for Layered {
             deadline: context.deadline(),
             message_id: None,
             priority: context.priority(),
+            is_within_retry: found.is_retry,
             served: Some(served(context, found)),
             progress: Progress::default(),
         });
@@ -98,7 +99,7 @@ impl Dispatch for Layered {
 }
 
 fn served(context: Context, found: Found) -> Served {
-    let Found { method, codec, max_depth, has_headers } = found;
+    let Found { method, codec, max_depth, has_headers, .. } = found;
     Served { context, method, codec, max_depth, has_headers }
 }
 
@@ -129,7 +130,8 @@ impl Handlers {
     fn request(request: layer::Request) -> Option<(Arc<LogicalCall>, Request)> {
         let layer::Request { call, headers, body, extensions, .. } = request;
         let Served { context, method, codec, max_depth, .. } = call.served.as_ref()?;
-        let found = Found { method: *method, codec: *codec, max_depth: *max_depth, has_headers: !headers.is_empty() };
+        let (has_headers, is_retry) = (!headers.is_empty(), call.is_within_retry);
+        let found = Found { method: *method, codec: *codec, max_depth: *max_depth, has_headers, is_retry };
         let request = Request::new(context.clone().layered(headers, extensions, body), found);
         Some((call, request))
     }
@@ -182,7 +184,11 @@ fn seen_by_layers(response: Response) -> layer::Response {
     let outcome = match response.into_answer() {
         None => Outcome::Nothing,
         Some(Answer::Ok(codec, body)) => Outcome::Ok(Some(codec), Body::written(body)),
-        Some(Answer::ServiceError(codec, body)) => Outcome::Service(Some(codec), Body::written(body)),
+        Some(Answer::ServiceError(codec, body)) => Outcome::Service(Some(codec), Body::written(body), None),
+        Some(Answer::DetailedError(error)) => {
+            let (codec, body, details) = *error;
+            Outcome::Service(Some(codec), Body::written(body), Some(Box::new(details)))
+        }
         Some(Answer::Failed(code, message)) => Outcome::Coded(code, message),
         Some(Answer::Other(error)) => Outcome::Other(error),
         // Made where answers are sent, behind all of this.
@@ -214,7 +220,10 @@ fn answer(answered: Result<layer::Response, BoxError>, call: &LogicalCall) -> Re
     let answer = match outcome {
         Outcome::Nothing => return Response::NONE,
         Outcome::Ok(codec, body) => Answer::Ok(codec.unwrap_or(descriptor.codec), body.into_vec()),
-        Outcome::Service(codec, body) => Answer::ServiceError(codec.unwrap_or(descriptor.codec), body.into_vec()),
+        Outcome::Service(codec, body, None) => Answer::ServiceError(codec.unwrap_or(descriptor.codec), body.into_vec()),
+        Outcome::Service(codec, body, Some(details)) => {
+            Answer::DetailedError(Box::new((codec.unwrap_or(descriptor.codec), body.into_vec(), *details)))
+        }
         Outcome::Coded(code, message) => Answer::Failed(code, message),
         Outcome::Failed(error) => {
             let retryable = error.is_retryable();

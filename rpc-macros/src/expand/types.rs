@@ -17,7 +17,7 @@ pub(super) fn expand(service: &Service) -> TokenStream {
     let krate = &service.krate;
     let methods = service.methods.iter().map(|method| declaration(service, method));
     quote! {
-        use #krate::__private::NotAResult as _;
+        use #krate::__private::{NotAResult as _, PlainError as _};
 
         #(#methods)*
     }
@@ -61,6 +61,8 @@ fn declaration(service: &Service, method: &Method) -> TokenStream {
                 #(#cfgs)*
                 impl #krate::__private::FallibleMethod for #marker {
                     type Error = #error;
+                    const ERROR: #krate::__private::ErrorType<Self::Error> =
+                        #krate::__private::ErrorProbe::<Self::Error>::TYPE;
                 }
             };
             let check = named.is_none().then(|| a_result(service, method, whole));

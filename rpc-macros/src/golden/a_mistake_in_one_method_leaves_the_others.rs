@@ -21,7 +21,7 @@ struct HalfServer<T> {
 }
 #[allow(deprecated, dead_code, non_camel_case_types, non_snake_case, unused_imports)]
 const _: () = {
-    use ::rpc_core::__private::NotAResult as _;
+    use ::rpc_core::__private::{NotAResult as _, PlainError as _};
     enum __TypesOf_good {}
     #[::core::prelude::v1::derive(
         ::rpc_core::__private::serde::Serialize,

@@ -17,7 +17,7 @@ struct AliasedServer<T> {
 }
 #[allow(deprecated, dead_code, non_camel_case_types, non_snake_case, unused_imports)]
 const _: () = {
-    use ::rpc_core::__private::NotAResult as _;
+    use ::rpc_core::__private::{NotAResult as _, PlainError as _};
     enum __TypesOf_m {}
     #[::core::prelude::v1::derive(
         ::rpc_core::__private::serde::Serialize,
@@ -45,6 +45,9 @@ const _: () = {
         > as ::rpc_core::__private::Sides<
             { ::rpc_core::__private::Probe::<crate::Result<u8>>::IS_RESULT },
         >>::Error;
+        const ERROR: ::rpc_core::__private::ErrorType<Self::Error> = ::rpc_core::__private::ErrorProbe::<
+            Self::Error,
+        >::TYPE;
     }
     const _: () = ::core::assert!(
         ::rpc_core::__private::Probe:: < crate ::Result < u8 > > ::IS_RESULT,

@@ -34,7 +34,7 @@ pub trait DynStore: ::core::marker::Send + ::core::marker::Sync + 'static {
 }
 #[allow(deprecated, dead_code, non_camel_case_types, non_snake_case, unused_imports)]
 const _: () = {
-    use my::rpc::__private::NotAResult as _;
+    use my::rpc::__private::{NotAResult as _, PlainError as _};
     enum __TypesOf_put {}
     #[::core::prelude::v1::derive(
         my::rpc::__private::serde::Serialize,
@@ -55,6 +55,9 @@ const _: () = {
     }
     impl my::rpc::__private::FallibleMethod for __TypesOf_put {
         type Error = StoreError;
+        const ERROR: my::rpc::__private::ErrorType<Self::Error> = my::rpc::__private::ErrorProbe::<
+            Self::Error,
+        >::TYPE;
     }
     static __SERVICE: my::rpc::__private::ServiceDescriptor = my::rpc::__private::ServiceDescriptor {
         name: "store",

@@ -21,7 +21,7 @@ pub struct FibonacciServer<T> {
 }
 #[allow(deprecated, dead_code, non_camel_case_types, non_snake_case, unused_imports)]
 const _: () = {
-    use ::rpc_core::__private::NotAResult as _;
+    use ::rpc_core::__private::{NotAResult as _, PlainError as _};
     enum __TypesOf_fib {}
     #[::core::prelude::v1::derive(
         ::rpc_core::__private::serde::Serialize,
@@ -41,6 +41,9 @@ const _: () = {
     }
     impl ::rpc_core::__private::FallibleMethod for __TypesOf_fib {
         type Error = FibError;
+        const ERROR: ::rpc_core::__private::ErrorType<Self::Error> = ::rpc_core::__private::ErrorProbe::<
+            Self::Error,
+        >::TYPE;
     }
     static __SERVICE: ::rpc_core::__private::ServiceDescriptor = ::rpc_core::__private::ServiceDescriptor {
         name: "fibonacci",
