@@ -3,7 +3,7 @@
 use std::{cell::Cell, io::Read, rc::Rc, time::Duration};
 
 use rpc_core::{
-    Client, Connection, WorkerPool,
+    Client, ClientOptions, Connection, RetryPolicy, WorkerPool,
     broker::Broker,
     layer::{self, Next, Request, RpcLayer},
     service,
@@ -67,14 +67,26 @@ pub(crate) fn worker(uri: &str, is_layered: bool) -> Result<()> {
     })
 }
 
+/// The layers around the calls of a client.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Around {
+    Nothing,
+    /// A layer that does nothing.
+    Layer,
+    /// The default policy for retries.
+    Retries,
+}
+
 /// Makes so many calls.
-pub(crate) fn client(uri: &str, calls: u64, is_layered: bool) -> Result<()> {
+pub(crate) fn client(uri: &str, calls: u64, around: Around) -> Result<()> {
     block_on(async {
         let connection = Connection::open(uri).await?;
-        let client = Client::new(&connection);
+        let options = ClientOptions::default();
+        let options = if around == Around::Retries { options.retry(RetryPolicy::default()) } else { options };
+        let client = Client::with_options(&connection, options);
         client.ready().await?;
         let client = CostClient::from_client(client);
-        let client = if is_layered { client.layer(empty_layer()) } else { client };
+        let client = if around == Around::Layer { client.layer(empty_layer()) } else { client };
         let left = Rc::new(Cell::new(calls));
         let tasks: Vec<_> =
             (0..IN_FLIGHT).map(|_| tokio::task::spawn_local(call(client.clone(), left.clone()))).collect();

@@ -17,6 +17,7 @@ mod table;
 use std::{path::PathBuf, process::Command};
 
 use callgrind::Counts;
+use load::Around;
 use processes::Process;
 use table::{Figures, Row, Table};
 
@@ -28,7 +29,7 @@ const CALLS: u64 = 50 * load::IN_FLIGHT;
 const ROUNDS: usize = 3;
 /// Times that the rounds of a red row are made.
 const ATTEMPTS: usize = 3;
-const ROLES: [&str; 5] = ["client", "worker", "broker", "layered-client", "layered-worker"];
+const ROLES: [&str; 6] = ["client", "worker", "broker", "layered-client", "layered-worker", "retrying-client"];
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -37,8 +38,9 @@ fn main() -> Result<()> {
         ["broker"] => load::broker(),
         ["worker", uri] => load::worker(uri, false),
         ["layered-worker", uri] => load::worker(uri, true),
-        ["client", uri, calls] => load::client(uri, calls.parse()?, false),
-        ["layered-client", uri, calls] => load::client(uri, calls.parse()?, true),
+        ["client", uri, calls] => load::client(uri, calls.parse()?, Around::Nothing),
+        ["layered-client", uri, calls] => load::client(uri, calls.parse()?, Around::Layer),
+        ["retrying-client", uri, calls] => load::client(uri, calls.parse()?, Around::Retries),
         ["measure"] => {
             print!("{}", Table { toolchain: toolchain()?, rows: measure_all()? }.render());
             Ok(())
