@@ -25,7 +25,10 @@ use crate::{
     call_error::CallError,
     connection::{Address, Delivery},
     envelope::{self, CallHeaders},
-    layer::{self, Body, BoxError, BoxFuture, Core, Layers, LazyHeaders, Outcome, Response, RetryPolicy, RpcLayer},
+    layer::{
+        self, Body, BoxError, BoxFuture, Core, Layers, LazyHeaders, Outcome, Response, RetryLayer, RetryPolicy,
+        RpcLayer,
+    },
 };
 
 impl Client {
@@ -60,23 +63,19 @@ impl Client {
 
     /// Behind all layers, so that they see each call once.
     fn retrying_core(&self) -> Arc<dyn Core> {
-        let layers = Arc::new(Layers::with(None, self.inner.retry.clone()));
-        Arc::new(Retrying { layers, sender: self.core() })
+        Arc::new(Retrying { retry: self.inner.retry.clone(), sender: self.core() })
     }
 }
 
 /// The service behind the innermost layer of a client that sends calls again.
 struct Retrying {
-    /// A `RetryLayer` alone.
-    layers: Arc<Layers>,
+    retry: RetryLayer,
     sender: Arc<dyn Core>,
 }
 
 impl Core for Retrying {
     fn run(&self, request: layer::Request) -> BoxFuture {
-        let layers = Arc::clone(&self.layers);
-        let request = layer::Request { core: Arc::clone(&self.sender), ..request };
-        Box::pin(async move { layers.pass(request).await })
+        self.retry.run(layer::Request { core: Arc::clone(&self.sender), ..request })
     }
 }
 

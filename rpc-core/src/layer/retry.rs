@@ -25,6 +25,7 @@ pub use self::{budget::RetryBudget, policy::RetryPolicy};
 use super::{
     request::Request,
     response::{BoxError, BoxFuture, Response},
+    stack::Next,
 };
 
 /// Sends calls again under a [`RetryPolicy`].
@@ -64,6 +65,17 @@ impl RetryLayer {
     /// Whether it has a policy for any call.
     pub(crate) fn has_policies(&self) -> bool {
         self.policies.has_any()
+    }
+
+    /// Passes a request to its core, with no layer in between.
+    pub(crate) fn run(&self, request: Request) -> BoxFuture {
+        match self.policies.find(&request) {
+            None => Next::core().call(request),
+            Some(policy) => {
+                let attempts = Attempts::new(Next::core(), request, policy, Arc::clone(&self.shared));
+                Box::pin(attempts.run(Next::core()))
+            }
+        }
     }
 
     /// Another policy for the method of that name, `service.method`.

@@ -84,6 +84,11 @@ where
 pub struct Next(Kind);
 
 impl Next {
+    /// The client's sending, or the pool's handlers.
+    pub(crate) const fn core() -> Self {
+        Self(Kind::Core)
+    }
+
     /// Waits until the service is ready, and calls it. Dropping the future cancels the call.
     ///
     /// # Errors
@@ -206,7 +211,7 @@ impl Layers {
     pub(crate) fn with(outer: Option<&Self>, layer: impl RpcLayer) -> Self {
         let mut layers = outer.map(|outer| outer.layers.clone()).unwrap_or_default();
         layers.push(Arc::new(layer));
-        let stack = layers.iter().rev().fold(Next(Kind::Core), |next, layer| layer.wrap(next));
+        let stack = layers.iter().rev().fold(Next::core(), |next, layer| layer.wrap(next));
         Self { layers, stack: Mutex::new(stack) }
     }
 
@@ -220,7 +225,7 @@ impl Layers {
 /// None: requests go to the core.
 impl Default for Layers {
     fn default() -> Self {
-        Self { layers: Vec::new(), stack: Mutex::new(Next(Kind::Core)) }
+        Self { layers: Vec::new(), stack: Mutex::new(Next::core()) }
     }
 }
 

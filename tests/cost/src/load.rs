@@ -3,7 +3,7 @@
 use std::{cell::Cell, io::Read, rc::Rc, time::Duration};
 
 use rpc_core::{
-    Client, Connection, WorkerPool,
+    Client, ClientOptions, Connection, RetryPolicy, WorkerPool,
     broker::Broker,
     layer::{self, Next, Request, RpcLayer, TraceLayer},
     service,
@@ -44,13 +44,15 @@ pub(crate) fn broker() -> Result<()> {
 }
 
 /// The layer of an end.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Around {
     Nothing,
     /// One that does nothing.
     EmptyLayer,
     /// A `TraceLayer` whose spans nobody wants.
     TraceLayer,
+    /// The default policy for retries, of a client.
+    Retries,
 }
 
 fn empty_layer() -> impl RpcLayer {
@@ -63,7 +65,7 @@ pub(crate) fn worker(uri: &str, around: Around) -> Result<()> {
         let connection = Connection::open(uri).await?;
         let pool = WorkerPool::new(&connection).serve(CostServer::new(Echo));
         let pool = match around {
-            Around::Nothing => pool,
+            Around::Nothing | Around::Retries => pool,
             Around::EmptyLayer => pool.layer(empty_layer()),
             Around::TraceLayer => pool.layer(TraceLayer::new()),
         };
@@ -84,11 +86,13 @@ pub(crate) fn worker(uri: &str, around: Around) -> Result<()> {
 pub(crate) fn client(uri: &str, calls: u64, around: Around) -> Result<()> {
     block_on(async {
         let connection = Connection::open(uri).await?;
-        let client = Client::new(&connection);
+        let options = ClientOptions::default();
+        let options = if around == Around::Retries { options.retry(RetryPolicy::default()) } else { options };
+        let client = Client::with_options(&connection, options);
         client.ready().await?;
         let client = CostClient::from_client(client);
         let client = match around {
-            Around::Nothing => client,
+            Around::Nothing | Around::Retries => client,
             Around::EmptyLayer => client.layer(empty_layer()),
             Around::TraceLayer => client.layer(TraceLayer::new()),
         };

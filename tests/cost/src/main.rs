@@ -29,8 +29,16 @@ const CALLS: u64 = 50 * load::IN_FLIGHT;
 const ROUNDS: usize = 3;
 /// Times that the rounds of a red row are made.
 const ATTEMPTS: usize = 3;
-const ROLES: [&str; 7] =
-    ["client", "worker", "broker", "layered-client", "layered-worker", "traced-client", "traced-worker"];
+const ROLES: [&str; 8] = [
+    "client",
+    "worker",
+    "broker",
+    "layered-client",
+    "layered-worker",
+    "traced-client",
+    "traced-worker",
+    "retrying-client",
+];
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -43,6 +51,7 @@ fn main() -> Result<()> {
         ["client", uri, calls] => load::client(uri, calls.parse()?, Around::Nothing),
         ["layered-client", uri, calls] => load::client(uri, calls.parse()?, Around::EmptyLayer),
         ["traced-client", uri, calls] => load::client(uri, calls.parse()?, Around::TraceLayer),
+        ["retrying-client", uri, calls] => load::client(uri, calls.parse()?, Around::Retries),
         ["measure"] => {
             print!("{}", Table { toolchain: toolchain()?, rows: measure_all()? }.render());
             Ok(())

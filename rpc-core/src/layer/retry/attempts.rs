@@ -77,26 +77,23 @@ impl<S: Inner> Attempts<S> {
             false => send(ready, self.request.clone()),
         };
         loop {
-            let pause = match self.attempt(under_way).await {
+            let (ended, pause) = match self.attempt(under_way).await {
                 Ok(ended) if !may_repeat(&ended, &self.request, &self.policy) => return self.finish(ended),
                 Ok(ended) => match self.pause_before_next(wait_asked(&ended)) {
                     None => return self.finish(ended),
-                    Some(pause) => {
-                        self.note(&ended, pause);
-                        if maybe_executed(&ended) {
-                            self.executed = Some(ended);
-                        }
-                        pause
-                    }
+                    Some(pause) => (ended, pause),
                 },
-                Err(CutOff { pause }) => {
-                    let ended = Ok(Outcome::Failed(self.timed_out()).into());
-                    self.note(&ended, pause);
-                    self.executed = Some(ended);
-                    pause
-                }
+                Err(CutOff { pause }) => (Ok(Outcome::Failed(self.timed_out()).into()), pause),
             };
+            self.note(&ended, pause);
             sleep(pause).await;
+            if self.request.deadline().is_some_and(|deadline| deadline <= Instant::now()) {
+                // The timer was late.
+                return self.finish(ended);
+            }
+            if maybe_executed(&ended) {
+                self.executed = Some(ended);
+            }
             note_attempt(&self.request);
             under_way = send(self.service.clone(), self.request.clone());
         }
@@ -123,7 +120,7 @@ impl<S: Inner> Attempts<S> {
         }
         let now = Instant::now();
         let is_in_time = |pause: &Duration| match self.request.deadline() {
-            Some(deadline) => now.checked_add(*pause).is_some_and(|then| then < deadline),
+            Some(deadline) => now.checked_add(pause.saturating_add(TIMER_STEP)).is_some_and(|then| then <= deadline),
             None => true,
         };
         // The spread keeps those that were told the same time from coming back all at once.
@@ -166,6 +163,9 @@ impl<S: Inner> Attempts<S> {
         );
     }
 }
+
+/// A timer of tokio's ends up to this much later.
+const TIMER_STEP: Duration = Duration::from_millis(1);
 
 /// An attempt whose time was over, and the pause before the next one.
 struct CutOff {

@@ -39,14 +39,18 @@ impl Policies {
         self.default.is_some() || !self.methods.is_empty()
     }
 
-    /// The policy for this request, if it has one and no layer further out has applied it. From now on layers further in leave the
-    /// request alone: attempts would multiply.
-    pub(super) fn claim(&self, request: &mut Request) -> Option<Arc<RetryPolicy>> {
+    /// The policy for this request, if it has one and no layer further out has applied it.
+    pub(super) fn find(&self, request: &Request) -> Option<Arc<RetryPolicy>> {
         if request.extensions().get::<Governed>().is_some() {
             return None;
         }
         let of_call = request.extensions().get::<OfCall>().map(|policy| Arc::clone(&policy.0));
-        let policy = of_call.or_else(|| self.of_method(request)).or_else(|| self.default.clone())?;
+        of_call.or_else(|| self.of_method(request)).or_else(|| self.default.clone())
+    }
+
+    /// The same. From now on layers further in leave the request alone: attempts would multiply.
+    pub(super) fn claim(&self, request: &mut Request) -> Option<Arc<RetryPolicy>> {
+        let policy = self.find(request)?;
         request.extensions_mut().insert(Governed);
         Some(policy)
     }

@@ -51,7 +51,7 @@ async fn a_wait_that_the_service_asks_for_is_kept_and_not_begun_when_it_ends_too
     let pause = fake.pauses()[0];
     assert!(pause >= ms(2_000) && pause <= ms(2_051), "{pause:?}");
     // The spread is left out where the deadline leaves no room for it.
-    let fake = Fake::new([at_once(asks_for(ms(999))), at_once(ok())]);
+    let fake = Fake::new([at_once(asks_for(ms(998))), at_once(ok())]);
     let within = |within| Asked { within: Some(within), ..TO_COUNT };
     assert!(call(&layer, &fake, &within(ms(1_000))).await.is_ok());
     for wait in [ms(1_000), Duration::from_secs(3_600), Duration::MAX] {
