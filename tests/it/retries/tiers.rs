@@ -7,14 +7,25 @@ on_both_brokers!(
     the_tiers_further_in_know_of_it_too,
 );
 
-mod front {
-    super::stock!("retries-tiers-front");
+/// Cases run at the same time on one RabbitMQ, so each has services of its own.
+mod two {
+    pub(super) mod front {
+        crate::retries::stock!("retries-two-tiers-front");
+    }
+    pub(super) mod back {
+        crate::retries::stock!("retries-two-tiers-back");
+    }
 }
-mod middle {
-    super::stock!("retries-tiers-middle");
-}
-mod back {
-    super::stock!("retries-tiers-back");
+mod three {
+    pub(super) mod front {
+        crate::retries::stock!("retries-three-tiers-front");
+    }
+    pub(super) mod middle {
+        crate::retries::stock!("retries-three-tiers-middle");
+    }
+    pub(super) mod back {
+        crate::retries::stock!("retries-three-tiers-back");
+    }
 }
 
 /// Enough for whatever a test repeats.
@@ -34,6 +45,7 @@ macro_rules! asks {
 }
 
 async fn a_handlers_calls_are_not_repeated_within_a_retry_unless_asked_for(stage: &Stage) {
+    use two::{back, front};
     let connection = stage.connect().await;
     let (shelf, count) = Shelf::script([Err(StockError::Busy)]);
     let _back = stage.pool(back::StockServer::new(shelf)).await.start().await.unwrap();
@@ -50,6 +62,7 @@ async fn a_handlers_calls_are_not_repeated_within_a_retry_unless_asked_for(stage
 }
 
 async fn the_tiers_further_in_know_of_it_too(stage: &Stage) {
+    use three::{back, front, middle};
     let connection = stage.connect().await;
     let (shelf, count) = Shelf::script([Err(StockError::Busy)]);
     let _back = stage.pool(back::StockServer::new(shelf)).await.start().await.unwrap();
