@@ -40,6 +40,7 @@ mod policies;
 mod punctual;
 mod queue_types;
 mod quick;
+mod readiness;
 mod reconnect;
 mod refusals;
 mod retries;

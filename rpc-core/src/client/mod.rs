@@ -138,6 +138,14 @@ impl Client {
         self.confirm_channel(Exchange::Requests).await.map(drop)
     }
 
+    /// Whether a call would be sent at once: its reply queue is open, and the broker does not block the connection.
+    ///
+    /// False before [`ready`](Self::ready) or a first call, while the connection is lost, and after [`shutdown`](Self::shutdown). A readiness
+    /// probe of a program that only calls can ask it; one that serves asks [`PoolMonitor::is_ready`](crate::PoolMonitor::is_ready).
+    pub fn is_ready(&self) -> bool {
+        !self.is_shut_down() && !self.is_blocked() && self.inner.session.current().is_some()
+    }
+
     /// How many calls are waiting for their answer.
     pub fn in_flight(&self) -> usize {
         self.inner.session.current().map_or(0, |session| session.in_flight.len())

@@ -58,6 +58,7 @@ pub(super) async fn run(
             // A lane without a consumer holds no request that a shutdown would have to wait for.
             _ = phase.wait_for(|phase| *phase > Phase::Serving) => return LaneEnd::Drained,
         };
+        Counters::subtract(&lane.counters.lost_lanes);
         tracing::info!(queue = intake.queue, "consuming again");
     }
 }
@@ -112,6 +113,7 @@ async fn serve(
     let end = match lost {
         Some(reason) => {
             shared.note_loss();
+            Counters::add(&lane.counters.lost_lanes);
             // The broker requeues their requests, so answers from here on could be second ones.
             handlers.abort().await;
             LaneEnd::Lost { reason }

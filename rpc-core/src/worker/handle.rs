@@ -101,6 +101,15 @@ impl PoolHandle {
         self.counters.stats()
     }
 
+    /// Whether the pool takes requests now: every queue has its consumer, and no shutdown has begun.
+    ///
+    /// It is false from the moment a consumer, its channel or the connection is lost until the pool consumes again. A connection that
+    /// ends without a word is lost after two heartbeats, 20 s by default. So it answers a readiness probe; a process that is not ready needs no
+    /// restart.
+    pub fn is_ready(&self) -> bool {
+        *self.phase.borrow() == Phase::Serving && self.counters.is_consuming()
+    }
+
     /// Resolves when the pool can serve no longer because its connection is closed for good, and says why. Losses
     /// that the pool repairs by itself do not show here.
     ///

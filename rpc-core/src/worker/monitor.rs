@@ -36,7 +36,8 @@ pub struct PoolMonitor {
 
 /// The part of its life that a pool is in.
 ///
-/// It does not say whether the broker can be reached: [`Connection::state`](crate::Connection::state) does.
+/// It does not say whether the broker can be reached: [`PoolMonitor::is_ready`] says whether requests are taken, and
+/// [`Connection::state`](crate::Connection::state) why not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PoolState {
@@ -72,6 +73,11 @@ impl PoolMonitor {
             Phase::Serving => PoolState::Serving,
             Phase::Draining | Phase::Aborting => PoolState::Draining,
         }
+    }
+
+    /// Whether the pool takes requests now; see [`PoolHandle::is_ready`](crate::PoolHandle::is_ready). False after its end.
+    pub fn is_ready(&self) -> bool {
+        self.state() == PoolState::Serving && self.counters.is_consuming()
     }
 
     /// Asks the owner of the handle to shut the pool down, and returns at once.

@@ -61,6 +61,8 @@ pub(super) struct Counters {
     pub(super) replies_refused: AtomicU64,
     pub(super) oneway_failed: AtomicU64,
     pub(super) forbidden: AtomicU64,
+    /// Lanes that have no consumer now.
+    pub(super) lost_lanes: AtomicU64,
     /// It counts by itself.
     pub(super) forwarding: Option<Arc<Forwarding>>,
 }
@@ -72,6 +74,11 @@ impl Counters {
 
     pub(super) fn subtract(counter: &AtomicU64) {
         counter.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether every lane consumes.
+    pub(super) fn is_consuming(&self) -> bool {
+        self.lost_lanes.load(Ordering::Relaxed) == 0
     }
 
     pub(super) fn stats(&self) -> PoolStats {
