@@ -6,7 +6,8 @@ use std::{
 };
 
 use rpc_core::{Client, Connection, ConnectionOptions, ConnectionState, Error, broker::Broker};
-use rpc_tests::{Answers, Stage, address_of, eventually, framework_uri, on_both_brokers, probe, within};
+use rpc_tests::{Answers, Stage, address_of, eventually, framework_uri, on_both_brokers, probe, proxy::Proxy, within};
+use tokio::time::sleep;
 
 on_both_brokers!(
     a_refused_connection_says_so,
@@ -14,12 +15,19 @@ on_both_brokers!(
     an_empty_password_is_not_replaced_by_the_default_one,
     a_missing_vhost_says_so,
     an_invalid_uri_says_so,
+    a_process_may_start_before_its_broker,
+    a_wait_for_a_broker_ends_at_its_limit_and_over_a_refusal,
     a_peer_that_says_nothing_is_given_up,
     the_state_follows_the_connection,
     a_queue_with_other_arguments_is_reported_with_both_sides,
     a_closed_connection_ends_its_calls,
     a_connection_closes_while_channels_are_opened,
 );
+
+/// A port that was free a moment ago, and that nobody listens on.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
 
 async fn open_error(uri: &str) -> Error {
     within(Duration::from_secs(20), "the attempt ends", Connection::open(uri)).await.unwrap_err()
@@ -32,8 +40,7 @@ fn changed(stage: &Stage, user_info: &str, path: &str) -> String {
 }
 
 async fn a_refused_connection_says_so(_: &Stage) {
-    // A port that was free a moment ago, and that nobody listens on.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let error = open_error(&framework_uri(&format!("amqp://127.0.0.1:{port}"))).await;
     assert!(
         matches!(&error, Error::Unreachable { address, .. } if *address == format!("127.0.0.1:{port}")),
@@ -53,6 +60,49 @@ async fn a_connection_without_a_channel_left_says_how_many_it_has_over_either_tr
         assert!(matches!(error, Error::NoChannelLeft { channel_max: 3 }), "{query}: {error:?}");
         connection.close().await.unwrap();
     }
+}
+
+/// A broker that closes what connects until it is up, as one that boots behind a balancer.
+async fn a_process_may_start_before_its_broker(stage: &Stage) {
+    let proxy = Proxy::start(stage.uri()).await;
+    proxy.refuse();
+    let options = ConnectionOptions::default().wait_for_broker(Duration::from_secs(30));
+    let uri = proxy.uri().to_owned();
+    let opening = tokio::spawn(async move { Connection::open_with(&uri, options).await });
+    sleep(Duration::from_millis(300)).await;
+    assert!(!opening.is_finished());
+    proxy.accept();
+    let connection = within(Duration::from_secs(20), "it is opened", opening).await.unwrap().unwrap();
+    Client::new(&connection).ready().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_process_may_start_before_anybody_listens() {
+    for query in ["", "?transport=lapin"] {
+        let port = free_port();
+        let uri = format!("amqp://127.0.0.1:{port}{query}");
+        let options = ConnectionOptions::default().wait_for_broker(Duration::from_secs(30));
+        let opening = tokio::spawn(async move { Connection::open_with(&uri, options).await });
+        sleep(Duration::from_millis(300)).await;
+        assert!(!opening.is_finished());
+        let _broker = Broker::builder().port(port).start().await.unwrap();
+        within(Duration::from_secs(20), "it is opened", opening).await.unwrap().unwrap();
+    }
+}
+
+async fn a_wait_for_a_broker_ends_at_its_limit_and_over_a_refusal(stage: &Stage) {
+    let open = async |uri: &str, limit| {
+        let options = ConnectionOptions::default().wait_for_broker(limit);
+        within(Duration::from_secs(20), "the wait ends", Connection::open_with(uri, options)).await.unwrap_err()
+    };
+    let uri = framework_uri(&format!("amqp://127.0.0.1:{}", free_port()));
+    let error = open(&uri, Duration::from_millis(500)).await;
+    assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
+    let hour = Duration::from_secs(3_600);
+    let error = open(&changed(stage, "guest:not-the-secret", ""), hour).await;
+    assert!(matches!(error, Error::AuthenticationRefused { .. }), "{error:?}");
+    let error = open(&changed(stage, "guest:guest", "/no-such-vhost"), hour).await;
+    assert!(matches!(error, Error::VhostRefused { .. }), "{error:?}");
 }
 
 async fn a_wrong_password_says_so(stage: &Stage) {

@@ -13,6 +13,7 @@ mod backoff;
 mod cancellation;
 mod delivery;
 mod fields;
+mod first;
 mod header_value;
 #[cfg(feature = "lapin")]
 mod lapin;
@@ -44,16 +45,11 @@ pub(crate) use self::{
     unconfirmed::{Unconfirmed, Verdict},
     uri::Address,
 };
+use self::{first::open_first, link::Link, state::Current, supervisor::Supervisor, uri::Endpoint};
 pub use self::{
     header_value::HeaderValue,
     options::{ConnectionOptions, Transport},
     state::{ConnectionState, ConnectionStates},
-};
-use self::{
-    link::Link,
-    state::Current,
-    supervisor::{Supervisor, open_link},
-    uri::Endpoint,
 };
 use crate::{error::Error, task::AbortOnDrop};
 
@@ -79,8 +75,8 @@ impl Connection {
     /// # Errors
     /// [`Error::InvalidUri`], [`Error::Unreachable`], [`Error::AuthenticationRefused`], [`Error::VhostRefused`],
     /// [`Error::Configuration`] when the broker does not offer the authentication mechanism of the URI (PLAIN by default), or
-    /// [`Error::TimedOut`] after 10 s. The first attempt is the only one; a connection that was open once is
-    /// reopened for ever.
+    /// [`Error::TimedOut`] after 10 s. The first attempt is the only one, unless
+    /// [`wait_for_broker`](ConnectionOptions::wait_for_broker) allows more; a connection that was open once is reopened for ever.
     ///
     /// # Cancel safety
     /// Dropping the future abandons the attempt.
@@ -102,20 +98,15 @@ impl Connection {
     /// Opens a connection to the first of several nodes that answers, and reopens it to any of them.
     ///
     /// # Errors
-    /// The last node's error, as [`open`](Self::open); [`Error::Configuration`] when there is no URI.
+    /// As [`open`](Self::open): the last node's error, or the first one that trying again would not cure;
+    /// [`Error::Configuration`] when there is no URI.
     ///
     /// # Cancel safety
     /// As [`open`](Self::open).
     pub async fn open_any(uris: &[&str], options: ConnectionOptions) -> Result<Self, Error> {
         let endpoints = uris.iter().map(|uri| Endpoint::parse(uri)).collect::<Result<Vec<_>, _>>()?;
-        let mut failed = Error::Configuration("no URI to connect to".to_owned());
-        for (at, endpoint) in endpoints.iter().enumerate() {
-            match open_link(endpoint, &options).await {
-                Ok(link) => return Ok(Self::supervised(link, endpoints, at, options)),
-                Err(error) => failed = error,
-            }
-        }
-        Err(failed)
+        let (link, at) = open_first(&endpoints, &options).await?;
+        Ok(Self::supervised(link, endpoints, at, options))
     }
 
     fn supervised(link: Link, endpoints: Vec<Endpoint>, at: usize, options: ConnectionOptions) -> Self {

@@ -18,6 +18,7 @@ use super::tls::ClientTlsOptions;
 pub struct ConnectionOptions {
     pub(crate) name: String,
     pub(crate) connect_timeout: Duration,
+    pub(crate) wait_for_broker: Duration,
     pub(crate) reconnect_delay_initial: Duration,
     pub(crate) reconnect_delay_max: Duration,
     pub(crate) reconnect_attempts: Option<u32>,
@@ -32,6 +33,7 @@ impl Default for ConnectionOptions {
         Self {
             name: process_name(),
             connect_timeout: Duration::from_secs(10),
+            wait_for_broker: Duration::ZERO,
             reconnect_delay_initial: Duration::from_millis(100),
             reconnect_delay_max: Duration::from_secs(30),
             reconnect_attempts: None,
@@ -56,6 +58,17 @@ impl ConnectionOptions {
     #[must_use]
     pub const fn connect_timeout(mut self, connect_timeout: Duration) -> Self {
         self.connect_timeout = connect_timeout;
+        self
+    }
+
+    /// How long [`Connection::open`](crate::Connection::open) and its siblings try again while no broker is there, so that a process may start before
+    /// it. The default is zero: one attempt at each node.
+    ///
+    /// A node that cannot be reached, does not answer in time, or closes the connection before it is open is tried again, with the
+    /// delays of a reconnect. A refused login or vhost, and whatever else trying again does not cure, ends the wait at once.
+    #[must_use]
+    pub const fn wait_for_broker(mut self, limit: Duration) -> Self {
+        self.wait_for_broker = limit;
         self
     }
 

@@ -1,0 +1,56 @@
+//! The first link of a connection: to the first node that answers, perhaps after a wait for it.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::{Backoff, link::Link, options::ConnectionOptions, supervisor::open_link, uri::Endpoint};
+use crate::error::Error;
+
+/// Opens a link to the first node that answers, and says which one that is.
+///
+/// # Errors
+/// That of the last node; one that trying again would not cure, if there is any.
+pub(super) async fn open_first(endpoints: &[Endpoint], options: &ConnectionOptions) -> Result<(Link, usize), Error> {
+    let now = Instant::now();
+    let deadline = now.checked_add(options.wait_for_broker).unwrap_or(now + FOR_EVER);
+    let mut backoff = Backoff::new(options.reconnect_delay_initial, options.reconnect_delay_max);
+    // Whatever the limit is, each node is tried once, and for as long as an attempt may take.
+    let mut failed = match open_any(endpoints, options).await {
+        Ok(opened) => return Ok(opened),
+        Err(error) => error,
+    };
+    loop {
+        let next = Instant::now() + backoff.pause();
+        if !is_absence(&failed) || next >= deadline {
+            return Err(failed);
+        }
+        tracing::debug!(error = %failed, "no broker yet");
+        sleep_until(next).await;
+        match timeout_at(deadline, open_any(endpoints, options)).await {
+            Ok(Ok(opened)) => return Ok(opened),
+            Ok(Err(error)) => failed = error,
+            Err(_) => return Err(failed),
+        }
+    }
+}
+
+async fn open_any(endpoints: &[Endpoint], options: &ConnectionOptions) -> Result<(Link, usize), Error> {
+    let mut failed: Option<Error> = None;
+    for (at, endpoint) in endpoints.iter().enumerate() {
+        match open_link(endpoint, options).await {
+            Ok(link) => return Ok((link, at)),
+            Err(error) if failed.as_ref().is_none_or(is_absence) => failed = Some(error),
+            Err(_) => {}
+        }
+    }
+    Err(failed.unwrap_or_else(|| Error::Configuration("no URI to connect to".to_owned())))
+}
+
+/// Whether the node may be there later.
+const fn is_absence(error: &Error) -> bool {
+    matches!(error, Error::Unreachable { .. } | Error::TimedOut { .. } | Error::Disconnected { .. })
+}
+
+/// A year.
+const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
