@@ -15,7 +15,7 @@ pub(super) async fn open_first(endpoints: &[Endpoint], options: &ConnectionOptio
     let now = Instant::now();
     let deadline = now.checked_add(options.wait_for_broker).unwrap_or(now + FOR_EVER);
     let mut backoff = Backoff::new(options.reconnect_delay_initial, options.reconnect_delay_max);
-    // Whatever the limit is, each node is tried once, and for as long as an attempt may take.
+    // Each node is tried once, for as long as an attempt may take, also without a limit.
     let mut failed = match open_any(endpoints, options).await {
         Ok(opened) => return Ok(opened),
         Err(error) => error,
