@@ -192,7 +192,7 @@ async fn a_pika_server_belongs_to_the_trace_of_its_caller(stage: &Stage) {
             rpc_core::spawn(call).await.unwrap()
         }
     }
-    crate::traces::collect();
+    let _turn = crate::traces::collect().await;
     stage.fresh("pika-traced").await;
     let Some(mut python) = Script::python("trace_server.py", &[stage.broker_uri(), "pika-traced", "1"]) else {
         return;

@@ -42,7 +42,7 @@ const SECRET: &str = "the-secret-argument";
 
 async fn a_call_is_a_client_span_and_a_server_span_of_one_trace(stage: &Stage) {
     desk!("traces-call");
-    collect();
+    let _turn = collect().await;
     let (clerk, _) = Clerk::echo();
     let _pool = stage.pool(DeskServer::new(clerk)).await.layer(TraceLayer::new()).start().await.unwrap();
     let client = DeskClient::new(&stage.connect().await).layer(TraceLayer::new());
@@ -74,7 +74,7 @@ async fn a_call_is_a_client_span_and_a_server_span_of_one_trace(stage: &Stage) {
 
 async fn errors_are_named_by_their_codes(stage: &Stage) {
     desk!("traces-errors");
-    collect();
+    let _turn = collect().await;
     let clerk = Clerk::with(|question, _| async move {
         match &*question {
             "panic" => panic!("for a test"),
@@ -108,7 +108,7 @@ async fn errors_are_named_by_their_codes(stage: &Stage) {
 
 async fn a_oneway_request_is_a_producer_and_a_consumer(stage: &Stage) {
     desk!("traces-oneway");
-    collect();
+    let _turn = collect().await;
     let (clerk, _) = Clerk::echo();
     let _pool = stage.pool(DeskServer::new(clerk)).await.layer(TraceLayer::new()).start().await.unwrap();
     let client = DeskClient::new(&stage.connect().await).layer(TraceLayer::new());
@@ -157,7 +157,7 @@ async fn handlers_their_tasks_and_threads_continue_the_trace(stage: &Stage) {
             self.0.ask("thread".to_owned()).await.unwrap();
         }
     }
-    collect();
+    let _turn = collect().await;
     let (clerk, _) = Clerk::echo();
     let _inner = stage.pool(DeskServer::new(clerk)).await.layer(TraceLayer::new()).start().await.unwrap();
     let inner = DeskClient::new(&stage.connect().await).layer(TraceLayer::new());
@@ -189,7 +189,7 @@ fn current_span() -> Option<&'static str> {
 
 async fn a_span_holds_all_attempts_of_its_call(stage: &Stage) {
     desk!("traces-attempts");
-    collect();
+    let _turn = collect().await;
     let clerk = Clerk::with(|question, ctx| async move {
         // The answer to the first one is not to come.
         if ctx.attempt() == 1 {
@@ -215,7 +215,7 @@ async fn a_span_holds_all_attempts_of_its_call(stage: &Stage) {
 
 async fn a_call_without_an_answer_ends_its_spans(stage: &Stage) {
     desk!("traces-ends");
-    collect();
+    let _turn = collect().await;
     let begun = Arc::new(tokio::sync::Notify::new());
     let begins = Arc::clone(&begun);
     let clerk = Clerk::with(move |question, _| {
@@ -278,14 +278,14 @@ async fn a_context_without_spans_travels_as_well(stage: &Stage) {
     let seen = client.ask(String::new()).into_future().with_context(remote_context()).await.unwrap();
     let (trace, rest) = (&REMOTE[..35], &REMOTE[REMOTE.find(' ').unwrap()..]);
     assert!(seen.starts_with(trace) && seen.ends_with(rest), "{seen}");
-    collect();
+    let _turn = collect().await;
     let seen = client.ask(String::new()).into_future().with_context(remote_context()).await.unwrap();
     assert!(seen.starts_with(trace) && seen.ends_with(rest) && seen != REMOTE, "{seen}");
 }
 
 async fn the_header_of_the_caller_wins(stage: &Stage) {
     desk!("traces-own");
-    collect();
+    let _turn = collect().await;
     let _pool = stage.pool(DeskServer::new(reads_context())).await.layer(TraceLayer::new()).start().await.unwrap();
     let client = DeskClient::new(&stage.connect().await).layer(TraceLayer::new());
     let own = &REMOTE[..55];
@@ -309,7 +309,7 @@ async fn a_client_without_the_layer_stays_in_the_trace(stage: &Stage) {
             rpc_core::spawn(async move { client.ask(String::new()).await.unwrap() }).await.unwrap()
         }
     }
-    collect();
+    let _turn = collect().await;
     let _inner = stage.pool(DeskServer::new(reads_context())).await.start().await.unwrap();
     let plain = DeskClient::new(&stage.connect().await);
     let middle = stage.pool(MiddleServer::new(Passes(plain))).await.layer(TraceLayer::new());
@@ -325,7 +325,7 @@ async fn a_client_without_the_layer_stays_in_the_trace(stage: &Stage) {
 
 async fn requests_are_logged_when_asked_for(stage: &Stage) {
     desk!("traces-logged");
-    collect();
+    let _turn = collect().await;
     let clerk =
         Clerk::with(
             |question, _| async move { if question == "closed" { Err(Refused::Closed) } else { Ok(question) } },

@@ -12,6 +12,7 @@ use opentelemetry::{
 };
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
 use rpc_tests::eventually;
+use tokio::sync::MutexGuard;
 use tracing::{
     Event, Level, Subscriber,
     field::{Field, Visit},
@@ -24,10 +25,16 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-/// Begins to collect, for the rest of the process: each case looks for the names of its own services.
-pub(crate) fn collect() {
-    LazyLock::force(&COLLECTED);
+/// Begins to collect for one case, and forgets the spans of others: the same case on another broker has services of the same names.
+pub(crate) async fn collect() -> MutexGuard<'static, ()> {
+    let turn = TURNS.lock().await;
+    COLLECTED.reset();
+    LOGGED.lock().expect("no case panics while it holds the lock").clear();
+    turn
 }
+
+/// One case at a time collects.
+static TURNS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 static COLLECTED: LazyLock<InMemorySpanExporter> = LazyLock::new(|| {
     let exporter = InMemorySpanExporter::default();
