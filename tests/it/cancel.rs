@@ -84,15 +84,14 @@ async fn a_dropped_call_stops_its_handler(stage: &Stage) {
 async fn a_call_that_timed_out_in_the_queue_stops_its_handler_soon_after(stage: &Stage) {
     probe!("cancel-deadline");
     let count = Count::default();
-    let pool =
-        stage.pool(ProbeServer::new(count.answers(Duration::from_millis(1_500)))).await.concurrency(1).prefetch(1);
+    let pool = stage.pool(ProbeServer::new(count.answers(Duration::from_secs(3)))).await.concurrency(1).prefetch(1);
     let pool = pool.start().await.unwrap();
     let client = ProbeClient::new(&stage.connect().await);
     let first = tokio::spawn(client.ask("slow".to_owned()).into_future());
     eventually(SOON, "the first runs", async || count.begun() == 1).await;
-    // It spends 1.5 s in the queue and begins with a budget of 2.3 s, by the worker's clock, of which its caller has
-    // 800 ms left.
-    let second = client.ask("slow too".to_owned()).timeout(Duration::from_millis(2_300));
+    // It spends 3 s in the queue and begins with a budget of 4.5 s, by the worker's clock, of which its caller has
+    // 1.5 s left: as much as its handler has left then.
+    let second = client.ask("slow too".to_owned()).timeout(Duration::from_millis(4_500));
     assert_eq!(second.await.unwrap_err().code(), "timeout");
     first.await.unwrap().unwrap();
     eventually(SOON, "the second is stopped", async || pool.stats().cancelled == 1).await;
