@@ -18,9 +18,8 @@ use std::{
 use crate::{
     connection::{Delivery, amqp::HeaderValue},
     envelope,
+    layer::headers::{self, Headers},
 };
-
-type Headers = Vec<(Cow<'static, str>, HeaderValue)>;
 
 /// The header of W3C's trace context.
 pub(crate) const TRACE_PARENT: &str = "traceparent";
@@ -33,7 +32,7 @@ pub(crate) const BAGGAGE: &str = "baggage";
 pub(crate) const CONTEXT: [&str; 3] = [TRACE_PARENT, TRACE_STATE, BAGGAGE];
 
 /// The names of the headers that a pool's handlers forward.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Forwarding {
     names: Box<[Cow<'static, str>]>,
     /// How many headers had no room.
@@ -58,10 +57,7 @@ impl Forwarding {
 
     /// A name that cannot be forwarded.
     pub(crate) fn unfit<'a>(names: &'a [Cow<'static, str>]) -> Option<&'a str> {
-        let is_unfit = |name: &str| {
-            let is_ours = name.starts_with("rpc-") || name.starts_with("x-") || envelope::is_reserved(name);
-            name.is_empty() || name.len() > NAME_MAX_BYTES || is_ours
-        };
+        let is_unfit = |name: &str| name.is_empty() || headers::is_unfit(name) || envelope::is_reserved(name);
         names.iter().map(|name| &**name).find(|name| is_unfit(name))
     }
 
@@ -74,7 +70,7 @@ impl Forwarding {
     pub(crate) fn of_headers(self: &Arc<Self>, headers: &Headers, context: Option<&Headers>) -> Option<Arc<Forwarded>> {
         self.some_of(|name| {
             let headers = context.filter(|_| CONTEXT.contains(&name)).unwrap_or(headers);
-            value_of(headers, name).cloned()
+            headers::get(headers, name).cloned()
         })
     }
 
@@ -99,10 +95,10 @@ impl Forwarded {
     /// Adds them to the headers of a call, unless its caller has set them.
     pub(crate) fn add_to(&self, headers: &mut Headers) -> Inherited {
         let mut inherited = Inherited { names: Vec::new(), forwarding: Some(Arc::clone(&self.forwarding)) };
-        let has_parent = value_of(headers, TRACE_PARENT).is_some();
+        let has_parent = headers::get(headers, TRACE_PARENT).is_some();
         for (name, value) in &self.headers {
             let is_of_another_parent = has_parent && name == TRACE_STATE;
-            if value_of(headers, name).is_none() && !is_of_another_parent {
+            if headers::get(headers, name).is_none() && !is_of_another_parent {
                 headers.push((name.clone(), value.clone()));
                 inherited.names.push(name.clone());
             }
@@ -140,7 +136,7 @@ impl Inherited {
     /// Drops as many of them as must be for all headers to fit one frame.
     pub(crate) fn fit(mut self, headers: &mut Headers, frame_max_bytes: usize) {
         let room_bytes = frame_max_bytes.saturating_sub(OTHERS_MAX_BYTES);
-        let mut bytes: usize = headers.iter().map(|(name, value)| name.len() + value.encoded_bytes()).sum();
+        let mut bytes = headers::encoded_bytes(headers);
         while bytes > room_bytes {
             let Some(name) = self.names.pop() else { return };
             let Some(at) = headers.iter().position(|(known, _)| *known == name) else { continue };
@@ -163,12 +159,6 @@ pub(crate) struct Carried {
     pub(crate) context: Option<Headers>,
 }
 
-fn value_of<'a>(headers: &'a Headers, name: &str) -> Option<&'a HeaderValue> {
-    headers.iter().find(|(known, _)| known == name).map(|(_, value)| value)
-}
-
-/// AMQP 0-9-1 §4.2.5.5: no name of a field is longer.
-const NAME_MAX_BYTES: usize = 255;
 /// The rest of a content header, our own headers included: `reply_to`, `message_id` and `user_id` may have 255 bytes each.
 const OTHERS_MAX_BYTES: usize = 1_024;
 

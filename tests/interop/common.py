@@ -42,6 +42,33 @@ def is_empty(channel, queue):
     return method is None
 
 
+def serve(queue, count, ready, answer):
+    """Answers `count` requests with `answer(properties, body)`."""
+    connection = connect()
+    channel = connection.channel()
+    channel.queue_declare(queue=queue, auto_delete=True)
+    channel.basic_qos(prefetch_count=1)
+    answered = 0
+
+    def on_request(channel, method, properties, body):
+        nonlocal answered
+        channel.basic_publish(
+            exchange="",
+            routing_key=properties.reply_to,
+            properties=pika.BasicProperties(correlation_id=properties.correlation_id),
+            body=answer(properties, body),
+        )
+        channel.basic_ack(delivery_tag=method.delivery_tag)
+        answered += 1
+        if answered == count:
+            channel.stop_consuming()
+
+    channel.basic_consume(queue=queue, on_message_callback=on_request)
+    ready()
+    channel.start_consuming()
+    connection.close()
+
+
 def eventually(what, condition, limit_s=LIMIT_S):
     deadline = time.monotonic() + limit_s
     while not condition():

@@ -2,8 +2,6 @@
 
 import sys
 
-import pika
-
 import common
 
 
@@ -15,29 +13,7 @@ def fib(n):
 
 
 def serve(queue, count, ready):
-    connection = common.connect()
-    channel = connection.channel()
-    channel.queue_declare(queue=queue, auto_delete=True)
-    channel.basic_qos(prefetch_count=1)
-    answered = 0
-
-    def on_request(channel, method, properties, body):
-        nonlocal answered
-        channel.basic_publish(
-            exchange="",
-            routing_key=properties.reply_to,
-            properties=pika.BasicProperties(correlation_id=properties.correlation_id),
-            body=str(fib(int(body))),
-        )
-        channel.basic_ack(delivery_tag=method.delivery_tag)
-        answered += 1
-        if answered == count:
-            channel.stop_consuming()
-
-    channel.basic_consume(queue=queue, on_message_callback=on_request)
-    ready()
-    channel.start_consuming()
-    connection.close()
+    common.serve(queue, count, ready, lambda _, body: str(fib(int(body))))
 
 
 if __name__ == "__main__":

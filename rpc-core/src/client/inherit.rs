@@ -6,10 +6,12 @@ use super::request::Request;
 use crate::forward::Forwarded;
 
 impl Request {
-    /// Gives it a `message_id` unless it has one.
-    pub(super) fn identify(&mut self) {
-        if self.message_id().is_none() {
-            self.message_id = Some(self.client.next_message_id());
+    /// Its `message_id`: it gets one unless it has one.
+    pub(super) fn identify(&mut self) -> &str {
+        let Self { client, message_id, attempt_of, .. } = self;
+        match attempt_of.as_ref().and_then(|attempt| attempt.call.message_id.as_deref()) {
+            Some(of_call) => of_call,
+            None => message_id.get_or_insert_with(|| client.next_message_id()),
         }
     }
 

@@ -1,7 +1,7 @@
-//! A call of a client with layers: through them, to the core, and back.
+//! The layers of a client, and the core behind them; `passing.rs` leads a call through.
 //!
 //! ```text
-//!  Request::pass ──► outermost layer ─ … ─► innermost layer ─(► Retrying ─)─► Sender::run ──► Attempt ──► Sending
+//!  Request::enter_layers ──► outermost layer ─ … ─► innermost layer ─(► Retrying ─)─► Sender::run ──► Attempt ──► Sending
 //! ```
 
 use std::{

@@ -112,18 +112,8 @@ impl Request {
         headers: CallHeaders,
         body: Vec<u8>,
     ) -> Self {
-        Self {
-            client: client.clone(),
-            service: attempt.call.service,
-            method: attempt.call.method,
-            body: Ok(body),
-            timeout: None,
-            headers,
-            message_id: None,
-            limits: Some(limits),
-            nested: None,
-            attempt_of: Some(attempt),
-        }
+        let request = Self::new(client.clone(), attempt.call.service, attempt.call.method, Ok(body));
+        Self { headers, limits: Some(limits), attempt_of: Some(attempt), ..request }
     }
 
     /// Notes that the call has ended: its handler goes on.
@@ -191,7 +181,6 @@ impl Request {
         let limits = self.limits();
         self.check().map_err(Obstacle::Final)?;
         if self.method.oneway {
-            self.identify();
             self.inherit(budget::forwarded());
             return Err(Obstacle::OneWay);
         }

@@ -39,7 +39,7 @@ impl Request {
         if self.is_within_retry() {
             call.headers.push((envelope::WITHIN_RETRY_HEADER.into(), true.into()));
         }
-        let message_id = self.message_id().map_or_else(|| self.client.next_message_id(), str::to_owned);
+        let message_id = self.identify().to_owned();
         let properties = envelope::oneway_properties(self.service, self.method, message_id, call);
         let mut unsent = Unsent { properties, body };
         let (mut nacks, mut backoff) = (0, None);

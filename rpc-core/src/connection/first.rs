@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::{Backoff, link::Link, options::ConnectionOptions, supervisor::open_link, uri::Endpoint};
+use super::{link::Link, options::ConnectionOptions, supervisor::open_link, uri::Endpoint};
 use crate::error::Error;
 
 /// Opens a link to the first node that answers, and says which one that is.
@@ -14,7 +14,7 @@ use crate::error::Error;
 pub(super) async fn open_first(endpoints: &[Endpoint], options: &ConnectionOptions) -> Result<(Link, usize), Error> {
     let now = Instant::now();
     let deadline = now.checked_add(options.wait_for_broker).unwrap_or(now + FOR_EVER);
-    let mut backoff = Backoff::new(options.reconnect_delay_initial, options.reconnect_delay_max);
+    let mut backoff = options.backoff();
     // Each node is tried once, for as long as an attempt may take, also without a limit.
     let mut failed = match open_any(endpoints, options).await {
         Ok(opened) => return Ok(opened),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::backoff::Backoff;
 #[cfg(feature = "tls")]
 use super::tls::ClientTlsOptions;
 
@@ -46,6 +47,11 @@ impl Default for ConnectionOptions {
 }
 
 impl ConnectionOptions {
+    /// The delays of attempts to open, from the first one.
+    pub(super) fn backoff(&self) -> Backoff {
+        Backoff::new(self.reconnect_delay_initial, self.reconnect_delay_max)
+    }
+
     /// The name that the broker's tools show for the connection. The default is the program's name and process id.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {

@@ -57,13 +57,13 @@ impl Lost {
 impl Supervisor {
     /// Runs until the connection is closed for good.
     pub(super) async fn run(mut self, mut link: Arc<Link>) {
-        let mut backoff = self.backoff();
+        let mut backoff = self.options.backoff();
         loop {
             let Lost { reason: lost, is_unreadable } = self.follow(&link).await;
             self.unreadable = if is_unreadable { self.unreadable + 1 } else { 0 };
             // A broker that takes connections and nothing else must not be asked ever faster.
             if link.was_used() {
-                backoff = self.backoff();
+                backoff = self.options.backoff();
             }
             if !self.enter(ConnectionState::Reconnecting { reason: lost.clone() }) {
                 return;
@@ -84,10 +84,6 @@ impl Supervisor {
                 }
             }
         }
-    }
-
-    fn backoff(&self) -> Backoff {
-        Backoff::new(self.options.reconnect_delay_initial, self.options.reconnect_delay_max)
     }
 
     fn enter(&self, state: ConnectionState) -> bool {

@@ -12,7 +12,7 @@ use tower_service::Service;
 use super::{
     request::Request,
     response::{BoxError, Response},
-    stack::Next,
+    stack::{Next, take_ready},
 };
 
 /// Makes a layer of an async function that takes each request, and the service to pass it to.
@@ -75,10 +75,7 @@ where
     }
 
     fn call(&mut self, request: Request) -> R {
-        // The one that is ready goes with the request.
-        let another = self.next.clone();
-        let next = std::mem::replace(&mut self.next, another);
-        (self.function)(request, next)
+        (self.function)(request, take_ready(&mut self.next))
     }
 }
 

@@ -25,7 +25,7 @@ pub use self::{budget::RetryBudget, policy::RetryPolicy};
 use super::{
     request::Request,
     response::{BoxError, BoxFuture, Response},
-    stack::Next,
+    stack::{Next, take_ready},
 };
 
 /// Sends calls again under a [`RetryPolicy`].
@@ -126,10 +126,9 @@ where
                 Box::pin(async move { response.await.map_err(Into::into) })
             }
             Some(policy) => {
-                // The one that is ready goes with the first attempt.
-                let another = self.inner.clone();
-                let ready = std::mem::replace(&mut self.inner, another.clone());
-                let attempts = Attempts::new(another, request, policy, Arc::clone(&self.layer.shared));
+                // For the first attempt.
+                let ready = take_ready(&mut self.inner);
+                let attempts = Attempts::new(self.inner.clone(), request, policy, Arc::clone(&self.layer.shared));
                 Box::pin(attempts.run(ready))
             }
         }

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll, ready},
@@ -150,6 +150,21 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.project().future.poll(cx).map_err(Into::into)
     }
+}
+
+/// Takes the service that is ready, for a request, and leaves another one.
+pub(super) fn take_ready<S: Clone>(service: &mut S) -> S {
+    let another = service.clone();
+    std::mem::replace(service, another)
+}
+
+/// Waits until a service is ready, and calls it.
+pub(super) async fn send<S>(mut service: S, request: Request) -> Result<Response, BoxError>
+where
+    S: Service<Request, Response = Response, Error: Into<BoxError>>,
+{
+    poll_fn(|cx| service.poll_ready(cx)).await.map_err(Into::into)?;
+    service.call(request).await.map_err(Into::into)
 }
 
 enum Kind {

@@ -212,7 +212,7 @@ fn seat(lane: &Lane, slot: Slot, request: &Request) -> Seat {
 
 #[cold]
 fn forward(lane: &Lane, context: &Context, seat: &mut Seat) {
-    seat.forward(lane.forwarding.of(context.delivery()));
+    seat.forward(lane.counters.forwarding.of(context.delivery()));
 }
 
 fn overloaded(estimate: Duration) -> Response {

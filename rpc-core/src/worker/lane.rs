@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{caution::Caution, dedupe::Dedupe, dispatch::Dispatch, source::Source, stats::Counters};
-use crate::{forward::Forwarding, nesting::Room};
+use crate::nesting::Room;
 
 /// The parts of a lane that outlive its consumer.
 pub(super) struct Lane {
@@ -12,8 +12,6 @@ pub(super) struct Lane {
     /// The slots of its handlers, which are those of the pool.
     pub(super) room: Arc<Room>,
     pub(super) counters: Arc<Counters>,
-    /// The headers that handlers' calls carry on.
-    pub(super) forwarding: Arc<Forwarding>,
     /// Earlier answers, if the pool remembers them.
     pub(super) dedupe: Option<Arc<Dedupe>>,
     /// Whether the service stands behind layers, and the memory of answers with it.

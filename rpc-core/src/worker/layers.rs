@@ -16,10 +16,10 @@ use crate::{
     call_error::OtherError,
     context::Context,
     envelope::Code,
-    forward::{Forwarded, Forwarding},
+    forward::Forwarded,
     layer::{
         self, Body, BoxError, BoxFuture, Core, Foreign, Headers, Layers, LazyHeaders, LogicalCall, Outcome, Progress,
-        Served,
+        Served, headers,
     },
     printable::printable,
     service::ServiceDescriptor,
@@ -43,15 +43,14 @@ pub(super) struct Parts {
     /// Inside of the layers: a caller who is refused must not learn the answer to another one.
     pub(super) dedupe: Option<Arc<Dedupe>>,
     pub(super) counters: Arc<Counters>,
-    pub(super) forwarding: Arc<Forwarding>,
 }
 
 impl Layered {
     /// The service itself if it has no layers.
     pub(super) fn wrap(parts: Parts) -> Arc<dyn Dispatch> {
-        let Parts { service, of_pool, of_service, dedupe, counters, forwarding } = parts;
+        let Parts { service, of_pool, of_service, dedupe, counters } = parts;
         let descriptor = service.descriptor();
-        let handlers = |service| Arc::new(Handlers { service, dedupe, counters, forwarding });
+        let handlers = |service| Arc::new(Handlers { service, dedupe, counters });
         match (of_pool, of_service) {
             (None, None) => service,
             (Some(layers), None) | (None, Some(layers)) => {
@@ -122,7 +121,6 @@ struct Handlers {
     service: Arc<dyn Dispatch>,
     dedupe: Option<Arc<Dedupe>>,
     counters: Arc<Counters>,
-    forwarding: Arc<Forwarding>,
 }
 
 impl Handlers {
@@ -143,7 +141,7 @@ impl Handlers {
         let had_headers = request.call.served.as_ref().is_some_and(|served| served.has_headers);
         let context = request.carried.as_ref().and_then(|carried| carried.context.as_ref());
         let has_some = had_headers || !request.headers.is_empty() || context.is_some();
-        has_some.then(|| self.forwarding.of_headers(request.headers.get(), context))
+        has_some.then(|| self.counters.forwarding.of_headers(request.headers.get(), context))
     }
 }
 
@@ -257,8 +255,8 @@ fn failed(error: &BoxError, call: &LogicalCall, is_executed: bool) -> Response {
 
 /// The headers of a layer that go out with a reply: the content header of an answer must fit one frame.
 fn travelling(mut headers: Headers, call: &LogicalCall) -> Headers {
-    headers.retain(|(name, _)| !name.starts_with("rpc-") && !name.starts_with("x-") && name.len() <= 255);
-    let bytes: usize = headers.iter().map(|(name, value)| name.len() + value.encoded_bytes()).sum();
+    headers.retain(|(name, _)| !headers::is_unfit(name));
+    let bytes = headers::encoded_bytes(&headers);
     if bytes > HEADERS_MAX_BYTES {
         let words = "the headers that layers gave a reply are left out: they are too large";
         log_call!(call, bytes, limit = HEADERS_MAX_BYTES, "{words}");

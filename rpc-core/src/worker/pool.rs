@@ -255,7 +255,7 @@ impl WorkerPool {
     pub async fn start(self) -> Result<PoolHandle, Error> {
         let prefetch_count = self.check()?;
         let forwarding = Arc::new(Forwarding::new(self.forwarded_headers.iter().cloned()));
-        let counters = Arc::new(Counters { forwarding: Some(Arc::clone(&forwarding)), ..Counters::default() });
+        let counters = Arc::new(Counters { forwarding, ..Counters::default() });
         let (phase, _) = watch::channel(Phase::Serving);
         let mut handle = PoolHandle::new(phase, Arc::clone(&counters));
         let names = self.services.iter().map(|service| service.descriptor().name).collect();
@@ -264,7 +264,7 @@ impl WorkerPool {
         let mut lanes = Vec::new();
         for service in &self.services {
             for source in self.sources(service, prefetch_count) {
-                lanes.push((self.lane(service, source, &slots, (&counters, &forwarding)), control.lane()));
+                lanes.push((self.lane(service, source, &slots, &counters), control.lane()));
             }
         }
         let (control, opened) = control.spawn();
@@ -325,13 +325,7 @@ impl WorkerPool {
         sources
     }
 
-    fn lane(
-        &self,
-        service: &Served,
-        source: Source,
-        slots: &Arc<Slots>,
-        (counters, forwarding): (&Arc<Counters>, &Arc<Forwarding>),
-    ) -> Lane {
+    fn lane(&self, service: &Served, source: Source, slots: &Arc<Slots>, counters: &Arc<Counters>) -> Lane {
         let lanes: usize = self.services.iter().map(|service| service.descriptor().method_queues().len()).sum();
         // Otherwise handlers wait for slots, for which each needs a task.
         let has_slots = lanes * usize::from(source.prefetch_count) <= self.concurrency;
@@ -342,7 +336,6 @@ impl WorkerPool {
             of_service: service.layers.clone(),
             dedupe: dedupe.clone(),
             counters: Arc::clone(counters),
-            forwarding: Arc::clone(forwarding),
         };
         let waiting_max = source.is_nested.then(|| usize::from(source.prefetch_count) / 2);
         Lane {
@@ -353,7 +346,6 @@ impl WorkerPool {
             room: Room::new(Arc::clone(slots), waiting_max),
             dedupe,
             counters: Arc::clone(counters),
-            forwarding: Arc::clone(forwarding),
             caution: Caution::new(),
         }
     }

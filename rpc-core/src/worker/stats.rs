@@ -63,8 +63,8 @@ pub(super) struct Counters {
     pub(super) forbidden: AtomicU64,
     /// Lanes that have no consumer now.
     pub(super) lost_lanes: AtomicU64,
-    /// It counts by itself.
-    pub(super) forwarding: Option<Arc<Forwarding>>,
+    /// The headers that handlers' calls carry on, and the count of those that had no room.
+    pub(super) forwarding: Arc<Forwarding>,
 }
 
 impl Counters {
@@ -96,7 +96,7 @@ impl Counters {
             oneway_failed: self.oneway_failed.load(Ordering::Relaxed),
             forbidden: self.forbidden.load(Ordering::Relaxed),
             deduplicated: self.deduplicated.load(Ordering::Relaxed),
-            headers_dropped: self.forwarding.as_ref().map_or(0, |forwarding| forwarding.dropped()),
+            headers_dropped: self.forwarding.dropped(),
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::{
     layer::{
         request::Request,
         response::{BoxError, BoxFuture, Response},
+        stack::take_ready,
     },
 };
 
@@ -157,9 +158,7 @@ where
     }
 
     fn call(&mut self, mut request: Request) -> BoxFuture {
-        // The one that is ready goes with the request.
-        let another = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, another);
+        let mut inner = take_ready(&mut self.inner);
         let layer = self.layer.clone();
         Box::pin(async move {
             match layer.admit(&mut request).await {

@@ -3,7 +3,6 @@
 use std::{
     borrow::Cow,
     fmt,
-    future::poll_fn,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -16,6 +15,7 @@ use super::{HEADER, UNAUTHENTICATED, cache::Cache, source::TokenSource};
 use crate::layer::{
     request::Request,
     response::{BoxError, BoxFuture, Response},
+    stack::{send, take_ready},
 };
 
 /// A layer of a client that sends a token in a header of each call; [`AuthLayer`](super::AuthLayer) reads it.
@@ -98,11 +98,10 @@ impl TokenLayer {
             self.cache.forget(&token.secret);
         }
         match again.take() {
-            Some((mut inner, mut request)) if response.code() == UNAUTHENTICATED && !response.maybe_executed() => {
+            Some((inner, mut request)) if response.code() == UNAUTHENTICATED && !response.maybe_executed() => {
                 let token = self.cache.token(self.refresh_before, self.limit).await?;
                 request.set_header(self.header, &*token.secret);
-                poll_fn(|cx| inner.poll_ready(cx)).await.map_err(Into::into)?;
-                inner.call(request).await.map_err(Into::into)
+                send(inner, request).await
             }
             _ => Ok(response),
         }
@@ -147,9 +146,7 @@ where
     }
 
     fn call(&mut self, request: Request) -> BoxFuture {
-        // The one that is ready goes with the request.
-        let another = self.inner.clone();
-        let inner = std::mem::replace(&mut self.inner, another);
+        let inner = take_ready(&mut self.inner);
         Box::pin(self.layer.clone().send(inner, request))
     }
 }

@@ -23,6 +23,7 @@ use crate::{
     layer::{
         request::Request,
         response::{BoxError, BoxFuture, Outcome, Response},
+        stack::send,
     },
 };
 
@@ -74,7 +75,7 @@ impl<S: Inner> Attempts<S> {
         self.shared.budget.deposit(self.begun_at);
         let mut under_way: BoxFuture = match self.hedges {
             true => Box::pin(race(ready, self.service.clone(), self.request.clone(), Arc::clone(&self.shared))),
-            false => send(ready, self.request.clone()),
+            false => Box::pin(send(ready, self.request.clone())),
         };
         loop {
             let (ended, pause) = match self.attempt(under_way).await {
@@ -95,7 +96,7 @@ impl<S: Inner> Attempts<S> {
                 self.executed = Some(ended);
             }
             note_attempt(&self.request);
-            under_way = send(self.service.clone(), self.request.clone());
+            under_way = Box::pin(send(self.service.clone(), self.request.clone()));
         }
     }
 
@@ -177,19 +178,12 @@ fn note_attempt(request: &Request) {
     tracing::Span::current().record("attempt", request.attempt());
 }
 
-fn send<S: Inner>(mut service: S, request: Request) -> BoxFuture {
-    Box::pin(async move {
-        poll_fn(|cx| service.poll_ready(cx)).await.map_err(Into::into)?;
-        service.call(request).await.map_err(Into::into)
-    })
-}
-
 /// The first attempt, and a second request if its answer is late.
 async fn race<S: Inner>(ready: S, service: S, request: Request, shared: Arc<Shared>) -> Ended {
     let Shared { budget, latencies } = &*shared;
     let routing_key = request.call.method.routing_key;
     let late_after = latencies.begin(routing_key);
-    let mut first = Racer::new(send(ready, request.clone()));
+    let mut first = Racer::new(Box::pin(send(ready, request.clone())));
     let ended = match late_after {
         Some(late_after) => timeout(late_after, &mut first.response).await.ok(),
         None => Some((&mut first.response).await),
@@ -204,7 +198,7 @@ async fn race<S: Inner>(ready: S, service: S, request: Request, shared: Arc<Shar
                 "sending a second request"
             );
             note_attempt(&request);
-            let second = Racer::new(send(service, request));
+            let second = Racer::new(Box::pin(send(service, request)));
             return first_answer([first, second], |took| latencies.note(routing_key, took)).await;
         }
         None => (&mut first.response).await,
