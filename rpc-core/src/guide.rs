@@ -10,6 +10,7 @@
 //! | [Traces](traces) | How does one trace follow a request through all services? |
 //! | [Retries](retries) | Which calls are sent again, when, and how many? |
 //! | [Workers and shutdown](workers) | How is load shared, when is a request acknowledged, how does a worker stop? |
+//! | [Deployment](deployment) | How is a worker configured, probed, and stopped by its supervisor? |
 //! | [Testing](testing) | How do I test handlers, callers, and failures? |
 //! | [Guarantees](guarantees) | What is promised, and which test shows it? |
 //! | [RabbitMQ](rabbitmq) | Which queue kinds, clusters and limits? |
@@ -34,6 +35,7 @@ macro_rules! chapter {
         #[doc = "[traces]: crate::guide::traces"]
         #[doc = "[retries]: crate::guide::retries"]
         #[doc = "[workers]: crate::guide::workers"]
+        #[doc = "[deployment]: crate::guide::deployment"]
         #[doc = "[testing]: crate::guide::testing"]
         #[doc = "[guarantees]: crate::guide::guarantees"]
         #[doc = "[rabbitmq]: crate::guide::rabbitmq"]
@@ -79,6 +81,7 @@ chapter!(layers, "../docs/layers.md", "macros");
 chapter!(traces, "../docs/traces.md", "macros");
 chapter!(retries, "../docs/retries.md", "macros");
 chapter!(workers, "../docs/workers.md", "macros");
+chapter!(deployment, "../docs/deployment.md", "macros");
 chapter!(testing, "../docs/testing.md", "macros", "broker");
 chapter!(guarantees, "../docs/guarantees.md", "macros");
 chapter!(rabbitmq, "../docs/rabbitmq.md", "macros");

@@ -94,6 +94,10 @@
 //! | `json` | | the JSON codec, `#[service(codec = "json")]` |
 //! | `tower` | | errors of tower's own [layers](layer) count as what they are: a timeout, overloaded |
 //! | `otel` | | OpenTelemetry's contexts travel with calls through [`layer::TraceLayer`] |
+//! | `health` | | probes for Kubernetes, and a page for metrics, over HTTP: `health::Health` |
+//! | `axum` | | the same pages as a router for a program that has a web server |
+//! | `systemd` | | notifications of systemd: `READY`, `STOPPING`, `WATCHDOG` |
+//! | `config` | | options from configuration files and environment variables, by serde |
 //! | `broker` | | `broker::Broker`, the bundled broker |
 //! | `tls` | | `amqps` connections, and TLS for the bundled broker, by rustls |
 //! | `cli` | | the program `rpc`, whose `rpc broker` runs the bundled broker alone |
@@ -119,6 +123,8 @@ pub mod cli;
 mod client;
 #[cfg(feature = "framework")]
 mod codec;
+#[cfg(feature = "config")]
+mod config;
 #[cfg(feature = "framework")]
 mod connection;
 #[cfg(feature = "framework")]
@@ -131,6 +137,8 @@ mod error;
 mod forward;
 #[cfg(feature = "framework")]
 pub mod guide;
+#[cfg(feature = "health")]
+pub mod health;
 #[cfg(feature = "framework")]
 pub mod layer;
 #[cfg(any(feature = "framework", feature = "broker"))]
@@ -185,6 +193,8 @@ pub use call_error::{CallError, ErrorDetails, OtherError, ServiceError, TimeoutS
 pub use client::{Call, CallFuture, Client, ClientOptions, WhenFull};
 #[cfg(feature = "framework")]
 pub use codec::{Codec, CodecError};
+#[cfg(feature = "config")]
+pub use config::PoolOptions;
 #[cfg(all(feature = "framework", feature = "tls"))]
 pub use connection::ClientTlsOptions;
 #[cfg(feature = "framework")]

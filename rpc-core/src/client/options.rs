@@ -26,6 +26,7 @@ pub struct ClientOptions {
 
 /// How a client treats a call while `max_in_flight` others wait for their answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "config", derive(serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum WhenFull {
     /// It waits for a place, within its budget. The default.

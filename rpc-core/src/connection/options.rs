@@ -144,6 +144,7 @@ impl ConnectionOptions {
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "config", derive(serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Transport {
     /// The client of this crate, the default: one task for each connection, in the runtime that opened it.

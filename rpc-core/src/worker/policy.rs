@@ -11,6 +11,7 @@ use crate::connection::HeaderValue;
 /// run. They differ by a tenth and more between runs (`cargo bench -p rpc-tests --bench calls -- acks`), and are hidden by
 /// a handler that does real work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "config", derive(serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum AckPolicy {
     /// After its reply, on the same channel. A worker that dies at any point loses no request: the broker redelivers it to
@@ -30,6 +31,7 @@ pub enum AckPolicy {
 
 /// The kind of queue that holds a service's requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "config", derive(serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum QueueKind {
     /// A durable classic queue. The default.
@@ -45,6 +47,7 @@ pub enum QueueKind {
 /// The broker redelivers a request when the worker that held it died before it acknowledged, or when a pool shut down
 /// before it had begun the request. The pool always executes `#[rpc(idempotent)]` methods again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "config", derive(serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum RedeliveryPolicy {
     /// The handler runs again; [`Context::redelivered`](crate::Context::redelivered) is true. The default.
