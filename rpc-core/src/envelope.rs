@@ -20,12 +20,14 @@
 
 mod code;
 mod details;
+mod ping;
 
 use std::{borrow::Cow, time::Duration};
 
 pub(crate) use self::{
     code::Code,
     details::{error_details, service_error_properties},
+    ping::{POOL_HEADER, ping_properties, pong_properties},
 };
 use crate::{
     call_error::{CallError, OtherError, TimeoutStage},

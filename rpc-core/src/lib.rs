@@ -190,7 +190,7 @@ pub use budget::spawn;
 #[cfg(feature = "framework")]
 pub use call_error::{CallError, ErrorDetails, OtherError, ServiceError, TimeoutStage, UnknownError};
 #[cfg(feature = "framework")]
-pub use client::{Call, CallFuture, Client, ClientOptions, WhenFull};
+pub use client::{Call, CallFuture, Client, ClientOptions, Pong, WhenFull};
 #[cfg(feature = "framework")]
 pub use codec::{Codec, CodecError};
 #[cfg(feature = "config")]

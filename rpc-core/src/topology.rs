@@ -8,6 +8,7 @@
 //!  rpc.nested (direct, durable) ──<service>.<method>───► rpc.<service>.nested.calls   requests that handlers make
 //!    └─alternate─► rpc                                         where no pool serves those apart
 //!  rpc.cancel (direct, durable) ──<service>──► rpc.control.<user>.<uuid>   exclusive, auto-delete, one per worker pool
+//!  rpc.srv (topic, durable) ──ping.<service>──► rpc.control.<user>.<uuid>   the same queues
 //!  rpc.dead (headers, durable) ──x-first-death-…──► rpc.<service>.dead   requests beyond the delivery limit of a quorum queue
 //!                              └─x-first-death-…──► rpc.<service>.dead.callers   the same, until their callers are notified
 //!  "" (default) ──► rpc.<service>.dead    requests that a worker dead-letters
@@ -32,6 +33,9 @@ pub(crate) const NESTED_EXCHANGE: &str = "rpc.nested";
 /// The direct exchange for cancels: the routing key is a service, all of whose workers get them. Durable.
 pub(crate) const CANCEL_EXCHANGE: &str = "rpc.cancel";
 
+/// The topic exchange for questions to pools, such as `ping.<service>`, which all pools of a service get. Durable.
+pub(crate) const DISCOVERY_EXCHANGE: &str = "rpc.srv";
+
 /// The headers exchange quorum service queues dead-letter to. It routes requests beyond the delivery limit to the service's
 /// dead letters, and drops those that expired. Durable.
 pub(crate) const DEAD_EXCHANGE: &str = "rpc.dead";
@@ -51,6 +55,9 @@ pub(crate) const SERVICE_EXCHANGES: [ExchangeDeclaration; 3] = [
 
 pub(crate) const CANCELS: ExchangeDeclaration =
     ExchangeDeclaration { name: CANCEL_EXCHANGE, kind: ExchangeKind::Direct, alternate: None };
+
+pub(crate) const DISCOVERY: ExchangeDeclaration =
+    ExchangeDeclaration { name: DISCOVERY_EXCHANGE, kind: ExchangeKind::Topic, alternate: None };
 
 pub(crate) const DEAD_LETTERS: ExchangeDeclaration =
     ExchangeDeclaration { name: DEAD_EXCHANGE, kind: ExchangeKind::Headers, alternate: None };
@@ -109,6 +116,18 @@ pub(crate) fn is_reply_queue(queue: &[u8]) -> bool {
     queue.starts_with(REPLY_PREFIX.as_bytes())
 }
 
+/// The routing key of a ping. No service has a dot in its name, so no cancel has such a key.
+pub(crate) fn ping_key(service: &str) -> String {
+    format!("{PING}{service}")
+}
+
+/// The service that a ping is for; `None` for a message of another kind.
+pub(crate) fn pinged_service(routing_key: &str) -> Option<&str> {
+    routing_key.strip_prefix(PING)
+}
+
+const PING: &str = "ping.";
+
 /// The queue for dead letters of a service.
 pub(crate) fn dead_queue(service: &str) -> String {
     format!("{PREFIX}.{service}.dead")
@@ -152,6 +171,8 @@ mod tests {
         assert_eq!(method_of("fibonacci.slow.fib"), "fib");
         assert_eq!(method_of("rpc_queue"), "rpc_queue");
         assert_eq!(nested_queue("fibonacci"), "rpc.fibonacci.nested.calls");
+        assert_eq!(pinged_service(&ping_key("fibonacci")), Some("fibonacci"));
+        assert_eq!(pinged_service("fibonacci"), None, "a cancel");
         assert_eq!(dead_queue("fibonacci"), "rpc.fibonacci.dead");
         assert_eq!(dead_callers_queue("fibonacci"), "rpc.fibonacci.dead.callers");
         assert!(

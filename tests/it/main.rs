@@ -35,6 +35,7 @@ mod overload;
 mod oversize;
 mod payloads;
 mod pika;
+mod pings;
 mod poison;
 mod policies;
 mod punctual;

@@ -126,6 +126,8 @@ async fn the_recipe_of_each_role_is_enough(stage: &Stage) {
     client.note().await.unwrap();
     eventually(Duration::from_secs(5), "the note arrives", async || shelf.notes.load(Ordering::SeqCst) == 1).await;
 
+    assert!(client.client().ping("roles-enough").await.unwrap().is_some());
+
     let call = tokio::spawn(client.wait().into_future());
     eventually(Duration::from_secs(5), "it runs", async || shelf.waiting.load(Ordering::SeqCst) == 1).await;
     call.abort();
@@ -199,7 +201,9 @@ async fn a_hostile_caller_can_only_call(stage: &Stage) {
         hostile.is_refused(&format!("delete {queue}"), REFUSED, delete).await;
     }
     // Its own queue, which it may have, on the exchanges of others.
-    for exchange in ["rpc", "rpc.other", "rpc.nested", "rpc.cancel", "rpc.dead", "amq.topic", "amq.rabbitmq.trace"] {
+    for exchange in
+        ["rpc", "rpc.other", "rpc.nested", "rpc.cancel", "rpc.srv", "rpc.dead", "amq.topic", "amq.rabbitmq.trace"]
+    {
         let bind = async |channel: &Channel| {
             let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
             channel.queue_declare(own.into(), options, table()).await.expect("its own reply queue");
@@ -215,7 +219,7 @@ async fn a_hostile_caller_can_only_call(stage: &Stage) {
             async |channel: &Channel| channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await;
         hostile.is_refused(&format!("delete {exchange}"), REFUSED, delete).await;
     }
-    for exchange in ["rpc", "rpc.nested", "rpc.cancel", "rpc.evil", "rpc.reply.intruder.1/.."] {
+    for exchange in ["rpc", "rpc.nested", "rpc.cancel", "rpc.srv", "rpc.evil", "rpc.reply.intruder.1/.."] {
         let declare = async |channel: &Channel| {
             let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
             channel.exchange_declare(exchange.into(), ExchangeKind::Direct, options, table()).await

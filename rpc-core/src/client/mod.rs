@@ -22,6 +22,7 @@ mod opening;
 mod options;
 mod passing;
 mod pending;
+mod ping;
 mod publisher;
 mod reach;
 mod reply_queue;
@@ -42,6 +43,7 @@ use uuid::Uuid;
 pub use self::{
     call::{Call, CallFuture},
     options::{ClientOptions, WhenFull},
+    ping::Pong,
 };
 use self::{
     correlation::{Cipher, CorrelationId},

@@ -20,7 +20,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::tombstones::Tombstones;
+use super::{discovery::Discovery, tombstones::Tombstones};
 use crate::{
     connection::{
         Channel, Connection, Consumer, Delivery,
@@ -76,7 +76,7 @@ pub(super) struct Cancels {
 #[derive(Debug)]
 pub(super) struct Control {
     connection: Connection,
-    services: Vec<&'static str>,
+    discovery: Discovery,
     lanes: Vec<mpsc::Sender<Arc<Cancel>>>,
     tombstones: Arc<Tombstones>,
     /// The epoch of the last attempt to open, and the name of its queue.
@@ -88,11 +88,12 @@ pub(super) struct Control {
 struct ControlIntake {
     channel: Channel,
     consumer: Consumer,
+    queue: String,
 }
 
 impl Control {
-    pub(super) fn new(connection: Connection, services: Vec<&'static str>) -> Self {
-        Self { connection, services, lanes: Vec::new(), tombstones: Arc::default(), name: Mutex::default() }
+    pub(super) fn new(connection: Connection, discovery: Discovery) -> Self {
+        Self { connection, discovery, lanes: Vec::new(), tombstones: Arc::default(), name: Mutex::default() }
     }
 
     /// The receiver of a further lane.
@@ -137,13 +138,14 @@ impl Control {
         let queue =
             QueueDeclaration { name: &name, durable: false, exclusive: true, auto_delete: true, arguments: &[] };
         channel.declare_queue(queue).await?;
-        for service in &self.services {
-            channel.bind_queue(&name, topology::CANCEL_EXCHANGE, service).await?;
+        for service in &self.discovery.services {
+            channel.bind_queue(&name, topology::CANCEL_EXCHANGE, service.name).await?;
         }
         // Not without acks: the prefetch count bounds what the client library buffers.
         channel.qos(CONTROL_PREFETCH).await?;
         let consumer = channel.consume(&name, "", false).await?;
-        Ok(ControlIntake { channel, consumer })
+        self.discovery.open(&self.connection, &name).await;
+        Ok(ControlIntake { channel, consumer, queue: name })
     }
 
     /// A channel on which the exchange for cancels has been declared, and its epoch.
@@ -163,14 +165,12 @@ impl Control {
         known.1
     }
 
-    /// Hands cancels to the lanes until the consumer is lost.
-    async fn pass_on(&self, ControlIntake { channel, mut consumer }: ControlIntake) {
+    /// Hands cancels to the lanes and answers pings until the consumer is lost.
+    async fn pass_on(&self, ControlIntake { channel, mut consumer, queue }: ControlIntake) {
         loop {
             match consumer.next().await {
                 Ok(Some(delivery)) => {
-                    if let Some(cancel) = Cancel::read(delivery.reply_to_text(), delivery.user_id(), delivery.body()) {
-                        self.tell(&Arc::new(cancel));
-                    }
+                    self.take(&queue, &delivery).await;
                     let ack = Settlement::Ack { delivery_tag: delivery.delivery_tag(), multiple: false };
                     if channel.settle(ack).is_err() {
                         return;
@@ -179,6 +179,15 @@ impl Control {
                 Ok(None) => return,
                 Err(error) => return tracing::debug!(%error, "the control consumer ended"),
             }
+        }
+    }
+
+    async fn take(&self, queue: &str, delivery: &Delivery) {
+        if let Some(service) = topology::pinged_service(delivery.routing_key()) {
+            return self.discovery.answer(&self.connection, queue, service, delivery).await;
+        }
+        if let Some(cancel) = Cancel::read(delivery.reply_to_text(), delivery.user_id(), delivery.body()) {
+            self.tell(&Arc::new(cancel));
         }
     }
 

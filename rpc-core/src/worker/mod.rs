@@ -21,6 +21,7 @@ mod dead_letter;
 mod decide;
 mod dedupe;
 mod direct_reply_to;
+mod discovery;
 mod dispatch;
 mod execute;
 mod finished;

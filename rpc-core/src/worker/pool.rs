@@ -13,6 +13,7 @@ use super::{
     caution::Caution,
     consume, dead_callers,
     dedupe::{Dedupe, DedupeOptions},
+    discovery::Discovery,
     dispatch::Dispatch,
     handle::PoolHandle,
     lane::{Lane, Phase},
@@ -258,8 +259,9 @@ impl WorkerPool {
         let counters = Arc::new(Counters { forwarding, ..Counters::default() });
         let (phase, _) = watch::channel(Phase::Serving);
         let mut handle = PoolHandle::new(phase, Arc::clone(&counters));
-        let names = self.services.iter().map(|service| service.descriptor().name).collect();
-        let mut control = Control::new(self.connection.clone(), names);
+        let services = self.services.iter().map(Served::descriptor).collect();
+        let discovery = Discovery::new(services, self.known_users(), Arc::clone(&counters), handle.phase());
+        let mut control = Control::new(self.connection.clone(), discovery);
         let slots = Arc::new(Slots::new(self.concurrency));
         let mut lanes = Vec::new();
         for service in &self.services {
@@ -301,8 +303,9 @@ impl WorkerPool {
     /// Dropping the future leaves a part declared; declaring again completes it.
     pub async fn declare(self) -> Result<(), Error> {
         let prefetch_count = self.check()?;
-        let cancels = || async { self.connection.channel().await?.declare_exchanges(&[topology::CANCELS]).await };
-        within_start_limit("declare exchanges", cancels).await?;
+        let control = [topology::CANCELS, topology::DISCOVERY];
+        let declare = || async { self.connection.channel().await?.declare_exchanges(&control).await };
+        within_start_limit("declare exchanges", declare).await?;
         for service in &self.services {
             for source in self.sources(service, prefetch_count) {
                 let operation = format!("declare '{}'", service.descriptor().name);
@@ -414,9 +417,16 @@ impl WorkerPool {
             is_quorum,
             redelivery: RedeliveryRules { policy: self.redelivery, delivery_limit },
             dead_letters: self.dead_letters,
-            users: Users::new(&self.connection, self.sends_user_id, self.users.clone()),
+            users: self.known_users(),
             arguments,
         }
+    }
+}
+
+impl WorkerPool {
+    /// The users it serves, and its own.
+    fn known_users(&self) -> Users {
+        Users::new(&self.connection, self.sends_user_id, self.users.clone())
     }
 }
 
