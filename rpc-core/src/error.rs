@@ -28,6 +28,12 @@ pub enum Error {
         /// The broker's words.
         reply_text: String,
     },
+    /// The provider of credentials failed, or took longer than an attempt to connect may take.
+    #[error("no credentials for the broker: {reason}; check the provider of the connection's options")]
+    Credentials {
+        /// The provider's words.
+        reason: String,
+    },
     /// The vhost does not exist, or the user may not use it (reply_code 530 while opening).
     #[error("cannot open vhost '{vhost}': {reply_text}; create it, or grant the user permissions on it")]
     VhostRefused {

@@ -198,7 +198,10 @@ pub use config::PoolOptions;
 #[cfg(all(feature = "framework", feature = "tls"))]
 pub use connection::ClientTlsOptions;
 #[cfg(feature = "framework")]
-pub use connection::{Connection, ConnectionOptions, ConnectionState, ConnectionStates, HeaderValue, Transport};
+pub use connection::{
+    Connection, ConnectionOptions, ConnectionState, ConnectionStates, Credentials, CredentialsProvider, HeaderValue,
+    Transport,
+};
 #[cfg(feature = "framework")]
 pub use context::{Context, TestContext};
 #[cfg(feature = "framework")]

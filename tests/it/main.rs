@@ -13,6 +13,7 @@ mod calls;
 mod cancel;
 mod concurrency;
 mod connections;
+mod credentials;
 mod dead_letters;
 mod deadlines;
 mod dedupe;

@@ -180,6 +180,7 @@ rabbitmq_start_once() {
     rabbitmq_epmd_pid=$!
     rabbitmq_write_start "$rabbitmq_home/start" "$rabbitmq_home" "$rabbitmq_home" "$epmd_port" "$dist_port" \
         "rpc-tests-$amqp_port@localhost" || return 1
+    [[ -z ${rabbitmq_takes_tokens-} ]] || rabbitmq_take_tokens "$rabbitmq_home" || return 1
     "$rabbitmq_home/start"
 
     local deadline=$((SECONDS + RABBITMQ_START_LIMIT_S))
@@ -221,6 +222,7 @@ rabbitmq_start_once() {
     RABBITMQ_CTL=$rabbitmq_home/ctl
     RABBITMQ_TLS_URL="amqps://guest:guest@localhost:$tls_port"
     RABBITMQ_TLS=$rabbitmq_home/tls
+    RABBITMQ_TOKEN_KEY=$rabbitmq_home/token.key
 }
 
 # rabbitmq_write_certificates FOLDER: for a node and a client, and the authorities that signed them and that did not.
@@ -238,6 +240,20 @@ rabbitmq_write_certificates() {
             openssl x509 -req -in "$folder/request" -CA "$folder/ca.pem" -CAkey "$folder/ca.key" -CAcreateserial -days 30 \
                 -extfile "$folder/extensions" -out "$folder/$name.pem" 2>/dev/null || return 1
     done
+}
+
+# rabbitmq_take_tokens FOLDER: the node there takes tokens, too, signed by the key in FOLDER/token.key.
+rabbitmq_take_tokens() {
+    openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out "$1/token.key" 2>/dev/null &&
+        openssl pkey -in "$1/token.key" -pubout -out "$1/token.pem" || return 1
+    printf '[rabbitmq_auth_backend_oauth2].\n' >"$1/plugins"
+    cat >>"$1/rabbitmq.conf" <<-CONF
+		auth_backends.1 = internal
+		auth_backends.2 = rabbit_auth_backend_oauth2
+		auth_oauth2.resource_server_id = rabbitmq
+		auth_oauth2.default_key = tests
+		auth_oauth2.signing_keys.tests = $1/token.pem
+	CONF
 }
 
 # rabbitmq_start_epmd HOME PORT: in the background, a process group of its own.

@@ -94,6 +94,9 @@ pub(crate) enum Settlement {
 /// The pseudo-queue of direct replies (RabbitMQ): they arrive on the channel that published the request.
 pub(crate) const DIRECT_REPLIES: &str = "amq.rabbitmq.reply-to";
 
+/// The reason that brokers log when a secret is updated.
+pub(super) const SECRET_REASON: &str = "the one before expires";
+
 /// How long the caller of a request waits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Urgency<'a> {

@@ -4,14 +4,18 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::{link::Link, options::ConnectionOptions, supervisor::open_link, uri::Endpoint};
+use super::{
+    options::ConnectionOptions,
+    supervisor::{Opened, open_link},
+    uri::Endpoint,
+};
 use crate::error::Error;
 
 /// Opens a link to the first node that answers, and says which one that is.
 ///
 /// # Errors
 /// That of the last node; one that trying again would not cure, if there is any.
-pub(super) async fn open_first(endpoints: &[Endpoint], options: &ConnectionOptions) -> Result<(Link, usize), Error> {
+pub(super) async fn open_first(endpoints: &[Endpoint], options: &ConnectionOptions) -> Result<(Opened, usize), Error> {
     let now = Instant::now();
     let deadline = now.checked_add(options.wait_for_broker).unwrap_or(now + FOR_EVER);
     let mut backoff = options.backoff();
@@ -35,11 +39,11 @@ pub(super) async fn open_first(endpoints: &[Endpoint], options: &ConnectionOptio
     }
 }
 
-async fn open_any(endpoints: &[Endpoint], options: &ConnectionOptions) -> Result<(Link, usize), Error> {
+async fn open_any(endpoints: &[Endpoint], options: &ConnectionOptions) -> Result<(Opened, usize), Error> {
     let mut failed: Option<Error> = None;
     for (at, endpoint) in endpoints.iter().enumerate() {
         match open_link(endpoint, options).await {
-            Ok(link) => return Ok((link, at)),
+            Ok(opened) => return Ok((opened, at)),
             Err(error) if failed.as_ref().is_none_or(is_absence) => failed = Some(error),
             Err(_) => {}
         }
@@ -47,9 +51,12 @@ async fn open_any(endpoints: &[Endpoint], options: &ConnectionOptions) -> Result
     Err(failed.unwrap_or_else(|| Error::Configuration("no URI to connect to".to_owned())))
 }
 
-/// Whether the node may be there later.
+/// Whether the node, or the provider of credentials, may be there later.
 const fn is_absence(error: &Error) -> bool {
-    matches!(error, Error::Unreachable { .. } | Error::TimedOut { .. } | Error::Disconnected { .. })
+    matches!(
+        error,
+        Error::Unreachable { .. } | Error::TimedOut { .. } | Error::Disconnected { .. } | Error::Credentials { .. }
+    )
 }
 
 /// A year.

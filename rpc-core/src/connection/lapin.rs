@@ -54,7 +54,7 @@ use tokio::{
 use super::{
     amqp::{
         Arguments, DEADLINE_HEADER, DIRECT_REPLIES, Event, ExchangeKind, HeaderValue, NOT_FOUND, PERSISTENT,
-        Properties, Publish, QueueDeclaration, REPLY_SUCCESS, Refusal, Returned, Settlement, Urgency,
+        Properties, Publish, QueueDeclaration, REPLY_SUCCESS, Refusal, Returned, SECRET_REASON, Settlement, Urgency,
     },
     fields::{short, table},
     limit::{ANSWER_LIMIT, within},
@@ -148,6 +148,11 @@ impl Link {
             Err(error) if matches!(error.kind(), ErrorKind::InvalidChannelState(..)) => Ok(()),
             Err(error) => Err(operation_error(&error, "close the connection")),
         }
+    }
+
+    pub(super) async fn update_secret(&self, secret: &str) -> Result<(), Error> {
+        let updated = self.connection.update_secret(secret.into(), short(SECRET_REASON)?).await;
+        updated.map_err(|error| operation_error(&error, "update the secret"))
     }
 
     /// Waits until the connection has ended. lapin may tell so to no one who waits for its close: channels that are opened at the

@@ -93,6 +93,11 @@ impl Link {
     pub(super) async fn close(&self) -> Result<(), Error> {
         either!(self, link => link.close().await)
     }
+
+    /// Gives the broker a new password or token of the same user.
+    pub(super) async fn update_secret(&self, secret: &str) -> Result<(), Error> {
+        either!(self, link => link.update_secret(secret).await)
+    }
 }
 
 /// The events of one connection, until it ends.

@@ -11,6 +11,7 @@
 pub(crate) mod amqp;
 mod backoff;
 mod cancellation;
+mod credentials;
 mod delivery;
 mod fields;
 mod first;
@@ -45,11 +46,18 @@ pub(crate) use self::{
     unconfirmed::{Unconfirmed, Verdict},
     uri::Address,
 };
-use self::{first::open_first, link::Link, state::Current, supervisor::Supervisor, uri::Endpoint};
 pub use self::{
+    credentials::{Credentials, CredentialsProvider},
     header_value::HeaderValue,
     options::{ConnectionOptions, Transport},
     state::{ConnectionState, ConnectionStates},
+};
+use self::{
+    first::open_first,
+    link::Link,
+    state::Current,
+    supervisor::{Opened, Supervisor},
+    uri::Endpoint,
 };
 use crate::{error::Error, task::AbortOnDrop};
 
@@ -105,17 +113,18 @@ impl Connection {
     /// As [`open`](Self::open).
     pub async fn open_any(uris: &[&str], options: ConnectionOptions) -> Result<Self, Error> {
         let endpoints = uris.iter().map(|uri| Endpoint::parse(uri)).collect::<Result<Vec<_>, _>>()?;
-        let (link, at) = open_first(&endpoints, &options).await?;
-        Ok(Self::supervised(link, endpoints, at, options))
+        let (opened, at) = open_first(&endpoints, &options).await?;
+        Ok(Self::supervised(opened, endpoints, at, options))
     }
 
-    fn supervised(link: Link, endpoints: Vec<Endpoint>, at: usize, options: ConnectionOptions) -> Self {
+    fn supervised(opened: Opened, endpoints: Vec<Endpoint>, at: usize, options: ConnectionOptions) -> Self {
+        let Opened { link, login } = opened;
         let link = Arc::new(link);
         let state = ConnectionState::Connected;
         let current = watch::Sender::new(Current { link: Some(Arc::clone(&link)), state, epoch: 1 });
-        let user = uri::common_user(&endpoints).map(Arc::from);
+        let user = uri::common_user(&endpoints).filter(|_| options.credentials.is_none()).map(Arc::from);
         let supervisor = Supervisor { endpoints, at, options, current: current.clone(), unreadable: 0 };
-        Self::new(current, AbortOnDrop::spawn(supervisor.run(link)), user)
+        Self::new(current, AbortOnDrop::spawn(supervisor.run(link, login)), user)
     }
 
     fn new(current: watch::Sender<Current>, supervisor: AbortOnDrop, user: Option<Arc<str>>) -> Self {

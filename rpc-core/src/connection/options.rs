@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use super::backoff::Backoff;
 #[cfg(feature = "tls")]
 use super::tls::ClientTlsOptions;
+use super::{
+    backoff::Backoff,
+    credentials::{CredentialsProvider, Provider},
+};
 
 /// How a connection is opened, and reopened. Made by [`default`](Self::default), changed by its setters:
 ///
@@ -24,6 +27,7 @@ pub struct ConnectionOptions {
     pub(crate) reconnect_delay_max: Duration,
     pub(crate) reconnect_attempts: Option<u32>,
     pub(crate) transport: Transport,
+    pub(super) credentials: Option<Provider>,
     pub(crate) outbox_max_bytes: usize,
     #[cfg(feature = "tls")]
     pub(crate) tls: ClientTlsOptions,
@@ -39,6 +43,7 @@ impl Default for ConnectionOptions {
             reconnect_delay_max: Duration::from_secs(30),
             reconnect_attempts: None,
             transport: Transport::default(),
+            credentials: None,
             outbox_max_bytes: 8 * 1_024 * 1_024,
             #[cfg(feature = "tls")]
             tls: ClientTlsOptions::default(),
@@ -111,6 +116,15 @@ impl ConnectionOptions {
     #[must_use]
     pub fn outbox_max_bytes(mut self, outbox_max_bytes: usize) -> Self {
         self.outbox_max_bytes = outbox_max_bytes.clamp(64 * 1_024, 1_024 * 1_024 * 1_024);
+        self
+    }
+
+    /// Asks for the user and the password of each login, in place of those of the URI. The default is to take the URI's.
+    ///
+    /// Names of queues do not contain the user then, and no `user_id` is sent: it may be another one tomorrow.
+    #[must_use]
+    pub fn credentials(mut self, provider: impl CredentialsProvider) -> Self {
+        self.credentials = Some(Provider::new(provider));
         self
     }
 

@@ -12,7 +12,7 @@
 //! that brokers send (text in it must be UTF-8). Such a message is redelivered, and would cost each session: after two of them the
 //! next one is native.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, convert::Infallible, future::pending, pin::pin, sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
@@ -22,7 +22,8 @@ use tokio::{
 use super::{
     amqp::Event,
     backoff::Backoff,
-    limit::within,
+    credentials::{Login, Provider},
+    limit::{ANSWER_LIMIT, within},
     link::Link,
     options::{ConnectionOptions, Transport},
     state::{ConnectionState, Current},
@@ -56,10 +57,10 @@ impl Lost {
 
 impl Supervisor {
     /// Runs until the connection is closed for good.
-    pub(super) async fn run(mut self, mut link: Arc<Link>) {
+    pub(super) async fn run(mut self, mut link: Arc<Link>, mut login: Login) {
         let mut backoff = self.options.backoff();
         loop {
-            let Lost { reason: lost, is_unreadable } = self.follow(&link).await;
+            let Lost { reason: lost, is_unreadable } = self.follow(&link, login).await;
             self.unreadable = if is_unreadable { self.unreadable + 1 } else { 0 };
             // A broker that takes connections and nothing else must not be asked ever faster.
             if link.was_used() {
@@ -71,7 +72,8 @@ impl Supervisor {
             tracing::warn!(reason = lost, "connection lost");
             match self.reopen(lost, &mut backoff).await {
                 Ok(opened) => {
-                    link = Arc::new(opened);
+                    link = Arc::new(opened.link);
+                    login = opened.login;
                     let next = Arc::clone(&link);
                     if !self.change(|current| current.reopen(next)) {
                         return;
@@ -103,13 +105,15 @@ impl Supervisor {
     }
 
     /// Follows one epoch to its end, and returns why it ended.
-    async fn follow(&self, link: &Link) -> Lost {
+    async fn follow(&self, link: &Link, login: Login) -> Lost {
+        let mut renewals = pin!(self.renew(link, login));
         let mut events = link.events();
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let event = tokio::select! {
                 event = events.next() => event,
+                never = &mut renewals => match never {},
                 // A connection that is lost without an event must not make calls wait for ever.
                 _ = look.tick() => if link.is_connected() { continue } else { None },
             };
@@ -132,6 +136,37 @@ impl Supervisor {
         }
     }
 
+    /// Renews the login of a link before it expires, each time.
+    async fn renew(&self, link: &Link, mut login: Login) -> Infallible {
+        let Some(provider) = &self.options.credentials else { return pending().await };
+        let mut backoff = self.options.backoff();
+        while let Some(pause) = login.renewal() {
+            sleep(pause).await;
+            let mut failed = self.renew_once(link, provider, &mut login).await.err();
+            while let Some(error) = failed {
+                tracing::warn!(%error, "could not renew the login of the connection");
+                sleep(backoff.pause()).await;
+                failed = self.renew_once(link, provider, &mut login).await.err();
+            }
+            backoff = self.options.backoff();
+        }
+        pending().await
+    }
+
+    async fn renew_once(&self, link: &Link, provider: &Provider, login: &mut Login) -> Result<(), Error> {
+        let credentials = provider.ask(self.options.connect_timeout).await?;
+        let mut renewed = login.clone();
+        match renewed.renew(credentials) {
+            Some(secret) => {
+                within(ANSWER_LIMIT, "update the secret", link.update_secret(&secret)).await?;
+                tracing::debug!("the login of the connection is renewed");
+            }
+            None => tracing::debug!("the credentials are those of another user, who logs in with the next connection"),
+        }
+        *login = renewed;
+        Ok(())
+    }
+
     /// The endpoint of the next attempt.
     fn next_endpoint(&self) -> Endpoint {
         let mut endpoint = self.endpoints[self.at].clone();
@@ -145,7 +180,7 @@ impl Supervisor {
     }
 
     /// Tries the nodes in turn, from the one after the last.
-    async fn reopen(&mut self, mut reason: String, backoff: &mut Backoff) -> Result<Link, String> {
+    async fn reopen(&mut self, mut reason: String, backoff: &mut Backoff) -> Result<Opened, String> {
         let mut attempt = 0;
         loop {
             if self.options.reconnect_attempts.is_some_and(|attempts| attempt >= attempts) {
@@ -155,7 +190,7 @@ impl Supervisor {
             sleep(backoff.pause()).await;
             self.at = (self.at + 1) % self.endpoints.len();
             match open_link(&self.next_endpoint(), &self.options).await {
-                Ok(link) => return Ok(link),
+                Ok(opened) => return Ok(opened),
                 Err(error) => {
                     reason = error.to_string();
                     tracing::warn!(attempt, reason, "could not reconnect");
@@ -175,13 +210,33 @@ impl Drop for Supervisor {
     }
 }
 
-/// Makes one attempt to open a connection, within the limit of the options and that of the URI.
-pub(super) async fn open_link(endpoint: &Endpoint, options: &ConnectionOptions) -> Result<Link, Error> {
+/// A link, and the login that it was opened with.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) link: Link,
+    pub(super) login: Login,
+}
+
+/// Makes one attempt to open a connection, within the limit of the options and that of the URI; before it the provider of
+/// credentials has as long.
+pub(super) async fn open_link(endpoint: &Endpoint, options: &ConnectionOptions) -> Result<Opened, Error> {
+    let mut endpoint = Cow::Borrowed(endpoint);
+    let login = match &options.credentials {
+        None => Login::default(),
+        Some(provider) => {
+            let (login, password) = Login::new(provider.ask(options.connect_timeout).await?);
+            let endpoint = endpoint.to_mut();
+            endpoint.user = login.user().to_owned();
+            endpoint.password = password;
+            login
+        }
+    };
+    let endpoint = &*endpoint;
     let in_uri = endpoint.connection_timeout.filter(|limit| !limit.is_zero());
     let limit = in_uri.map_or(options.connect_timeout, |limit| limit.min(options.connect_timeout));
     let link = within(limit, &format!("connect to {}", endpoint.address()), Link::open(endpoint, options)).await?;
     tracing::info!(broker = ?endpoint, name = options.name, "connected");
-    Ok(link)
+    Ok(Opened { link, login })
 }
 
 /// So many sessions of lapin may end with the same message.
@@ -200,8 +255,8 @@ mod tests {
     async fn open(broker: &Broker) -> (Endpoint, Arc<Link>) {
         let uri = format!("{}?transport=native", broker.uri());
         let endpoint = Endpoint::parse(&uri).expect("it is a good URI");
-        let link = open_link(&endpoint, &ConnectionOptions::default()).await.expect("the broker is there");
-        (endpoint, Arc::new(link))
+        let opened = open_link(&endpoint, &ConnectionOptions::default()).await.expect("the broker is there");
+        (endpoint, Arc::new(opened.link))
     }
 
     #[tokio::test]

@@ -62,10 +62,12 @@ pub enum Method {
     Qos,
     /// `basic.consume`.
     Consume,
+    /// `connection.update-secret`.
+    UpdateSecret,
 }
 
 /// How many there are.
-const METHODS: usize = Method::Consume as usize + 1;
+const METHODS: usize = Method::UpdateSecret as usize + 1;
 
 impl Proxy {
     /// A proxy in front of the broker at `uri`, on a free port.

@@ -139,6 +139,7 @@ fn known(ids: (u16, u16)) -> Option<Method> {
         (50, 20) => Some(Method::Bind),
         (60, 10) => Some(Method::Qos),
         (60, 20) => Some(Method::Consume),
+        (10, 70) => Some(Method::UpdateSecret),
         _ => None,
     }
 }

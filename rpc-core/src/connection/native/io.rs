@@ -386,6 +386,7 @@ impl Io {
                 self.is_blocked.set(false);
                 self.channels.shared().report(Event::Unblocked);
             }
+            AMQPMethod::UpdateSecretOk(_) => self.channels.shared().secret_updated(),
             _ => {}
         }
         Ok(())

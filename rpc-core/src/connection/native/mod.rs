@@ -37,7 +37,7 @@ pub(crate) use self::{
 };
 use self::{channels::Channels, handshake::Opened, io::Io, shared::Shared, socket::Socket};
 use super::{
-    amqp::{Event, REPLY_SUCCESS},
+    amqp::{Event, REPLY_SUCCESS, SECRET_REASON},
     options::ConnectionOptions,
     uri::{Address, Endpoint},
 };
@@ -101,6 +101,19 @@ impl Link {
             Ok(Err(failure)) => Err(failure.error(OPERATION)),
             Err(_) => Err(Error::Disconnected { reason: "its task was stopped".to_owned() }),
         }
+    }
+}
+
+impl Link {
+    pub(super) async fn update_secret(&self, secret: &str) -> Result<(), Error> {
+        let update = connection::UpdateSecret { new_secret: secret.into(), reason: SECRET_REASON.into() };
+        let method = AMQPClass::Connection(connection::AMQPMethod::UpdateSecret(update));
+        let updated = self.channels.shared().await_secret();
+        self.channels.shared().write(|outbox| {
+            outbox.method(0, &method);
+            Ok(())
+        })?;
+        updated.await.map_err(|_| Error::Disconnected { reason: "it ended before its secret was updated".to_owned() })
     }
 }
 

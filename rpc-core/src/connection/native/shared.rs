@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::failure::Failure;
 use super::outbox::{Closed, Outbox};
@@ -24,6 +24,8 @@ pub(super) struct Shared {
     events: mpsc::UnboundedSender<Event>,
     /// Wakes the publishers that wait for room in the outbox.
     room: Notify,
+    /// Waits for the broker's `connection.update-secret-ok`.
+    secret: Mutex<Option<oneshot::Sender<()>>>,
 }
 
 impl Shared {
@@ -34,6 +36,7 @@ impl Shared {
             is_connected: AtomicBool::new(true),
             was_used: AtomicBool::new(false),
             room: Notify::new(),
+            secret: Mutex::default(),
             events,
         }
     }
@@ -94,6 +97,21 @@ impl Shared {
         self.room.notify_waiters();
     }
 
+    /// Waits for the answer to a `connection.update-secret` that is queued next; an error says that the connection has ended.
+    pub(super) fn await_secret(&self) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        *lock(&self.secret) = Some(sender);
+        receiver
+    }
+
+    /// The broker has taken it.
+    pub(super) fn secret_updated(&self) {
+        if let Some(waiter) = lock(&self.secret).take() {
+            // An error says that nobody waits any more.
+            let _ = waiter.send(());
+        }
+    }
+
     pub(super) fn report(&self, event: Event) {
         // Without a listener the link is dropped.
         drop(self.events.send(event));
@@ -102,6 +120,7 @@ impl Shared {
     /// Lets nothing more be queued. The first time it returns the closer that waits for the end, if there is one.
     pub(super) fn end(&self, failure: &Failure) -> Option<Option<Closed>> {
         let closed = self.outbox().end(failure.clone());
+        drop(lock(&self.secret).take());
         self.make_room();
         self.is_connected.swap(false, Ordering::AcqRel).then_some(closed)
     }
