@@ -94,6 +94,7 @@
 //! | `json` | | the JSON codec, `#[service(codec = "json")]` |
 //! | `tower` | | errors of tower's own [layers](layer) count as what they are: a timeout, overloaded |
 //! | `otel` | | OpenTelemetry's contexts travel with calls through [`layer::TraceLayer`] |
+//! | `metrics` | | times of calls and counters of rare events go to the facade `metrics`, by `layer::MetricsLayer` |
 //! | `broker` | | `broker::Broker`, the bundled broker |
 //! | `tls` | | `amqps` connections, and TLS for the bundled broker, by rustls |
 //! | `cli` | | the program `rpc`, whose `rpc broker` runs the bundled broker alone |
@@ -136,6 +137,8 @@ pub mod layer;
 #[cfg(any(feature = "framework", feature = "broker"))]
 mod lock;
 #[cfg(feature = "framework")]
+mod meter;
+#[cfg(feature = "framework")]
 mod method;
 #[cfg(feature = "framework")]
 mod nesting;
@@ -150,6 +153,8 @@ mod service;
 mod signal;
 #[cfg(feature = "framework")]
 mod slots;
+#[cfg(feature = "framework")]
+mod stats;
 #[cfg(any(feature = "framework", feature = "broker"))]
 #[cfg_attr(not(feature = "framework"), allow(dead_code, reason = "the framework's half of it"))]
 mod task;
@@ -182,13 +187,15 @@ pub use budget::spawn;
 #[cfg(feature = "framework")]
 pub use call_error::{CallError, ErrorDetails, OtherError, ServiceError, TimeoutStage, UnknownError};
 #[cfg(feature = "framework")]
-pub use client::{Call, CallFuture, Client, ClientOptions, WhenFull};
+pub use client::{Call, CallFuture, Client, ClientOptions, ClientStats, WhenFull};
 #[cfg(feature = "framework")]
 pub use codec::{Codec, CodecError};
 #[cfg(all(feature = "framework", feature = "tls"))]
 pub use connection::ClientTlsOptions;
 #[cfg(feature = "framework")]
-pub use connection::{Connection, ConnectionOptions, ConnectionState, ConnectionStates, HeaderValue, Transport};
+pub use connection::{
+    Connection, ConnectionOptions, ConnectionState, ConnectionStates, ConnectionStats, HeaderValue, Transport,
+};
 #[cfg(feature = "framework")]
 pub use context::{Context, TestContext};
 #[cfg(feature = "framework")]
@@ -249,6 +256,8 @@ pub use rpc_macros::ServiceError;
 /// # In detail
 #[cfg(feature = "macros")]
 pub use rpc_macros::service;
+#[cfg(feature = "framework")]
+pub use stats::{LatencyStats, MethodStats};
 #[cfg(feature = "framework")]
 pub use worker::{
     AckPolicy, DeadLetterOptions, DedupeOptions, Dispatch, PoolHandle, PoolMonitor, PoolState, PoolStats, QueueKind,

@@ -24,6 +24,7 @@ mod native;
 mod opening_reason;
 mod options;
 mod state;
+mod stats;
 mod supervisor;
 #[cfg(feature = "tls")]
 mod tls;
@@ -50,6 +51,7 @@ pub use self::{
     header_value::HeaderValue,
     options::{ConnectionOptions, Transport},
     state::{ConnectionState, ConnectionStates},
+    stats::ConnectionStats,
 };
 use crate::{error::Error, task::AbortOnDrop};
 
@@ -111,8 +113,7 @@ impl Connection {
 
     fn supervised(link: Link, endpoints: Vec<Endpoint>, at: usize, options: ConnectionOptions) -> Self {
         let link = Arc::new(link);
-        let state = ConnectionState::Connected;
-        let current = watch::Sender::new(Current { link: Some(Arc::clone(&link)), state, epoch: 1 });
+        let current = watch::Sender::new(Current::new(Arc::clone(&link)));
         let user = uri::common_user(&endpoints).map(Arc::from);
         let supervisor = Supervisor { endpoints, at, options, current: current.clone(), unreadable: 0 };
         Self::new(current, AbortOnDrop::spawn(supervisor.run(link)), user)
@@ -131,6 +132,11 @@ impl Connection {
     /// The state now.
     pub fn state(&self) -> ConnectionState {
         self.shared.current.borrow().state.clone()
+    }
+
+    /// How often it was lost and opened again, and how long the broker has blocked it.
+    pub fn stats(&self) -> ConnectionStats {
+        self.shared.current.borrow().stats()
     }
 
     /// The host and port of the broker that it is, or was last, open to.

@@ -194,6 +194,16 @@ impl Response {
         self.0.as_ref().and_then(Answer::error_code)
     }
 
+    /// The code that the request counts under; `None` of a result.
+    pub(super) fn counted_code(&self) -> Option<&str> {
+        match &self.0 {
+            None | Some(Answer::Ok(..)) => None,
+            // The service's own, if it has one.
+            Some(answer) if answer.is_service_error() => Some(Code::Service.name()),
+            Some(answer) => answer.error_code(),
+        }
+    }
+
     /// Whether the handler came to its end, and would not give another answer. An error that says that it may help to try again is
     /// not final.
     pub(super) fn is_final(&self) -> bool {
@@ -252,6 +262,14 @@ impl Answer {
             Self::Other(error) => Some(&error.code),
             Self::TooLarge { .. } => Some(Code::PayloadTooLarge.name()),
             Self::WithHeaders(answer, _) => answer.error_code(),
+        }
+    }
+
+    fn is_service_error(&self) -> bool {
+        match self {
+            Self::ServiceError(..) | Self::DetailedError(_) => true,
+            Self::WithHeaders(answer, _) => answer.is_service_error(),
+            Self::Ok(..) | Self::Failed(..) | Self::Other(_) | Self::TooLarge { .. } => false,
         }
     }
 
