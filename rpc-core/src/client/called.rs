@@ -23,6 +23,7 @@ impl Services {
     }
 
     /// The counts of a service, which are made at its first call.
+    #[inline]
     pub(super) fn of(&self, service: &'static ServiceDescriptor) -> &ServiceCounts {
         let own = Self::place(service);
         match self.places[own].get() {
@@ -56,6 +57,7 @@ impl Services {
         }
     }
 
+    #[inline]
     fn place(service: &'static ServiceDescriptor) -> usize {
         // Descriptors are larger than 64 bytes.
         (std::ptr::from_ref(service).addr() >> 6) % PLACES

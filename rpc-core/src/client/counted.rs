@@ -9,11 +9,13 @@ use crate::{
 
 impl Request {
     /// The counts of its method.
+    #[inline]
     fn counts(&self) -> Option<&MethodCounts> {
         self.client.inner.called.of(self.service).at(self.method_index)
     }
 
     /// Counts the beginning of a call.
+    #[inline]
     pub(super) fn note_begin(&self) {
         if let Some(counts) = self.counts() {
             counts.begin();
@@ -21,6 +23,7 @@ impl Request {
     }
 
     /// Counts the end of a call; `code` is that of its error.
+    #[inline]
     pub(super) fn note_end(&self, code: Option<&str>) {
         let Some(counts) = self.counts() else { return };
         counts.end(code);

@@ -86,6 +86,7 @@ pub(super) enum Obstacle {
 }
 
 impl Request {
+    #[inline]
     pub(super) fn new(
         client: Client,
         service: &'static ServiceDescriptor,

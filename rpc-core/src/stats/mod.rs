@@ -88,6 +88,7 @@ impl ServiceCounts {
     }
 
     /// Those of the method with that index.
+    #[inline]
     pub(crate) fn at(&self, method: usize) -> Option<&MethodCounts> {
         self.methods.get(method)
     }
@@ -124,15 +125,18 @@ impl MethodCounts {
     }
 
     /// Whether [`end`](Self::end) is to be followed by [`note_time`](Self::note_time).
+    #[inline]
     pub(crate) fn is_timed(&self) -> bool {
         self.times.is_some()
     }
 
+    #[inline]
     pub(crate) fn begin(&self) {
         self.begun.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts the end of a call that has begun; `code` is that of its error.
+    #[inline]
     pub(crate) fn end(&self, code: Option<&str>) {
         // Before the beginnings are read, see `snapshot`.
         match code {

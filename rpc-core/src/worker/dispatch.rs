@@ -194,14 +194,13 @@ impl Response {
         self.0.as_ref().and_then(Answer::error_code)
     }
 
-    /// The code that the request counts under; `None` of a result.
-    pub(super) fn counted_code(&self) -> Option<&str> {
-        match &self.0 {
-            None | Some(Answer::Ok(..)) => None,
-            // The service's own, if it has one.
-            Some(answer) if answer.is_service_error() => Some(Code::Service.name()),
-            Some(answer) => answer.error_code(),
-        }
+    /// Whether it is the service's own error.
+    pub(super) fn is_service_error(&self) -> bool {
+        let answer = match &self.0 {
+            Some(Answer::WithHeaders(answer, _)) => Some(&**answer),
+            answer => answer.as_ref(),
+        };
+        matches!(answer, Some(Answer::ServiceError(..) | Answer::DetailedError(_)))
     }
 
     /// Whether the handler came to its end, and would not give another answer. An error that says that it may help to try again is
@@ -262,14 +261,6 @@ impl Answer {
             Self::Other(error) => Some(&error.code),
             Self::TooLarge { .. } => Some(Code::PayloadTooLarge.name()),
             Self::WithHeaders(answer, _) => answer.error_code(),
-        }
-    }
-
-    fn is_service_error(&self) -> bool {
-        match self {
-            Self::ServiceError(..) | Self::DetailedError(_) => true,
-            Self::WithHeaders(answer, _) => answer.is_service_error(),
-            Self::Ok(..) | Self::Failed(..) | Self::Other(_) | Self::TooLarge { .. } => false,
         }
     }
 
@@ -371,6 +362,7 @@ pub(super) struct Found {
 }
 
 /// Finds the method that a delivery asks for; an error is the answer when there is none, or its version or codec is not known.
+#[inline]
 pub(super) fn find(descriptor: &ServiceDescriptor, delivery: &Delivery) -> Result<Found, Response> {
     let has_headers = delivery.has_more_headers();
     let mut is_retry = false;

@@ -200,6 +200,7 @@ enum FirstPoll {
     Waits(Running),
 }
 
+#[inline]
 fn first_poll(service: &dyn Dispatch, request: Request, seat: Seat) -> FirstPoll {
     let mut running = match dispatch::start(service, request, seat) {
         Ok(running) => running,

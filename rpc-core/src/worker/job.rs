@@ -143,6 +143,7 @@ impl Job {
 
     /// Notes that the handler of a method is about to run. False if it must not, because the request has to be acknowledged before
     /// and cannot be.
+    #[inline]
     pub(super) fn begin(&self, method: usize) -> bool {
         let is_granted = self.acknowledge_first();
         if is_granted && let (Ok(begun), Some(counts)) = (u16::try_from(method), self.shared.lane.counts.at(method)) {
@@ -184,6 +185,7 @@ impl Job {
     }
 
     /// Counts the end of a handler that has begun.
+    #[inline]
     fn note_end(&self, code: Option<&str>) {
         let begun = self.begun.replace(NOT_BEGUN);
         // No service has that many methods.
@@ -195,9 +197,13 @@ impl Job {
     }
 
     fn settle(&self, delivery: Delivery, response: Response) {
-        self.note_end(response.counted_code());
-        if response.error_code().is_some() {
-            self.log_error(&delivery, &response);
+        match response.error_code() {
+            None => self.note_end(None),
+            Some(code) => {
+                // The service's own code, if it has one, counts with its other errors.
+                self.note_end(Some(if response.is_service_error() { Code::Service.name() } else { code }));
+                self.log_error(&delivery, &response);
+            }
         }
         let outcome = if self.is_acked.get() { Outcome::Settled } else { Outcome::Ack };
         let delivery_tag = delivery.delivery_tag();

@@ -1,8 +1,13 @@
 //! The keys of a method's metrics, labels included: made once, because they cost more than to look a metric up.
 
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock, PoisonError, RwLock},
+    time::Duration,
+};
 
-use metrics::{Key, Label};
+use metrics::{Gauge, Histogram, Key, Label};
+use tokio::time::Instant;
 
 use super::super::{
     names,
@@ -12,8 +17,8 @@ use super::super::{
 use crate::{
     connection::Address,
     meter::{
-        CLIENT_ACTIVE, CLIENT_DURATION, Metric, PROCESS_DURATION, PUBLISH_DURATION, QUEUE_WAIT, SERVER_ACTIVE,
-        SERVER_DURATION,
+        CLIENT_ACTIVE, CLIENT_DURATION, METADATA, Metric, PROCESS_DURATION, PUBLISH_DURATION, QUEUE_WAIT,
+        SERVER_ACTIVE, SERVER_DURATION,
     },
     service::MethodDescriptor,
     stats::codes::{CODES, index_of},
@@ -53,12 +58,23 @@ pub(super) struct MethodKeys {
     method: &'static MethodDescriptor,
     is_in_pool: bool,
     server: Option<Arc<Address>>,
-    pub(super) active: Key,
+    active: Key,
     /// In a pool.
-    pub(super) queue_wait: Key,
+    queue_wait: Key,
     ok: Key,
     /// By code, in the order of [`CODES`].
     errors: [OnceLock<Key>; CODES.len()],
+    handles: RwLock<Option<Handles>>,
+}
+
+/// The recorder's metrics behind the keys that most calls need; each is looked up when it is used, because that makes it.
+///
+/// A look-up costs half a call, so they are kept, but for [`FRESH`] only: a recorder may drop metrics that are idle, or be installed late.
+struct Handles {
+    since: Instant,
+    active: Gauge,
+    queue_wait: OnceLock<Histogram>,
+    ok: OnceLock<Histogram>,
 }
 
 impl MethodKeys {
@@ -73,6 +89,7 @@ impl MethodKeys {
             queue_wait: Key::from_parts(QUEUE_WAIT.name, method()),
             ok: duration_key(call, server.as_deref(), None),
             errors: std::array::from_fn(|_| OnceLock::new()),
+            handles: RwLock::new(None),
             server,
         }
     }
@@ -83,12 +100,46 @@ impl MethodKeys {
             && self.server.as_deref() == server
     }
 
+    /// Counts a call that begins; returns the gauge that it has raised.
+    pub(super) fn begin(&self, now: Instant, queue_wait: Option<Duration>) -> Gauge {
+        self.with_handles(now, |handles| {
+            if let Some(waited) = queue_wait {
+                handles.queue_wait.get_or_init(|| histogram(&self.queue_wait)).record(waited);
+            }
+            handles.active.increment(1.0);
+            handles.active.clone()
+        })
+    }
+
+    /// Records the time that a call took, until now, which ended with this code, `None` of one without an error.
+    pub(super) fn end(&self, now: Instant, took: Duration, code: Option<&str>, call: &LogicalCall) {
+        match code {
+            None => self.with_handles(now, |handles| handles.ok.get_or_init(|| histogram(&self.ok)).record(took)),
+            Some(_) => histogram(self.duration(code, call)).record(took),
+        }
+    }
+
+    fn with_handles<T>(&self, now: Instant, work: impl FnOnce(&Handles) -> T) -> T {
+        let handles = self.handles.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(handles) = handles.as_ref().filter(|handles| now.saturating_duration_since(handles.since) < FRESH) {
+            return work(handles);
+        }
+        drop(handles);
+        let active = metrics::with_recorder(|recorder| recorder.register_gauge(&self.active, &METADATA));
+        let fresh = Handles { since: now, active, queue_wait: OnceLock::new(), ok: OnceLock::new() };
+        work(self.handles.write().unwrap_or_else(PoisonError::into_inner).insert(fresh))
+    }
+
     /// The key of the time that a call took which ended with this code, `None` of one without an error.
-    pub(super) fn duration(&self, code: Option<&str>, call: &LogicalCall) -> &Key {
+    fn duration(&self, code: Option<&str>, call: &LogicalCall) -> &Key {
         let Some(code) = code else { return &self.ok };
         let at = index_of(code);
         self.errors[at].get_or_init(|| duration_key(call, self.server.as_deref(), Some(CODES[at])))
     }
+}
+
+fn histogram(key: &Key) -> Histogram {
+    metrics::with_recorder(|recorder| recorder.register_histogram(key, &METADATA))
 }
 
 fn duration_key(call: &LogicalCall, server: Option<&Address>, error: Option<&'static str>) -> Key {
@@ -121,10 +172,17 @@ fn duration_key(call: &LogicalCall, server: Option<&Address>, error: Option<&'st
     Key::from_parts(name, labels)
 }
 
+impl fmt::Debug for Handles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handles").field("since", &self.since).finish_non_exhaustive()
+    }
+}
+
+/// Recorders drop metrics that were idle for longer.
+const FRESH: Duration = Duration::from_secs(1);
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::{codec::Codec, layer::Progress, service::ServiceDescriptor};
 

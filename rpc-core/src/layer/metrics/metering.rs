@@ -13,12 +13,8 @@ use super::{
     },
     keys::MethodKeys,
 };
-use crate::meter::METADATA;
 
 /// Measures a call until it is answered, or dropped.
-///
-/// Every look-up at the recorder is made anew: a recorder may drop a metric that was idle, and then a handle that is kept would lead
-/// nowhere. The keys, which cost more, are kept.
 pub(super) struct Metering {
     keys: Arc<MethodKeys>,
     call: Arc<LogicalCall>,
@@ -31,13 +27,7 @@ impl Metering {
     pub(super) fn begin(keys: Arc<MethodKeys>, call: Arc<LogicalCall>) -> Self {
         let began_at = Instant::now();
         let waited = call.served.as_ref().and_then(|served| served.context.waited(began_at));
-        let active = metrics::with_recorder(|recorder| {
-            if let Some(waited) = waited {
-                recorder.register_histogram(&keys.queue_wait, &METADATA).record(waited);
-            }
-            recorder.register_gauge(&keys.active, &METADATA)
-        });
-        active.increment(1.0);
+        let active = keys.begin(began_at, waited);
         Self { keys, call, began_at, active, has_ended: false }
     }
 
@@ -55,10 +45,9 @@ impl Metering {
 
     fn note(&mut self, code: Option<&str>) {
         self.has_ended = true;
-        let took = self.began_at.elapsed();
         self.active.decrement(1.0);
-        let key = self.keys.duration(code, &self.call);
-        metrics::with_recorder(|recorder| recorder.register_histogram(key, &METADATA).record(took));
+        let now = Instant::now();
+        self.keys.end(now, now.saturating_duration_since(self.began_at), code, &self.call);
     }
 }
 
