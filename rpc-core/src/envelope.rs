@@ -91,6 +91,7 @@ impl CallHeaders {
 
 /// The properties of a request whose caller waits for `correlation_id` in `reply_to`; `wait` says for how long, and until when in
 /// Unix milliseconds.
+#[inline]
 pub(crate) fn call_properties<'a>(
     service: &ServiceDescriptor,
     method: &MethodDescriptor,
@@ -266,6 +267,7 @@ pub(crate) enum ReplyStatus {
 }
 
 /// The status of a reply to a call of `method`; `header` looks a header up, `budget` is the call's whole one.
+#[inline]
 pub(crate) fn reply_status(
     service: &ServiceDescriptor,
     method: &MethodDescriptor,

@@ -8,6 +8,7 @@
 //! | [Deadlines and cancellation](deadlines) | How long does a call take at most, and what stops a handler? |
 //! | [Layers](layers) | What stands around every call: authentication, limits, retries, measurements? |
 //! | [Traces](traces) | How does one trace follow a request through all services? |
+//! | [Metrics](metrics) | Which calls and events are counted and timed, and how does Prometheus get the numbers? |
 //! | [Retries](retries) | Which calls are sent again, when, and how many? |
 //! | [Workers and shutdown](workers) | How is load shared, when is a request acknowledged, how does a worker stop? |
 //! | [Deployment](deployment) | How is a worker configured, probed, and stopped by its supervisor? |
@@ -33,6 +34,7 @@ macro_rules! chapter {
         #[doc = "[deadlines]: crate::guide::deadlines"]
         #[doc = "[layers]: crate::guide::layers"]
         #[doc = "[traces]: crate::guide::traces"]
+        #[doc = "[metrics]: crate::guide::metrics"]
         #[doc = "[retries]: crate::guide::retries"]
         #[doc = "[workers]: crate::guide::workers"]
         #[doc = "[deployment]: crate::guide::deployment"]
@@ -79,6 +81,7 @@ chapter!(errors, "../docs/errors.md", "macros");
 chapter!(deadlines, "../docs/deadlines.md", "macros");
 chapter!(layers, "../docs/layers.md", "macros");
 chapter!(traces, "../docs/traces.md", "macros");
+chapter!(metrics, "../docs/metrics.md", "macros");
 chapter!(retries, "../docs/retries.md", "macros");
 chapter!(workers, "../docs/workers.md", "macros");
 chapter!(deployment, "../docs/deployment.md", "macros");

@@ -98,6 +98,7 @@
 //! | `axum` | | the same pages as a router for a program that has a web server |
 //! | `systemd` | | notifications of systemd: `READY`, `STOPPING`, `WATCHDOG` |
 //! | `config` | | options from configuration files and environment variables, by serde |
+//! | `metrics` | | times of calls and counters of rare events go to the facade `metrics`, by `layer::MetricsLayer` |
 //! | `broker` | | `broker::Broker`, the bundled broker |
 //! | `tls` | | `amqps` connections, and TLS for the bundled broker, by rustls |
 //! | `cli` | | the program `rpc`, whose `rpc broker` runs the bundled broker alone |
@@ -144,6 +145,8 @@ pub mod layer;
 #[cfg(any(feature = "framework", feature = "broker"))]
 mod lock;
 #[cfg(feature = "framework")]
+mod meter;
+#[cfg(feature = "framework")]
 mod method;
 #[cfg(feature = "framework")]
 mod nesting;
@@ -158,6 +161,8 @@ mod service;
 mod signal;
 #[cfg(feature = "framework")]
 mod slots;
+#[cfg(feature = "framework")]
+mod stats;
 #[cfg(any(feature = "framework", feature = "broker"))]
 #[cfg_attr(not(feature = "framework"), allow(dead_code, reason = "the framework's half of it"))]
 mod task;
@@ -190,7 +195,7 @@ pub use budget::spawn;
 #[cfg(feature = "framework")]
 pub use call_error::{CallError, ErrorDetails, OtherError, ServiceError, TimeoutStage, UnknownError};
 #[cfg(feature = "framework")]
-pub use client::{Call, CallFuture, Client, ClientOptions, Pong, WhenFull};
+pub use client::{Call, CallFuture, Client, ClientOptions, ClientStats, Pong, WhenFull};
 #[cfg(feature = "framework")]
 pub use codec::{Codec, CodecError};
 #[cfg(feature = "config")]
@@ -199,8 +204,8 @@ pub use config::PoolOptions;
 pub use connection::ClientTlsOptions;
 #[cfg(feature = "framework")]
 pub use connection::{
-    Connection, ConnectionOptions, ConnectionState, ConnectionStates, Credentials, CredentialsProvider, HeaderValue,
-    Transport,
+    Connection, ConnectionOptions, ConnectionState, ConnectionStates, ConnectionStats, Credentials,
+    CredentialsProvider, HeaderValue, Transport,
 };
 #[cfg(feature = "framework")]
 pub use context::{Context, TestContext};
@@ -262,6 +267,8 @@ pub use rpc_macros::ServiceError;
 /// # In detail
 #[cfg(feature = "macros")]
 pub use rpc_macros::service;
+#[cfg(feature = "framework")]
+pub use stats::{LatencyStats, MethodStats};
 #[cfg(feature = "framework")]
 pub use worker::{
     AckPolicy, DeadLetterOptions, DedupeOptions, Dispatch, PoolHandle, PoolMonitor, PoolState, PoolStats, QueueKind,

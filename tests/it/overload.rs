@@ -143,7 +143,8 @@ async fn a_worker_refuses_a_request_that_it_would_begin_too_late(stage: &Stage) 
     let error = ask(Duration::from_millis(600)).await.unwrap().unwrap_err();
     assert!(matches!(error, CallError::Overloaded { .. }), "{error:?}");
     assert!(!error.maybe_executed() && begin.elapsed() < Duration::from_millis(500), "{:?}", begin.elapsed());
-    assert_eq!(pool.stats().shed, 1);
+    let stats = pool.stats();
+    assert_eq!((stats.shed, &*stats.methods[0].errors), (1, &[("overloaded", 1)][..]));
     for call in calls {
         call.await.unwrap().unwrap();
     }

@@ -24,6 +24,35 @@ pub enum TimeoutStage {
 }
 
 impl TimeoutStage {
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Connecting,
+        Self::Blocked,
+        Self::InFlightLimit,
+        Self::Layer,
+        Self::Unconfirmed,
+        Self::Running,
+        Self::Unknown,
+    ];
+
+    /// Its place in [`ALL`](Self::ALL).
+    pub(crate) const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// As the label of a metric.
+    #[cfg(feature = "metrics")]
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Blocked => "blocked",
+            Self::InFlightLimit => "in_flight_limit",
+            Self::Layer => "layer",
+            Self::Unconfirmed => "unconfirmed",
+            Self::Running => "running",
+            Self::Unknown => "unknown",
+        }
+    }
+
     /// Whether the request had been sent.
     pub(super) const fn is_sent(self) -> bool {
         !matches!(self, Self::Connecting | Self::Blocked | Self::InFlightLimit | Self::Layer)

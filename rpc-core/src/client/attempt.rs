@@ -17,6 +17,10 @@ impl AttemptOf {
         Self { call, id }
     }
 
+    pub(super) fn is_first(&self) -> bool {
+        self.id.is_first()
+    }
+
     /// Notes that the broker may have it.
     pub(super) fn note_sent(&self) {
         self.call.progress.note_sent(self.id);

@@ -127,7 +127,7 @@ impl<T, E> Call<T, E> {
         body: Result<Vec<u8>, CodecError>,
         decode_error: DecodeError<E>,
     ) -> Self {
-        let request = Request::new(client, service, &service.methods[method], body);
+        let request = Request::new(client, service, method, body);
         Self { request, decode_error, result: std::marker::PhantomData }
     }
 
@@ -231,7 +231,11 @@ impl<T, E> Future for CallFuture<T, E> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        this.sending.poll(cx).map(|outcome| this.finish(outcome))
+        this.sending.poll(cx).map(|outcome| {
+            let result = this.finish(outcome);
+            this.sending.note_end(&result);
+            result
+        })
     }
 }
 

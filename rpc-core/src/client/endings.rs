@@ -11,6 +11,7 @@ use crate::{
     call_error::{CallError, TimeoutStage},
     connection::amqp::Refusal,
     error::Error,
+    meter::Event,
 };
 
 impl Request {
@@ -40,7 +41,13 @@ impl Request {
         CallError::bad_request(self.service.name, self.method.name, reason.to_string())
     }
 
-    pub(super) fn no_such_service(&self, reply_text: &str) -> CallError {
+    /// The error of a request that the broker returned.
+    pub(super) fn returned(&self, reply_text: &str) -> CallError {
+        self.note_event(Event::Returned);
+        self.no_such_service(reply_text)
+    }
+
+    fn no_such_service(&self, reply_text: &str) -> CallError {
         let message = format!("no queue is bound with routing key '{}' ({reply_text})", self.method.routing_key);
         CallError::no_such_service(self.service.name, self.method.name, message)
     }

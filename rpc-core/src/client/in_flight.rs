@@ -19,6 +19,7 @@ use tokio::{
 use super::{
     cancel::Cancels,
     correlation::{Cipher, CorrelationId},
+    counters::Counters,
     life::Life,
     opening::Exchange,
     pending::{EXCHANGES, Ended, Pending, Tag},
@@ -32,6 +33,7 @@ use crate::{
     },
     error::Error,
     lock::lock,
+    meter::{Event, Of},
     printable::printable,
     users::Users,
 };
@@ -92,6 +94,7 @@ pub(super) struct InFlight {
     reach: [Reach; EXCHANGES],
     pub(super) life: Life,
     pub(super) users: Users,
+    counters: Arc<Counters>,
     /// The user may not publish to `rpc.nested`.
     is_nested_denied: AtomicBool,
     calls: Mutex<Calls>,
@@ -156,6 +159,7 @@ impl Waiter {
     fn cancel(&self) {
         if let Some(service) = self.cancellable {
             self.in_flight.cancels.note(service, self.number);
+            self.in_flight.counters.note(Event::CancelSent, Of::Service(service));
         }
     }
 }
@@ -171,7 +175,13 @@ impl Drop for Waiter {
 
 impl InFlight {
     /// Those of a session with that `reply_to`. The key is random: it protects the correlation_ids.
-    pub(super) fn new(reply_to: String, key: u128, max_in_flight: usize, users: Users) -> Self {
+    pub(super) fn new(
+        reply_to: String,
+        key: u128,
+        max_in_flight: usize,
+        users: Users,
+        counters: Arc<Counters>,
+    ) -> Self {
         let pending = Pending::new(max_in_flight);
         Self {
             reply_to,
@@ -181,6 +191,7 @@ impl InFlight {
             reach: Default::default(),
             life: Life::default(),
             users,
+            counters,
             is_nested_denied: AtomicBool::new(false),
             calls: Mutex::new(Calls { pending, has_ended: false, waiting: 0, has_replied: [false; EXCHANGES] }),
             deadlines: Notify::new(),
@@ -283,7 +294,10 @@ impl InFlight {
             Some((ended, calls.waiting > 0))
         });
         let Some((ended, is_wanted)) = ended else {
-            tracing::debug!("dropped a late, duplicate or foreign reply");
+            if is_reply {
+                self.counters.note(Event::UnheardReply, Of::Nothing);
+                tracing::debug!("dropped a late, duplicate or foreign reply");
+            }
             return;
         };
         ended.wake();

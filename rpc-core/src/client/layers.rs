@@ -29,6 +29,7 @@ use crate::{
         self, Body, BoxError, BoxFuture, Core, Layers, LazyHeaders, Outcome, Response, RetryLayer, RetryPolicy,
         RpcLayer,
     },
+    meter::{Event, Of},
 };
 
 impl Client {
@@ -96,6 +97,10 @@ impl Core for Sender {
         let deadline = call.deadline.unwrap_or_else(|| Instant::now() + FOREVER);
         let headers = CallHeaders { priority: call.priority, headers: headers.into_inner() };
         let attempt = AttemptOf::new(call);
+        if !attempt.is_first() {
+            let of = Of::Method(attempt.call.service.name, attempt.call.method.name);
+            self.client.inner.counters.note(Event::Retried, of);
+        }
         let limits = Limits { budget, deadline };
         let sending = Sending::new(Request::new_attempt(&self.client, attempt.clone(), limits, headers, body));
         Box::pin(Attempt { sending, attempt, is_awaited: false })

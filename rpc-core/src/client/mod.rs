@@ -4,10 +4,13 @@
 
 mod attempt;
 mod call;
+mod called;
 mod cancel;
 mod clock;
 mod confirmed;
 mod correlation;
+mod counted;
+mod counters;
 mod deadlines;
 mod endings;
 mod in_flight;
@@ -31,6 +34,7 @@ mod resend;
 mod seen;
 mod sending;
 mod sizes;
+mod stats;
 mod tell;
 
 use std::sync::{
@@ -44,9 +48,12 @@ pub use self::{
     call::{Call, CallFuture},
     options::{ClientOptions, WhenFull},
     ping::Pong,
+    stats::ClientStats,
 };
 use self::{
+    called::Services,
     correlation::{Cipher, CorrelationId},
+    counters::Counters,
     kept::Kept,
     layered::Layered,
     line::Line,
@@ -80,6 +87,9 @@ struct Inner {
     message_ids: Cipher,
     is_shut_down: AtomicBool,
     seen: Seen,
+    /// Its calls, by service.
+    called: Services,
+    counters: Arc<Counters>,
     /// Also for calls with a policy of their own.
     retry: RetryLayer,
     session: Kept<Session>,
@@ -102,7 +112,9 @@ impl Client {
             tracing::warn!("a client is to send its user_id, and its connection's URIs name no user, or several ones");
         }
         let max_in_flight = options.max_in_flight.max(1);
-        let source = Source { connection: connection.clone(), max_in_flight, users: users.clone() };
+        let counters = Arc::<Counters>::default();
+        let (connected, counting) = (connection.clone(), Arc::clone(&counters));
+        let source = Source { connection: connected, max_in_flight, users: users.clone(), counters: counting };
         let oneway = |exchange| Kept::new(Destination::new(connection.clone(), exchange, users.clone()));
         let retry = options.retry.clone().unwrap_or_default();
         let is_retrying = retry.has_policies();
@@ -110,12 +122,14 @@ impl Client {
             inner: Arc::new(Inner {
                 connection: connection.clone(),
                 retry,
+                called: Services::new(options.stats),
                 options,
                 id: Uuid::new_v4().to_string().into(),
                 messages: AtomicU64::new(1),
                 message_ids: Cipher::new(random_key()),
                 is_shut_down: AtomicBool::new(false),
                 seen: Seen::default(),
+                counters,
                 session: Kept::new(source),
                 oneways: Exchange::ALL.map(oneway),
                 lines: Mutex::default(),

@@ -22,6 +22,7 @@ pub struct ClientOptions {
     pub(crate) sends_user_id: bool,
     pub(crate) reply_users: Option<Arc<[String]>>,
     pub(crate) retry: Option<RetryLayer>,
+    pub(crate) stats: bool,
 }
 
 /// How a client treats a call while `max_in_flight` others wait for their answers.
@@ -46,6 +47,7 @@ impl Default for ClientOptions {
             sends_user_id: false,
             reply_users: None,
             retry: None,
+            stats: false,
         }
     }
 }
@@ -97,6 +99,14 @@ impl ClientOptions {
     #[must_use]
     pub fn reply_users(mut self, users: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.reply_users = Some(users.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Whether [`Client::stats`](crate::Client::stats) has the median and the 99th percentile of the time that the calls of each method
+    /// take ([`LatencyStats`](crate::LatencyStats)). The default is false: a look at the clock for each call, and 4 KiB for each method.
+    #[must_use]
+    pub const fn stats(mut self, has_times: bool) -> Self {
+        self.stats = has_times;
         self
     }
 

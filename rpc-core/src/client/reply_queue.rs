@@ -27,6 +27,7 @@ use uuid::Uuid;
 use super::{
     cancel::Sender,
     confirmed::Confirming,
+    counters::Counters,
     in_flight::{InFlight, Outcome},
     kept::{Keep, Kept, outside},
     life::Life,
@@ -66,6 +67,7 @@ pub(super) struct Source {
     pub(super) connection: Connection,
     pub(super) max_in_flight: usize,
     pub(super) users: Users,
+    pub(super) counters: Arc<Counters>,
 }
 
 impl Session {
@@ -126,11 +128,14 @@ impl Session {
     /// Opens a session with a queue if the broker declares it within `limit`, otherwise, or without a limit, one with direct
     /// replies.
     async fn open_within(source: &Source, limit: Option<Duration>) -> Result<Self, Error> {
-        let Source { connection, max_in_flight, users } = source;
+        let Source { connection, max_in_flight, users, counters } = source;
         let runtime = Handle::try_current().map_err(|_| outside())?.id();
         let (channel, epoch) = connection.channel_and_epoch().await?;
         let reply_queue = topology::reply_queue(connection.user(), Uuid::new_v4(), epoch);
-        let in_flight = Arc::new(InFlight::new(reply_queue, random_key(), *max_in_flight, users.clone()));
+        let new_in_flight = |reply_to| {
+            Arc::new(InFlight::new(reply_to, random_key(), *max_in_flight, users.clone(), Arc::clone(counters)))
+        };
+        let in_flight = new_in_flight(reply_queue);
         let place = |in_flight: &Arc<InFlight>, exchange| {
             let in_flight = Arc::clone(in_flight);
             Place { connection: connection.clone(), epoch, exchange, in_flight }
@@ -148,8 +153,7 @@ impl Session {
             Some(consumer) => (in_flight, consumer?, None),
             None => {
                 let (channel, consumer) = consume_directly(connection, epoch).await?;
-                let reply_to = DIRECT_REPLIES.to_owned();
-                let in_flight = Arc::new(InFlight::new(reply_to, random_key(), *max_in_flight, users.clone()));
+                let in_flight = new_in_flight(DIRECT_REPLIES.to_owned());
                 ask_for_rights(connection, epoch, &in_flight).await?;
                 let direct = Publisher::on(channel, &place(&in_flight, Exchange::Requests));
                 (in_flight, consumer, Some(Arc::new(direct)))
@@ -305,7 +309,12 @@ mod tests {
 
     /// A session, and its line to the default exchange.
     async fn line(connection: &Connection) -> Line {
-        let source = Source { connection: connection.clone(), max_in_flight: 8, users: Users::default() };
+        let source = Source {
+            connection: connection.clone(),
+            max_in_flight: 8,
+            users: Users::default(),
+            counters: Arc::default(),
+        };
         let session = Arc::new(Session::open(&source).await.unwrap());
         let publisher = session.publisher(Exchange::Default).await.unwrap();
         Line::new(session, Exchange::Default, publisher)
@@ -383,7 +392,12 @@ mod tests {
                 QueueDeclaration { name: "svc", durable: false, exclusive: false, auto_delete: false, arguments: &[] };
             service.declare_queue(queue).await.unwrap();
             let mut requests = service.consume("svc", "", true).await.unwrap();
-            let source = Source { connection: connection.clone(), max_in_flight: 8, users: Users::default() };
+            let source = Source {
+                connection: connection.clone(),
+                max_in_flight: 8,
+                users: Users::default(),
+                counters: Arc::default(),
+            };
             let session = Arc::new(Session::open_within(&source, None).await.unwrap());
             assert!(session.is_direct());
             let publisher = session.publisher(Exchange::Default).await.unwrap();
@@ -413,7 +427,12 @@ mod tests {
         let uri = broker.uri_for("plain", "/").unwrap();
         for transport in ["native", if cfg!(feature = "lapin") { "lapin" } else { "native" }] {
             let connection = Connection::open(&format!("{uri}?transport={transport}")).await.unwrap();
-            let source = Source { connection: connection.clone(), max_in_flight: 8, users: Users::default() };
+            let source = Source {
+                connection: connection.clone(),
+                max_in_flight: 8,
+                users: Users::default(),
+                counters: Arc::default(),
+            };
             let session = Arc::new(Session::open_within(&source, None).await.unwrap());
             assert_eq!(session.in_flight.exchange(Exchange::Nested), Exchange::Requests, "{transport}");
             let publisher = session.publisher(Exchange::Requests).await.unwrap();

@@ -32,6 +32,8 @@ pub(super) struct Request {
     pub(super) client: Client,
     pub(super) service: &'static ServiceDescriptor,
     pub(super) method: &'static MethodDescriptor,
+    /// Its place in the service.
+    pub(super) method_index: usize,
     pub(super) body: Result<Vec<u8>, CodecError>,
     pub(super) timeout: Option<Duration>,
     pub(super) headers: CallHeaders,
@@ -84,16 +86,18 @@ pub(super) enum Obstacle {
 }
 
 impl Request {
+    #[inline]
     pub(super) fn new(
         client: Client,
         service: &'static ServiceDescriptor,
-        method: &'static MethodDescriptor,
+        method_index: usize,
         body: Result<Vec<u8>, CodecError>,
     ) -> Self {
         Self {
             client,
             service,
-            method,
+            method: &service.methods[method_index],
+            method_index,
             body,
             timeout: None,
             headers: CallHeaders::default(),
@@ -112,8 +116,10 @@ impl Request {
         headers: CallHeaders,
         body: Vec<u8>,
     ) -> Self {
-        let request = Self::new(client.clone(), attempt.call.service, attempt.call.method, Ok(body));
-        Self { headers, limits: Some(limits), attempt_of: Some(attempt), ..request }
+        let method = attempt.call.method;
+        // Attempts are not counted, so any index will do.
+        let request = Self::new(client.clone(), attempt.call.service, 0, Ok(body));
+        Self { method, headers, limits: Some(limits), attempt_of: Some(attempt), ..request }
     }
 
     /// Notes that the call has ended: its handler goes on.
@@ -147,6 +153,7 @@ impl Request {
             client: self.client.clone(),
             service: self.service,
             method: self.method,
+            method_index: self.method_index,
             body: std::mem::replace(&mut self.body, Ok(Vec::new())),
             timeout: self.timeout,
             headers: std::mem::take(&mut self.headers),
@@ -388,7 +395,7 @@ impl Request {
             Outcome::Unsent => return Err(Failure::Lost { maybe_executed: false }),
             Outcome::TooLarge { limit_bytes } => self.too_large(limit_bytes),
             Outcome::Denied(refusal) => self.denied(&refusal),
-            Outcome::Returned { reply_text } => self.no_such_service(&reply_text),
+            Outcome::Returned { reply_text } => self.returned(&reply_text),
             Outcome::Refused(nack) => return Err(self.refused(nack)),
             Outcome::Expired => self.timed_out(TimeoutStage::Unknown),
             Outcome::Shutdown => CallError::shutdown(service.name, method.name, true),

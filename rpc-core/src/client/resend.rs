@@ -106,6 +106,7 @@ impl Request {
             }
             let message_id = self.message_id();
             tracing::debug!(service = self.service.name, method = self.method.name, message_id, sent, "sending again");
+            self.note_resent();
             outcome = self.attempt(limits, sent + 1).await;
         }
     }

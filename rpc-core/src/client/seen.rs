@@ -39,6 +39,7 @@ pub(super) struct Seen {
 }
 
 impl Seen {
+    #[inline]
     pub(super) fn note(&self, one: &'static impl Named) {
         let (address, place) = self.place(one);
         if place.load(Ordering::Relaxed) != address {
@@ -71,6 +72,7 @@ impl Seen {
     }
 
     /// The address of a descriptor, and its place.
+    #[inline]
     fn place(&self, one: &impl Named) -> (usize, &AtomicUsize) {
         let address = std::ptr::from_ref(one).addr();
         // Descriptors are larger than 64 bytes.

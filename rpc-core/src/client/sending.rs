@@ -17,6 +17,8 @@ use crate::{call_error::CallError, codec::Codec, connection::Delivery};
 pub(super) struct Sending {
     pub(super) request: Request,
     stage: Stage,
+    /// Whether it is counted as a call that has not ended.
+    is_running: bool,
 }
 
 /// Written by hand, because an `async fn` would box the future of every call.
@@ -32,13 +34,14 @@ enum Stage {
 
 impl Sending {
     pub(super) fn new(request: Request) -> Self {
-        Self { request, stage: Stage::Unsent }
+        Self { request, stage: Stage::Unsent, is_running: false }
     }
 
     pub(super) fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<Reply, CallError>> {
         let outcome = loop {
             let obstacle = match &mut self.stage {
                 Stage::Unsent => {
+                    self.note_begin();
                     let begun = match self.request.client.layered.take() {
                         Some(layered) => self.request.enter_layers(&layered).map(Stage::Layers),
                         None => self.request.begin().map(Stage::Waiting),
@@ -82,6 +85,33 @@ impl Sending {
         };
         self.request.end();
         Poll::Ready(outcome)
+    }
+}
+
+/// An attempt is not counted: the logical call is.
+impl Sending {
+    fn note_begin(&mut self) {
+        if self.request.attempt_of.is_none() {
+            self.is_running = true;
+            self.request.note_begin();
+        }
+    }
+
+    /// Counts the end of the call.
+    pub(super) fn note_end<T, E>(&mut self, result: &Result<T, CallError<E>>) {
+        self.is_running = false;
+        match result {
+            Ok(_) => self.request.note_end(None),
+            Err(error) => self.request.note_failure(error),
+        }
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        if self.is_running {
+            self.request.note_dropped();
+        }
     }
 }
 

@@ -46,7 +46,10 @@ impl Request {
         loop {
             match self.tell_once(limits, unsent).await? {
                 Told::Taken => return Ok(Reply::Nothing),
-                Told::NotSent(again) => unsent = again,
+                Told::NotSent(again) => {
+                    unsent = again;
+                    self.note_resent();
+                }
                 Told::Refused(again) => {
                     unsent = again;
                     nacks += 1;
@@ -59,6 +62,7 @@ impl Request {
                     if timeout_at(limits.deadline, wait(pause)).await.is_err() {
                         return Err(self.not_taken());
                     }
+                    self.note_resent();
                 }
             }
         }
@@ -100,7 +104,7 @@ impl Request {
         let (service, method) = (self.service.name, self.method.name);
         match settled {
             Settled::Sent(Verdict::Confirmed) => Ok(Told::Taken),
-            Settled::Sent(Verdict::Returned { reply_text }) => Err(self.no_such_service(&reply_text)),
+            Settled::Sent(Verdict::Returned { reply_text }) => Err(self.returned(&reply_text)),
             Settled::Nacked(nack, unsent) => match (self.refused(nack), unsent) {
                 (Failure::Refused, Some(unsent)) => Ok(Told::Refused(*unsent)),
                 (failure, _) => Err(self.last_failure(failure)),

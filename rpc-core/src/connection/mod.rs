@@ -25,6 +25,7 @@ mod native;
 mod opening_reason;
 mod options;
 mod state;
+mod stats;
 mod supervisor;
 #[cfg(feature = "tls")]
 mod tls;
@@ -51,6 +52,7 @@ pub use self::{
     header_value::HeaderValue,
     options::{ConnectionOptions, Transport},
     state::{ConnectionState, ConnectionStates},
+    stats::ConnectionStats,
 };
 use self::{
     first::open_first,
@@ -120,8 +122,7 @@ impl Connection {
     fn supervised(opened: Opened, endpoints: Vec<Endpoint>, at: usize, options: ConnectionOptions) -> Self {
         let Opened { link, login } = opened;
         let link = Arc::new(link);
-        let state = ConnectionState::Connected;
-        let current = watch::Sender::new(Current { link: Some(Arc::clone(&link)), state, epoch: 1 });
+        let current = watch::Sender::new(Current::new(Arc::clone(&link)));
         let user = uri::common_user(&endpoints).filter(|_| options.credentials.is_none()).map(Arc::from);
         let supervisor = Supervisor { endpoints, at, options, current: current.clone(), unreadable: 0 };
         Self::new(current, AbortOnDrop::spawn(supervisor.run(link, login)), user)
@@ -140,6 +141,11 @@ impl Connection {
     /// The state now.
     pub fn state(&self) -> ConnectionState {
         self.shared.current.borrow().state.clone()
+    }
+
+    /// How often it was lost and opened again, and how long the broker has blocked it.
+    pub fn stats(&self) -> ConnectionStats {
+        self.shared.current.borrow().stats()
     }
 
     /// The host and port of the broker that it is, or was last, open to.

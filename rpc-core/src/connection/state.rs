@@ -4,8 +4,14 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::link::Link;
-use crate::error::Error;
+use super::{
+    link::Link,
+    stats::{ConnectionStats, Stopwatch},
+};
+use crate::{
+    error::Error,
+    meter::{self, Event, Of},
+};
 
 /// The state of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,9 +57,32 @@ pub(super) struct Current {
     pub(super) state: ConnectionState,
     /// Counts the links.
     pub(super) epoch: u64,
+    /// Runs in the state `Blocked`.
+    blocked: Stopwatch,
 }
 
 impl Current {
+    /// The first epoch.
+    pub(super) fn new(link: Arc<Link>) -> Self {
+        Self { link: Some(link), state: ConnectionState::Connected, epoch: 1, blocked: Stopwatch::default() }
+    }
+
+    pub(super) fn stats(&self) -> ConnectionStats {
+        ConnectionStats { reconnects: self.epoch - 1, blocked: self.blocked.total() }
+    }
+
+    /// Changes the state within the epoch.
+    pub(super) fn enter(&mut self, state: ConnectionState) {
+        let is_blocked = matches!(state, ConnectionState::Blocked { .. });
+        if is_blocked && !matches!(self.state, ConnectionState::Blocked { .. }) {
+            meter::note_blocked(None);
+        }
+        if let Some(ended) = self.blocked.run(is_blocked) {
+            meter::note_blocked(Some(ended));
+        }
+        self.state = state;
+    }
+
     /// The link, if a channel can be opened on it. The link can have ended before the supervisor has seen that: the state
     /// alone is not enough.
     pub(super) fn usable_link(&self) -> Option<&Arc<Link>> {
@@ -62,13 +91,16 @@ impl Current {
 
     /// The next epoch begins.
     pub(super) fn reopen(&mut self, link: Arc<Link>) {
-        *self = Self { link: Some(link), state: ConnectionState::Connected, epoch: self.epoch + 1 };
+        self.enter(ConnectionState::Connected);
+        self.link = Some(link);
+        self.epoch += 1;
+        meter::count(Event::Reconnected, Of::Nothing);
     }
 
     /// Closes for good, unless that has happened before; returns the link, which is still to be closed.
     pub(super) fn close(&mut self, reason: &str) -> Option<Arc<Link>> {
         if !self.state.is_closed() {
-            self.state = ConnectionState::Closed { reason: reason.to_owned() };
+            self.enter(ConnectionState::Closed { reason: reason.to_owned() });
         }
         self.link.take()
     }
@@ -88,6 +120,10 @@ impl ConnectionStates {
     /// The state now.
     pub fn current(&self) -> ConnectionState {
         self.current.borrow().state.clone()
+    }
+
+    pub(crate) fn stats(&self) -> ConnectionStats {
+        self.current.borrow().stats()
     }
 
     /// Waits for the next change, and returns the state after it. Of several quick changes only the last is seen.

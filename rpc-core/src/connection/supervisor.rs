@@ -89,7 +89,7 @@ impl Supervisor {
     }
 
     fn enter(&self, state: ConnectionState) -> bool {
-        self.change(|current| current.state = state)
+        self.change(|current| current.enter(state))
     }
 
     /// Changes what the handles of the connection see; false, and no change, once the application has closed it: a close is
@@ -277,8 +277,7 @@ mod tests {
         let broker = Broker::builder().start().await.expect("the bundled broker starts");
         let (endpoint, link) = open(&broker).await;
         let (_, late) = open(&broker).await;
-        let state = ConnectionState::Connected;
-        let current = watch::Sender::new(Current { link: Some(Arc::clone(&link)), state, epoch: 1 });
+        let current = watch::Sender::new(Current::new(Arc::clone(&link)));
         let supervisor = Supervisor {
             endpoints: vec![endpoint],
             at: 0,
@@ -301,8 +300,7 @@ mod tests {
         let broker = Broker::builder().start().await.expect("the bundled broker starts");
         let ((_, ended), (_, living)) = (open(&broker).await, open(&broker).await);
         ended.close().await.expect("the broker confirms");
-        let connected = |link| Current { link: Some(link), state: ConnectionState::Connected, epoch: 1 };
-        let current = watch::Sender::new(connected(ended));
+        let current = watch::Sender::new(Current::new(ended));
         let connection = Connection::new(current.clone(), AbortOnDrop::spawn(std::future::pending()), None);
         let mut channel = std::pin::pin!(connection.channel());
         tokio::select! {

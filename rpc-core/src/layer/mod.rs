@@ -10,11 +10,15 @@
 
 mod auth;
 mod breaker;
+mod ended;
 mod extensions;
 mod foreign;
 mod from_fn;
 pub(crate) mod headers;
-mod names;
+#[cfg(feature = "metrics")]
+mod metrics;
+pub(crate) mod names;
+mod naming;
 mod received;
 mod request;
 mod response;
@@ -22,6 +26,8 @@ mod retry;
 mod stack;
 mod trace;
 
+#[cfg(feature = "metrics")]
+pub use self::metrics::{MetricsLayer, MetricsService};
 pub use self::{
     auth::{AuthLayer, AuthService, Authenticator, Denied, Token, TokenLayer, TokenService, TokenSource},
     breaker::{BreakerState, CircuitBreaker, CircuitBreakerService},

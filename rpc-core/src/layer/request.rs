@@ -104,6 +104,11 @@ impl AttemptId {
     /// That and all later ones are not told apart.
     const LAST: u32 = u64::BITS - 1;
 
+    /// Whether no other one was begun before.
+    pub(crate) const fn is_first(self) -> bool {
+        self.0 == 0
+    }
+
     const fn bit(self) -> u64 {
         1 << self.0
     }

@@ -29,6 +29,7 @@ use crate::{
     },
     error::Error,
     lock::lock,
+    meter::Event,
     printable::printable,
 };
 
@@ -108,7 +109,7 @@ async fn deliver(lane: &Lane, idle: &Idle, delivery: &Delivery, mut answer: Answ
             }
             Ok(Sent::Returned) => {
                 lane.caution.confirmed();
-                Counters::add(&lane.counters.callers_gone);
+                lane.note(Event::CallerGone);
                 return Counters::add(&lane.counters.answered);
             }
             Ok(Sent::Refused) => "the reply queue refused it (basic.nack)".clone_into(&mut reason),
@@ -130,7 +131,7 @@ async fn deliver(lane: &Lane, idle: &Idle, delivery: &Delivery, mut answer: Answ
         }
         sleep(backoff.pause()).await;
     }
-    Counters::add(&lane.counters.replies_refused);
+    lane.note(Event::ReplyRefused);
     let reply_to = delivery.reply_to().unwrap_or_default();
     log_request!(
         error,

@@ -82,7 +82,7 @@ async fn serve(
     let mut handlers = Handlers::new(lane.source.tasks_max());
     // With confirms, a reply's confirm says whether the reply was returned.
     let returns = (lane.source.ack_policy != AckPolicy::AfterConfirmedReply)
-        .then(|| ReturnsTask::spawn(intake.channel.returned(), Arc::clone(&lane.counters)));
+        .then(|| ReturnsTask::spawn(intake.channel.returned(), Arc::clone(lane)));
     let lost = loop {
         let delivery = tokio::select! {
             biased;

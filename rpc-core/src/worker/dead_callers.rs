@@ -28,6 +28,7 @@ use crate::{
     },
     envelope::Code,
     error::Error,
+    meter::Event,
     printable::printable,
 };
 
@@ -66,7 +67,7 @@ async fn tell(channel: &Channel, letter: &Delivery, source: &Source, counters: &
     let Some(reply_to) = letter.reply_to().filter(|reply_to| !reply_to.is_empty()) else { return Ok(()) };
     if !direct_reply_to::is_safe(reply_to) {
         // The broker would close the connection.
-        Counters::add(&counters.replies_refused);
+        counters.note(Event::ReplyRefused, source.descriptor.name);
         let reply_to = printable(reply_to);
         log_request!(warn, *source, *letter, %reply_to, "a malformed reply_to: the caller of a dead letter is not told");
         return Ok(());

@@ -5,7 +5,7 @@ use std::{borrow::Cow, time::Duration};
 
 use tokio::time::sleep;
 
-use super::{lane::Lane, log::log_request, source::Source, stats::Counters};
+use super::{lane::Lane, log::log_request, source::Source};
 use crate::{
     connection::{
         Backoff, Channel, Confirm, Delivery,
@@ -14,6 +14,7 @@ use crate::{
     },
     envelope,
     error::Error,
+    meter::Event,
     topology,
 };
 
@@ -72,7 +73,7 @@ pub(super) async fn keep(lane: &Lane, delivery: &Delivery, reason: Reason<'_>) {
     let mut backoff = Backoff::new(RETRY_DELAY_MIN, RETRY_DELAY_MAX);
     for attempt in 1..=ATTEMPTS_MAX {
         match within(STORE_LIMIT, "dead-letter a request", store(&lane.source, delivery, reason)).await {
-            Ok(()) => return Counters::add(&lane.counters.dead_lettered),
+            Ok(()) => return lane.note(Event::DeadLettered),
             Err(error) => {
                 log_request!(warn, lane.source, *delivery, %error, attempt, "could not dead-letter a request");
             }
@@ -81,7 +82,7 @@ pub(super) async fn keep(lane: &Lane, delivery: &Delivery, reason: Reason<'_>) {
             sleep(backoff.pause()).await;
         }
     }
-    Counters::add(&lane.counters.dead_letters_lost);
+    lane.note(Event::DeadLetterLost);
     let (reason, words) = (reason.name(), "a request is lost: it could not be dead-lettered");
     log_request!(error, lane.source, *delivery, reason, "{words}");
 }

@@ -19,7 +19,13 @@ use super::{
     dispatch::{Request, Response},
     stats::Counters,
 };
-use crate::{connection::Delivery, envelope::Code, lock::lock, topology};
+use crate::{
+    connection::Delivery,
+    envelope::Code,
+    lock::lock,
+    meter::{Event, Of},
+    topology,
+};
 
 /// How many answers a pool remembers, to repeat them instead of executing a request again.
 ///
@@ -129,7 +135,7 @@ impl Dedupe {
                     return response;
                 }
                 Lookup::Answered(response) => {
-                    Counters::add(&counters.deduplicated);
+                    counters.note_of(Event::Deduplicated, Of::Nothing);
                     return response;
                 }
                 Lookup::Wait(ended) => ended,

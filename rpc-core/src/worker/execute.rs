@@ -27,6 +27,7 @@ use crate::{
     connection::{Delivery, WeakDelivery},
     context::Context,
     envelope::{self, Code},
+    meter::Event,
     nesting::{DEPTH_MAX, Origin, Room, Seat, Slot},
 };
 
@@ -74,7 +75,7 @@ impl Taker<'_> {
     fn take(&mut self, delivery: Delivery, now: Instant) -> Option<Begun> {
         let lane = &*self.shared.lane;
         Counters::add(&lane.counters.received);
-        let losses = if delivery.redelivered() { lane.caution.losses(&delivery) } else { 0 };
+        let losses = if delivery.redelivered() { note_redelivery(lane, &delivery) } else { 0 };
         let job = Job::new(delivery.clone(), self.shared, losses > 0);
         let is_given_up = self.tombstones.is_given_up(&delivery, now);
         let budget_ms = self.callers.budget_ms(&delivery, now);
@@ -108,6 +109,11 @@ impl Taker<'_> {
 
     /// Answers a request that is not executed again. No cancel stops that, because its dead letter is not for the caller.
     fn abandon(&mut self, job: Job, context: Context, abandoned: Abandoned) {
+        let lane = &*self.shared.lane;
+        let method = lane.service.descriptor().method_for(context.routing_key());
+        if let Some(counts) = method.and_then(|method| lane.counts.of(method)) {
+            counts.refuse(Code::Abandoned.name());
+        }
         self.handlers.spawn(WeakDelivery::default(), async move {
             let response = abandoned.execute(Arc::clone(&job.shared.lane), context.delivery()).await;
             job.finish(response);
@@ -118,10 +124,10 @@ impl Taker<'_> {
     fn begin_here(&mut self, job: Job, context: Context, found: Found, slot: Slot) -> Option<Begun> {
         // Always granted: no cancel can find the delivery before this.
         context.delivery().claim();
-        if !job.begin() {
+        let method = found.method;
+        if !job.begin(method) {
             return None;
         }
-        let method = found.method;
         let span = handler_span(&job.shared, &context, method);
         let request = Request::new(context, found);
         let seat = seat(&job.shared.lane, slot, &request);
@@ -144,6 +150,21 @@ impl Taker<'_> {
         job.shared.paces[found.method].calibrate(now.elapsed());
         let weak = context.delivery().downgrade();
         self.handlers.spawn(weak, run_at_turn(job, Request::new(context, found)).instrument(span));
+    }
+}
+
+/// Counts it; returns how often the broker has closed the lane's channel while the request was here.
+#[cold]
+fn note_redelivery(lane: &Lane, delivery: &Delivery) -> u32 {
+    lane.note(Event::Redelivered);
+    lane.caution.losses(delivery)
+}
+
+#[cold]
+fn note_shed(lane: &Lane, method: usize) {
+    lane.note(Event::Shed);
+    if let Some(counts) = lane.counts.at(method) {
+        counts.refuse(Code::Overloaded.name());
     }
 }
 
@@ -179,6 +200,7 @@ enum FirstPoll {
     Waits(Running),
 }
 
+#[inline]
 fn first_poll(service: &dyn Dispatch, request: Request, seat: Seat) -> FirstPoll {
     let mut running = match dispatch::start(service, request, seat) {
         Ok(running) => running,
@@ -249,16 +271,16 @@ fn run_at_turn(job: Job, request: Request) -> impl Future<Output = ()> + Send + 
             match decide::at_turn(denied, facts, || request.context().delivery().claim()) {
                 Turn::Requeue => None,
                 Turn::Shed { estimate } => {
-                    Counters::add(&lane.counters.shed);
+                    note_shed(lane, request.method());
                     Some(overloaded(estimate))
                 }
                 Turn::Expire => {
-                    Counters::add(&lane.counters.expired);
+                    lane.note(Event::Expired);
                     Some(Response::NONE)
                 }
                 Turn::Cancelled => Some(Response::NONE),
                 // The channel is gone, and with it the request.
-                Turn::Deduplicate(_) | Turn::Run if !job.begin() => None,
+                Turn::Deduplicate(_) | Turn::Run if !job.begin(request.method()) => None,
                 Turn::Deduplicate(dedupe) => {
                     let run = async |request| match dispatch::start(&*lane.service, request, seat) {
                         Ok(running) => running.await,
@@ -270,10 +292,12 @@ fn run_at_turn(job: Job, request: Request) -> impl Future<Output = ()> + Send + 
                     let method = request.method();
                     Some(match dispatch::start(&*lane.service, request, seat) {
                         Ok(mut running) => {
-                            let mut began = Some(Instant::now());
+                            let mut is_first = true;
                             poll_fn(|cx| {
+                                // Not an `Option` of the time, which would be kept, and make the task larger.
+                                let began = std::mem::take(&mut is_first).then(Instant::now);
                                 let polled = Pin::new(&mut running).poll(cx);
-                                if let Some(began) = began.take() {
+                                if let Some(began) = began {
                                     note_pace(&job.shared, method, polled.is_ready(), began.elapsed());
                                 }
                                 polled

@@ -32,7 +32,7 @@ pub struct PoolHandle {
 }
 
 /// The outcome of a shutdown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ShutdownReport {
     /// Handlers still running at the limit, which were aborted; the broker redelivers their requests.
@@ -157,14 +157,14 @@ impl PoolHandle {
                 Ok(stop_signals) => stop_signals,
                 Err(error) => {
                     let error = Error::Signals { reason: error.to_string() };
-                    return Err(self.failed(ShutdownReport::default(), error));
+                    return Err(self.failed(0, error));
                 }
             };
             let requested = wait_for_true(self.shutdown_requested.subscribe());
             tokio::select! {
                 () = stop_signals.next() => {}
                 () = requested => {}
-                error = self.lost() => return Err(self.failed(ShutdownReport::default(), error)),
+                error = self.lost() => return Err(self.failed(0, error)),
             }
             tracing::info!(?limit, "asked to stop: draining");
             self.shutdown(limit).await
@@ -193,17 +193,17 @@ impl PoolHandle {
             if timeout_at(deadline + CLOSE_GRACE, self.join(&mut report, &mut lost)).await.is_err() {
                 let limit = limit + CLOSE_GRACE;
                 let error = Error::TimedOut { operation: "shut the pool down".to_owned(), limit };
-                return Err(self.failed(report, error));
+                return Err(self.failed(report.aborted, error));
             }
         }
         match lost {
-            Some(reason) => Err(self.failed(report, Error::Disconnected { reason })),
+            Some(reason) => Err(self.failed(report.aborted, Error::Disconnected { reason })),
             None => Ok(ShutdownReport { stats: self.counters.stats(), ..report }),
         }
     }
 
-    fn failed(&self, report: ShutdownReport, error: Error) -> ShutdownError {
-        ShutdownError { report: ShutdownReport { stats: self.counters.stats(), ..report }, error }
+    fn failed(&self, aborted: usize, error: Error) -> ShutdownError {
+        ShutdownError { report: ShutdownReport { aborted, stats: self.counters.stats() }, error }
     }
 
     async fn join(&mut self, report: &mut ShutdownReport, lost: &mut Option<String>) {

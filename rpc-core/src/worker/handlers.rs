@@ -4,8 +4,11 @@ use std::{future::Future, sync::Arc};
 
 use tokio::task::JoinHandle;
 
-use super::{cancel::Cancel, finished::Outcome, job::Shared, policy::AckPolicy, stats::Counters};
-use crate::connection::{Delivery, WeakDelivery};
+use super::{cancel::Cancel, finished::Outcome, job::Shared, policy::AckPolicy};
+use crate::{
+    connection::{Delivery, WeakDelivery},
+    meter::Event,
+};
 
 /// The running handlers of one consumer; dropping it aborts them.
 ///
@@ -106,8 +109,7 @@ impl Task {
                 // The handler ended first, and has settled its request.
                 return;
             }
-            let counters = &shared.lane.counters;
-            Counters::add(if has_begun { &counters.cancelled } else { &counters.expired });
+            shared.lane.note(if has_begun { Event::Cancelled } else { Event::Expired });
             let is_acked = has_begun && shared.lane.source.ack_policy == AckPolicy::BeforeHandler;
             shared.settle(delivery_tag, if is_acked { Outcome::Settled } else { Outcome::Ack });
         };

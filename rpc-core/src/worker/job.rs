@@ -6,9 +6,13 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 
 use super::{
     at_most_once::AtMostOnce,
@@ -24,7 +28,9 @@ use crate::{
     connection::{Channel, Delivery, WeakDelivery},
     envelope::Code,
     error::Error,
+    meter::Event,
     printable::printable,
+    stats::CANCELLED,
 };
 
 /// The state that the jobs of one consumer share.
@@ -39,6 +45,7 @@ pub(super) struct Shared {
     at_most_once: Option<AtMostOnce>,
     /// One for each method.
     pub(super) paces: Box<[Pace]>,
+    since: Instant,
 }
 
 impl Shared {
@@ -52,7 +59,7 @@ impl Shared {
         let source = &lane.source;
         let at_most_once = (source.ack_policy == AckPolicy::BeforeHandler)
             .then(|| AtMostOnce::new(channel.clone(), source.prefetch_count));
-        Self { lane, finished, phase, is_lost: AtomicBool::new(false), at_most_once, paces }
+        Self { lane, finished, phase, is_lost: AtomicBool::new(false), at_most_once, paces, since: Instant::now() }
     }
 
     /// The paces of the methods, where their handlers may run in the consume loop. Handlers that wait for another request's
@@ -72,6 +79,10 @@ impl Shared {
         self.is_lost.store(true, Ordering::SeqCst);
     }
 
+    fn now_ns(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
     /// Settles a request without a reply.
     pub(super) fn settle(&self, delivery_tag: u64, outcome: Outcome) {
         self.finish(Finished { delivery_tag, outcome, reply: None });
@@ -89,6 +100,10 @@ pub(super) struct Job {
     /// Until the request is settled.
     delivery: Option<Delivery>,
     pub(super) shared: Arc<Shared>,
+    /// The method whose handler has begun, until its end is counted, or [`NOT_BEGUN`].
+    begun: Cell<u16>,
+    /// When it began, in ns since `Shared::since`, if times are counted. Half as large as an `Instant`.
+    began_ns: Cell<u64>,
     /// Whether its handler has begun and it was acknowledged before ([`AckPolicy::BeforeHandler`]).
     is_acked: Cell<bool>,
     /// Whether it has one of the places that such requests need.
@@ -102,6 +117,8 @@ impl Job {
         Self {
             delivery: Some(delivery),
             shared: Arc::clone(shared),
+            begun: Cell::new(NOT_BEGUN),
+            began_ns: Cell::new(0),
             is_acked: Cell::new(false),
             has_place: Cell::new(false),
             is_suspect,
@@ -124,9 +141,22 @@ impl Job {
         self.has_place.set(true);
     }
 
-    /// Notes that the handler is about to run. False if it must not, because the request has to be acknowledged before and
-    /// cannot be.
-    pub(super) fn begin(&self) -> bool {
+    /// Notes that the handler of a method is about to run. False if it must not, because the request has to be acknowledged before
+    /// and cannot be.
+    #[inline]
+    pub(super) fn begin(&self, method: usize) -> bool {
+        let is_granted = self.acknowledge_first();
+        if is_granted && let (Ok(begun), Some(counts)) = (u16::try_from(method), self.shared.lane.counts.at(method)) {
+            counts.begin();
+            self.begun.set(begun);
+            if counts.is_timed() {
+                self.began_ns.set(self.shared.now_ns());
+            }
+        }
+        is_granted
+    }
+
+    fn acknowledge_first(&self) -> bool {
         let (Some(at_most_once), Some(delivery)) = (&self.shared.at_most_once, &self.delivery) else { return true };
         let acknowledged = at_most_once.acknowledge(delivery.delivery_tag());
         if let Err(error) = &acknowledged {
@@ -154,9 +184,26 @@ impl Job {
         }
     }
 
+    /// Counts the end of a handler that has begun.
+    #[inline]
+    fn note_end(&self, code: Option<&str>) {
+        let begun = self.begun.replace(NOT_BEGUN);
+        // No service has that many methods.
+        let Some(counts) = self.shared.lane.counts.at(begun.into()) else { return };
+        counts.end(code);
+        if counts.is_timed() {
+            counts.note_time(Duration::from_nanos(self.shared.now_ns().saturating_sub(self.began_ns.get())));
+        }
+    }
+
     fn settle(&self, delivery: Delivery, response: Response) {
-        if response.error_code().is_some() {
-            self.log_error(&delivery, &response);
+        match response.error_code() {
+            None => self.note_end(None),
+            Some(code) => {
+                // The service's own code, if it has one, counts with its other errors.
+                self.note_end(Some(if response.is_service_error() { Code::Service.name() } else { code }));
+                self.log_error(&delivery, &response);
+            }
         }
         let outcome = if self.is_acked.get() { Outcome::Settled } else { Outcome::Ack };
         let delivery_tag = delivery.delivery_tag();
@@ -191,7 +238,7 @@ impl Job {
     fn note_failure(&self, delivery: &Delivery, answer: &Answer) -> bool {
         let Some((code, message)) = answer.failure() else { return false };
         let lane = &self.shared.lane;
-        Counters::add(&lane.counters.oneway_failed);
+        lane.note(Event::OnewayFailed);
         log_request!(
             warn,
             lane.source,
@@ -209,7 +256,7 @@ impl Job {
     pub(super) fn forbid(mut self) {
         let Some(delivery) = self.delivery.take() else { return };
         let lane = &self.shared.lane;
-        Counters::add(&lane.counters.forbidden);
+        lane.note(Event::Forbidden);
         log_request!(
             warn,
             lane.source,
@@ -230,7 +277,7 @@ impl Job {
 
     /// Settles a request whose caller has given up, unexecuted.
     pub(super) fn expire(self) {
-        Counters::add(&self.shared.lane.counters.expired);
+        self.shared.lane.note(Event::Expired);
         self.finish(Response::NONE);
     }
 
@@ -254,5 +301,9 @@ impl Drop for Job {
             // Its task ends here, and nothing else would give its place back.
             self.settle(delivery, Response::failed(Code::Internal, "the handler panicked while it was dropped"));
         }
+        self.note_end(Some(CANCELLED));
     }
 }
+
+/// No index of a method.
+const NOT_BEGUN: u16 = u16::MAX;

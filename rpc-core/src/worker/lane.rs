@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{caution::Caution, dedupe::Dedupe, dispatch::Dispatch, source::Source, stats::Counters};
-use crate::nesting::Room;
+use crate::{meter::Event, nesting::Room, stats::ServiceCounts};
 
 /// The parts of a lane that outlive its consumer.
 pub(super) struct Lane {
@@ -12,6 +12,8 @@ pub(super) struct Lane {
     /// The slots of its handlers, which are those of the pool.
     pub(super) room: Arc<Room>,
     pub(super) counters: Arc<Counters>,
+    /// The counts of the service's methods, which all its lanes share.
+    pub(super) counts: Arc<ServiceCounts>,
     /// Earlier answers, if the pool remembers them.
     pub(super) dedupe: Option<Arc<Dedupe>>,
     /// Whether the service stands behind layers, and the memory of answers with it.
@@ -20,6 +22,13 @@ pub(super) struct Lane {
     pub(super) is_inline: bool,
     /// Its lessons from refusals of its broker.
     pub(super) caution: Caution,
+}
+
+impl Lane {
+    /// Counts an event of a request.
+    pub(super) fn note(&self, event: Event) {
+        self.counters.note(event, self.source.descriptor.name);
+    }
 }
 
 /// How far a shutdown has come, seen by every lane.

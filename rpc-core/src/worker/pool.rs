@@ -31,6 +31,7 @@ use crate::{
     nesting::Room,
     service::ServiceDescriptor,
     slots::Slots,
+    stats::ServiceCounts,
     task::AbortOnDrop,
     topology,
     users::Users,
@@ -70,6 +71,14 @@ pub struct WorkerPool {
     users: Option<Arc<[String]>>,
     sends_user_id: bool,
     forwarded_headers: Vec<Cow<'static, str>>,
+    has_times: bool,
+}
+
+/// The parts that all lanes share.
+#[derive(Clone, Copy)]
+struct Pool<'a> {
+    slots: &'a Arc<Slots>,
+    counters: &'a Arc<Counters>,
 }
 
 /// A service of a pool.
@@ -105,6 +114,7 @@ impl WorkerPool {
             users: None,
             sends_user_id: false,
             forwarded_headers: Forwarding::default_names(),
+            has_times: false,
         }
     }
 
@@ -206,6 +216,13 @@ impl WorkerPool {
         self
     }
 
+    /// Whether [`PoolHandle::stats`] has the median and the 99th percentile of the time that the handlers of each method take
+    /// ([`LatencyStats`](crate::LatencyStats)). The default is false: two looks at the clock for each request, and 4 KiB for each method.
+    pub fn stats(mut self, has_times: bool) -> Self {
+        self.has_times = has_times;
+        self
+    }
+
     /// Serves these users alone: callers that send their name
     /// ([`ClientOptions::send_user_id`](crate::ClientOptions::send_user_id)), which the broker has checked. A request of another
     /// user, or of none, is not executed: it is counted ([`PoolStats::forbidden`](crate::PoolStats::forbidden)), logged, and answered
@@ -256,7 +273,9 @@ impl WorkerPool {
     pub async fn start(self) -> Result<PoolHandle, Error> {
         let prefetch_count = self.check()?;
         let forwarding = Arc::new(Forwarding::new(self.forwarded_headers.iter().cloned()));
-        let counters = Arc::new(Counters { forwarding, ..Counters::default() });
+        let counts = self.services.iter().map(|service| ServiceCounts::new(service.descriptor(), self.has_times));
+        let counts: Vec<_> = counts.map(Arc::new).collect();
+        let counters = Arc::new(Counters::new(counts.clone(), self.connection.states(), forwarding));
         let (phase, _) = watch::channel(Phase::Serving);
         let mut handle = PoolHandle::new(phase, Arc::clone(&counters));
         let services = self.services.iter().map(Served::descriptor).collect();
@@ -264,9 +283,10 @@ impl WorkerPool {
         let mut control = Control::new(self.connection.clone(), discovery);
         let slots = Arc::new(Slots::new(self.concurrency));
         let mut lanes = Vec::new();
-        for service in &self.services {
+        for (service, counts) in self.services.iter().zip(&counts) {
             for source in self.sources(service, prefetch_count) {
-                lanes.push((self.lane(service, source, &slots, &counters), control.lane()));
+                let pool = Pool { slots: &slots, counters: &counters };
+                lanes.push((self.lane(service, source, pool, counts), control.lane()));
             }
         }
         let (control, opened) = control.spawn();
@@ -328,7 +348,8 @@ impl WorkerPool {
         sources
     }
 
-    fn lane(&self, service: &Served, source: Source, slots: &Arc<Slots>, counters: &Arc<Counters>) -> Lane {
+    fn lane(&self, service: &Served, source: Source, pool: Pool<'_>, counts: &Arc<ServiceCounts>) -> Lane {
+        let Pool { slots, counters } = pool;
         let lanes: usize = self.services.iter().map(|service| service.descriptor().method_queues().len()).sum();
         // Otherwise handlers wait for slots, for which each needs a task.
         let has_slots = lanes * usize::from(source.prefetch_count) <= self.concurrency;
@@ -349,6 +370,7 @@ impl WorkerPool {
             room: Room::new(Arc::clone(slots), waiting_max),
             dedupe,
             counters: Arc::clone(counters),
+            counts: Arc::clone(counts),
             caution: Caution::new(),
         }
     }

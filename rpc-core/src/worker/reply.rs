@@ -25,6 +25,7 @@ use super::{
 use crate::{
     connection::{Channel, Delivery, Unconfirmed, Verdict, amqp::Settlement},
     error::Error,
+    meter::Event,
     printable::printable,
 };
 
@@ -107,7 +108,7 @@ async fn send(channel: &Channel, batch: &mut [Finished], lane: &Lane) {
 /// Counts a reply whose `reply_to` the broker would close the connection for.
 #[cold]
 fn refuse(lane: &Lane, delivery: &Delivery) {
-    Counters::add(&lane.counters.replies_refused);
+    lane.note(Event::ReplyRefused);
     log_request!(
         warn,
         lane.source,
@@ -143,7 +144,7 @@ async fn confirm(channel: &Channel, batch: &mut [Finished], lane: &Lane) {
             if matches!(error, Error::Disconnected { .. }) {
                 finished.outcome = Outcome::Requeue;
             } else {
-                Counters::add(&counters.replies_refused);
+                lane.note(Event::ReplyRefused);
             }
             finished.reply = None;
         }
@@ -155,7 +156,7 @@ async fn confirm(channel: &Channel, batch: &mut [Finished], lane: &Lane) {
             Verdict::Confirmed => Counters::add(&counters.answered),
             Verdict::Returned { .. } => {
                 Counters::add(&counters.answered);
-                Counters::add(&counters.callers_gone);
+                lane.note(Event::CallerGone);
             }
             Verdict::Refused => finished.reply = reply.map(|reply| Reply { way: Way::Apart, ..reply }),
             Verdict::Lost => {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::stats::Counters;
-use crate::{connection::Returns, task::AbortOnDrop};
+use super::lane::Lane;
+use crate::{connection::Returns, meter::Event, task::AbortOnDrop};
 
 /// Counts the returned replies of a channel; dropping it stops that.
 #[derive(Debug)]
@@ -15,9 +15,9 @@ pub(super) struct ReturnsTask {
 }
 
 impl ReturnsTask {
-    pub(super) fn spawn(returns: Returns, counters: Arc<Counters>) -> Self {
+    pub(super) fn spawn(returns: Returns, lane: Arc<Lane>) -> Self {
         let (stop, stopped) = oneshot::channel();
-        Self { stop, task: AbortOnDrop::spawn(count(returns, stopped, counters)) }
+        Self { stop, task: AbortOnDrop::spawn(count(returns, stopped, lane)) }
     }
 
     /// Stops counting once the replies returned so far are counted.
@@ -28,17 +28,17 @@ impl ReturnsTask {
     }
 }
 
-async fn count(mut returns: Returns, mut stopped: oneshot::Receiver<()>, counters: Arc<Counters>) {
+async fn count(mut returns: Returns, mut stopped: oneshot::Receiver<()>, lane: Arc<Lane>) {
     loop {
         tokio::select! {
             // No caller waits for the count, so a late one is found with the next reply or at the end.
             returned = returns.next(|| false) => match returned {
-                Some(_) => add(&counters),
+                Some(_) => add(&lane),
                 None => return,
             },
             _ = &mut stopped => {
                 while returns.next_ready().is_some() {
-                    add(&counters);
+                    add(&lane);
                 }
                 return;
             }
@@ -46,7 +46,7 @@ async fn count(mut returns: Returns, mut stopped: oneshot::Receiver<()>, counter
     }
 }
 
-fn add(counters: &Counters) {
+fn add(lane: &Lane) {
     tracing::debug!("a reply whose caller has gone");
-    Counters::add(&counters.callers_gone);
+    lane.note(Event::CallerGone);
 }

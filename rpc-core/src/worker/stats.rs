@@ -1,18 +1,30 @@
 //! The counts of a pool.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
-use crate::forward::Forwarding;
+use crate::{
+    connection::{ConnectionStates, ConnectionStats},
+    forward::Forwarding,
+    meter::{self, Event, Of},
+    stats::{MethodStats, ServiceCounts},
+};
 
 /// Counts of what a pool has done since it was started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct PoolStats {
+    /// The methods of its services.
+    pub methods: Vec<MethodStats>,
     /// Requests delivered by the broker.
     pub received: u64,
+    /// Those among them that the broker had delivered before, to this pool or to another one.
+    pub redelivered: u64,
     /// Replies sent.
     pub answered: u64,
     /// Requests dropped unexecuted because their caller had given up.
@@ -44,23 +56,32 @@ pub struct PoolStats {
     /// Headers that handlers' calls did not carry on ([`WorkerPool::forward_headers`](crate::WorkerPool::forward_headers)), because
     /// the frame had no room for them.
     pub headers_dropped: u64,
+    /// How often the pool's connection was lost and opened again.
+    pub reconnects: u64,
+    /// How long the broker has blocked the pool's connection in all: meanwhile replies wait.
+    pub blocked: Duration,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Counters {
+    /// Of each service.
+    services: Vec<Arc<ServiceCounts>>,
+    /// Its connection, whose counts are the pool's, too. This does not keep it open.
+    connection: Option<ConnectionStates>,
     pub(super) received: AtomicU64,
+    redelivered: AtomicU64,
     pub(super) answered: AtomicU64,
-    pub(super) expired: AtomicU64,
-    pub(super) cancelled: AtomicU64,
+    expired: AtomicU64,
+    cancelled: AtomicU64,
     pub(super) requeued: AtomicU64,
-    pub(super) dead_lettered: AtomicU64,
-    pub(super) dead_letters_lost: AtomicU64,
-    pub(super) deduplicated: AtomicU64,
-    pub(super) shed: AtomicU64,
-    pub(super) callers_gone: AtomicU64,
-    pub(super) replies_refused: AtomicU64,
-    pub(super) oneway_failed: AtomicU64,
-    pub(super) forbidden: AtomicU64,
+    dead_lettered: AtomicU64,
+    dead_letters_lost: AtomicU64,
+    deduplicated: AtomicU64,
+    shed: AtomicU64,
+    callers_gone: AtomicU64,
+    replies_refused: AtomicU64,
+    oneway_failed: AtomicU64,
+    forbidden: AtomicU64,
     /// Lanes that have no consumer now.
     pub(super) lost_lanes: AtomicU64,
     /// The headers that handlers' calls carry on, and the count of those that had no room.
@@ -68,8 +89,44 @@ pub(super) struct Counters {
 }
 
 impl Counters {
+    pub(super) fn new(
+        services: Vec<Arc<ServiceCounts>>,
+        connection: ConnectionStates,
+        forwarding: Arc<Forwarding>,
+    ) -> Self {
+        Self { services, connection: Some(connection), forwarding, ..Self::default() }
+    }
+
     pub(super) fn add(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts an event of a service's request, here and by the facade.
+    #[cold]
+    pub(super) fn note(&self, event: Event, service: &'static str) {
+        self.note_of(event, Of::Service(service));
+    }
+
+    pub(super) fn note_of(&self, event: Event, of: Of) {
+        let counter = match event {
+            Event::Redelivered => Some(&self.redelivered),
+            Event::DeadLettered => Some(&self.dead_lettered),
+            Event::DeadLetterLost => Some(&self.dead_letters_lost),
+            Event::Shed => Some(&self.shed),
+            Event::Expired => Some(&self.expired),
+            Event::Cancelled => Some(&self.cancelled),
+            Event::Deduplicated => Some(&self.deduplicated),
+            Event::OnewayFailed => Some(&self.oneway_failed),
+            Event::Forbidden => Some(&self.forbidden),
+            Event::CallerGone => Some(&self.callers_gone),
+            Event::ReplyRefused => Some(&self.replies_refused),
+            // A client's, or a connection's.
+            _ => None,
+        };
+        if let Some(counter) = counter {
+            Self::add(counter);
+        }
+        meter::count(event, of);
     }
 
     pub(super) fn subtract(counter: &AtomicU64) {
@@ -82,8 +139,12 @@ impl Counters {
     }
 
     pub(super) fn stats(&self) -> PoolStats {
+        let connection = self.connection.as_ref().map(ConnectionStates::stats);
+        let ConnectionStats { reconnects, blocked } = connection.unwrap_or_default();
         PoolStats {
+            methods: self.services.iter().flat_map(|service| service.snapshot()).collect(),
             received: self.received.load(Ordering::Relaxed),
+            redelivered: self.redelivered.load(Ordering::Relaxed),
             answered: self.answered.load(Ordering::Relaxed),
             expired: self.expired.load(Ordering::Relaxed),
             cancelled: self.cancelled.load(Ordering::Relaxed),
@@ -97,6 +158,8 @@ impl Counters {
             forbidden: self.forbidden.load(Ordering::Relaxed),
             deduplicated: self.deduplicated.load(Ordering::Relaxed),
             headers_dropped: self.forwarding.dropped(),
+            reconnects,
+            blocked,
         }
     }
 }

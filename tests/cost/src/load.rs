@@ -2,10 +2,11 @@
 
 use std::{cell::Cell, io::Read, rc::Rc, time::Duration};
 
+use metrics_exporter_prometheus::PrometheusBuilder;
 use rpc_core::{
     Client, ClientOptions, Connection, RetryPolicy, WorkerPool,
     broker::Broker,
-    layer::{self, Next, Request, RpcLayer, TraceLayer},
+    layer::{self, MetricsLayer, Next, Request, RpcLayer, TraceLayer},
     service,
 };
 use tokio::task::LocalSet;
@@ -51,12 +52,22 @@ pub(crate) enum Around {
     EmptyLayer,
     /// A `TraceLayer` whose spans nobody wants.
     TraceLayer,
+    /// A `MetricsLayer` before a Prometheus recorder.
+    MetricsLayer,
+    /// Percentiles of the times of calls.
+    Percentiles,
     /// The default policy for retries, of a client.
     Retries,
 }
 
 fn empty_layer() -> impl RpcLayer {
     layer::from_fn(|request: Request, next: Next| next.run(request))
+}
+
+/// Behind it, the recorder that most programs have.
+fn metrics_layer() -> Result<MetricsLayer> {
+    PrometheusBuilder::new().set_buckets(&MetricsLayer::BUCKETS)?.install_recorder()?;
+    Ok(MetricsLayer::new())
 }
 
 /// Answers until stdin is closed.
@@ -66,6 +77,8 @@ pub(crate) fn worker(uri: &str, around: Around) -> Result<()> {
         let pool = WorkerPool::new(&connection).serve(CostServer::new(Echo));
         let pool = match around {
             Around::Nothing | Around::Retries => pool,
+            Around::Percentiles => pool.stats(true),
+            Around::MetricsLayer => pool.layer(metrics_layer()?),
             Around::EmptyLayer => pool.layer(empty_layer()),
             Around::TraceLayer => pool.layer(TraceLayer::new()),
         };
@@ -87,12 +100,17 @@ pub(crate) fn client(uri: &str, calls: u64, around: Around) -> Result<()> {
     block_on(async {
         let connection = Connection::open(uri).await?;
         let options = ClientOptions::default();
-        let options = if around == Around::Retries { options.retry(RetryPolicy::default()) } else { options };
+        let options = match around {
+            Around::Retries => options.retry(RetryPolicy::default()),
+            Around::Percentiles => options.stats(true),
+            _ => options,
+        };
         let client = Client::with_options(&connection, options);
         client.ready().await?;
         let client = CostClient::from_client(client);
         let client = match around {
-            Around::Nothing | Around::Retries => client,
+            Around::Nothing | Around::Retries | Around::Percentiles => client,
+            Around::MetricsLayer => client.layer(metrics_layer()?),
             Around::EmptyLayer => client.layer(empty_layer()),
             Around::TraceLayer => client.layer(TraceLayer::new()),
         };

@@ -29,7 +29,7 @@ const CALLS: u64 = 50 * load::IN_FLIGHT;
 const ROUNDS: usize = 3;
 /// Times that the rounds of a red row are made.
 const ATTEMPTS: usize = 3;
-const ROLES: [&str; 8] = [
+const ROLES: [&str; 12] = [
     "client",
     "worker",
     "broker",
@@ -37,6 +37,10 @@ const ROLES: [&str; 8] = [
     "layered-worker",
     "traced-client",
     "traced-worker",
+    "metered-client",
+    "metered-worker",
+    "timed-client",
+    "timed-worker",
     "retrying-client",
 ];
 
@@ -48,9 +52,13 @@ fn main() -> Result<()> {
         ["worker", uri] => load::worker(uri, Around::Nothing),
         ["layered-worker", uri] => load::worker(uri, Around::EmptyLayer),
         ["traced-worker", uri] => load::worker(uri, Around::TraceLayer),
+        ["metered-worker", uri] => load::worker(uri, Around::MetricsLayer),
+        ["timed-worker", uri] => load::worker(uri, Around::Percentiles),
         ["client", uri, calls] => load::client(uri, calls.parse()?, Around::Nothing),
         ["layered-client", uri, calls] => load::client(uri, calls.parse()?, Around::EmptyLayer),
         ["traced-client", uri, calls] => load::client(uri, calls.parse()?, Around::TraceLayer),
+        ["metered-client", uri, calls] => load::client(uri, calls.parse()?, Around::MetricsLayer),
+        ["timed-client", uri, calls] => load::client(uri, calls.parse()?, Around::Percentiles),
         ["retrying-client", uri, calls] => load::client(uri, calls.parse()?, Around::Retries),
         ["measure"] => {
             print!("{}", Table { toolchain: toolchain()?, rows: measure_all()? }.render());

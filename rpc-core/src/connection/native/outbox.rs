@@ -64,6 +64,7 @@ impl Outbox {
     }
 
     /// Why nothing can be queued any more, if so.
+    #[inline]
     pub(super) fn ended(&self) -> Option<Failure> {
         match self.closing {
             Some(_) if self.ended.is_none() => Some(Failure::closed_by_us()),

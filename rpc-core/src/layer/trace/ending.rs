@@ -7,12 +7,13 @@ use tracing::Span;
 
 use super::{
     super::{
-        foreign::Foreign,
+        ended::{LAYER, OK, code_of, code_of_dropped},
         names,
+        naming::MethodName,
         request::LogicalCall,
         response::{BoxError, Response},
     },
-    span::{MethodName, Side},
+    span::Side,
 };
 use crate::envelope::Code;
 
@@ -37,14 +38,7 @@ impl Ending {
 
     /// Notes the answer.
     pub(super) fn end(&mut self, answered: &Result<Response, BoxError>) {
-        match answered {
-            Ok(response) => self.note(response.code()),
-            Err(error) => self.note(match Foreign::of(error) {
-                Foreign::Elapsed => Code::Timeout.name(),
-                Foreign::Overloaded => Code::Overloaded.name(),
-                Foreign::Unknown => LAYER,
-            }),
-        }
+        self.note(code_of(answered));
     }
 
     fn note(&mut self, code: &str) {
@@ -84,20 +78,13 @@ impl Ending {
     }
 }
 
-/// Without an answer: cancelled, stopped at the deadline, or unwound.
+/// Without an answer.
 impl Drop for Ending {
     fn drop(&mut self) {
         if self.has_ended {
             return;
         }
-        let is_late = self.call.deadline.is_some_and(|deadline| deadline <= Instant::now());
-        self.note(match std::thread::panicking() {
-            // As the pool answers.
-            true if self.side.is_in_pool() => Code::Internal.name(),
-            true => names::OTHER,
-            false if is_late => Code::Timeout.name(),
-            false => CANCELLED,
-        });
+        self.note(code_of_dropped(&self.call));
     }
 }
 
@@ -114,9 +101,3 @@ fn milliseconds(duration: Duration) -> f64 {
 
 /// The target of the events that log requests.
 pub(super) const REQUESTS: &str = "rpc_core::requests";
-/// The code of a response that is no error.
-const OK: &str = "ok";
-/// The code of a foreign layer's error.
-const LAYER: &str = "layer";
-/// The code of a call whose caller has given up.
-const CANCELLED: &str = "cancelled";

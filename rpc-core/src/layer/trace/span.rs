@@ -6,9 +6,9 @@ use tracing::{Span, field::Empty};
 
 use super::super::{
     names,
+    naming::{Destination, MethodName},
     request::{LogicalCall, Request},
 };
-use crate::topology;
 
 /// The side of a call, and whether it has a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,39 +128,6 @@ impl Side {
 
 fn redelivered(call: &LogicalCall) -> bool {
     call.served.as_ref().is_some_and(|served| served.context.redelivered())
-}
-
-/// `service/method`.
-pub(super) struct MethodName<'a>(pub(super) &'a LogicalCall);
-
-impl fmt::Display for MethodName<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(call) = self;
-        write!(f, "{}/{}", call.service.name, call.method.name)
-    }
-}
-
-/// The way of a request through the broker, without the parts that are empty or repeat another one.
-#[derive(Clone, Copy)]
-struct Destination<'a> {
-    call: &'a LogicalCall,
-    /// Of a consumer.
-    has_queue: bool,
-}
-
-impl fmt::Display for Destination<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let LogicalCall { service, method, .. } = self.call;
-        let Some(queue) = service.queue else {
-            write!(f, "{}:{}", topology::EXCHANGE, method.routing_key)?;
-            return match self.has_queue {
-                true => write!(f, ":{}", topology::service_queue(service.name, method.queue)),
-                false => Ok(()),
-            };
-        };
-        // Through the default exchange, by the queue's name.
-        f.write_str(queue)
-    }
 }
 
 /// An operation and its destination: the name of a span.
