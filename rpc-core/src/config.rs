@@ -72,6 +72,7 @@ keys_are_setters!(ClientOptions {
     max_body_bytes: usize,
     send_user_id: bool,
     reply_users: Vec<String>,
+    stats: bool,
     retry: RetryPolicy,
     retry_methods: BTreeMap<String, RetryPolicy> => retry_methods,
     retry_budget: RetryBudget,
@@ -142,6 +143,7 @@ pool_options! {
     dead_letters: DeadLetterOptions,
     dedupe: DedupeOptions,
     inline: bool,
+    stats: bool,
     users: Vec<String>,
     send_user_id: bool,
     forward_headers: Vec<String>,
@@ -220,7 +222,7 @@ mod tests {
     fn each_key_is_a_setter_and_the_rest_keeps_its_default() {
         let read: ClientOptions = read(json!({
             "timeout": "1m 30s", "max_in_flight": 7, "when_full": "refuse", "max_body_bytes": 9, "send_user_id": true,
-            "reply_users": ["stockd"], "retry": {"attempts": 5, "backoff": {"initial": "20ms", "max": "2s"}, "attempt_timeout": "1s"},
+            "reply_users": ["stockd"], "stats": true, "retry": {"attempts": 5, "backoff": {"initial": "20ms", "max": "2s"}, "attempt_timeout": "1s"},
             "retry_methods": {"stock.take": {"attempts": 1}}, "retry_budget": {"min_per_s": 3},
         }));
         let policy = RetryPolicy::default().attempts(5).attempt_timeout(Duration::from_secs(1));
@@ -231,6 +233,7 @@ mod tests {
             .max_body_bytes(9)
             .send_user_id(true)
             .reply_users(["stockd"])
+            .stats(true)
             .retry(policy.backoff(Duration::from_millis(20), Duration::from_secs(2)))
             .retry_method("stock.take", RetryPolicy::none())
             .retry_budget(RetryBudget::default().min_per_s(3));
