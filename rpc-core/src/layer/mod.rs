@@ -10,6 +10,7 @@
 
 mod auth;
 mod breaker;
+mod caller;
 mod extensions;
 mod foreign;
 mod from_fn;
@@ -25,6 +26,7 @@ mod trace;
 pub use self::{
     auth::{AuthLayer, AuthService, Authenticator, Denied, Token, TokenLayer, TokenService, TokenSource},
     breaker::{BreakerState, CircuitBreaker, CircuitBreakerService},
+    caller::Caller,
     extensions::Extensions,
     from_fn::{FromFn, FromFnService, from_fn},
     request::Request,
