@@ -9,6 +9,7 @@
 //! | [Layers](layers) | What stands around every call: authentication, limits, retries, measurements? |
 //! | [Traces](traces) | How does one trace follow a request through all services? |
 //! | [Retries](retries) | Which calls are sent again, when, and how many? |
+//! | [Once-only execution](once) | How is a request that arrives twice executed once, over several processes? |
 //! | [Workers and shutdown](workers) | How is load shared, when is a request acknowledged, how does a worker stop? |
 //! | [Testing](testing) | How do I test handlers, callers, and failures? |
 //! | [Guarantees](guarantees) | What is promised, and which test shows it? |
@@ -33,6 +34,7 @@ macro_rules! chapter {
         #[doc = "[layers]: crate::guide::layers"]
         #[doc = "[traces]: crate::guide::traces"]
         #[doc = "[retries]: crate::guide::retries"]
+        #[doc = "[once]: crate::guide::once"]
         #[doc = "[workers]: crate::guide::workers"]
         #[doc = "[testing]: crate::guide::testing"]
         #[doc = "[guarantees]: crate::guide::guarantees"]
@@ -78,6 +80,7 @@ chapter!(deadlines, "../docs/deadlines.md", "macros");
 chapter!(layers, "../docs/layers.md", "macros");
 chapter!(traces, "../docs/traces.md", "macros");
 chapter!(retries, "../docs/retries.md", "macros");
+chapter!(once, "../docs/once.md", "macros");
 chapter!(workers, "../docs/workers.md", "macros");
 chapter!(testing, "../docs/testing.md", "macros", "broker");
 chapter!(guarantees, "../docs/guarantees.md", "macros");

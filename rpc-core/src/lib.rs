@@ -94,6 +94,7 @@
 //! | `json` | | the JSON codec, `#[service(codec = "json")]` |
 //! | `tower` | | errors of tower's own [layers](layer) count as what they are: a timeout, overloaded |
 //! | `otel` | | OpenTelemetry's contexts travel with calls through [`layer::TraceLayer`] |
+//! | `dedupe-redis` | | a store of answers in Redis or Valkey, `dedupe::RedisStore` |
 //! | `broker` | | `broker::Broker`, the bundled broker |
 //! | `tls` | | `amqps` connections, and TLS for the bundled broker, by rustls |
 //! | `cli` | | the program `rpc`, whose `rpc broker` runs the bundled broker alone |
@@ -123,6 +124,8 @@ mod codec;
 mod connection;
 #[cfg(feature = "framework")]
 mod context;
+#[cfg(feature = "framework")]
+pub mod dedupe;
 #[cfg(feature = "framework")]
 mod envelope;
 #[cfg(feature = "framework")]

@@ -30,6 +30,7 @@ mod limits;
 mod nacked;
 mod nested;
 mod not_text;
+mod once;
 mod overdue;
 mod overload;
 mod oversize;

@@ -82,6 +82,11 @@ impl Request {
         self.found.is_retry
     }
 
+    /// The same with a value for the handler.
+    pub(super) fn with_extension<T: Send + Sync + 'static>(self, value: T) -> Self {
+        Self { context: self.context.with_extension(value), ..self }
+    }
+
     /// The method's index in the descriptor.
     pub fn method(&self) -> usize {
         self.found.method
@@ -218,6 +223,10 @@ impl Response {
     #[cfg(test)]
     pub(super) fn ok_of(body_bytes: usize) -> Self {
         Self(Some(Answer::Ok(Codec::default(), vec![0; body_bytes])))
+    }
+
+    pub(super) fn answer(&self) -> Option<&Answer> {
+        self.0.as_ref()
     }
 
     pub(super) fn into_answer(self) -> Option<Answer> {

@@ -87,7 +87,7 @@ impl Taker<'_> {
             is_given_up,
             is_expired: context.is_expired(now),
             losses,
-            dedupe: lane.dedupe.as_deref(),
+            dedupe: lane.dedupe.as_ref(),
             inline_paces: self.shared.inline_paces(),
         };
         match decide::on_arrival(&arrival, || self.shared.is_draining()) {
@@ -109,6 +109,10 @@ impl Taker<'_> {
     /// Answers a request that is not executed again. No cancel stops that, because its dead letter is not for the caller.
     fn abandon(&mut self, job: Job, context: Context, abandoned: Abandoned) {
         self.handlers.spawn(WeakDelivery::default(), async move {
+            let (job, context) = match answered_by_store(job, context).await {
+                Ok(()) => return,
+                Err(unanswered) => unanswered,
+            };
             let response = abandoned.execute(Arc::clone(&job.shared.lane), context.delivery()).await;
             job.finish(response);
         });
@@ -145,6 +149,18 @@ impl Taker<'_> {
         let weak = context.delivery().downgrade();
         self.handlers.spawn(weak, run_at_turn(job, Request::new(context, found)).instrument(span));
     }
+}
+
+/// Answers a request from the store of answers, if that has its answer.
+async fn answered_by_store(job: Job, context: Context) -> Result<(), (Job, Context)> {
+    let lane = &job.shared.lane;
+    let Some(dedupe) = &lane.dedupe else { return Err((job, context)) };
+    let Ok(found) = dispatch::find(lane.service.descriptor(), context.delivery()) else { return Err((job, context)) };
+    if !dedupe.is_stored(found.method, &context).await {
+        return Err((job, context));
+    }
+    run_at_turn(job, Request::new(context, found)).await;
+    Ok(())
 }
 
 fn handler_span(shared: &Shared, context: &Context, method: usize) -> Span {

@@ -13,7 +13,7 @@ pub(super) struct Lane {
     pub(super) room: Arc<Room>,
     pub(super) counters: Arc<Counters>,
     /// Earlier answers, if the pool remembers them.
-    pub(super) dedupe: Option<Arc<Dedupe>>,
+    pub(super) dedupe: Option<Dedupe>,
     /// Whether the service stands behind layers, and the memory of answers with it.
     pub(super) has_layers: bool,
     /// Whether handlers of quick methods may run in the consume loop.
