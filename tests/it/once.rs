@@ -38,6 +38,7 @@ on_both_brokers!(
     methods_that_are_excepted_run_each_time,
     an_answer_that_is_too_large_leaves_a_mark,
     a_pool_that_remembers_answers_does_not_start_with_hedged_methods,
+    requests_that_wait_for_a_handler_do_not_keep_its_slot,
 );
 
 /// Counts what it does; `release` lets handlers go on.
@@ -318,6 +319,51 @@ async fn a_pool_that_remembers_answers_does_not_start_with_hedged_methods(stage:
     let excepted = pool().await.dedupe(DedupeOptions::default()).dedupe_except(["once-hedged.price"]);
     let (_pool, _plain) = (excepted.start().await.unwrap(), pool().await.start().await.unwrap());
     assert_eq!(PricesClient::new(&stage.connect().await).price().await.unwrap(), 7);
+}
+
+/// The handler needs a slot again after its own call, and there is one slot.
+async fn requests_that_wait_for_a_handler_do_not_keep_its_slot(stage: &Stage) {
+    #[service(name = "once-slots")]
+    trait Shop {
+        async fn order(&self) -> u32;
+        async fn price(&self) -> u32;
+    }
+    #[derive(Clone)]
+    struct Counter {
+        shop: ShopClient,
+        orders: Arc<AtomicUsize>,
+        release: Arc<Semaphore>,
+    }
+    impl Shop for Counter {
+        async fn order(&self) -> u32 {
+            self.orders.fetch_add(1, Ordering::SeqCst);
+            self.shop.price().await.unwrap()
+        }
+        async fn price(&self) -> u32 {
+            self.release.acquire().await.unwrap().forget();
+            7
+        }
+    }
+    let connection = stage.connect().await;
+    for is_stored in [false, true] {
+        let shop = ShopClient::new(&connection);
+        let counter = Counter { shop, orders: Arc::default(), release: Arc::new(Semaphore::new(0)) };
+        let pool = stage.pool(ShopServer::new(counter.clone())).await.concurrency(1).prefetch(8);
+        let pool = match is_stored {
+            false => pool.dedupe(DedupeOptions::default()),
+            true => pool.dedupe_store(StoreOptions::new(memory())),
+        };
+        let pool = pool.start().await.unwrap();
+        let order = || counter.shop.order().idempotency_key("same").into_future();
+        let calls: Vec<_> = (0..4).map(|_| tokio::spawn(order())).collect();
+        eventually(SOON, "four orders and a nested call are here", async || pool.stats().received == 5).await;
+        counter.release.add_permits(1);
+        for call in calls {
+            assert_eq!(within(SOON, "an answer", call).await.unwrap().unwrap(), 7);
+        }
+        assert_eq!((counter.orders.load(Ordering::SeqCst), pool.stats().deduplicated), (1, 3));
+        pool.shutdown(SOON).await.unwrap();
+    }
 }
 
 const SOON: Duration = Duration::from_secs(10);

@@ -412,8 +412,17 @@ fn no_such_method(delivery: &Delivery) -> Response {
 
 /// Starts a handler in a slot; an error is the answer when that panics.
 pub(super) fn start(service: &dyn Dispatch, request: Request, seat: Seat) -> Result<Running, Response> {
+    start_with(|request| service.dispatch(request), request, seat)
+}
+
+/// The same for one that `dispatch` makes.
+pub(super) fn start_with(
+    dispatch: impl FnOnce(Request) -> Handler,
+    request: Request,
+    seat: Seat,
+) -> Result<Running, Response> {
     let mut serving = Serving::new(request.context().deadline(), seat);
-    let handler = guarded(|| budget::within(&mut serving, || service.dispatch(request)))?;
+    let handler = guarded(|| budget::within(&mut serving, || dispatch(request)))?;
     Ok(Running { handler: Seated::new(handler, serving), timer: None })
 }
 

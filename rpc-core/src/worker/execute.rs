@@ -276,11 +276,11 @@ fn run_at_turn(job: Job, request: Request) -> impl Future<Output = ()> + Send + 
                 // The channel is gone, and with it the request.
                 Turn::Deduplicate(_) | Turn::Run if !job.begin() => None,
                 Turn::Deduplicate(dedupe) => {
-                    let run = async |request| match dispatch::start(&*lane.service, request, seat) {
+                    let answer = |request| dedupe.dispatch(&lane.service, &lane.counters, request);
+                    Some(match dispatch::start_with(answer, request, seat) {
                         Ok(running) => running.await,
                         Err(response) => response,
-                    };
-                    Some(Box::pin(dedupe.answer(request, &lane.counters, run)).await)
+                    })
                 }
                 Turn::Run => {
                     let method = request.method();

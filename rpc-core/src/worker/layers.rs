@@ -153,14 +153,7 @@ impl Core for Handlers {
         };
         let handler = match &self.dedupe {
             None => self.service.dispatch(request),
-            Some(dedupe) => {
-                let (service, dedupe) = (Arc::clone(&self.service), dedupe.clone());
-                let counters = Arc::clone(&self.counters);
-                Box::pin(async move {
-                    let run = async |request| service.dispatch(request).await;
-                    dedupe.answer(request, &counters, run).await
-                })
-            }
+            Some(dedupe) => dedupe.dispatch(&self.service, &self.counters, request),
         };
         Box::pin(async move {
             if let Some(forwarded) = forwards {

@@ -7,6 +7,8 @@ use std::{
     sync::Arc,
 };
 
+use foldhash::fast::RandomState;
+
 use super::options::DedupeOptions;
 
 /// The identity of a logical request.
@@ -14,7 +16,8 @@ pub(super) type Name = Arc<[u8]>;
 
 #[derive(Debug)]
 pub(super) struct Bounded<R, E> {
-    requests: HashMap<Name, Known<R, E>>,
+    // A name is hashed several times a request. The seed of the hashes is random, as std's is.
+    requests: HashMap<Name, Known<R, E>, RandomState>,
     /// Those that have ended, the oldest first.
     ended: VecDeque<Name>,
     ended_bytes: usize,
@@ -31,7 +34,7 @@ type Bytes = usize;
 
 impl<R, E> Default for Bounded<R, E> {
     fn default() -> Self {
-        Self { requests: HashMap::new(), ended: VecDeque::new(), ended_bytes: 0 }
+        Self { requests: HashMap::default(), ended: VecDeque::new(), ended_bytes: 0 }
     }
 }
 

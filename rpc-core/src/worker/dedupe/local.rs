@@ -16,6 +16,7 @@ use tokio::{sync::watch, time::timeout_at};
 use super::{
     bounded::{Bounded, Known, Name},
     key::{Id, Who},
+    leave_slot,
     options::DedupeOptions,
     other_arguments, still_running,
 };
@@ -95,6 +96,7 @@ impl Local {
                 Lookup::OtherArguments => return other_arguments(),
                 Lookup::Wait(ended) => ended,
             };
+            let _left = leave_slot();
             // Resolves when the sender is dropped: no value is ever sent.
             let is_over = match request.context().deadline() {
                 Some(deadline) => timeout_at(deadline, ended.changed()).await.is_err(),

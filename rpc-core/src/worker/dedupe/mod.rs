@@ -32,12 +32,14 @@ pub use self::{
 };
 use self::{local::Local, stored::Stored};
 use super::{
-    dispatch::{Request, Response},
+    dispatch::{Dispatch, Handler, Request, Response},
     stats::Counters,
 };
 use crate::{
+    budget,
     context::Context,
     envelope::Code,
+    nesting::NestedCall,
     service::{MethodDescriptor, ServiceDescriptor},
 };
 
@@ -117,8 +119,17 @@ impl Dedupe {
         }
     }
 
-    /// Answers a request: from memory, or by its handler.
-    pub(super) async fn answer(
+    /// Answers a request from memory, or by the handler of `service`, in one slot. The slot is left while the request waits for the same
+    /// one.
+    pub(super) fn dispatch(&self, service: &Arc<dyn Dispatch>, counters: &Arc<Counters>, request: Request) -> Handler {
+        let (dedupe, service, counters) = (self.clone(), Arc::clone(service), Arc::clone(counters));
+        Box::pin(async move {
+            let run = async |request| service.dispatch(request).await;
+            dedupe.answer(request, &counters, run).await
+        })
+    }
+
+    async fn answer(
         &self,
         request: Request,
         counters: &Counters,
@@ -144,6 +155,13 @@ impl Dedupe {
             local.learn(method, context);
         }
     }
+}
+
+/// Leaves the slot of the request that is served here, while it waits and this is held: handlers that have left theirs for a call need it
+/// to go on, among them the one that is waited for.
+fn leave_slot() -> Option<NestedCall> {
+    // Where too many wait already, this one keeps its slot.
+    budget::nested_call()?.ok()
 }
 
 fn other_arguments() -> Response {

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
     key::{Fingerprint, Key},
+    leave_slot,
     limited::Limited,
     other_arguments, record,
     settler::{End, Settlement, Settler},
@@ -117,6 +118,7 @@ impl Stored {
                 Err(error) => return Turn::Away(error),
             };
             runs_elsewhere = true;
+            let _left = leave_slot();
             let until = Instant::now() + pause.min(left.max(PAUSE_MIN));
             match asked.deadline {
                 Some(deadline) if deadline <= until => {
