@@ -48,7 +48,7 @@ pub(super) enum Plan {
     /// Its caller has given up: settle it unanswered.
     Expire,
     /// An earlier worker had the request, and it is not to be executed again.
-    Abandon(Abandoned),
+    Abandon(Abandoned, Found),
     /// Requeue it: the pool is shutting down.
     Requeue,
     /// Begin its handler in the consume loop.
@@ -76,7 +76,7 @@ pub(super) fn on_arrival(arrival: &Arrival<'_>, is_draining: impl FnOnce() -> bo
         && !arrival.dedupe.is_some_and(|dedupe| dedupe.remembers(found.method, arrival.context))
         && let Some(abandoned) = poison::abandons(arrival.redelivery, method, delivery, arrival.losses)
     {
-        return Plan::Abandon(abandoned);
+        return Plan::Abandon(abandoned, found);
     }
     match arrival.inline_paces {
         Some(paces) if paces[found.method].is_quick() => {}
@@ -222,7 +222,7 @@ mod tests {
                 Plan::Forbid => "forbid".to_owned(),
                 Plan::Refuse(response) => format!("refuse: {}", response.error_code().unwrap()),
                 Plan::Expire => "expire".to_owned(),
-                Plan::Abandon(abandoned) => format!("abandon: {abandoned:?}"),
+                Plan::Abandon(abandoned, _) => format!("abandon: {abandoned:?}"),
                 Plan::Requeue => "requeue".to_owned(),
                 Plan::Inline(found) => format!("inline {}", found.method),
                 Plan::Task(found) => format!("task {}", found.method),

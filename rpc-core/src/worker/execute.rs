@@ -94,7 +94,7 @@ impl Taker<'_> {
             Plan::Forbid => job.forbid(),
             Plan::Refuse(response) => job.finish(response),
             Plan::Expire => job.expire(),
-            Plan::Abandon(abandoned) => self.abandon(job, context, abandoned),
+            Plan::Abandon(abandoned, found) => self.abandon(job, context, abandoned, found),
             Plan::Requeue => job.requeue(),
             Plan::Inline(found) if job.try_place() => match Slot::take(&lane.room) {
                 Some(slot) => return self.begin_here(job, context, found, slot),
@@ -107,9 +107,10 @@ impl Taker<'_> {
     }
 
     /// Answers a request that is not executed again. No cancel stops that, because its dead letter is not for the caller.
-    fn abandon(&mut self, job: Job, context: Context, abandoned: Abandoned) {
+    #[cold]
+    fn abandon(&mut self, job: Job, context: Context, abandoned: Abandoned, found: Found) {
         self.handlers.spawn(WeakDelivery::default(), async move {
-            let (job, context) = match answered_by_store(job, context).await {
+            let (job, context) = match answered_by_store(job, context, found).await {
                 Ok(()) => return,
                 Err(unanswered) => unanswered,
             };
@@ -152,10 +153,9 @@ impl Taker<'_> {
 }
 
 /// Answers a request from the store of answers, if that has its answer.
-async fn answered_by_store(job: Job, context: Context) -> Result<(), (Job, Context)> {
+async fn answered_by_store(job: Job, context: Context, found: Found) -> Result<(), (Job, Context)> {
     let lane = &job.shared.lane;
     let Some(dedupe) = &lane.dedupe else { return Err((job, context)) };
-    let Ok(found) = dispatch::find(lane.service.descriptor(), context.delivery()) else { return Err((job, context)) };
     if !dedupe.is_stored(found.method, &context).await {
         return Err((job, context));
     }
