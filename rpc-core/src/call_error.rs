@@ -100,7 +100,8 @@ pub enum CallError<E = Infallible> {
         /// The worker's words.
         message: Box<str>,
     },
-    /// The client could not encode the arguments or send them, or the worker could not decode them.
+    /// The client could not encode the arguments or send them, or the worker could not decode them, or has had the same
+    /// [`idempotency_key`](crate::Call::idempotency_key) with other arguments.
     #[non_exhaustive]
     BadRequest {
         /// The service that was called.

@@ -87,6 +87,19 @@ impl Context {
         Self { layered: Some(Arc::new(Layered { headers, extensions, body })), ..self }
     }
 
+    /// The same with another value for the handler.
+    pub(crate) fn with_extension<T: Send + Sync + 'static>(self, value: T) -> Self {
+        let (headers, mut extensions, body) = match &self.layered {
+            None => {
+                let (headers, body) = (self.delivery.clone(), self.delivery.clone());
+                (LazyHeaders::received(headers), Extensions::default(), Body::received(body))
+            }
+            Some(layered) => (layered.headers.clone(), layered.extensions.clone(), layered.body.clone()),
+        };
+        extensions.insert(value);
+        self.layered(headers, extensions, body)
+    }
+
     /// Begins a context for a unit test of a handler: a first delivery of a first attempt, with no deadline and no headers.
     pub fn for_test() -> TestContext {
         TestContext::default()

@@ -10,6 +10,7 @@
 //! | [Traces](traces) | How does one trace follow a request through all services? |
 //! | [Metrics](metrics) | Which calls and events are counted and timed, and how does Prometheus get the numbers? |
 //! | [Retries](retries) | Which calls are sent again, when, and how many? |
+//! | [Once-only execution](once) | How is a request that arrives twice executed once, over several processes? |
 //! | [Workers and shutdown](workers) | How is load shared, when is a request acknowledged, how does a worker stop? |
 //! | [Deployment](deployment) | How is a worker configured, probed, and stopped by its supervisor? |
 //! | [Testing](testing) | How do I test handlers, callers, and failures? |
@@ -36,6 +37,7 @@ macro_rules! chapter {
         #[doc = "[traces]: crate::guide::traces"]
         #[doc = "[metrics]: crate::guide::metrics"]
         #[doc = "[retries]: crate::guide::retries"]
+        #[doc = "[once]: crate::guide::once"]
         #[doc = "[workers]: crate::guide::workers"]
         #[doc = "[deployment]: crate::guide::deployment"]
         #[doc = "[testing]: crate::guide::testing"]
@@ -83,6 +85,7 @@ chapter!(layers, "../docs/layers.md", "macros");
 chapter!(traces, "../docs/traces.md", "macros");
 chapter!(metrics, "../docs/metrics.md", "macros");
 chapter!(retries, "../docs/retries.md", "macros");
+chapter!(once, "../docs/once.md", "macros");
 chapter!(workers, "../docs/workers.md", "macros");
 chapter!(deployment, "../docs/deployment.md", "macros");
 chapter!(testing, "../docs/testing.md", "macros", "broker");

@@ -99,6 +99,7 @@
 //! | `systemd` | | notifications of systemd: `READY`, `STOPPING`, `WATCHDOG` |
 //! | `config` | | options from configuration files and environment variables, by serde |
 //! | `metrics` | | times of calls and counters of rare events go to the facade `metrics`, by `layer::MetricsLayer` |
+//! | `dedupe-redis` | | a store of answers in Redis or Valkey, `dedupe::RedisStore` |
 //! | `broker` | | `broker::Broker`, the bundled broker |
 //! | `tls` | | `amqps` connections, and TLS for the bundled broker, by rustls |
 //! | `cli` | | the program `rpc`, whose `rpc broker` runs the bundled broker alone |
@@ -130,6 +131,8 @@ mod config;
 mod connection;
 #[cfg(feature = "framework")]
 mod context;
+#[cfg(feature = "framework")]
+pub mod dedupe;
 #[cfg(feature = "framework")]
 mod envelope;
 #[cfg(feature = "framework")]

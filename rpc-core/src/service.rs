@@ -38,6 +38,8 @@ pub struct MethodDescriptor {
     pub timeout: Option<Duration>,
     /// May be executed more than once.
     pub idempotent: bool,
+    /// May be sent a second time while the first request is under way, if the client's policy says so.
+    pub hedge: bool,
     /// Has no reply.
     pub oneway: bool,
     /// Runs on a thread of its own.
@@ -59,6 +61,7 @@ impl MethodDescriptor {
             aliases: &[],
             timeout: None,
             idempotent: false,
+            hedge: false,
             oneway: false,
             blocking: false,
             no_cancel: false,

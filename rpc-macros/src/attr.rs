@@ -43,6 +43,7 @@ pub(crate) struct MethodOptions {
     pub(crate) aliases: Vec<LitStr>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) idempotent: Option<Span>,
+    pub(crate) hedge: Option<Span>,
     pub(crate) oneway: Option<Span>,
     pub(crate) blocking: Option<Span>,
     pub(crate) no_cancel: Option<Span>,
@@ -69,8 +70,8 @@ const SERVICE_KEYS: [&str; 9] =
     ["name", "version", "queue", "codec", "max_length", "max_depth", "crate", "client_impls_trait", "dyn_trait"];
 /// The most levels that a body may be allowed to nest: decoding them takes most of the 2 MiB that a thread of tokio has.
 const MAX_DEPTH_MAX: u64 = 10_000;
-const METHOD_KEYS: [&str; 9] =
-    ["name", "alias", "timeout", "idempotent", "oneway", "blocking", "no_cancel", "queue", "priority"];
+const METHOD_KEYS: [&str; 10] =
+    ["name", "alias", "timeout", "idempotent", "hedge", "oneway", "blocking", "no_cancel", "queue", "priority"];
 
 impl ServiceOptions {
     pub(crate) fn parse(arguments: TokenStream, errors: &mut Errors) -> Self {
@@ -137,6 +138,7 @@ impl MethodOptions {
                     self.timeout = duration(&text(&meta)?, zero, errors);
                 }
                 "idempotent" => self.idempotent = Some(flag(&meta)?),
+                "hedge" => self.hedge = Some(flag(&meta)?),
                 "oneway" => self.oneway = Some(flag(&meta)?),
                 "blocking" => self.blocking = Some(flag(&meta)?),
                 "no_cancel" => self.no_cancel = Some(flag(&meta)?),

@@ -44,7 +44,7 @@ fn every_method_option() {
         quote!(name = "jobs", version = 3, codec = "json", max_length = 500),
         &quote! {
             trait Jobs {
-                #[rpc(name = "start", alias = "run", alias = "begin", priority = 7, queue = "slow")]
+                #[rpc(name = "start", alias = "run", alias = "begin", idempotent, hedge, priority = 7, queue = "slow")]
                 async fn start_job(&self, ctx: &Context, name: String, arguments: Vec<HashMap<String, u8>>) -> u64;
                 #[rpc(oneway)]
                 async fn stop(&self, id: u64, #[rpc(default)] force: bool);

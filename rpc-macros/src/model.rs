@@ -41,6 +41,7 @@ pub(crate) struct Method {
     pub(crate) aliases: Vec<String>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) idempotent: bool,
+    pub(crate) hedge: bool,
     pub(crate) oneway: bool,
     pub(crate) blocking: bool,
     pub(crate) no_cancel: bool,

@@ -26,6 +26,7 @@ on_both_brokers!(
     without_the_option_every_request_runs,
     the_memory_is_bounded,
     requests_without_a_name_all_run,
+    a_key_with_other_arguments_is_a_bad_request,
 );
 
 /// Counts what it does; `release` lets handlers go on.
@@ -192,6 +193,23 @@ async fn requests_without_a_name_all_run(stage: &Stage) {
         let reply = raw.call("rpc", "dedupe-nameless.book", properties, br#"{"what": "a"}"#).await;
         assert_eq!(String::from_utf8_lossy(&reply.data), number);
     }
+}
+
+async fn a_key_with_other_arguments_is_a_bad_request(stage: &Stage) {
+    ledger!("dedupe-arguments");
+    let ledger = Ledger::closed();
+    let pool = stage.pool(BooksServer::new(ledger.clone())).await.dedupe(DedupeOptions::default());
+    let _pool = pool.start().await.unwrap();
+    let client = BooksClient::new(&stage.connect().await);
+    let book = |what: &str| client.book(what.to_owned()).idempotency_key("same");
+    let first = tokio::spawn(book("a").into_future());
+    eventually(SOON, "it runs", async || ledger.count() == 1).await;
+    let error = book("b").await.unwrap_err();
+    assert!(error.code() == "bad_request" && !error.maybe_executed(), "{error:?}");
+    ledger.release.add_permits(1);
+    assert_eq!(first.await.unwrap().unwrap(), 1);
+    assert_eq!(book("b").await.unwrap_err().code(), "bad_request");
+    assert_eq!((book("a").await.unwrap(), ledger.count()), (1, 1));
 }
 
 const SOON: Duration = Duration::from_secs(5);

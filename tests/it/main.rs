@@ -32,6 +32,7 @@ mod metrics;
 mod nacked;
 mod nested;
 mod not_text;
+mod once;
 mod overdue;
 mod overload;
 mod oversize;

@@ -89,7 +89,7 @@ macro_rules! stock {
     ($name:literal) => {
         #[rpc_core::service(name = $name)]
         pub(crate) trait Stock {
-            #[rpc(idempotent)]
+            #[rpc(idempotent, hedge)]
             async fn count(&self, ctx: &rpc_core::Context) -> Result<u32, $crate::retries::StockError>;
             async fn take(&self, ctx: &rpc_core::Context) -> Result<u32, $crate::retries::StockError>;
             #[rpc(oneway)]

@@ -90,9 +90,10 @@ counted() {
             }
             END { print passed + 0, failed + 0, ignored + 0 }' "$log"
     )
-    # A case whose broker, Python or Node is absent passes at once, and has run nothing.
+    # A case whose broker, Redis, Python or Node is absent passes at once, and has run nothing.
     local needs=()
     [[ -z ${RPC_TEST_RABBITMQ_URL-} ]] && needs+=('::rabbitmq::' '^test rabbitmq_')
+    [[ -z ${RPC_TEST_REDIS_SERVER-} ]] && needs+=('^test once::redis::')
     [[ -z ${RPC_TEST_PYTHON-} ]] && needs+=('^test pika::')
     [[ -z ${RPC_TEST_NODE_PATH-} ]] && needs+=('^test amqplib::')
     absent=0
@@ -115,7 +116,7 @@ summary() {
     printf '\n== summary\n'
     printf '%s\n' "${stage_rows[@]}"
     if ((tests_skipped > 0)); then
-        printf 'skipped tests: %d whose broker, Python or Node is not there, or that are marked #[ignore]\n' "$tests_skipped"
+        printf 'skipped tests: %d whose broker, Redis, Python or Node is not there, or that are marked #[ignore]\n' "$tests_skipped"
     fi
     if $tests_counted; then
         printf '%d passed, %d failed, %d skipped\n' "$tests_passed" "$tests_failed" "$tests_skipped"

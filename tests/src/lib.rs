@@ -14,10 +14,12 @@ mod client_process;
 mod definitions;
 pub mod proxy;
 pub mod raw;
+mod redis_process;
 mod script;
 mod signal;
 mod slow_link;
 mod stage;
+mod store_contract;
 mod uri;
 mod version;
 mod wait;
@@ -29,14 +31,17 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc};
 pub use broker_process::BrokerProcess;
 pub use client_process::ClientProcess;
 pub use definitions::broker;
+pub use redis_process::RedisProcess;
 use rpc_core::{
     __private::{Handler, Method, MethodDescriptor, Request, Sealed, ServiceDescriptor},
     Call, Client, Context, Dispatch,
+    dedupe::FencingToken,
 };
 pub use script::Script;
 pub use signal::signal;
 pub use slow_link::SlowLink;
 pub use stage::{Stage, Target, framework_uri, run};
+pub use store_contract::check_store;
 pub use uri::{address_of, with_parameter};
 pub use version::{Expectations, version_at};
 pub use wait::{eventually, within};
@@ -101,6 +106,8 @@ pub struct Asked {
     pub is_redelivered: bool,
     /// Where the answer goes.
     pub reply_to: Option<String>,
+    /// The number of its claim, if its pool has a store of answers.
+    pub token: Option<u64>,
 }
 
 impl Answers {
@@ -122,7 +129,8 @@ impl Answers {
     pub async fn answer(&self, ctx: &Context, question: String) -> String {
         let is_redelivered = ctx.redelivered();
         let reply_to = ctx.reply_to().map(str::to_owned);
-        (self.0)(Asked { question, is_redelivered, reply_to }).await
+        let token = ctx.extensions().get().map(|token: &FencingToken| token.get());
+        (self.0)(Asked { question, is_redelivered, reply_to, token }).await
     }
 }
 

@@ -42,6 +42,22 @@ impl WorkerProcess {
         Self::spawn_with(program, uri, service, name, &["--gate", "closed", "--concurrency", "1"]).await
     }
 
+    /// Starts one that handles 32 requests at once, each for `delay`, with a store of answers in Redis whose claims last for `lease`. It
+    /// prints the number of its claim with each question that it begins.
+    ///
+    /// # Panics
+    /// When it does not serve within 20 s.
+    pub async fn spawn_storing(
+        program: &Path,
+        [uri, service, name, redis]: [&str; 4],
+        delay: Duration,
+        lease: Duration,
+    ) -> Self {
+        let [delay_ms, lease_ms] = [delay, lease].map(|time| time.as_millis().to_string());
+        let options = ["--delay-ms", &delay_ms, "--concurrency", "32", "--redis", redis, "--lease-ms", &lease_ms];
+        Self::spawn_with(program, uri, service, name, &options).await
+    }
+
     async fn spawn_with(program: &Path, uri: &str, service: &str, name: &str, options: &[&str]) -> Self {
         let mut child = Command::new(program)
             .args(["--uri", uri, "--service", service, "--name", name])
@@ -83,6 +99,11 @@ impl WorkerProcess {
     pub fn begun(&self, question: &str) -> usize {
         let begun = self.begun.lock().expect("nobody panics while holding it");
         begun.iter().filter(|begun| *begun == question).count()
+    }
+
+    /// All that it has begun to handle, before it was killed too.
+    pub fn all_begun(&self) -> Vec<String> {
+        self.begun.lock().expect("nobody panics while holding it").clone()
     }
 
     /// Lets the handlers of a gated worker finish, from now on.

@@ -180,9 +180,9 @@ impl<T, E> Call<T, E> {
         self
     }
 
-    /// Sends `key` as the `message_id`, by which the handler ([`Context::message_id`](crate::Context::message_id)) and
-    /// [`WorkerPool::dedupe`](crate::WorkerPool::dedupe) recognise the same logical call. The default is a unique one for
-    /// idempotent and one-way methods, none for others.
+    /// Sends `key` as the `message_id`, by which the handler ([`Context::message_id`](crate::Context::message_id)) and a pool that
+    /// [remembers answers](crate::guide::once) recognise the same logical call. The same key with other arguments is refused there. The
+    /// default is a unique one for idempotent and one-way methods, none for others.
     pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
         self.request.message_id = Some(key.into());
         self

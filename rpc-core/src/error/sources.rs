@@ -1,7 +1,7 @@
 //! No error type prints its source: a report prints the whole chain, and would show that text twice.
 
 use super::Error;
-use crate::{CallError, PoolStats, ShutdownError, ShutdownReport};
+use crate::{CallError, PoolStats, ShutdownError, ShutdownReport, dedupe::StoreError};
 
 /// One of each error type that has a source: `tests/tidy` looks for those that are missing.
 fn samples() -> Vec<(&'static str, Box<dyn std::error::Error>)> {
@@ -18,6 +18,7 @@ fn samples() -> Vec<(&'static str, Box<dyn std::error::Error>)> {
         ),
         ("CallError", Box::new(CallError::<Error>::service("stock", "take", reason()))),
         ("CallError", Box::new(CallError::<Error>::topology("stock", "take", reason()))),
+        ("StoreError", Box::new(StoreError::new("THE SOURCE"))),
         ("ShutdownError", Box::new(ShutdownError { report, error: reason() })),
     ]
 }

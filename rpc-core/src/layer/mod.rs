@@ -10,6 +10,7 @@
 
 mod auth;
 mod breaker;
+mod caller;
 mod ended;
 mod extensions;
 mod foreign;
@@ -31,6 +32,7 @@ pub use self::metrics::{MetricsLayer, MetricsService};
 pub use self::{
     auth::{AuthLayer, AuthService, Authenticator, Denied, Token, TokenLayer, TokenService, TokenSource},
     breaker::{BreakerState, CircuitBreaker, CircuitBreakerService},
+    caller::Caller,
     extensions::Extensions,
     from_fn::{FromFn, FromFnService, from_fn},
     request::Request,

@@ -8,7 +8,7 @@
 //!                     └───► Task ──waits for a slot──► at_turn ──► Requeue, Shed, Expire, Cancelled, Deduplicate, Run
 //! ```
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use super::{
     dedupe::Dedupe,
@@ -48,7 +48,7 @@ pub(super) enum Plan {
     /// Its caller has given up: settle it unanswered.
     Expire,
     /// An earlier worker had the request, and it is not to be executed again.
-    Abandon(Abandoned),
+    Abandon(Abandoned, Found),
     /// Requeue it: the pool is shutting down.
     Requeue,
     /// Begin its handler in the consume loop.
@@ -73,10 +73,10 @@ pub(super) fn on_arrival(arrival: &Arrival<'_>, is_draining: impl FnOnce() -> bo
         return Plan::Expire;
     }
     if delivery.redelivered()
-        && !arrival.dedupe.is_some_and(|dedupe| dedupe.remembers(found.method, delivery))
+        && !arrival.dedupe.is_some_and(|dedupe| dedupe.remembers(found.method, arrival.context))
         && let Some(abandoned) = poison::abandons(arrival.redelivery, method, delivery, arrival.losses)
     {
-        return Plan::Abandon(abandoned);
+        return Plan::Abandon(abandoned, found);
     }
     match arrival.inline_paces {
         Some(paces) if paces[found.method].is_quick() => {}
@@ -99,7 +99,7 @@ pub(super) struct Facts<'a> {
     /// The caller's deadline has passed.
     pub(super) is_expired: bool,
     /// The answers the lane remembers, if it does.
-    pub(super) dedupe: Option<&'a Arc<Dedupe>>,
+    pub(super) dedupe: Option<&'a Dedupe>,
 }
 
 /// The decision on a request whose turn has come.
@@ -114,7 +114,7 @@ pub(super) enum Turn<'a> {
     /// Settle it unanswered: a cancel has claimed it, and is counted already.
     Cancelled,
     /// Answer it from memory, or run its handler and remember the answer.
-    Deduplicate(&'a Arc<Dedupe>),
+    Deduplicate(&'a Dedupe),
     /// Run its handler.
     Run,
 }
@@ -141,7 +141,7 @@ mod tests {
         connection::NewDelivery,
         envelope::{self, Code},
         service::MethodDescriptor,
-        worker::{DedupeOptions, RedeliveryPolicy},
+        worker::RedeliveryPolicy,
     };
 
     static SERVICE: ServiceDescriptor = ServiceDescriptor {
@@ -202,8 +202,8 @@ mod tests {
         fn is(self, expected: &str) {
             let context = Context::new(self.delivery.make().unwrap(), Instant::now(), None);
             let dedupe = self.is_remembered.then(|| {
-                let dedupe = Arc::new(Dedupe::new(DedupeOptions::default()));
-                dedupe.learn(0, context.delivery());
+                let dedupe = Dedupe::for_test(&SERVICE);
+                dedupe.learn(0, &context);
                 dedupe
             });
             let paces: Vec<_> = SERVICE.methods.iter().map(|_| Pace::of(self.inline == Some(true))).collect();
@@ -215,14 +215,14 @@ mod tests {
                 is_given_up: self.is_given_up,
                 is_expired: self.is_expired,
                 losses: self.losses,
-                dedupe: dedupe.as_deref(),
+                dedupe: dedupe.as_ref(),
                 inline_paces: self.inline.map(|_| &*paces),
             };
             let plan = match on_arrival(&arrival, || self.is_draining) {
                 Plan::Forbid => "forbid".to_owned(),
                 Plan::Refuse(response) => format!("refuse: {}", response.error_code().unwrap()),
                 Plan::Expire => "expire".to_owned(),
-                Plan::Abandon(abandoned) => format!("abandon: {abandoned:?}"),
+                Plan::Abandon(abandoned, _) => format!("abandon: {abandoned:?}"),
                 Plan::Requeue => "requeue".to_owned(),
                 Plan::Inline(found) => format!("inline {}", found.method),
                 Plan::Task(found) => format!("task {}", found.method),
@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn a_turn_is_decided_by_the_slot_then_the_shutdown_then_the_caller() {
-        let dedupe = Arc::new(Dedupe::new(DedupeOptions::default()));
+        let dedupe = Dedupe::for_test(&SERVICE);
         let turn = |denied, is_draining, is_expired, is_claimed: bool, has_dedupe: bool| {
             let facts = Facts { is_draining, is_expired, dedupe: has_dedupe.then_some(&dedupe) };
             match at_turn(denied, facts, || !is_claimed) {

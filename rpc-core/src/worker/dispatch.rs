@@ -82,6 +82,11 @@ impl Request {
         self.found.is_retry
     }
 
+    /// The same with a value for the handler.
+    pub(super) fn with_extension<T: Send + Sync + 'static>(self, value: T) -> Self {
+        Self { context: self.context.with_extension(value), ..self }
+    }
+
     /// The method's index in the descriptor.
     pub fn method(&self) -> usize {
         self.found.method
@@ -227,6 +232,10 @@ impl Response {
     #[cfg(test)]
     pub(super) fn ok_of(body_bytes: usize) -> Self {
         Self(Some(Answer::Ok(Codec::default(), vec![0; body_bytes])))
+    }
+
+    pub(super) fn answer(&self) -> Option<&Answer> {
+        self.0.as_ref()
     }
 
     pub(super) fn into_answer(self) -> Option<Answer> {
@@ -413,8 +422,17 @@ fn no_such_method(delivery: &Delivery) -> Response {
 
 /// Starts a handler in a slot; an error is the answer when that panics.
 pub(super) fn start(service: &dyn Dispatch, request: Request, seat: Seat) -> Result<Running, Response> {
+    start_with(|request| service.dispatch(request), request, seat)
+}
+
+/// The same for one that `dispatch` makes.
+pub(super) fn start_with(
+    dispatch: impl FnOnce(Request) -> Handler,
+    request: Request,
+    seat: Seat,
+) -> Result<Running, Response> {
     let mut serving = Serving::new(request.context().deadline(), seat);
-    let handler = guarded(|| budget::within(&mut serving, || service.dispatch(request)))?;
+    let handler = guarded(|| budget::within(&mut serving, || dispatch(request)))?;
     Ok(Running { handler: Seated::new(handler, serving), timer: None })
 }
 

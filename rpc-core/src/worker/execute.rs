@@ -88,14 +88,14 @@ impl Taker<'_> {
             is_given_up,
             is_expired: context.is_expired(now),
             losses,
-            dedupe: lane.dedupe.as_deref(),
+            dedupe: lane.dedupe.as_ref(),
             inline_paces: self.shared.inline_paces(),
         };
         match decide::on_arrival(&arrival, || self.shared.is_draining()) {
             Plan::Forbid => job.forbid(),
             Plan::Refuse(response) => job.finish(response),
             Plan::Expire => job.expire(),
-            Plan::Abandon(abandoned) => self.abandon(job, context, abandoned),
+            Plan::Abandon(abandoned, found) => self.abandon(job, context, abandoned, found),
             Plan::Requeue => job.requeue(),
             Plan::Inline(found) if job.try_place() => match Slot::take(&lane.room) {
                 Some(slot) => return self.begin_here(job, context, found, slot),
@@ -108,13 +108,18 @@ impl Taker<'_> {
     }
 
     /// Answers a request that is not executed again. No cancel stops that, because its dead letter is not for the caller.
-    fn abandon(&mut self, job: Job, context: Context, abandoned: Abandoned) {
+    #[cold]
+    fn abandon(&mut self, job: Job, context: Context, abandoned: Abandoned, found: Found) {
         let lane = &*self.shared.lane;
         let method = lane.service.descriptor().method_for(context.routing_key());
         if let Some(counts) = method.and_then(|method| lane.counts.of(method)) {
             counts.refuse(Code::Abandoned.name());
         }
         self.handlers.spawn(WeakDelivery::default(), async move {
+            let (job, context) = match answered_by_store(job, context, found).await {
+                Ok(()) => return,
+                Err(unanswered) => unanswered,
+            };
             let response = abandoned.execute(Arc::clone(&job.shared.lane), context.delivery()).await;
             job.finish(response);
         });
@@ -166,6 +171,17 @@ fn note_shed(lane: &Lane, method: usize) {
     if let Some(counts) = lane.counts.at(method) {
         counts.refuse(Code::Overloaded.name());
     }
+}
+
+/// Answers a request from the store of answers, if that has its answer.
+async fn answered_by_store(job: Job, context: Context, found: Found) -> Result<(), (Job, Context)> {
+    let lane = &job.shared.lane;
+    let Some(dedupe) = &lane.dedupe else { return Err((job, context)) };
+    if !dedupe.is_stored(found.method, &context).await {
+        return Err((job, context));
+    }
+    run_at_turn(job, Request::new(context, found)).await;
+    Ok(())
 }
 
 fn handler_span(shared: &Shared, context: &Context, method: usize) -> Span {
@@ -282,11 +298,11 @@ fn run_at_turn(job: Job, request: Request) -> impl Future<Output = ()> + Send + 
                 // The channel is gone, and with it the request.
                 Turn::Deduplicate(_) | Turn::Run if !job.begin(request.method()) => None,
                 Turn::Deduplicate(dedupe) => {
-                    let run = async |request| match dispatch::start(&*lane.service, request, seat) {
+                    let answer = |request| dedupe.dispatch(&lane.service, &lane.counters, request);
+                    Some(match dispatch::start_with(answer, request, seat) {
                         Ok(running) => running.await,
                         Err(response) => response,
-                    };
-                    Some(Box::pin(dedupe.answer(request, &lane.counters, run)).await)
+                    })
                 }
                 Turn::Run => {
                     let method = request.method();

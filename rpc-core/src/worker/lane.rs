@@ -15,7 +15,7 @@ pub(super) struct Lane {
     /// The counts of the service's methods, which all its lanes share.
     pub(super) counts: Arc<ServiceCounts>,
     /// Earlier answers, if the pool remembers them.
-    pub(super) dedupe: Option<Arc<Dedupe>>,
+    pub(super) dedupe: Option<Dedupe>,
     /// Whether the service stands behind layers, and the memory of answers with it.
     pub(super) has_layers: bool,
     /// Whether handlers of quick methods may run in the consume loop.

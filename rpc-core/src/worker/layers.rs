@@ -41,7 +41,7 @@ pub(super) struct Parts {
     pub(super) of_pool: Option<Arc<Layers>>,
     pub(super) of_service: Option<Arc<Layers>>,
     /// Inside of the layers: a caller who is refused must not learn the answer to another one.
-    pub(super) dedupe: Option<Arc<Dedupe>>,
+    pub(super) dedupe: Option<Dedupe>,
     pub(super) counters: Arc<Counters>,
 }
 
@@ -119,7 +119,7 @@ impl Core for OfService {
 /// Behind the innermost layer.
 struct Handlers {
     service: Arc<dyn Dispatch>,
-    dedupe: Option<Arc<Dedupe>>,
+    dedupe: Option<Dedupe>,
     counters: Arc<Counters>,
 }
 
@@ -153,14 +153,7 @@ impl Core for Handlers {
         };
         let handler = match &self.dedupe {
             None => self.service.dispatch(request),
-            Some(dedupe) => {
-                let (service, dedupe) = (Arc::clone(&self.service), Arc::clone(dedupe));
-                let counters = Arc::clone(&self.counters);
-                Box::pin(async move {
-                    let run = async |request| service.dispatch(request).await;
-                    dedupe.answer(request, &counters, run).await
-                })
-            }
+            Some(dedupe) => dedupe.dispatch(&self.service, &self.counters, request),
         };
         Box::pin(async move {
             if let Some(forwarded) = forwards {

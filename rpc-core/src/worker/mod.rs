@@ -19,7 +19,7 @@ mod consume;
 mod dead_callers;
 mod dead_letter;
 mod decide;
-mod dedupe;
+pub(crate) mod dedupe;
 mod direct_reply_to;
 mod discovery;
 mod dispatch;

@@ -12,7 +12,7 @@ use super::{
     cancel::Control,
     caution::Caution,
     consume, dead_callers,
-    dedupe::{Dedupe, DedupeOptions},
+    dedupe::{self, DedupeOptions, Remembering, StoreOptions},
     discovery::Discovery,
     dispatch::Dispatch,
     handle::PoolHandle,
@@ -66,7 +66,9 @@ pub struct WorkerPool {
     delivery_limit: Option<u32>,
     redelivery: RedeliveryPolicy,
     dead_letters: DeadLetterOptions,
-    dedupe: Option<DedupeOptions>,
+    dedupe: Option<Remembering>,
+    /// The methods whose answers are not remembered, as `service.method`.
+    dedupe_exempt: Vec<String>,
     is_inline: bool,
     users: Option<Arc<[String]>>,
     sends_user_id: bool,
@@ -110,6 +112,7 @@ impl WorkerPool {
             redelivery: RedeliveryPolicy::default(),
             dead_letters: DeadLetterOptions::default(),
             dedupe: None,
+            dedupe_exempt: Vec::new(),
             is_inline: true,
             users: None,
             sends_user_id: false,
@@ -204,7 +207,21 @@ impl WorkerPool {
     /// Remembers answers, and repeats them when a request arrives again. The default is to remember nothing: it
     /// costs every request two allocations and a copy of its answer.
     pub fn dedupe(mut self, options: DedupeOptions) -> Self {
-        self.dedupe = Some(options);
+        self.dedupe = Some(Remembering::Locally(options));
+        self
+    }
+
+    /// Remembers answers in a store that several pools share, in several processes: a request that is sent to two of them is executed
+    /// once. It takes the place of [`dedupe`](Self::dedupe). See the guide's chapter on [once-only execution](crate::guide::once).
+    pub fn dedupe_store(mut self, options: StoreOptions) -> Self {
+        self.dedupe = Some(Remembering::In(options));
+        self
+    }
+
+    /// Does not remember the answers of these methods, each named `service.method`: each of their requests is executed. Needed for those
+    /// that are marked `#[rpc(hedge)]`.
+    pub fn dedupe_except(mut self, methods: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.dedupe_exempt.extend(methods.into_iter().map(Into::into));
         self
     }
 
@@ -353,7 +370,8 @@ impl WorkerPool {
         let lanes: usize = self.services.iter().map(|service| service.descriptor().method_queues().len()).sum();
         // Otherwise handlers wait for slots, for which each needs a task.
         let has_slots = lanes * usize::from(source.prefetch_count) <= self.concurrency;
-        let dedupe = self.dedupe.map(|options| Arc::new(Dedupe::new(options)));
+        let descriptor = service.descriptor();
+        let dedupe = self.dedupe.as_ref().map(|how| how.of_lane(descriptor, &self.dedupe_exempt, counters));
         let parts = Parts {
             service: Arc::clone(&service.service),
             of_pool: self.layers.clone(),
@@ -392,6 +410,10 @@ impl WorkerPool {
                     .to_owned(),
             );
         }
+        let services: Vec<_> = self.services.iter().map(Served::descriptor).collect();
+        if let Some(misfit) = dedupe::misfit(&services, self.dedupe.is_some(), &self.dedupe_exempt) {
+            return refuse(misfit);
+        }
         if let Some(name) = Forwarding::unfit(&self.forwarded_headers) {
             return refuse(format!(
                 "the header '{name}' cannot be forwarded: its name is the framework's or the broker's"
@@ -401,7 +423,7 @@ impl WorkerPool {
             let reason = "the connection's URIs name several users, or the broker takes one from a certificate";
             return refuse(format!("send_user_id has no user to send: {reason}"));
         }
-        let mut names: Vec<_> = self.services.iter().map(|service| service.descriptor().name).collect();
+        let mut names: Vec<_> = services.iter().map(|service| service.name).collect();
         names.sort_unstable();
         if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
             return refuse(format!("service '{}' is served twice by one pool", twice[0]));

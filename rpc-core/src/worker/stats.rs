@@ -51,8 +51,18 @@ pub struct PoolStats {
     pub oneway_failed: u64,
     /// Requests of users whom the pool does not serve ([`WorkerPool::users`](crate::WorkerPool::users)); not executed.
     pub forbidden: u64,
-    /// Requests answered from memory ([`WorkerPool::dedupe`](crate::WorkerPool::dedupe)).
+    /// Requests answered from memory ([`WorkerPool::dedupe`](crate::WorkerPool::dedupe)), or from a store.
     pub deduplicated: u64,
+    /// Requests refused because the pool's [store of answers](crate::WorkerPool::dedupe_store) was away; not executed.
+    pub store_refused: u64,
+    /// Requests executed without a claim, because the store was away
+    /// ([`WhenAway::GoOn`](crate::dedupe::WhenAway::GoOn)).
+    pub store_bypassed: u64,
+    /// Claims that ran out while their handler ran: it did not reach the store, or stood still. Another worker may have executed the
+    /// request, too; its callers get one answer all the same.
+    pub claims_lost: u64,
+    /// Answers that the store did not take in time: the same request may be executed again.
+    pub answers_unkept: u64,
     /// Headers that handlers' calls did not carry on ([`WorkerPool::forward_headers`](crate::WorkerPool::forward_headers)), because
     /// the frame had no room for them.
     pub headers_dropped: u64,
@@ -77,6 +87,10 @@ pub(super) struct Counters {
     dead_lettered: AtomicU64,
     dead_letters_lost: AtomicU64,
     deduplicated: AtomicU64,
+    pub(super) store_refused: AtomicU64,
+    pub(super) store_bypassed: AtomicU64,
+    pub(super) claims_lost: AtomicU64,
+    pub(super) answers_unkept: AtomicU64,
     shed: AtomicU64,
     callers_gone: AtomicU64,
     replies_refused: AtomicU64,
@@ -157,6 +171,10 @@ impl Counters {
             oneway_failed: self.oneway_failed.load(Ordering::Relaxed),
             forbidden: self.forbidden.load(Ordering::Relaxed),
             deduplicated: self.deduplicated.load(Ordering::Relaxed),
+            store_refused: self.store_refused.load(Ordering::Relaxed),
+            store_bypassed: self.store_bypassed.load(Ordering::Relaxed),
+            claims_lost: self.claims_lost.load(Ordering::Relaxed),
+            answers_unkept: self.answers_unkept.load(Ordering::Relaxed),
             headers_dropped: self.forwarding.dropped(),
             reconnects,
             blocked,

@@ -43,6 +43,7 @@ pub(super) fn check(
         aliases: options.aliases.iter().map(LitStr::value).collect(),
         timeout: options.timeout,
         idempotent: options.idempotent.is_some(),
+        hedge: options.hedge.is_some(),
         oneway: options.oneway.is_some(),
         blocking: options.blocking.is_some(),
         no_cancel: options.no_cancel.is_some(),
@@ -144,6 +145,13 @@ fn check_options(function: &TraitItemFn, options: &MethodOptions, is_bare: bool,
             idempotent,
             "`idempotent` has no effect on a one-way method, whose request is sent once and confirmed by the broker: \
              remove it",
+        );
+    }
+    if let (Some(hedge), None) = (options.hedge, options.idempotent) {
+        errors.at_span(
+            hedge,
+            "`hedge` lets callers send a request twice at once, so the method must be `idempotent`: add it, or remove \
+             `hedge`",
         );
     }
     if let (Some(_), Some(no_cancel)) = (options.oneway, options.no_cancel) {

@@ -149,6 +149,7 @@ fn method_descriptor(service: &Service, method: &Method) -> TokenStream {
     }
     let flags = [
         (method.idempotent, quote!(idempotent)),
+        (method.hedge, quote!(hedge)),
         (method.oneway, quote!(oneway)),
         (method.blocking, quote!(blocking)),
         (method.no_cancel, quote!(no_cancel)),

@@ -129,6 +129,8 @@ const _: () = {
         methods: &[
             ::rpc_core::__private::MethodDescriptor {
                 aliases: &["run", "begin"],
+                idempotent: true,
+                hedge: true,
                 queue: ::core::option::Option::Some("slow"),
                 priority: ::core::option::Option::Some(7u8),
                 ..::rpc_core::__private::MethodDescriptor::new(

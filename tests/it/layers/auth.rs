@@ -9,7 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use rpc_core::layer::{AuthLayer, Authenticator, BoxError, Denied, Request, Token, TokenLayer, TokenSource};
+use rpc_core::layer::{AuthLayer, Authenticator, BoxError, Caller, Denied, Request, Token, TokenLayer, TokenSource};
 use rpc_tests::{Stage, eventually, on_both_brokers};
 
 use super::{
@@ -46,6 +46,10 @@ impl Authenticator for Tokens {
             Some((name, of)) if of == generation => Ok(User(name.to_owned())),
             _ => Err(Denied::unauthenticated("the token is unknown")),
         }
+    }
+
+    fn caller(&self, user: &User) -> Caller {
+        Caller::new(&*user.0)
     }
 }
 

@@ -1,12 +1,17 @@
 //! A worker process for tests that kill workers: serves a `Probe`, prints `ready`, and `begun <question>` for each
-//! request it starts on. With `--gate closed` no handler ends before the line `go` on stdin. It ends with its stdin.
+//! request it starts on. With `--gate closed` no handler ends before the line `go` on stdin. With `--redis URL` it has a store of
+//! answers there, and prints and answers the numbers of its claims, too. It ends with its stdin.
 
 use std::{
     io::{BufRead, Write},
+    sync::Arc,
     time::Duration,
 };
 
-use rpc_core::{Connection, ConnectionOptions, WorkerPool};
+use rpc_core::{
+    Connection, ConnectionOptions, WorkerPool,
+    dedupe::{RedisStore, StoreOptions},
+};
 use rpc_tests::{Answers, Named, probe};
 use tokio::sync::{oneshot, watch};
 
@@ -15,7 +20,7 @@ probe!("probe");
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = Options::from_arguments(std::env::args().skip(1))?;
-    let Options { uri, service, name, delay, concurrency, is_gated } = options;
+    let Options { uri, service, name, delay, concurrency, is_gated, redis, lease } = options;
     let (gate, is_open) = watch::channel(!is_gated);
     let (at_end, end) = oneshot::channel();
     // Blocks in a read; ends with the process.
@@ -31,18 +36,28 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let answers = Answers::with(move |asked| {
         let (name, mut is_open) = (name.clone(), is_open.clone());
         async move {
-            say(&format!("begun {}", asked.question));
+            let token = asked.token.map(|token| format!(" {token}")).unwrap_or_default();
+            say(&format!("begun {}{token}", asked.question));
             tokio::time::sleep(delay).await;
             // The sender goes only when the process does.
             drop(is_open.wait_for(|is_open| *is_open).await);
             let redelivered = if asked.is_redelivered { " (redelivered)" } else { "" };
-            format!("{name}: {}{redelivered}", asked.question)
+            format!("{name}: {}{token}{redelivered}", asked.question)
         }
     });
     // Tests wait for it.
     let options = ConnectionOptions::default().reconnect_delay_max(Duration::from_millis(200));
     let connection = Connection::open_with(&uri, options).await?;
     let pool = WorkerPool::new(&connection).serve(Named::new(&service, ProbeServer::new(answers)));
+    let pool = match redis {
+        None => pool,
+        Some(url) => {
+            // A machine under load is no reason for a store to be away.
+            let limit = Duration::from_secs(20);
+            let store = RedisStore::new(&url)?.limit(limit);
+            pool.dedupe_store(StoreOptions::new(Arc::new(store)).lease(lease).limit(limit))
+        }
+    };
     let serving = pool.concurrency(concurrency).start().await?;
     let stopped = serving.run_until_signal(Duration::from_secs(10));
     say("ready");
@@ -64,6 +79,8 @@ struct Options {
     delay: Duration,
     concurrency: usize,
     is_gated: bool,
+    redis: Option<String>,
+    lease: Duration,
 }
 
 impl Options {
@@ -75,6 +92,8 @@ impl Options {
             delay: Duration::ZERO,
             concurrency: 4,
             is_gated: false,
+            redis: None,
+            lease: Duration::from_secs(5),
         };
         while let Some(option) = arguments.next() {
             let value = arguments.next().ok_or_else(|| format!("{option} needs a value"))?;
@@ -84,6 +103,10 @@ impl Options {
                 "--name" => options.name = value,
                 "--delay-ms" => {
                     options.delay = Duration::from_millis(value.parse().map_err(|_| "--delay-ms: a number")?);
+                }
+                "--redis" => options.redis = Some(value),
+                "--lease-ms" => {
+                    options.lease = Duration::from_millis(value.parse().map_err(|_| "--lease-ms: a number")?);
                 }
                 "--concurrency" => options.concurrency = value.parse().map_err(|_| "--concurrency: a number")?,
                 "--gate" => options.is_gated = value == "closed",

@@ -18,6 +18,7 @@ use crate::{
     call_error::OtherError,
     connection::amqp::HeaderValue,
     layer::{
+        caller::Caller,
         request::Request,
         response::{BoxError, BoxFuture, Response},
         stack::take_ready,
@@ -28,7 +29,7 @@ use crate::{
 ///
 /// ```
 /// use async_trait::async_trait;
-/// use rpc_core::layer::{AuthLayer, Authenticator, Denied, Request};
+/// use rpc_core::layer::{AuthLayer, Authenticator, Caller, Denied, Request};
 ///
 /// struct User(String);
 ///
@@ -45,6 +46,10 @@ use crate::{
 ///             "of a guest" => Err(Denied::permission_denied("guests only read")),
 ///             _ => Err(Denied::unauthenticated("the token is unknown")),
 ///         }
+///     }
+///
+///     fn caller(&self, user: &User) -> Caller {
+///         Caller::new(&*user.0)
 ///     }
 /// }
 ///
@@ -63,6 +68,10 @@ pub trait Authenticator: Send + Sync + 'static {
     /// # Errors
     /// The caller gets the error, and the handler does not run.
     async fn authenticate(&self, token: &str, request: &Request) -> Result<Self::Identity, Denied>;
+
+    /// The name of the owner, the same for each of its tokens, which handlers and layers find in the extensions, too. Answers that a pool
+    /// remembers are repeated to the same caller alone.
+    fn caller(&self, identity: &Self::Identity) -> Caller;
 }
 
 /// Why a request is refused. The words are sent to the caller.
@@ -188,7 +197,9 @@ impl<A: Authenticator> AuthLayer<A> {
         let limit = request.deadline().map_or(limit, |deadline| deadline.min(limit));
         match timeout_at(limit, self.authenticator.authenticate(token, request)).await {
             Ok(identity) => {
-                request.extensions_mut().insert(identity?);
+                let identity = identity?;
+                request.extensions_mut().insert(self.authenticator.caller(&identity));
+                request.extensions_mut().insert(identity);
                 Ok(())
             }
             Err(_) => {

@@ -65,7 +65,7 @@ impl<S: Inner> Attempts<S> {
     pub(super) fn new(service: S, request: Request, policy: Arc<RetryPolicy>, shared: Arc<Shared>) -> Self {
         let is_alone = request.call.is_within_retry && !policy.within_retries;
         let left = if is_alone { 0 } else { policy.attempts.saturating_sub(1) };
-        let hedges = policy.hedge && !is_alone && request.is_idempotent();
+        let hedges = policy.hedge && !is_alone && request.call.method.hedge && request.is_idempotent();
         let backoff = Backoff::new(policy.backoff_initial, policy.backoff_max);
         Self { service, request, policy, shared, backoff, left, hedges, begun_at: Instant::now(), executed: None }
     }

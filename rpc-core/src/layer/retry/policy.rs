@@ -84,12 +84,13 @@ impl RetryPolicy {
         self
     }
 
-    /// Whether a call of an idempotent method that takes longer than 95 % of the earlier ones is sent a second time meanwhile. The
-    /// first answer counts, and the other request is cancelled. The default is no.
+    /// Whether a call of a `#[rpc(idempotent, hedge)]` method that takes longer than 95 % of the earlier ones is sent a second time
+    /// meanwhile. The first answer counts, and the other request is cancelled. The default is no.
     ///
     /// It begins once 100 calls of the method have been answered, for at most 5 % of the calls, and each draws on the budget of retries.
-    /// Both requests have the same `message_id`, so it does not help where the pool remembers answers
-    /// ([`WorkerPool::dedupe`](crate::WorkerPool::dedupe)): the second one waits for the first.
+    /// Both requests have the same `message_id`, so it does not go together with a memory of answers, where the second one would wait for
+    /// the first: a pool that remembers the answers of a `hedge` method does not start
+    /// ([`WorkerPool::dedupe_except`](crate::WorkerPool::dedupe_except)). A method without `hedge` is never sent a second time.
     #[must_use]
     pub const fn hedge(mut self, hedge: bool) -> Self {
         self.hedge = hedge;

@@ -34,12 +34,14 @@ static SERVICE: ServiceDescriptor = ServiceDescriptor {
     max_length: None,
     max_depth: Codec::MAX_DEPTH,
     methods: &[
-        MethodDescriptor { idempotent: true, ..MethodDescriptor::new("count", "stock.count") },
+        MethodDescriptor { idempotent: true, hedge: true, ..MethodDescriptor::new("count", "stock.count") },
         MethodDescriptor::new("take", "stock.take"),
+        MethodDescriptor { idempotent: true, ..MethodDescriptor::new("list", "stock.list") },
     ],
 };
 const COUNT: usize = 0;
 const TAKE: usize = 1;
+const LIST: usize = 2;
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -187,6 +189,7 @@ struct Asked {
 
 const TO_COUNT: Asked = Asked { method: COUNT, within: Some(Duration::from_secs(10)), is_within_retry: false };
 const TO_TAKE: Asked = Asked { method: TAKE, ..TO_COUNT };
+const TO_LIST: Asked = Asked { method: LIST, ..TO_COUNT };
 
 impl Asked {
     fn request(&self) -> Request {

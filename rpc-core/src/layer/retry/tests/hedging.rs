@@ -31,6 +31,19 @@ async fn a_late_answer_is_overtaken_by_that_to_a_second_request_which_cancels_th
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_idempotent_method_that_is_not_marked_is_not_sent_a_second_time() {
+    let (layer, fake) = trained().await;
+    for sample in 1..=100 {
+        fake.then([after(ms(sample), ok())]);
+        assert!(call(&layer, &fake, &TO_LIST).await.is_ok());
+    }
+    fake.take_count();
+    fake.then([after(ms(500), ok()), at_once(ok())]);
+    assert!(call(&layer, &fake, &TO_LIST).await.is_ok());
+    assert_eq!(fake.take_count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_policy_without_retries_may_hedge() {
     let (hedging, fake) = trained().await;
     fake.then([never(), at_once(ok())]);
