@@ -3,7 +3,7 @@
 use std::{cell::Cell, io::Read, rc::Rc, time::Duration};
 
 use rpc_core::{
-    Client, ClientOptions, Connection, RetryPolicy, WorkerPool,
+    Client, ClientOptions, Connection, DedupeOptions, RetryPolicy, WorkerPool,
     broker::Broker,
     layer::{self, Next, Request, RpcLayer, TraceLayer},
     service,
@@ -53,6 +53,8 @@ pub(crate) enum Around {
     TraceLayer,
     /// The default policy for retries, of a client.
     Retries,
+    /// The default memory of answers, of a worker.
+    Memory,
 }
 
 fn empty_layer() -> impl RpcLayer {
@@ -66,6 +68,7 @@ pub(crate) fn worker(uri: &str, around: Around) -> Result<()> {
         let pool = WorkerPool::new(&connection).serve(CostServer::new(Echo));
         let pool = match around {
             Around::Nothing | Around::Retries => pool,
+            Around::Memory => pool.dedupe(DedupeOptions::default()),
             Around::EmptyLayer => pool.layer(empty_layer()),
             Around::TraceLayer => pool.layer(TraceLayer::new()),
         };
@@ -92,7 +95,7 @@ pub(crate) fn client(uri: &str, calls: u64, around: Around) -> Result<()> {
         client.ready().await?;
         let client = CostClient::from_client(client);
         let client = match around {
-            Around::Nothing | Around::Retries => client,
+            Around::Nothing | Around::Retries | Around::Memory => client,
             Around::EmptyLayer => client.layer(empty_layer()),
             Around::TraceLayer => client.layer(TraceLayer::new()),
         };

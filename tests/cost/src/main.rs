@@ -29,7 +29,7 @@ const CALLS: u64 = 50 * load::IN_FLIGHT;
 const ROUNDS: usize = 3;
 /// Times that the rounds of a red row are made.
 const ATTEMPTS: usize = 3;
-const ROLES: [&str; 8] = [
+const ROLES: [&str; 9] = [
     "client",
     "worker",
     "broker",
@@ -38,6 +38,7 @@ const ROLES: [&str; 8] = [
     "traced-client",
     "traced-worker",
     "retrying-client",
+    "remembering-worker",
 ];
 
 fn main() -> Result<()> {
@@ -48,6 +49,7 @@ fn main() -> Result<()> {
         ["worker", uri] => load::worker(uri, Around::Nothing),
         ["layered-worker", uri] => load::worker(uri, Around::EmptyLayer),
         ["traced-worker", uri] => load::worker(uri, Around::TraceLayer),
+        ["remembering-worker", uri] => load::worker(uri, Around::Memory),
         ["client", uri, calls] => load::client(uri, calls.parse()?, Around::Nothing),
         ["layered-client", uri, calls] => load::client(uri, calls.parse()?, Around::EmptyLayer),
         ["traced-client", uri, calls] => load::client(uri, calls.parse()?, Around::TraceLayer),
