@@ -4,7 +4,7 @@ use std::{cell::Cell, io::Read, rc::Rc, time::Duration};
 
 use metrics_exporter_prometheus::PrometheusBuilder;
 use rpc_core::{
-    Client, ClientOptions, Connection, RetryPolicy, WorkerPool,
+    Client, ClientOptions, Connection, DedupeOptions, RetryPolicy, WorkerPool,
     broker::Broker,
     layer::{self, MetricsLayer, Next, Request, RpcLayer, TraceLayer},
     service,
@@ -58,6 +58,8 @@ pub(crate) enum Around {
     Percentiles,
     /// The default policy for retries, of a client.
     Retries,
+    /// The default memory of answers, of a worker.
+    Memory,
 }
 
 fn empty_layer() -> impl RpcLayer {
@@ -79,6 +81,7 @@ pub(crate) fn worker(uri: &str, around: Around) -> Result<()> {
             Around::Nothing | Around::Retries => pool,
             Around::Percentiles => pool.stats(true),
             Around::MetricsLayer => pool.layer(metrics_layer()?),
+            Around::Memory => pool.dedupe(DedupeOptions::default()),
             Around::EmptyLayer => pool.layer(empty_layer()),
             Around::TraceLayer => pool.layer(TraceLayer::new()),
         };
@@ -109,7 +112,7 @@ pub(crate) fn client(uri: &str, calls: u64, around: Around) -> Result<()> {
         client.ready().await?;
         let client = CostClient::from_client(client);
         let client = match around {
-            Around::Nothing | Around::Retries | Around::Percentiles => client,
+            Around::Nothing | Around::Retries | Around::Percentiles | Around::Memory => client,
             Around::MetricsLayer => client.layer(metrics_layer()?),
             Around::EmptyLayer => client.layer(empty_layer()),
             Around::TraceLayer => client.layer(TraceLayer::new()),

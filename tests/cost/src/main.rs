@@ -29,7 +29,7 @@ const CALLS: u64 = 50 * load::IN_FLIGHT;
 const ROUNDS: usize = 3;
 /// Times that the rounds of a red row are made.
 const ATTEMPTS: usize = 3;
-const ROLES: [&str; 12] = [
+const ROLES: [&str; 13] = [
     "client",
     "worker",
     "broker",
@@ -42,6 +42,7 @@ const ROLES: [&str; 12] = [
     "timed-client",
     "timed-worker",
     "retrying-client",
+    "remembering-worker",
 ];
 
 fn main() -> Result<()> {
@@ -54,6 +55,7 @@ fn main() -> Result<()> {
         ["traced-worker", uri] => load::worker(uri, Around::TraceLayer),
         ["metered-worker", uri] => load::worker(uri, Around::MetricsLayer),
         ["timed-worker", uri] => load::worker(uri, Around::Percentiles),
+        ["remembering-worker", uri] => load::worker(uri, Around::Memory),
         ["client", uri, calls] => load::client(uri, calls.parse()?, Around::Nothing),
         ["layered-client", uri, calls] => load::client(uri, calls.parse()?, Around::EmptyLayer),
         ["traced-client", uri, calls] => load::client(uri, calls.parse()?, Around::TraceLayer),
