@@ -14,11 +14,12 @@ use tracing::{Instrument, Span};
 use super::{
     callers::Callers,
     decide::{self, Arrival, Facts, Plan, Turn},
-    dispatch::{self, Dispatch, Found, Request, Response, Running},
+    dispatch::{Dispatch, Found, Request, Response},
     handlers::Handlers,
     job::{Job, Shared},
     lane::Lane,
     poison::Abandoned,
+    running::{self, Running},
     source::Intake,
     stats::Counters,
     tombstones::Tombstones,
@@ -218,7 +219,7 @@ enum FirstPoll {
 
 #[inline]
 fn first_poll(service: &dyn Dispatch, request: Request, seat: Seat) -> FirstPoll {
-    let mut running = match dispatch::start(service, request, seat) {
+    let mut running = match running::start(service, request, seat) {
         Ok(running) => running,
         Err(response) => return FirstPoll::Ended(response),
     };
@@ -299,14 +300,14 @@ fn run_at_turn(job: Job, request: Request) -> impl Future<Output = ()> + Send + 
                 Turn::Deduplicate(_) | Turn::Run if !job.begin(request.method()) => None,
                 Turn::Deduplicate(dedupe) => {
                     let answer = |request| dedupe.dispatch(&lane.service, &lane.counters, request);
-                    Some(match dispatch::start_with(answer, request, seat) {
+                    Some(match running::start_with(answer, request, seat) {
                         Ok(running) => running.await,
                         Err(response) => response,
                     })
                 }
                 Turn::Run => {
                     let method = request.method();
-                    Some(match dispatch::start(&*lane.service, request, seat) {
+                    Some(match running::start(&*lane.service, request, seat) {
                         Ok(mut running) => {
                             let mut is_first = true;
                             poll_fn(|cx| {

@@ -38,6 +38,7 @@ mod policy;
 mod pool;
 mod reply;
 mod returns;
+mod running;
 mod seated;
 mod source;
 mod stats;
