@@ -55,6 +55,7 @@ keys_are_setters!(ConnectionOptions {
     connect_timeout: Duration,
     #[serde(deserialize_with = "duration")]
     wait_for_broker: Duration,
+    wait_for_access: bool,
     #[serde(deserialize_with = "duration")]
     reconnect_delay_initial: Duration,
     #[serde(deserialize_with = "duration")]
@@ -245,13 +246,14 @@ mod tests {
     #[test]
     fn connections_are_configured() {
         let read: ConnectionOptions = read(json!({
-            "name": "billing", "connect_timeout": "3s", "wait_for_broker": "1min", "reconnect_delay_initial": "50ms",
+            "name": "billing", "connect_timeout": "3s", "wait_for_broker": "1min", "wait_for_access": true, "reconnect_delay_initial": "50ms",
             "reconnect_delay_max": "5s", "reconnect_attempts": 4, "outbox_max_bytes": 1_000_000, "transport": "lapin",
         }));
         let set = ConnectionOptions::default()
             .name("billing")
             .connect_timeout(Duration::from_secs(3))
             .wait_for_broker(Duration::from_secs(60))
+            .wait_for_access(true)
             .reconnect_delay_initial(Duration::from_millis(50))
             .reconnect_delay_max(Duration::from_secs(5))
             .reconnect_attempts(Some(4))

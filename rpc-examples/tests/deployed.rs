@@ -139,7 +139,13 @@ struct Worker {
 
 impl Worker {
     fn start(manifest: &Manifest, uri: &str, notify_socket: &Path) -> Self {
-        let mut process = Command::new(example("deployed"))
+        let mut program = Command::new(example("deployed"));
+        // Of this test's own surroundings, and no setting of the program.
+        let of_tests = |name: &std::ffi::OsString| name.to_string_lossy().starts_with("RPC_");
+        for name in std::env::vars_os().map(|(name, _)| name).filter(of_tests) {
+            program.env_remove(name);
+        }
+        let mut process = program
             .envs(&manifest.env)
             .env("RPC_HEALTH_ADDRESS", "127.0.0.1:0")
             .env("AMQP_URL", uri)

@@ -26,6 +26,7 @@ on_both_brokers!(
     a_login_is_renewed_before_it_expires,
     a_provider_that_fails_is_asked_again,
     credentials_that_the_broker_refuses_say_so,
+    a_wait_for_access_goes_on_over_a_refusal,
 );
 
 const SOON: Duration = Duration::from_secs(10);
@@ -135,6 +136,18 @@ async fn credentials_that_the_broker_refuses_say_so(stage: &Stage) {
     let refused = Connection::open_with(stage.uri(), options).await.unwrap_err();
     assert!(matches!(&refused, Error::AuthenticationRefused { user, .. } if user == "guest"), "{refused:?}");
     assert!(!format!("{refused} {refused:?}").contains("not-the-secret"));
+}
+
+async fn a_wait_for_access_goes_on_over_a_refusal(stage: &Stage) {
+    let give = |nth| Ok(Credentials::new("guest", if nth < 2 { "not-the-secret" } else { "guest" }));
+    let (options, asked) = provider(give);
+    let refused = Connection::open_with(stage.uri(), options.wait_for_broker(2 * SOON)).await.unwrap_err();
+    assert!(matches!(refused, Error::AuthenticationRefused { .. }), "{refused:?}");
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    let (options, asked) = provider(give);
+    let options = options.wait_for_broker(2 * SOON).wait_for_access(true);
+    Connection::open_with(stage.uri(), options).await.unwrap().close().await.unwrap();
+    assert_eq!(asked.load(Ordering::SeqCst), 3);
 }
 
 mod tokens {

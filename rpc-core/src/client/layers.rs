@@ -146,6 +146,7 @@ impl Drop for Attempt {
 
 impl Request {
     /// The end of an attempt, for the layers.
+    #[inline]
     fn response(&self, outcome: Result<Reply, CallError>) -> Response {
         let data = |delivery: &Delivery| {
             let codec = codec_of(delivery, self.codec())?;

@@ -180,6 +180,7 @@ impl Client {
     }
 
     /// The line of a call, if it is open; it may have ended a moment ago.
+    #[inline]
     fn current_line(&self, exchange: Exchange) -> Option<Arc<Line>> {
         lock(&self.inner.lines)[exchange.index()].clone()
     }
@@ -235,6 +236,7 @@ impl Client {
         &self.inner.options
     }
 
+    #[inline]
     fn is_blocked(&self) -> bool {
         self.inner.connection.is_blocked()
     }

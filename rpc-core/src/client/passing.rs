@@ -45,6 +45,7 @@ impl Passing {
 
 impl Request {
     /// Begins to pass the call through the layers of its client.
+    #[inline]
     pub(super) fn enter_layers(&mut self, layered: &Layered) -> Result<Box<Passing>, Obstacle> {
         let limits = self.limits();
         let body = std::mem::replace(&mut self.body, Ok(Vec::new()));
@@ -75,6 +76,7 @@ impl Request {
     }
 
     /// The end of the call that has passed through layers.
+    #[inline]
     pub(super) fn leave_layers(
         &mut self,
         answered: Option<Result<Response, BoxError>>,

@@ -109,6 +109,7 @@ impl Request {
     }
 
     /// An attempt of a logical call, within its limits.
+    #[inline]
     pub(super) fn new_attempt(
         client: &Client,
         attempt: AttemptOf,
@@ -181,6 +182,7 @@ impl Request {
     }
 
     /// Sends the request if it can be sent at once.
+    #[inline]
     pub(super) fn begin(&mut self) -> Result<Waiter, Obstacle> {
         let Ok(here) = Handle::try_current() else {
             return Err(Obstacle::Final(self.topology(outside())));

@@ -147,23 +147,28 @@ impl Delivery {
         either!(self, received => received.message.routing_key())
     }
 
+    #[inline]
     pub(crate) fn body(&self) -> &[u8] {
         either!(self, received => received.message.body())
     }
 
+    #[inline]
     pub(crate) fn content_type(&self) -> Option<&str> {
         either!(self, received => received.message.content_type())
     }
 
+    #[inline]
     pub(crate) fn kind(&self) -> Option<&str> {
         either!(self, received => received.message.kind())
     }
 
     /// The correlation_id as it came, also one that is no text.
+    #[inline]
     pub(crate) fn correlation_id_bytes(&self) -> Option<&[u8]> {
         either!(self, received => received.message.correlation_id_bytes())
     }
 
+    #[inline]
     pub(crate) fn reply_to(&self) -> Option<&[u8]> {
         either!(self, received => received.message.reply_to())
     }
@@ -227,6 +232,7 @@ impl Delivery {
     }
 
     /// The body, which is not copied: it keeps the delivery in memory.
+    #[inline]
     pub(crate) fn shared_body(&self) -> Bytes {
         struct Body(Delivery);
         impl AsRef<[u8]> for Body {

@@ -26,7 +26,7 @@ pub(super) async fn open_first(endpoints: &[Endpoint], options: &ConnectionOptio
     };
     loop {
         let next = Instant::now() + backoff.pause();
-        if !is_absence(&failed) || next >= deadline {
+        if !is_awaited(&failed, options) || next >= deadline {
             return Err(failed);
         }
         tracing::debug!(error = %failed, "no broker yet");
@@ -44,19 +44,24 @@ async fn open_any(endpoints: &[Endpoint], options: &ConnectionOptions) -> Result
     for (at, endpoint) in endpoints.iter().enumerate() {
         match open_link(endpoint, options).await {
             Ok(opened) => return Ok((opened, at)),
-            Err(error) if failed.as_ref().is_none_or(is_absence) => failed = Some(error),
+            Err(error) if failed.as_ref().is_none_or(|failed| is_awaited(failed, options)) => failed = Some(error),
             Err(_) => {}
         }
     }
     Err(failed.unwrap_or_else(|| Error::Configuration("no URI to connect to".to_owned())))
 }
 
-/// Whether the node, or the provider of credentials, may be there later.
-const fn is_absence(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Unreachable { .. } | Error::TimedOut { .. } | Error::Disconnected { .. } | Error::Credentials { .. }
-    )
+/// Whether another attempt may succeed: the node, the provider of credentials, or if the options say so the user's access may be there later.
+const fn is_awaited(error: &Error, options: &ConnectionOptions) -> bool {
+    match error {
+        Error::Unreachable { .. } | Error::TimedOut { .. } | Error::Disconnected { .. } | Error::Credentials { .. } => {
+            true
+        }
+        Error::AuthenticationRefused { .. } | Error::VhostRefused { .. } | Error::ConnectionLimit { .. } => {
+            options.wait_for_access
+        }
+        _ => false,
+    }
 }
 
 /// A year.

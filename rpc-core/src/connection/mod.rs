@@ -159,6 +159,7 @@ impl Connection {
     }
 
     /// Whether the broker has stopped reading from this connection.
+    #[inline]
     pub(crate) fn is_blocked(&self) -> bool {
         matches!(self.shared.current.borrow().state, ConnectionState::Blocked { .. })
     }

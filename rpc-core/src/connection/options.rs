@@ -23,6 +23,7 @@ pub struct ConnectionOptions {
     pub(crate) name: String,
     pub(crate) connect_timeout: Duration,
     pub(crate) wait_for_broker: Duration,
+    pub(super) wait_for_access: bool,
     pub(crate) reconnect_delay_initial: Duration,
     pub(crate) reconnect_delay_max: Duration,
     pub(crate) reconnect_attempts: Option<u32>,
@@ -39,6 +40,7 @@ impl Default for ConnectionOptions {
             name: process_name(),
             connect_timeout: Duration::from_secs(10),
             wait_for_broker: Duration::ZERO,
+            wait_for_access: false,
             reconnect_delay_initial: Duration::from_millis(100),
             reconnect_delay_max: Duration::from_secs(30),
             reconnect_attempts: None,
@@ -76,10 +78,20 @@ impl ConnectionOptions {
     /// it. The default is zero: one attempt at each node.
     ///
     /// A node that cannot be reached, does not answer in time, or closes the connection before it is open is tried again, with the
-    /// delays of a reconnect. A refused login or vhost, and whatever else trying again does not cure, ends the wait at once.
+    /// delays of a reconnect. A refused login or vhost ends the wait at once, unless [`wait_for_access`](Self::wait_for_access) says otherwise,
+    /// and so does whatever else trying again does not cure.
     #[must_use]
     pub const fn wait_for_broker(mut self, limit: Duration) -> Self {
         self.wait_for_broker = limit;
+        self
+    }
+
+    /// Whether the [wait for a broker](Self::wait_for_broker) goes on over a refused login or vhost, and over a limit of connections: where a user,
+    /// a vhost or a permission is made while the program starts. The default is false. A wrong password then costs the whole wait, and
+    /// one line in the broker's log for each attempt.
+    #[must_use]
+    pub const fn wait_for_access(mut self, waits: bool) -> Self {
+        self.wait_for_access = waits;
         self
     }
 

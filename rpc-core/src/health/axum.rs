@@ -18,16 +18,12 @@ use super::{
 impl Health {
     /// Routes for `/livez`, `/readyz`, `/startupz` and `/metrics`, to be merged into the program's own.
     ///
-    /// ```no_run
-    /// # async fn example() -> std::io::Result<()> {
+    /// ```
     /// use axum::{Router, routing::get};
     /// use rpc_core::health::Health;
     ///
     /// let health = Health::new();
-    /// let app = Router::new().route("/", get(async || "hello")).merge(health.router());
-    /// let listener = tokio::net::TcpListener::bind("0.0.0.0:8080").await?;
-    /// axum::serve(listener, app).await
-    /// # }
+    /// let app: Router = Router::new().route("/", get(async || "hello")).merge(health.router());
     /// ```
     pub fn router<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
         let pages = Page::PROBES.into_iter().chain([Page::Metrics]);
