@@ -45,12 +45,14 @@ pub(super) struct Confirming {
     in_flight: Arc<InFlight>,
     life: Arc<Life>,
     is_left: Arc<AtomicBool>,
-    /// Locked until a publish has its place in the list: the list is in the order of publishing.
-    published: Mutex<mpsc::UnboundedSender<Published>>,
+    published: List,
     /// The bound of the list.
     places: Arc<Semaphore>,
     _task: AbortOnDrop,
 }
+
+/// Locked until a publish has its place in the list: the list is in the order of publishing, and whole when it is closed.
+type List = Arc<Mutex<mpsc::UnboundedSender<Published>>>;
 
 /// A request whose confirm is awaited.
 struct Published {
@@ -91,8 +93,10 @@ impl Keep for Confirming {
     async fn open(place: &Place) -> Result<Self, Error> {
         let (channel, _) = open_for(&place.connection, Some(place.epoch), place.exchange, Mode::Confirms).await?;
         let (published, inbox) = mpsc::unbounded_channel();
+        let published = Arc::new(Mutex::new(published));
         let (life, is_left) = (Arc::new(Life::default()), Arc::default());
         let task = Task {
+            published: Arc::clone(&published),
             in_flight: Arc::clone(&place.in_flight),
             exchange: place.exchange,
             channel: channel.clone(),
@@ -102,7 +106,7 @@ impl Keep for Confirming {
         };
         let task = AbortOnDrop::spawn(task.await_confirms(inbox));
         let places = Arc::new(Semaphore::new(PLACES_MAX as usize));
-        let (in_flight, published) = (Arc::clone(&place.in_flight), Mutex::new(published));
+        let in_flight = Arc::clone(&place.in_flight);
         Ok(Self { channel, in_flight, life, is_left, published, places, _task: task })
     }
 
@@ -121,6 +125,7 @@ impl Keep for Confirming {
 
 /// The side that awaits the confirms.
 struct Task {
+    published: List,
     in_flight: Arc<InFlight>,
     exchange: Exchange,
     channel: Channel,
@@ -148,7 +153,11 @@ impl Task {
                     }
                 }
                 Err(_) => {
-                    published.close();
+                    {
+                        // A request that is just being published is one of those that the end of the channel is true of.
+                        let _whole = lock(&self.published);
+                        published.close();
+                    }
                     let mut lost = VecDeque::from([(correlation_number, body_bytes)]);
                     while let Some(Published { correlation_number, body_bytes, .. }) = published.recv().await {
                         lost.push_back((correlation_number, body_bytes));
