@@ -372,7 +372,9 @@ async fn a_call_that_is_dropped_in_a_pause_is_not_sent_again(stage: &Stage) {
     let (shelf, _) = Shelf::script([Ok(5)]);
     let (refuse, count) = refusing(usize::MAX);
     let _pool = stage.pool(StockServer::new(shelf)).await.layer(refuse).start().await.unwrap();
-    let policy = RetryPolicy::default().backoff(Duration::from_secs(3_600), Duration::from_secs(3_600));
+    // A pause is drawn at random, so its bound is so long that none ends while the case runs.
+    let years = Duration::from_secs(10 * 365 * 24 * 3_600);
+    let policy = RetryPolicy::default().backoff(years, years);
     let client = StockClient::with_options(&stage.connect().await, ClientOptions::default().retry(policy));
     let call = tokio::spawn(client.take().without_timeout().into_future());
     eventually(SOON, "the first attempt", async || count.load(Ordering::SeqCst) == 1).await;
