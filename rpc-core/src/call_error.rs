@@ -11,6 +11,7 @@ mod text;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
+pub(crate) use self::service_error::FRAMEWORK_CODES;
 pub use self::{
     details::{ErrorDetails, UnknownError},
     other::OtherError,

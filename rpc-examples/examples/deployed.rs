@@ -61,7 +61,7 @@ async fn main() -> Result<(), Failure> {
         None => None,
     };
     if let Some(server) = &server {
-        println!("probes at http://{}", server.local_addr());
+        println!("listening on {}", server.local_addr());
     }
     let _systemd = health.notify_systemd();
 

@@ -2,7 +2,6 @@
 
 use std::{
     io::{BufRead, BufReader},
-    path::Path,
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -37,14 +36,14 @@ impl Process {
     ///
     /// # Errors
     /// It does not start, or says something else.
-    pub fn start(program: &Path, arguments: &[&str]) -> Result<Self, Failure> {
-        let mut child = Command::new(program).args(arguments).stdout(Stdio::piped()).spawn()?;
+    pub fn start(program: &mut Command) -> Result<Self, Failure> {
+        let mut child = program.stdout(Stdio::piped()).spawn()?;
         let output = child.stdout.take();
         let child = Arc::new(Mutex::new(Killed(child)));
         let mut lines = output.map(BufReader::new).map(BufRead::lines).into_iter().flatten();
         let first = lines.next().transpose()?.unwrap_or_default();
         let Some(address) = first.strip_prefix("listening on ") else {
-            return Err(Failure::new(format!("{arguments:?} did not start: {first}")));
+            return Err(Failure::new(format!("{:?} did not start: {first}", program.get_program())));
         };
         let base = format!("http://{address}");
         let printed = Arc::<Mutex<Vec<String>>>::default();
@@ -106,6 +105,16 @@ impl Process {
         Ok(())
     }
 
+    /// Whether it has ended.
+    ///
+    /// # Errors
+    /// It has ended with another status than 0.
+    pub fn has_exited_well(&self) -> Result<bool, Failure> {
+        let status = lock(&self.child).0.try_wait()?;
+        ensure(status.is_none_or(|status| status.success()), "the process drains and exits 0")?;
+        Ok(status.is_some())
+    }
+
     /// Waits for its end.
     ///
     /// # Errors
@@ -113,8 +122,8 @@ impl Process {
     pub async fn exits_well(&self) -> Result<(), Failure> {
         let begun = Instant::now();
         loop {
-            if let Some(status) = lock(&self.child).0.try_wait()? {
-                return ensure(status.success(), "the process drains and exits 0");
+            if self.has_exited_well()? {
+                return Ok(());
             }
             ensure(begun.elapsed() < LIMIT, "the process drains")?;
             sleep(Duration::from_millis(10)).await;

@@ -7,19 +7,18 @@
 
 use std::{
     collections::BTreeMap,
-    io::{BufRead, BufReader},
     net::SocketAddr,
     os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 
 use rpc_core::{Connection, service};
-use rpc_examples::ExampleBroker;
+use rpc_examples::{ExampleBroker, Process};
 use serde::Deserialize;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    io::copy_bidirectional,
     net::{TcpListener, TcpStream},
     time::sleep,
 };
@@ -37,7 +36,7 @@ async fn a_deployed_worker_answers_its_probes_from_its_start_to_its_end() {
     // Listens, and nobody answers: as a broker that is still starting.
     let front = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let socket = NotifySocket::new();
-    let mut worker = Worker::start(&manifest, &uri_at(broker.uri(), front.local_addr().unwrap()), &socket.path);
+    let worker = Worker::start(&manifest, &uri_at(broker.uri(), front.local_addr().unwrap()), &socket.path);
 
     assert_eq!(worker.probe(&manifest.live).await, Some(200));
     assert_eq!(worker.probe(&manifest.startup).await, Some(503));
@@ -132,10 +131,7 @@ impl Manifest {
 }
 
 /// The running example.
-struct Worker {
-    process: Child,
-    probes: SocketAddr,
-}
+struct Worker(Process);
 
 impl Worker {
     fn start(manifest: &Manifest, uri: &str, notify_socket: &Path) -> Self {
@@ -145,31 +141,18 @@ impl Worker {
         for name in std::env::vars_os().map(|(name, _)| name).filter(of_tests) {
             program.env_remove(name);
         }
-        let mut process = program
+        program
             .envs(&manifest.env)
             .env("RPC_HEALTH_ADDRESS", "127.0.0.1:0")
             .env("AMQP_URL", uri)
-            .env("NOTIFY_SOCKET", notify_socket)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let line = lines.next().unwrap().unwrap();
-        let probes = line.strip_prefix("probes at http://").unwrap().parse().unwrap();
-        // Reads on, so that the program can write.
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| println!("  {line}")));
-        Self { process, probes }
+            .env("NOTIFY_SOCKET", notify_socket);
+        Self(Process::start(&mut program).unwrap())
     }
 
     /// The status of a probe; `None` when nothing answers.
     async fn probe(&self, path: &str) -> Option<u16> {
-        let mut stream = TcpStream::connect(self.probes).await.ok()?;
-        let request = format!("GET {path} HTTP/1.1\r\nhost: {}\r\nuser-agent: kube-probe/1.33\r\n\r\n", self.probes);
-        stream.write_all(request.as_bytes()).await.ok()?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await.ok()?;
-        let answer = String::from_utf8(answer).unwrap();
-        answer.split_whitespace().nth(1)?.parse().ok()
+        let probe = self.0.http().get(self.0.url(path)).header("user-agent", "kube-probe/1.33");
+        Some(probe.send().await.ok()?.status().as_u16())
     }
 
     async fn until_probe_is(&self, path: &str, status: u16) {
@@ -187,17 +170,15 @@ impl Worker {
     /// Sends SIGTERM, and says when.
     fn terminate(&self) -> Instant {
         let signalled = Instant::now();
-        let killed = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status().unwrap();
-        assert!(killed.success());
+        self.0.terminate().unwrap();
         signalled
     }
 
-    async fn is_alive_until_it_exits(&mut self, live: &str) {
+    async fn is_alive_until_it_exits(&self, live: &str) {
         let begun = Instant::now();
         loop {
             let answer = self.probe(live).await;
-            if let Some(status) = self.process.try_wait().unwrap() {
-                assert!(status.success(), "{status}");
+            if self.0.has_exited_well().unwrap() {
                 return;
             }
             // Between its last answer and its exit the process closes its sockets.
@@ -205,13 +186,6 @@ impl Worker {
             assert!(begun.elapsed() < LIMIT, "the worker still runs {LIMIT:?} after it has drained");
             sleep(Duration::from_millis(5)).await;
         }
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 

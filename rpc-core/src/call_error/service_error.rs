@@ -85,7 +85,7 @@ const fn is_same(one: &[u8], other: &[u8]) -> bool {
 }
 
 /// `ok`, and the codes of [`CallError`](crate::CallError).
-pub(super) const FRAMEWORK_CODES: &[&str] = &[
+pub(crate) const FRAMEWORK_CODES: &[&str] = &[
     "ok",
     "service",
     "no_such_service",

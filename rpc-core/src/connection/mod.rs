@@ -231,6 +231,20 @@ impl Connection {
         }
     }
 
+    /// A channel as [`channel`](Self::channel) opens it, on which an exchange has been declared, and the number of its epoch. An exchange
+    /// that exists needs no permission.
+    pub(crate) async fn channel_with(&self, exchange: &amqp::ExchangeDeclaration) -> Result<(Channel, u64), Error> {
+        let declared = async |is_passive| {
+            let (channel, epoch) = self.channel_and_epoch().await?;
+            channel.declare_exchange(exchange, is_passive).await?;
+            Ok((channel, epoch))
+        };
+        match declared(true).await {
+            Err(Error::Refused { reply_code: amqp::NOT_FOUND, .. }) => declared(false).await,
+            declared => declared,
+        }
+    }
+
     /// A channel of that epoch.
     ///
     /// # Errors

@@ -1,30 +1,19 @@
 //! The codes that calls are counted by: a fixed set, so that no peer can make counts grow.
 
+use crate::call_error::FRAMEWORK_CODES;
+
 /// Those of this crate and its layers, those of calls without an answer, and [`OTHER`] for the rest, which is the last.
-pub(crate) const CODES: [&str; 22] = [
-    "service",
-    "no_such_service",
-    "no_such_method",
-    "bad_request",
-    "bad_version",
-    "overloaded",
-    "timeout",
-    "disconnected",
-    "internal",
-    "abandoned",
-    "bad_reply",
-    "payload_too_large",
-    "shutdown",
-    "topology",
-    "layer",
-    "forbidden",
-    "unauthenticated",
-    "permission_denied",
-    "rate_limited",
-    "circuit_open",
-    CANCELLED,
-    OTHER,
-];
+pub(crate) const CODES: [&str; OF_CALLS.len() + BESIDE.len()] = {
+    let mut codes = [OTHER; OF_CALLS.len() + BESIDE.len()];
+    let (of_calls, beside) = codes.split_at_mut(OF_CALLS.len());
+    of_calls.copy_from_slice(OF_CALLS);
+    beside.copy_from_slice(&BESIDE);
+    codes
+};
+
+/// Without `ok`, which is no error.
+const OF_CALLS: &[&str] = FRAMEWORK_CODES.split_at(1).1;
+const BESIDE: [&str; 6] = ["unauthenticated", "permission_denied", "rate_limited", "circuit_open", CANCELLED, OTHER];
 
 /// The code of a call whose caller has given up.
 pub(crate) const CANCELLED: &str = "cancelled";

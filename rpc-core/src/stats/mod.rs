@@ -17,7 +17,7 @@ use std::{
 
 pub(crate) use self::codes::{CANCELLED, OTHER};
 use self::{codes::CODES, latency::Histogram};
-use crate::service::{MethodDescriptor, ServiceDescriptor};
+use crate::service::ServiceDescriptor;
 
 /// The counts of one method, in a client or in a pool.
 ///
@@ -91,12 +91,6 @@ impl ServiceCounts {
     #[inline]
     pub(crate) fn at(&self, method: usize) -> Option<&MethodCounts> {
         self.methods.get(method)
-    }
-
-    /// Those of a method of the service.
-    #[cold]
-    pub(crate) fn of(&self, method: &'static MethodDescriptor) -> Option<&MethodCounts> {
-        self.at(self.service.methods.iter().position(|own| std::ptr::eq(own, method))?)
     }
 
     pub(crate) fn snapshot(&self) -> impl Iterator<Item = MethodStats> {
@@ -205,7 +199,7 @@ pub(crate) fn merged(stats: impl IntoIterator<Item = MethodStats>) -> Vec<Method
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::Codec;
+    use crate::{codec::Codec, service::MethodDescriptor};
 
     static METHODS: [MethodDescriptor; 2] =
         [MethodDescriptor::new("one", "s.one"), MethodDescriptor::new("two", "s.two")];
@@ -222,8 +216,8 @@ mod tests {
     #[test]
     fn a_call_runs_until_it_has_ended_and_counts_under_its_code() {
         let counts = ServiceCounts::new(&SERVICE, false);
-        let method = counts.of(&SERVICE.methods[1]).unwrap();
-        assert!(std::ptr::eq(method, counts.at(1).unwrap()) && counts.at(2).is_none());
+        let method = counts.at(1).unwrap();
+        assert!(counts.at(2).is_none());
         for code in [None, Some("timeout"), Some("timeout"), Some("made up"), None] {
             method.begin();
             method.end(code);

@@ -24,7 +24,7 @@ use super::{discovery::Discovery, tombstones::Tombstones};
 use crate::{
     connection::{
         Channel, Connection, Consumer, Delivery,
-        amqp::{NOT_FOUND, QueueDeclaration, Settlement},
+        amqp::{QueueDeclaration, Settlement},
         open_again,
     },
     envelope,
@@ -129,11 +129,7 @@ impl Control {
 
     /// Declares the control queue and consumes from it, on a channel of its own: delivery tags are a channel's.
     async fn open(&self) -> Result<ControlIntake, Error> {
-        // An exchange that exists needs no permission.
-        let (channel, epoch) = match self.channel(true).await {
-            Err(Error::Refused { reply_code: NOT_FOUND, .. }) => self.channel(false).await?,
-            opened => opened?,
-        };
+        let (channel, epoch) = self.connection.channel_with(&topology::CANCELS).await?;
         let name = topology::control_queue(self.connection.user(), self.name_in(epoch));
         let queue =
             QueueDeclaration { name: &name, durable: false, exclusive: true, auto_delete: true, arguments: &[] };
@@ -146,13 +142,6 @@ impl Control {
         let consumer = channel.consume(&name, "", false).await?;
         self.discovery.open(&self.connection, &name).await;
         Ok(ControlIntake { channel, consumer, queue: name })
-    }
-
-    /// A channel on which the exchange for cancels has been declared, and its epoch.
-    async fn channel(&self, is_passive: bool) -> Result<(Channel, u64), Error> {
-        let (channel, epoch) = self.connection.channel_and_epoch().await?;
-        channel.declare_exchange(&topology::CANCELS, is_passive).await?;
-        Ok((channel, epoch))
     }
 
     /// One name an epoch: an attempt that was given up may have declared its queue, which has no consumer and lasts as long as the

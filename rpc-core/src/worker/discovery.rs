@@ -16,11 +16,7 @@ use uuid::Uuid;
 
 use super::{direct_reply_to, lane::Phase, stats::Counters};
 use crate::{
-    connection::{
-        Channel, Connection, Delivery,
-        amqp::{ACCESS_REFUSED, NOT_FOUND, Publish},
-        within,
-    },
+    connection::{Channel, Connection, Delivery, amqp::Publish, within},
     envelope,
     error::Error,
     lock::lock,
@@ -34,9 +30,9 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Discovery {
     pub(super) services: Vec<&'static ServiceDescriptor>,
-    pub(super) users: Users,
-    pub(super) counters: Arc<Counters>,
-    pub(super) phase: watch::Receiver<Phase>,
+    users: Users,
+    counters: Arc<Counters>,
+    phase: watch::Receiver<Phase>,
     /// Names the pool in its answers.
     pool: String,
     opened: Mutex<Opened>,
@@ -83,16 +79,7 @@ impl Discovery {
     }
 
     async fn bind(&self, connection: &Connection, queue: &str) -> Result<Channel, Error> {
-        let declared = async |is_passive| {
-            let (channel, _) = connection.channel_and_epoch().await?;
-            channel.declare_exchange(&topology::DISCOVERY, is_passive).await?;
-            Ok(channel)
-        };
-        // An exchange that exists needs no permission.
-        let channel = match declared(true).await {
-            Err(Error::Refused { reply_code: NOT_FOUND | ACCESS_REFUSED, .. }) => declared(false).await?,
-            declared => declared?,
-        };
+        let (channel, _) = connection.channel_with(&topology::DISCOVERY).await?;
         for service in &self.services {
             channel.bind_queue(queue, topology::DISCOVERY_EXCHANGE, &topology::ping_key(service.name)).await?;
         }

@@ -111,17 +111,15 @@ impl Taker<'_> {
     /// Answers a request that is not executed again. No cancel stops that, because its dead letter is not for the caller.
     #[cold]
     fn abandon(&mut self, job: Job, context: Context, abandoned: Abandoned, found: Found) {
-        let lane = &*self.shared.lane;
-        let method = lane.service.descriptor().method_for(context.routing_key());
-        if let Some(counts) = method.and_then(|method| lane.counts.of(method)) {
-            counts.refuse(Code::Abandoned.name());
-        }
+        let method = found.method;
         self.handlers.spawn(WeakDelivery::default(), async move {
             let (job, context) = match answered_by_store(job, context, found).await {
                 Ok(()) => return,
                 Err(unanswered) => unanswered,
             };
-            let response = abandoned.execute(Arc::clone(&job.shared.lane), context.delivery()).await;
+            let lane = Arc::clone(&job.shared.lane);
+            lane.note_refusal(method, Code::Abandoned);
+            let response = abandoned.execute(lane, context.delivery()).await;
             job.finish(response);
         });
     }
@@ -164,14 +162,6 @@ impl Taker<'_> {
 fn note_redelivery(lane: &Lane, delivery: &Delivery) -> u32 {
     lane.note(Event::Redelivered);
     lane.caution.losses(delivery)
-}
-
-#[cold]
-fn note_shed(lane: &Lane, method: usize) {
-    lane.note(Event::Shed);
-    if let Some(counts) = lane.counts.at(method) {
-        counts.refuse(Code::Overloaded.name());
-    }
 }
 
 /// Answers a request from the store of answers, if that has its answer.
@@ -288,7 +278,8 @@ fn run_at_turn(job: Job, request: Request) -> impl Future<Output = ()> + Send + 
             match decide::at_turn(denied, facts, || request.context().delivery().claim()) {
                 Turn::Requeue => None,
                 Turn::Shed { estimate } => {
-                    note_shed(lane, request.method());
+                    lane.note(Event::Shed);
+                    lane.note_refusal(request.method(), Code::Overloaded);
                     Some(overloaded(estimate))
                 }
                 Turn::Expire => {

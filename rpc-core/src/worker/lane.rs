@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{caution::Caution, dedupe::Dedupe, dispatch::Dispatch, source::Source, stats::Counters};
-use crate::{meter::Event, nesting::Room, stats::ServiceCounts};
+use crate::{envelope::Code, meter::Event, nesting::Room, stats::ServiceCounts};
 
 /// The parts of a lane that outlive its consumer.
 pub(super) struct Lane {
@@ -28,6 +28,14 @@ impl Lane {
     /// Counts an event of a request.
     pub(super) fn note(&self, event: Event) {
         self.counters.note(event, self.source.descriptor.name);
+    }
+
+    /// Counts a request for a method that is answered without its handler.
+    #[cold]
+    pub(super) fn note_refusal(&self, method: usize, code: Code) {
+        if let Some(counts) = self.counts.at(method) {
+            counts.refuse(code.name());
+        }
     }
 }
 

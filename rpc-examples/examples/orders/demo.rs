@@ -1,6 +1,9 @@
 //! Starts the three roles, sends them requests, and says what came of these.
 
-use std::time::{Duration, Instant};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use rpc_core::Connection;
 use rpc_examples::{Failure, Process, ensure};
@@ -83,7 +86,7 @@ pub async fn run(url: &str) -> Result<(), Failure> {
 }
 
 fn start(role: &str, url: &str) -> Result<Process, Failure> {
-    Process::start(&std::env::current_exe()?, &["--url", url, role])
+    Process::start(Command::new(std::env::current_exe()?).args(["--url", url, role]))
 }
 
 fn order(id: &str) -> Order {
