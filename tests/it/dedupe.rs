@@ -1,12 +1,6 @@
 //! Requests that come again to a worker that remembers its answers.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
 use lapin::BasicProperties;
 use rpc_core::{CallError, Connection, ConnectionOptions, DedupeOptions, WorkerPool, service};
@@ -16,7 +10,8 @@ use rpc_tests::{
     within,
 };
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
+
+use crate::ledger::Ledger;
 
 on_both_brokers!(
     a_request_sent_again_gets_the_same_answer_and_runs_once,
@@ -29,34 +24,13 @@ on_both_brokers!(
     a_key_with_other_arguments_is_a_bad_request,
 );
 
-/// Counts what it does; `release` lets handlers go on.
-#[derive(Clone)]
-struct Ledger {
-    count: Arc<AtomicUsize>,
-    release: Arc<Semaphore>,
-}
-
-impl Ledger {
-    fn open() -> Self {
-        Self { count: Arc::default(), release: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)) }
-    }
-
-    fn closed() -> Self {
-        Self { count: Arc::default(), release: Arc::new(Semaphore::new(0)) }
-    }
-
-    fn count(&self) -> usize {
-        self.count.load(Ordering::SeqCst)
-    }
-
-    async fn book(&self, what: &str) -> Result<usize, Refused> {
-        let number = self.count.fetch_add(1, Ordering::SeqCst) + 1;
-        self.release.acquire().await.unwrap().forget();
-        match what {
-            "refused" => Err(Refused { number }),
-            "panic" if number == 1 => panic!("the first time"),
-            _ => Ok(number),
-        }
+/// The handler of both methods.
+async fn book(ledger: &Ledger, what: &str) -> Result<usize, Refused> {
+    let number = ledger.enter().await;
+    match what {
+        "refused" => Err(Refused { number }),
+        "panic" if number == 1 => panic!("the first time"),
+        _ => Ok(number),
     }
 }
 
@@ -77,10 +51,10 @@ macro_rules! ledger {
 
         impl Books for Ledger {
             async fn book(&self, what: String) -> Result<usize, Refused> {
-                Self::book(self, &what).await
+                $crate::dedupe::book(self, &what).await
             }
             async fn book_elsewhere(&self, what: String) -> Result<usize, Refused> {
-                Self::book(self, &what).await
+                $crate::dedupe::book(self, &what).await
             }
         }
     };
@@ -201,15 +175,8 @@ async fn a_key_with_other_arguments_is_a_bad_request(stage: &Stage) {
     let pool = stage.pool(BooksServer::new(ledger.clone())).await.dedupe(DedupeOptions::default());
     let _pool = pool.start().await.unwrap();
     let client = BooksClient::new(&stage.connect().await);
-    let book = |what: &str| client.book(what.to_owned()).idempotency_key("same");
-    let first = tokio::spawn(book("a").into_future());
-    eventually(SOON, "it runs", async || ledger.count() == 1).await;
-    let error = book("b").await.unwrap_err();
-    assert!(error.code() == "bad_request" && !error.maybe_executed(), "{error:?}");
-    ledger.release.add_permits(1);
-    assert_eq!(first.await.unwrap().unwrap(), 1);
-    assert_eq!(book("b").await.unwrap_err().code(), "bad_request");
-    assert_eq!((book("a").await.unwrap(), ledger.count()), (1, 1));
+    let book = |what: &str| client.book(what.to_owned()).idempotency_key("same").into_future();
+    ledger.refuses_other_arguments(book).await;
 }
 
 const SOON: Duration = Duration::from_secs(5);

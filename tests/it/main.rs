@@ -27,6 +27,7 @@ mod hostile_properties;
 mod kill_points;
 mod late;
 mod layers;
+mod ledger;
 mod limits;
 mod metrics;
 mod nacked;

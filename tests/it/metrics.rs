@@ -1,6 +1,6 @@
 //! Metrics by the facade: times of calls, and counters of what happens to them.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use metrics::Unit;
 use rpc_core::{
@@ -8,7 +8,7 @@ use rpc_core::{
     layer::{self, MetricsLayer, Next, Request, Response},
 };
 use rpc_tests::{Stage, eventually, on_both_brokers, proxy::Proxy};
-use tokio::{sync::Notify, time::sleep};
+use tokio::time::sleep;
 
 use self::recorder::{Measured, counted, described, label_values, measure, measured, only};
 use crate::layers::desk::{Clerk, Refused, desk};
@@ -122,15 +122,7 @@ async fn a_call_without_an_answer_is_measured_to_its_end(stage: &Stage) {
     desk!("metrics-ends");
     const NAME: &str = "metrics-ends";
     let _turn = measure().await;
-    let begun = Arc::new(Notify::new());
-    let begins = Arc::clone(&begun);
-    let clerk = Clerk::with(move |question, _| {
-        begins.notify_one();
-        async move {
-            sleep(Duration::from_secs(60)).await;
-            Ok(question)
-        }
-    });
+    let (clerk, begun) = Clerk::hanging();
     let metrics = MetricsLayer::new();
     let _pool = stage.pool(DeskServer::new(clerk)).await.layer(metrics.clone()).start().await.unwrap();
     let client = DeskClient::new(&stage.connect().await).layer(metrics);

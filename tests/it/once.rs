@@ -27,6 +27,8 @@ use rpc_tests::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
+use crate::ledger::Ledger;
+
 on_both_brokers!(
     a_request_that_two_pools_get_is_executed_once,
     a_request_that_runs_elsewhere_is_waited_for,
@@ -41,36 +43,15 @@ on_both_brokers!(
     requests_that_wait_for_a_handler_do_not_keep_its_slot,
 );
 
-/// Counts what it does; `release` lets handlers go on.
-#[derive(Clone)]
-struct Ledger {
-    count: Arc<AtomicUsize>,
-    release: Arc<Semaphore>,
-}
-
-impl Ledger {
-    fn open() -> Self {
-        Self { count: Arc::default(), release: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)) }
-    }
-
-    fn closed() -> Self {
-        Self { count: Arc::default(), release: Arc::new(Semaphore::new(0)) }
-    }
-
-    fn count(&self) -> usize {
-        self.count.load(Ordering::SeqCst)
-    }
-
-    async fn book(&self, what: &str, ctx: &Context) -> Result<usize, BookError> {
-        let number = self.count.fetch_add(1, Ordering::SeqCst) + 1;
-        self.release.acquire().await.unwrap().forget();
-        match what {
-            "refused" => Err(BookError::Refused { number }),
-            "busy" => Err(BookError::Busy { number }),
-            "panic" => panic!("number {number}"),
-            "token" => Ok(ctx.extensions().get::<FencingToken>().map_or(0, |token| token.get() as usize)),
-            _ => Ok(number),
-        }
+/// The handler of both methods.
+async fn book(ledger: &Ledger, what: &str, ctx: &Context) -> Result<usize, BookError> {
+    let number = ledger.enter().await;
+    match what {
+        "refused" => Err(BookError::Refused { number }),
+        "busy" => Err(BookError::Busy { number }),
+        "panic" => panic!("number {number}"),
+        "token" => Ok(ctx.extensions().get::<FencingToken>().map_or(0, |token| token.get() as usize)),
+        _ => Ok(number),
     }
 }
 
@@ -94,10 +75,10 @@ macro_rules! ledger {
 
         impl Books for Ledger {
             async fn book(&self, what: String, ctx: &Context) -> Result<usize, BookError> {
-                Self::book(self, &what, ctx).await
+                $crate::once::book(self, &what, ctx).await
             }
             async fn list(&self, what: String, ctx: &Context) -> Result<usize, BookError> {
-                Self::book(self, &what, ctx).await
+                $crate::once::book(self, &what, ctx).await
             }
         }
     };
@@ -166,15 +147,8 @@ async fn a_key_with_other_arguments_is_a_bad_request(stage: &Stage) {
     let pool = stage.pool(BooksServer::new(ledger.clone())).await.dedupe_store(StoreOptions::new(memory()));
     let _pool = pool.start().await.unwrap();
     let client = BooksClient::new(&stage.connect().await);
-    let book = |what: &str| client.book(what.to_owned()).idempotency_key("same");
-    let first = tokio::spawn(book("a").into_future());
-    eventually(SOON, "it runs", async || ledger.count() == 1).await;
-    let error = book("b").await.unwrap_err();
-    assert!(error.code() == "bad_request" && !error.maybe_executed(), "{error:?}");
-    ledger.release.add_permits(1);
-    assert_eq!(first.await.unwrap().unwrap(), 1);
-    assert_eq!(book("b").await.unwrap_err().code(), "bad_request");
-    assert_eq!((book("a").await.unwrap(), ledger.count()), (1, 1));
+    let book = |what: &str| client.book(what.to_owned()).idempotency_key("same").into_future();
+    ledger.refuses_other_arguments(book).await;
 }
 
 async fn errors_that_are_final_are_kept_and_others_release_the_key(stage: &Stage) {
@@ -254,6 +228,9 @@ async fn a_redelivered_request_is_answered_from_the_store(stage: &Stage) {
     proxy.cut();
     eventually(RECONNECTED, "it comes again", async || pool.stats().deduplicated == 1).await;
     assert_eq!((pool.stats().received, ledger.count()), (2, 1), "answered, not executed");
+    let book = || pool.stats().methods.into_iter().find(|method| method.method == "book").unwrap();
+    eventually(SOON, "both have ended", async || book().running == 0).await;
+    assert_eq!((book().calls, book().failed()), (2, 0), "{:?}", book());
     pool.shutdown(SOON).await.unwrap();
     let raw = stage.raw().await;
     assert_eq!(raw.queue("rpc.once-redelivered").await.unwrap().ready, 0, "and acknowledged");

@@ -76,15 +76,7 @@ async fn calls_are_counted_by_method_and_code_on_both_sides(stage: &Stage) {
 
 async fn a_call_that_is_dropped_ends_as_cancelled_on_both_sides(stage: &Stage) {
     desk!("stats-dropped");
-    let begun = Arc::new(Notify::new());
-    let begins = Arc::clone(&begun);
-    let clerk = Clerk::with(move |question, _| {
-        begins.notify_one();
-        async move {
-            sleep(Duration::from_secs(60)).await;
-            Ok(question)
-        }
-    });
+    let (clerk, begun) = Clerk::hanging();
     let pool = stage.pool(DeskServer::new(clerk)).await.start().await.unwrap();
     let client = DeskClient::new(&stage.connect().await);
     let call = tokio::spawn(client.ask("dropped".to_owned()).into_future());

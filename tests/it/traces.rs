@@ -1,6 +1,6 @@
 //! Traces: spans around calls, their contexts in headers, and headers that handlers' calls carry on.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use opentelemetry::{
     Context as TraceContext, KeyValue,
@@ -216,15 +216,7 @@ async fn a_span_holds_all_attempts_of_its_call(stage: &Stage) {
 async fn a_call_without_an_answer_ends_its_spans(stage: &Stage) {
     desk!("traces-ends");
     let _turn = collect().await;
-    let begun = Arc::new(tokio::sync::Notify::new());
-    let begins = Arc::clone(&begun);
-    let clerk = Clerk::with(move |question, _| {
-        begins.notify_one();
-        async move {
-            sleep(Duration::from_secs(60)).await;
-            Ok(question)
-        }
-    });
+    let (clerk, begun) = Clerk::hanging();
     let _pool = stage.pool(DeskServer::new(clerk)).await.layer(TraceLayer::new()).start().await.unwrap();
     let client = DeskClient::new(&stage.connect().await).layer(TraceLayer::new());
     let call = tokio::spawn(client.ask("dropped".to_owned()).into_future());

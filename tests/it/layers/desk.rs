@@ -7,6 +7,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use rpc_core::{
@@ -14,6 +15,7 @@ use rpc_core::{
     layer::{self, Next, Request, Response, RpcLayer},
 };
 use serde::{Deserialize, Serialize};
+use tokio::{sync::Notify, time::sleep};
 
 /// The service's own error.
 #[derive(Debug, Clone, PartialEq, thiserror::Error, Serialize, Deserialize)]
@@ -54,6 +56,20 @@ impl Clerk {
             async move { Ok(question) }
         });
         (clerk, count)
+    }
+
+    /// Notifies that a question has come, and answers after a minute.
+    pub(crate) fn hanging() -> (Self, Arc<Notify>) {
+        let begun = Arc::new(Notify::new());
+        let begins = Arc::clone(&begun);
+        let clerk = Self::with(move |question, _| {
+            begins.notify_one();
+            async move {
+                sleep(Duration::from_secs(60)).await;
+                Ok(question)
+            }
+        });
+        (clerk, begun)
     }
 
     pub(crate) async fn answer(&self, question: String, ctx: &Context) -> Result<String, Refused> {
