@@ -141,7 +141,9 @@ async fn a_call_without_an_answer_is_measured_to_its_end(stage: &Stage) {
     assert_eq!(late.code(), "timeout");
     assert_eq!(by_code(CLIENT, NAME).get("timeout"), Some(&1));
     let timeouts = only("rpc_amqp.client.timeouts", Some(NAME));
-    assert_eq!((timeouts.count(), timeouts.label("rpc_amqp.stage")), (1, Some("unknown")));
+    // The worker stops the handler in the same millisecond, and may be the first to say so.
+    assert!(matches!(timeouts.label("rpc_amqp.stage"), Some("unknown" | "running")), "{timeouts:?}");
+    assert_eq!(timeouts.count(), 1);
     assert_eq!(timeouts.label("rpc.method"), Some("metrics-ends/ask"));
     let panics = client.layer(layer::from_fn(|_, _| async { panic!("for a test") }));
     assert!(tokio::spawn(panics.ask("panic".to_owned()).into_future()).await.unwrap_err().is_panic());

@@ -131,7 +131,8 @@ async fn what_happens_to_requests_on_their_way_is_counted(stage: &Stage) {
     let late = client.slow().timeout(Duration::from_millis(200)).await.unwrap_err();
     assert_eq!(late.code(), "timeout");
     let stats = client.client().stats();
-    assert_eq!(stats.timeouts, [(TimeoutStage::Unknown, 1)]);
+    // The worker stops the handler in the same millisecond, and may be the first to say so.
+    assert!(matches!(stats.timeouts[..], [(TimeoutStage::Unknown | TimeoutStage::Running, 1)]), "{stats:?}");
     assert_eq!(stats.cancels, 0, "the method is not cancelled");
     assert_eq!(of(&stats.methods, "slow").errors, [("timeout", 1), ("cancelled", 1)]);
     let of_pool = |method| of(&pool.stats().methods, method).clone();
