@@ -36,6 +36,8 @@ pub(crate) struct Content<'a> {
 pub(crate) struct OutBuffer {
     segments: VecDeque<Bytes>,
     tail: BytesMut,
+    /// The length of the segment that was cut last: the next one is likely to be as long.
+    usual_bytes: usize,
     bytes: usize,
 }
 
@@ -273,6 +275,10 @@ impl OutBuffer {
     fn room(&mut self, bytes: usize) -> Room<'_> {
         self.cut_long();
         let at = self.tail.len();
+        if at == 0 {
+            // While it is empty, the memory of segments that were written is taken again without copying anything.
+            self.tail.reserve(self.usual_bytes);
+        }
         self.tail.resize(at + bytes, 0);
         self.bytes += bytes;
         Room(&mut self.tail[at..])
@@ -288,6 +294,7 @@ impl OutBuffer {
 
     fn cut(&mut self) {
         if !self.tail.is_empty() {
+            self.usual_bytes = self.tail.len();
             self.segments.push_back(self.tail.split().freeze());
         }
     }
@@ -474,6 +481,26 @@ mod tests {
         drop(segments);
         out.raw(&[0; SEGMENT_BYTES]);
         assert!(out.tail.capacity() < 4 * SEGMENT_BYTES, "{}", out.tail.capacity());
+    }
+
+    #[test]
+    fn a_segment_that_was_written_lends_its_memory_to_the_next_one_which_is_not_moved_as_it_grows() {
+        let mut out = OutBuffer::default();
+        let content = Content { properties: &[0, 0], small: &[7; 1_000], parts: &[] };
+        let mut train = || {
+            out.deliver(1, b"tag", &DELIVERY, &content, 131_072);
+            let begin = out.tail.as_ptr().addr();
+            for _ in 0..12 {
+                out.deliver(1, b"tag", &DELIVERY, &content, 131_072);
+            }
+            let mut segments = VecDeque::new();
+            out.take_into(&mut segments);
+            assert_eq!(segments.len(), 1);
+            (begin, segments[0].as_ptr().addr())
+        };
+        // The first ones find out how long a train is.
+        let trains = [(); 10].map(|()| train());
+        assert!(trains[4..].iter().all(|(begin, at)| begin == at && *at == trains[3].1), "{trains:?}");
     }
 
     #[test]
