@@ -18,12 +18,12 @@ use crate::{
     call_error::{CallError, TimeoutStage},
     envelope::CallHeaders,
     forward::Carried,
-    layer::{self, Body, BoxError, Foreign, LazyHeaders, LogicalCall, OfCall, Outcome, Progress, Response, Run},
+    layer::{self, Body, BoxError, BoxFuture, Foreign, LazyHeaders, LogicalCall, OfCall, Outcome, Progress, Response},
 };
 
 /// A call in its layers.
 pub(super) struct Passing {
-    stack: Run,
+    answering: BoxFuture,
     pub(super) call: Arc<LogicalCall>,
     /// Only while no attempt of its own task has one.
     timer: Option<Pin<Box<Sleep>>>,
@@ -32,9 +32,9 @@ pub(super) struct Passing {
 impl Passing {
     /// Its answer; `None` when its deadline has passed.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Response, BoxError>>> {
-        let Self { stack, call, timer } = self;
+        let Self { answering, call, timer } = self;
         let progress = &call.progress;
-        if let Poll::Ready(answered) = progress.polling(|| Pin::new(stack).poll(cx)) {
+        if let Poll::Ready(answered) = progress.polling(|| answering.as_mut().poll(cx)) {
             return Poll::Ready(Some(answered));
         }
         let Some(deadline) = call.deadline.filter(|_| !progress.is_awaited()) else { return Poll::Pending };
@@ -46,7 +46,7 @@ impl Passing {
 impl Request {
     /// Begins to pass the call through the layers of its client.
     #[inline]
-    pub(super) fn enter_layers(&mut self, layered: &Layered) -> Result<Box<Passing>, Obstacle> {
+    pub(super) fn enter_layers(&mut self, layered: &Layered, cx: &mut Context<'_>) -> Result<Passing, Obstacle> {
         let limits = self.limits();
         let body = std::mem::replace(&mut self.body, Ok(Vec::new()));
         let body = body.map_err(|error| Obstacle::Final(self.bad_request(&error)))?;
@@ -72,7 +72,8 @@ impl Request {
             let inherited = request.headers.change(|headers| forwarded.add_to(headers));
             request.carried = Some(Box::new(Carried { inherited, context: None }));
         }
-        Ok(Box::new(Passing { stack: layered.layers.pass(request), call, timer: None }))
+        let answering = call.progress.polling(|| layered.layers.begin_to_pass(request, cx));
+        Ok(Passing { answering, call, timer: None })
     }
 
     /// The end of the call that has passed through layers.

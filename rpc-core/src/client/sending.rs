@@ -27,7 +27,7 @@ enum Stage {
     /// Sent once. Nearly every call ends here.
     Waiting(Waiter),
     /// Passes through the layers of its client.
-    Layers(Box<Passing>),
+    Layers(Passing),
     /// Opens a session, waits for a free place, sends again, or awaits a confirm.
     Detour(Detour),
 }
@@ -43,7 +43,7 @@ impl Sending {
                 Stage::Unsent => {
                     self.note_begin();
                     let begun = match self.request.client.layered.take() {
-                        Some(layered) => self.request.enter_layers(&layered).map(Stage::Layers),
+                        Some(layered) => self.request.enter_layers(&layered, cx).map(Stage::Layers),
                         None => self.request.begin().map(Stage::Waiting),
                     };
                     match begun {

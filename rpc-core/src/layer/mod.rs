@@ -48,5 +48,5 @@ pub(crate) use self::{
     request::{AttemptId, Core, LogicalCall, Progress, Served},
     response::Outcome,
     retry::OfCall,
-    stack::{Layers, Run},
+    stack::Layers,
 };
