@@ -4,7 +4,7 @@
 //! client and the server rely on that proof, so that a type without serde's traits makes one error instead of one for
 //! each use.
 
-use std::marker::PhantomData;
+use std::{fmt, marker::PhantomData};
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -24,6 +24,32 @@ pub trait FallibleMethod: Method {
     type Error: Outcome;
     /// Its type, as far as it describes its errors.
     const ERROR: ErrorType<Self::Error>;
+}
+
+/// A one-way method that returns a `Result`, whose error stays in the pool.
+pub trait FallibleOneway: Method {
+    /// The error of the handler.
+    type Error: Described;
+    /// Its type, as far as it describes its errors.
+    const ERROR: ErrorType<Self::Error>;
+}
+
+/// The type of a one-way method's error: the log and the dead letter have its text.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the error of a one-way method: it does not implement `Display`",
+    label = "has no text for the log and the dead letter",
+    note = "derive `thiserror::Error` for it, or implement `std::fmt::Display`"
+)]
+pub trait Described {
+    /// Its text, with its causes where the alternate form of its `Display` has them.
+    fn text(&self) -> String;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: fmt::Display> Described for T {
+    fn text(&self) -> String {
+        format!("{self:#}")
+    }
 }
 
 /// The type of a service's own error: whether it is a [`ServiceError`], and then, which ones there are.
@@ -162,10 +188,17 @@ impl<T, E> Probe<Result<T, E>> {
     pub const IS_RESULT: bool = true;
 }
 
+impl<E> Probe<Result<(), E>> {
+    /// It is one without a value.
+    pub const IS_WITHOUT_VALUE: bool = true;
+}
+
 /// The answer for every other type; see [`Probe`].
 pub trait NotAResult {
     /// It is not.
     const IS_RESULT: bool = false;
+    /// It is not, or it has a value.
+    const IS_WITHOUT_VALUE: bool = false;
 }
 
 impl<T> NotAResult for Probe<T> {}

@@ -7,8 +7,8 @@ pub use crate::{
     call_error::is_code_of_framework,
     codec::Codec,
     method::{
-        Argument, ContextArgument, ErrorProbe, ErrorType, FallibleMethod, Method, NotAResult, Outcome, PlainError,
-        Probe, Sides,
+        Argument, ContextArgument, ErrorProbe, ErrorType, FallibleMethod, FallibleOneway, Method, NotAResult, Outcome,
+        PlainError, Probe, Sides,
     },
     service::{MethodDescriptor, ServiceDescriptor},
     worker::{Dispatch, Handler, Request, Response, Sealed, blocking},

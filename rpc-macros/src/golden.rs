@@ -115,6 +115,22 @@ fn an_alias_of_result() {
 }
 
 #[test]
+fn oneway_results() {
+    check(
+        "oneway_results",
+        quote!(client_impls_trait),
+        &quote! {
+            trait Parcels {
+                #[rpc(oneway)]
+                async fn ship(&self, parcel: u64) -> Result<(), ShipError>;
+                #[rpc(oneway)]
+                async fn lose(&self, parcel: u64) -> anyhow::Result<()>;
+            }
+        },
+    );
+}
+
+#[test]
 fn service_error() {
     compare(
         "service_error",

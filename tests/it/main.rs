@@ -34,6 +34,7 @@ mod nacked;
 mod nested;
 mod not_text;
 mod once;
+mod oneway_errors;
 mod overdue;
 mod overload;
 mod oversize;

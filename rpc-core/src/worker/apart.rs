@@ -184,7 +184,7 @@ fn too_large(answer: &Answer, limit_bytes: Option<usize>) -> Answer {
 
 /// Dead-letters a one-way request that failed.
 async fn keep(lane: &Lane, delivery: &Delivery, answer: &Answer) {
-    let Some((code, message)) = answer.failure() else { return };
+    let Some((code, message)) = answer.failure_without_reply() else { return };
     dead_letter::keep(lane, delivery, Reason::Failed { code, message }).await;
 }
 

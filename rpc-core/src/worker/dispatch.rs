@@ -16,7 +16,7 @@ use crate::{
     context::Context,
     envelope::{self, Code, Manner},
     layer::Headers,
-    method::{FallibleMethod, Method, Outcome},
+    method::{Described, FallibleMethod, FallibleOneway, Method, Outcome},
     printable::printable,
     service::ServiceDescriptor,
 };
@@ -130,6 +130,16 @@ impl Request {
     /// Ends a one-way request.
     pub fn done(self) -> Response {
         Response::NONE
+    }
+
+    /// Ends a one-way request, or says why it failed.
+    pub fn done_or_failed<M: FallibleOneway, T>(self, result: Result<&T, &M::Error>) -> Response {
+        let Err(error) = result else { return self.done() };
+        let details = match M::ERROR.describe {
+            Some(describe) => describe(error),
+            None => ErrorDetails::new(Code::Service.name(), error.text()),
+        };
+        Answer::DetailedError(Box::new((self.found.codec, Vec::new(), details))).into()
     }
 
     /// Answers that there is no such method.
@@ -268,6 +278,16 @@ impl Answer {
             Self::Other(error) => Some((&error.code, &error.message)),
             Self::WithHeaders(answer, _) => answer.failure(),
             Self::Ok(..) | Self::ServiceError(..) | Self::DetailedError(_) | Self::TooLarge { .. } => None,
+        }
+    }
+
+    /// The code and the words of an error of a request that has no reply.
+    pub(super) fn failure_without_reply(&self) -> Option<(&str, &str)> {
+        match self {
+            Self::DetailedError(error) => Some((&error.2.code, &error.2.message)),
+            Self::ServiceError(..) => Some((Code::Service.name(), "")),
+            Self::WithHeaders(answer, _) => answer.failure_without_reply(),
+            Self::Ok(..) | Self::Failed(..) | Self::Other(_) | Self::TooLarge { .. } => self.failure(),
         }
     }
 

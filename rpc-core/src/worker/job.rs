@@ -236,7 +236,7 @@ impl Job {
 
     /// Whether a one-way request has failed; then it is counted and logged.
     fn note_failure(&self, delivery: &Delivery, answer: &Answer) -> bool {
-        let Some((code, message)) = answer.failure() else { return false };
+        let Some((code, message)) = answer.failure_without_reply() else { return false };
         let lane = &self.shared.lane;
         lane.note(Event::OnewayFailed);
         log_request!(

@@ -144,17 +144,14 @@ fn check_wire_names(methods: &[Method], errors: &mut Errors) {
 fn check_client_can_be_the_trait(methods: &[Method], errors: &mut Errors) -> bool {
     let before = errors.count();
     for method in methods {
-        if method.oneway {
+        if let Output::Plain(_) = method.output {
+            let value = if method.oneway { "()" } else { "T" };
             errors.at(
                 &method.ident,
-                "a one-way method has no `Result` in which `client_impls_trait` could report a failed call: declare it in a \
-                 service of its own, without `client_impls_trait`",
-            );
-        } else if let Output::Plain(_) = method.output {
-            errors.at(
-                &method.ident,
-                "`client_impls_trait` requires every method to return `Result<T, E>` with `E: From<CallError>`, because \
-                 any call can fail",
+                format!(
+                    "`client_impls_trait` requires every method to return `Result<T, E>` with `E: From<CallError>`, because \
+                     any call can fail: let this one return `Result<{value}, E>`"
+                ),
             );
         }
     }

@@ -12,14 +12,32 @@ pub(super) fn check(output: &ReturnType, oneway: Option<Span>, errors: &mut Erro
         return Some(Output::Plain(parse_quote!(())));
     };
     let ty = bare(ty);
-    let is_unit = matches!(ty, Type::Tuple(tuple) if tuple.elems.is_empty());
-    if oneway.is_some() && !is_unit {
-        errors.at(ty, "a one-way method has no reply: remove the return type, or remove `oneway`");
-        return None;
-    }
     let before = errors.count();
     check_type(ty, "a result", errors);
-    (errors.count() == before).then(|| classify(ty))
+    let output = (errors.count() == before).then(|| classify(ty))?;
+    if oneway.is_some()
+        && let Some(value) = value_of(&output).filter(|value| !is_unit(value))
+    {
+        errors.at(
+            value,
+            "a one-way method has no reply: return nothing, or `Result<(), E>` for an error that the pool logs and \
+             dead-letters; or remove `oneway`",
+        );
+        return None;
+    }
+    Some(output)
+}
+
+/// The type of the value, as far as it is named.
+fn value_of(output: &Output) -> Option<&Type> {
+    match output {
+        Output::Plain(ty) => Some(ty),
+        Output::Fallible { sides, .. } => sides.as_ref().map(|sides| &sides.0),
+    }
+}
+
+fn is_unit(ty: &Type) -> bool {
+    matches!(bare(ty), Type::Tuple(tuple) if tuple.elems.is_empty())
 }
 
 /// A type whose name is `Result` is taken for a `Result`; the expansion has the compiler prove it, and the opposite of all

@@ -87,6 +87,8 @@ fn method_tokens(service: &Service, method: &Method) -> TokenStream {
     let parameters = method.values().map(|Value { ident, ty, .. }| quote!(#ident: #ty));
     let (ok, error) = types::sides(service, &method.output);
     let (result, call) = match &method.output {
+        // The handler's error does not travel.
+        _ if method.oneway => (quote!(#krate::Call<()>), quote!(__call)),
         Output::Plain(_) => (quote!(#krate::Call<#ok>), quote!(__call)),
         Output::Fallible { .. } => (quote!(#krate::Call<#ok, #error>), quote!(__call_fallible)),
     };
@@ -180,6 +182,10 @@ fn as_trait(service: &Service) -> TokenStream {
         let parameters = parameters(method);
         let output = output.whole();
         let arguments = method.value_idents();
+        let into_error = match method.oneway {
+            true => quote!(::core::convert::From::from),
+            false => quote!(#krate::CallError::into_service),
+        };
         let ignored = method.arguments.iter().filter_map(|argument| match argument {
             Argument::Context { ident, .. } => Some(quote!(let _ = #ident;)),
             Argument::Value(_) => None,
@@ -188,7 +194,7 @@ fn as_trait(service: &Service) -> TokenStream {
             #(#cfgs)*
             async fn #ident(&self, #(#parameters),*) -> #output {
                 #(#ignored)*
-                #client::#ident(self, #(#arguments),*).await.map_err(#krate::CallError::into_service)
+                #client::#ident(self, #(#arguments),*).await.map_err(#into_error)
             }
         }
     });

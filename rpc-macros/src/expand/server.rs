@@ -78,10 +78,24 @@ fn arm(service: &Service, method: &Method) -> TokenStream {
     });
     let call = quote!(<__T as #trait_ident>::#ident(&*__service, #(#arguments),*).await);
     let answer = match &method.output {
-        _ if method.oneway => quote! {
+        Output::Plain(_) if method.oneway => quote! {
             #call;
             __request.done()
         },
+        Output::Fallible { whole, sides: None } if method.oneway => {
+            let sides = types::as_sides(service, whole);
+            quote! {
+                let __result = #call;
+                __request.done_or_failed::<#marker, _>(#sides::sides(&__result))
+            }
+        }
+        Output::Fallible { whole, sides: Some(_) } if method.oneway => {
+            let result = quote_spanned!(types::located_at(whole.span())=> &__result);
+            quote! {
+                let __result = #call;
+                __request.done_or_failed::<#marker, _>(::core::result::Result::as_ref(#result))
+            }
+        }
         Output::Plain(_) => quote! {
             let __result = #call;
             __request.reply::<#marker>(&__result)

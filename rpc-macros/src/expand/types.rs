@@ -57,14 +57,16 @@ fn declaration(service: &Service, method: &Method) -> TokenStream {
         Output::Plain(ty) => (ty.to_token_stream(), None, not_a_result(service, method, ty)),
         Output::Fallible { whole, sides: named } => {
             let (ok, error) = sides(service, &method.output);
+            let role = if method.oneway { quote!(FallibleOneway) } else { quote!(FallibleMethod) };
             let fallible = quote! {
                 #(#cfgs)*
-                impl #krate::__private::FallibleMethod for #marker {
+                impl #krate::__private::#role for #marker {
                     type Error = #error;
                     const ERROR: #krate::__private::ErrorType<Self::Error> =
                         #krate::__private::ErrorProbe::<Self::Error>::TYPE;
                 }
             };
+            let ok = if method.oneway { quote!(()) } else { ok };
             let check = named.is_none().then(|| a_result(service, method, whole));
             (ok, Some(fallible), check)
         }
@@ -202,10 +204,10 @@ fn not_a_result(service: &Service, method: &Method, ty: &Type) -> Option<TokenSt
     ))
 }
 
-/// The compiler's proof that a type which is called `Result` is one.
+/// The compiler's proof that a type which is called `Result` is one, and, of a one-way method, one without a value.
 fn a_result(service: &Service, method: &Method, whole: &Type) -> TokenStream {
     let krate = &service.krate;
-    assertion(
+    let is_result = assertion(
         method,
         &quote_spanned! {whole.span()=>
             ::core::assert!(
@@ -213,7 +215,20 @@ fn a_result(service: &Service, method: &Method, whole: &Type) -> TokenStream {
                 "this type is called `Result`, but it is another one: write `Result<T, E>`, or give the type another name"
             )
         },
-    )
+    );
+    let has_no_value = method.oneway.then(|| {
+        assertion(
+            method,
+            &quote_spanned! {whole.span()=>
+                ::core::assert!(
+                    #krate::__private::Probe::<#whole>::IS_WITHOUT_VALUE
+                        || !#krate::__private::Probe::<#whole>::IS_RESULT,
+                    "a one-way method has no reply: return nothing, or `Result<(), E>`"
+                )
+            },
+        )
+    });
+    quote!(#is_result #has_no_value)
 }
 
 fn assertion(method: &Method, check: &TokenStream) -> TokenStream {
