@@ -2,13 +2,22 @@
 //!
 //! The user `hosted` of `parity/definitions.json` may have two connections and four channels; RabbitMQ alone has limits of users.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use rpc_core::{CallError, Client, Connection, ConnectionState, Error, WorkerPool};
-use rpc_tests::{Answers, Stage, on_both_brokers, probe, with_parameter, within};
-use tokio::time::timeout;
+use rpc_tests::{Answers, Stage, eventually, on_both_brokers, probe, with_parameter, within};
+use tokio::time::{sleep, timeout};
 
-on_both_brokers!(a_connection_of_few_channels_serves_and_says_when_there_are_no_more);
+on_both_brokers!(
+    a_connection_of_few_channels_serves_and_says_when_there_are_no_more,
+    cancels_that_find_no_channel_are_sent_when_there_is_one,
+);
 
 /// RabbitMQ alone has limits of users.
 mod of_a_user {
@@ -83,3 +92,49 @@ async fn a_connection_of_few_channels_serves_and_says_when_there_are_no_more(sta
     }
     within(Duration::from_secs(10), "the end", pool.shutdown(Duration::from_secs(5))).await.unwrap();
 }
+
+async fn cancels_that_find_no_channel_are_sent_when_there_is_one(stage: &Stage) {
+    probe!("limits-cancels");
+    let begun = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&begun);
+    let answers = Answers::with(move |asked| {
+        let counted = Arc::clone(&counted);
+        async move {
+            if asked.question == "hang" {
+                counted.fetch_add(1, Ordering::SeqCst);
+                std::future::pending::<()>().await;
+            }
+            asked.question
+        }
+    });
+    let pool = stage.pool(ProbeServer::new(answers)).await.start().await.unwrap();
+    let few = Connection::open(&with_parameter(stage.uri(), "channel_max=16")).await.unwrap();
+    let mut clients = Vec::new();
+    while clients.len() < 16 {
+        let client = ProbeClient::from_client(Client::new(&few));
+        if client.ask("x".to_owned()).timeout(Duration::from_secs(5)).await.is_err() {
+            break;
+        }
+        clients.push(client);
+    }
+    // Two channels are missing, where one may be left.
+    let idle = clients.split_off(2);
+    assert!(!idle.is_empty(), "their channels are needed");
+    let calls: Vec<_> = clients
+        .iter()
+        .map(|client| tokio::spawn(client.ask("hang".to_owned()).without_timeout().into_future()))
+        .collect();
+    eventually(SOON, "both run", async || begun.load(Ordering::SeqCst) == 2).await;
+    calls.iter().for_each(|call| call.abort());
+    sleep(Duration::from_millis(300)).await;
+    assert!(pool.stats().cancelled < 2, "both have found a channel");
+    drop(idle);
+    eventually(SOON, "both are cancelled", async || pool.stats().cancelled == 2).await;
+    // And later ones as soon as they are noted.
+    let call = tokio::spawn(clients[0].ask("hang".to_owned()).without_timeout().into_future());
+    eventually(SOON, "it runs", async || begun.load(Ordering::SeqCst) == 3).await;
+    call.abort();
+    eventually(SOON, "it is cancelled", async || pool.stats().cancelled == 3).await;
+}
+
+const SOON: Duration = Duration::from_secs(10);

@@ -102,9 +102,12 @@ impl Cancels {
                 Some(channel) => channel.clone(),
                 None => match open_with(connection, Some(epoch), &[topology::CANCELS], Mode::Plain).await {
                     Ok((channel, _)) => own.insert(channel).clone(),
+                    Err(error) if error.is_access_refused() => return self.deny(&error.to_string()),
                     Err(error) => {
                         tracing::debug!(%error, "could not open a channel for cancels");
                         sleep(RETRY).await;
+                        // Those that wait were noted before, and the next one is not the first.
+                        self.noted.notify_one();
                         continue;
                     }
                 },
