@@ -34,7 +34,8 @@ async fn each_request_is_executed_once_although_workers_are_killed(stage: &Stage
     let mut orphaned: HashMap<usize, usize> = HashMap::new();
     while !calls.is_finished() {
         sleep(Duration::from_millis(200)).await;
-        if crew.kills == KILLS_MAX {
+        // By chance no request was lost so far.
+        if crew.kills >= KILLS_MAX && !orphaned.is_empty() {
             continue;
         }
         for number in crew.kill_the_oldest(&store).await {
