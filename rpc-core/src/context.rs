@@ -79,6 +79,11 @@ impl Context {
         Self { delivery, received_at, deadline, layered: None }
     }
 
+    /// The context of a request whose caller waits until then, by the same clock.
+    pub(crate) fn until(delivery: Delivery, received_at: Instant, deadline: Option<Instant>) -> Self {
+        Self { delivery, received_at, deadline, layered: None }
+    }
+
     /// The same with the headers, values and arguments that layers have left.
     pub(crate) fn layered(self, headers: LazyHeaders, extensions: Extensions, body: Body) -> Self {
         if extensions.is_empty() && headers.is_received() && body.is_received() {

@@ -138,6 +138,8 @@ mod envelope;
 #[cfg(feature = "framework")]
 mod error;
 #[cfg(feature = "framework")]
+mod fake;
+#[cfg(feature = "framework")]
 mod forward;
 #[cfg(feature = "framework")]
 pub mod guide;
@@ -158,6 +160,8 @@ mod nesting;
 mod printable;
 #[cfg(feature = "broker")]
 mod routing;
+#[cfg(feature = "framework")]
+mod servers;
 #[cfg(feature = "framework")]
 mod service;
 #[cfg(any(feature = "framework", feature = "cli"))]
@@ -214,6 +218,8 @@ pub use connection::{
 pub use context::{Context, TestContext};
 #[cfg(feature = "framework")]
 pub use error::Error;
+#[cfg(feature = "framework")]
+pub use fake::FakePool;
 #[cfg(feature = "framework")]
 pub use layer::{RetryBudget, RetryPolicy};
 #[cfg(feature = "macros")]

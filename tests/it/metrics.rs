@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use metrics::Unit;
 use rpc_core::{
-    ClientOptions, Connection, DedupeOptions, RedeliveryPolicy, RetryPolicy,
+    ClientOptions, Connection, DedupeOptions, FakePool, RedeliveryPolicy, RetryPolicy,
     layer::{self, MetricsLayer, Next, Request, Response},
 };
 use rpc_tests::{Stage, eventually, on_both_brokers, proxy::Proxy};
@@ -91,6 +91,23 @@ async fn a_call_is_measured_on_both_sides_under_its_code(stage: &Stage) {
     assert_eq!(described("rpc_amqp.server.shed"), Some(("counter", Some(Unit::Count))));
     let waits = only("rpc_amqp.server.queue_wait", Some(NAME));
     assert_eq!((waits.count(), waits.label("rpc.method")), (6, Some("metrics-call/ask")));
+}
+
+#[tokio::test]
+async fn a_call_of_a_fake_is_measured_on_both_sides() {
+    desk!("metrics-fake");
+    let _turn = measure().await;
+    let (metrics, (clerk, _)) = (MetricsLayer::new(), Clerk::echo());
+    let pool = FakePool::new().layer(metrics.clone()).serve(DeskServer::new(clerk));
+    let client = DeskClient::from_client(pool.client()).layer(metrics);
+    for _ in 0..2 {
+        client.ask(String::new()).await.unwrap();
+    }
+    client.ask(String::new()).timeout(Duration::ZERO).await.unwrap_err();
+    for (side, expected) in [(CLIENT, &[("ok", 2), ("timeout", 1)][..]), (SERVER, &[("ok", 2)])] {
+        let expected: BTreeMap<_, _> = expected.iter().map(|(code, calls)| ((*code).to_owned(), *calls)).collect();
+        assert_eq!(by_code(side, "metrics-fake"), expected);
+    }
 }
 
 async fn a_oneway_request_is_measured_as_a_message(stage: &Stage) {

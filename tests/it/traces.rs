@@ -9,7 +9,7 @@ use opentelemetry::{
     trace::{SpanContext, SpanId, SpanKind, TraceContextExt, TraceFlags, TraceId, TraceState},
 };
 use rpc_core::{
-    CallError, Context,
+    CallError, Context, FakePool,
     layer::{self, Next, Request, Response, TraceLayer},
     service,
 };
@@ -70,6 +70,20 @@ async fn a_call_is_a_client_span_and_a_server_span_of_one_trace(stage: &Stage) {
         assert!(!span.text().contains(SECRET), "neither arguments nor headers: {}", span.text());
     }
     assert_eq!(server.get("rpc_amqp.redelivered").unwrap(), "false");
+}
+
+#[tokio::test]
+async fn a_call_of_a_fake_is_a_client_span_and_a_server_span_of_one_trace() {
+    desk!("traces-fake");
+    let _turn = collect().await;
+    let pool = FakePool::new().layer(TraceLayer::new()).serve(DeskServer::new(Clerk::echo().0));
+    let client = DeskClient::from_client(pool.client()).layer(TraceLayer::new());
+    client.ask(SECRET.to_owned()).await.unwrap();
+    let spans = spans_of("traces-fake", 2).await;
+    let [client, server] = [&SpanKind::Client, &SpanKind::Server].map(|kind| only(&spans, kind));
+    assert!(client.is_root() && server.parent() == client.id() && server.is_remote_child());
+    assert_eq!(server.trace_id(), client.trace_id());
+    assert_eq!(client.get("server.address"), None, "there is no broker");
 }
 
 async fn errors_are_named_by_their_codes(stage: &Stage) {

@@ -12,8 +12,10 @@ mod correlation;
 mod counted;
 mod counters;
 mod deadlines;
+mod deliver;
 mod endings;
 mod in_flight;
+mod in_process;
 mod inherit;
 mod kept;
 mod layered;
@@ -54,6 +56,7 @@ use self::{
     called::Services,
     correlation::{Cipher, CorrelationId},
     counters::Counters,
+    in_process::InProcess,
     kept::Kept,
     layered::Layered,
     line::Line,
@@ -63,7 +66,7 @@ use self::{
     reply_queue::{Session, Source, random_key},
     seen::Seen,
 };
-use crate::{connection::Connection, error::Error, layer::RetryLayer, lock::lock, users::Users};
+use crate::{connection::Connection, error::Error, layer::RetryLayer, lock::lock, servers::Servers, users::Users};
 
 /// The untyped client under every generated one; clones share its reply queue.
 ///
@@ -97,6 +100,8 @@ struct Inner {
     oneways: [Kept<ConfirmChannel>; EXCHANGES],
     /// By exchange. The line of the last call.
     lines: Mutex<[Option<Arc<Line>>; EXCHANGES]>,
+    /// The servers of its calls, if it has no broker.
+    in_process: Option<InProcess>,
 }
 
 impl Client {
@@ -107,6 +112,15 @@ impl Client {
 
     /// A client with other options.
     pub fn with_options(connection: &Connection, options: ClientOptions) -> Self {
+        Self::made(connection, options, None)
+    }
+
+    /// A client whose calls go to servers in this process.
+    pub(crate) fn of_servers(servers: Arc<dyn Servers>, options: ClientOptions) -> Self {
+        Self::made(&Connection::to_nowhere(), options, Some(InProcess::new(servers)))
+    }
+
+    fn made(connection: &Connection, options: ClientOptions, in_process: Option<InProcess>) -> Self {
         let users = Users::new(connection, options.sends_user_id, options.reply_users.clone());
         if options.sends_user_id && users.own().is_none() {
             tracing::warn!("a client is to send its user_id, and its connection's URIs name no user, or several ones");
@@ -133,6 +147,7 @@ impl Client {
                 session: Kept::new(source),
                 oneways: Exchange::ALL.map(oneway),
                 lines: Mutex::default(),
+                in_process,
             }),
             layered: None,
         };
@@ -149,6 +164,9 @@ impl Client {
     /// # Cancel safety
     /// Dropping the future abandons nothing: what it has begun to open is opened.
     pub async fn ready(&self) -> Result<(), Error> {
+        if let Some(in_process) = &self.inner.in_process {
+            return in_process.ready();
+        }
         self.inner.oneways[Exchange::Requests.index()].want()?;
         self.line(Exchange::Requests).await?;
         self.confirm_channel(Exchange::Requests).await.map(drop)
@@ -159,12 +177,16 @@ impl Client {
     /// False before [`ready`](Self::ready) or a first call, while the connection is lost, and after [`shutdown`](Self::shutdown). A readiness
     /// probe of a program that only calls can ask it; one that serves asks [`PoolMonitor::is_ready`](crate::PoolMonitor::is_ready).
     pub fn is_ready(&self) -> bool {
-        !self.is_shut_down() && !self.is_blocked() && self.inner.session.current().is_some()
+        let has_session = || self.inner.in_process.is_some() || self.inner.session.current().is_some();
+        !self.is_shut_down() && !self.is_blocked() && has_session()
     }
 
     /// How many calls are waiting for their answer.
     pub fn in_flight(&self) -> usize {
-        self.inner.session.current().map_or(0, |session| session.in_flight.len())
+        match &self.inner.in_process {
+            Some(in_process) => in_process.in_flight(),
+            None => self.inner.session.current().map_or(0, |session| session.in_flight.len()),
+        }
     }
 
     /// Ends every call in flight, and every later one, with [`CallError::Shutdown`](crate::CallError::Shutdown).
@@ -174,6 +196,9 @@ impl Client {
             oneway.stop();
         }
         *lock(&self.inner.lines) = Default::default();
+        if let Some(in_process) = &self.inner.in_process {
+            in_process.end();
+        }
         if let Some(session) = self.inner.session.stop() {
             session.shutdown();
         }

@@ -57,6 +57,11 @@ impl Client {
         if self.is_shut_down() {
             return Err(Error::Closed { reason: "the client is shut down".to_owned() });
         }
+        if let Some(in_process) = &self.inner.in_process {
+            let version = in_process.servers.version(service).map(u64::from);
+            let (pool, round_trip) = (in_process.id.to_string(), Duration::ZERO);
+            return Ok(version.map(|version| Pong { pool, version, round_trip }));
+        }
         let limit = self.options().timeout;
         within(limit, &format!("ping service '{service}'"), self.ask(service, limit)).await
     }

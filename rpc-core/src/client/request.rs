@@ -20,7 +20,10 @@ use crate::{
     budget::{self, inherited_deadline},
     call_error::{CallError, ErrorDetails, TimeoutStage},
     codec::{Codec, CodecError},
-    connection::{Delivery, amqp::Publish},
+    connection::{
+        Delivery,
+        amqp::{Properties, Publish},
+    },
     envelope::{self, CallHeaders, ReplyStatus},
     error::Error,
     nesting::NestedCall,
@@ -344,6 +347,7 @@ impl Request {
         (!self.method.no_cancel).then_some(self.service.name)
     }
 
+    #[inline]
     fn message<'a>(
         &'a self,
         line: &'a Line,
@@ -351,6 +355,27 @@ impl Request {
         remaining: Duration,
         number: u32,
     ) -> Publish<'a> {
+        let reply_to = line.session.reply_to();
+        let mut properties = self.properties(reply_to, correlation_id, remaining, number);
+        properties.user_id = line.session.in_flight.users.own();
+        Publish {
+            exchange: line.exchange.name(),
+            routing_key: self.method.routing_key.as_bytes(),
+            mandatory: true,
+            properties,
+            body: self.body(),
+        }
+    }
+
+    /// All but the `user_id`.
+    #[inline]
+    pub(super) fn properties<'a>(
+        &'a self,
+        reply_to: &'a str,
+        correlation_id: &'a [u8],
+        remaining: Duration,
+        number: u32,
+    ) -> Properties<'a> {
         let mut call = match self.headers.is_empty() {
             true => CallHeaders::default(),
             false => self.headers.clone(),
@@ -366,18 +391,10 @@ impl Request {
         }
         let limits = self.limits.filter(|_| remaining < FOREVER);
         let wait = limits.map(|limits| (remaining, clock::unix_ms(limits.deadline)));
-        let reply_to = line.session.reply_to();
         tracing::trace!(routing_key = self.method.routing_key, correlation_id = %correlation_id.escape_ascii(), "call");
         let mut properties = envelope::call_properties(self.service, self.method, correlation_id, reply_to, wait, call);
         properties.message_id = self.message_id().map(|id| id.as_bytes().into());
-        properties.user_id = line.session.in_flight.users.own();
-        Publish {
-            exchange: line.exchange.name(),
-            routing_key: self.method.routing_key.as_bytes(),
-            mandatory: true,
-            properties,
-            body: self.body(),
-        }
+        properties
     }
 
     /// Turns the end of an attempt into a reply, or into the reason for its failure.

@@ -27,6 +27,13 @@ impl Obstacle {
     /// The future that continues the call, or the error that ends it.
     pub(super) fn over(self, request: &mut Request) -> Result<Detour, CallError> {
         let failure = match self {
+            Self::OneWay | Self::NotYet if request.client.inner.in_process.is_some() => {
+                let mut request = request.take();
+                return Ok(Box::pin(async move {
+                    let outcome = request.send_in_process().await;
+                    request.ended(outcome)
+                }));
+            }
             Self::Failed(Failure::Final(error)) if request.awaits_service(&error, 0) => Some(Failure::Final(error)),
             Self::Final(error) | Self::Failed(Failure::Final(error)) => return Err(error),
             Self::OneWay => {

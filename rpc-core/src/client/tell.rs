@@ -12,7 +12,7 @@ use super::{
 use crate::{
     budget,
     call_error::{CallError, TimeoutStage},
-    connection::{Backoff, Verdict},
+    connection::{Backoff, Verdict, amqp::Properties},
     envelope,
 };
 
@@ -31,16 +31,7 @@ impl Request {
     pub(super) async fn send_oneway(&mut self) -> Result<Reply, CallError> {
         let limits = self.limits();
         let body = std::mem::replace(&mut self.body, Ok(Vec::new())).unwrap_or_default();
-        let mut call = std::mem::take(&mut self.headers);
-        let number = self.attempt_number(1);
-        if number > 1 {
-            call.headers.push((envelope::ATTEMPT_HEADER.into(), number.into()));
-        }
-        if self.is_within_retry() {
-            call.headers.push((envelope::WITHIN_RETRY_HEADER.into(), true.into()));
-        }
-        let message_id = self.identify().to_owned();
-        let properties = envelope::oneway_properties(self.service, self.method, message_id, call);
+        let properties = self.oneway_properties();
         let mut unsent = Unsent { properties, body };
         let (mut nacks, mut backoff) = (0, None);
         loop {
@@ -66,6 +57,20 @@ impl Request {
                 }
             }
         }
+    }
+
+    /// Those of a one-way request, but for the correlation_id.
+    pub(super) fn oneway_properties(&mut self) -> Properties<'static> {
+        let mut call = std::mem::take(&mut self.headers);
+        let number = self.attempt_number(1);
+        if number > 1 {
+            call.headers.push((envelope::ATTEMPT_HEADER.into(), number.into()));
+        }
+        if self.is_within_retry() {
+            call.headers.push((envelope::WITHIN_RETRY_HEADER.into(), true.into()));
+        }
+        let message_id = self.identify().to_owned();
+        envelope::oneway_properties(self.service, self.method, message_id, call)
     }
 
     async fn tell_once(&self, limits: Limits, unsent: Unsent) -> Result<Told, CallError> {

@@ -1,14 +1,32 @@
-//! Deliveries that no broker sent: for unit tests of handlers.
+//! Deliveries that no broker sent: for unit tests of handlers, and between a client and servers in one process.
 
 use super::{
-    amqp::{HeaderValue, overlong},
+    amqp::{HeaderValue, Properties, overlong},
     delivery::Delivery,
-    native::message::{Message, write_value},
+    native::message::{Message, write_properties, write_value},
 };
 use crate::{
     error::Error,
     wire::{NewProperties, table::TableWriter},
 };
+
+impl Delivery {
+    /// A message as the native transport would receive it, from one that it would publish.
+    ///
+    /// # Errors
+    /// A text of a property, or the name of a header, is longer than 255 bytes, or the properties exceed a frame as brokers take it by
+    /// default.
+    pub(crate) fn of_message(routing_key: &[u8], properties: &Properties<'_>, body: &[u8]) -> Result<Self, Error> {
+        let mut bytes = Vec::new();
+        write_properties(&mut bytes, properties)?;
+        if bytes.len() > PROPERTIES_MAX_BYTES {
+            return Err(Error::PropertiesTooLarge { bytes: bytes.len(), limit_bytes: PROPERTIES_MAX_BYTES });
+        }
+        let mut message = Message::new(routing_key, &bytes, body.len());
+        message.push(body);
+        Ok(message.delivered(1, false).into())
+    }
+}
 
 /// The fields of a delivery to make.
 #[derive(Debug, Clone, Default)]
@@ -70,3 +88,6 @@ impl NewDelivery {
         Ok(Delivery::from(message.delivered(1, self.redelivered)))
     }
 }
+
+/// A content header of this size fits a frame of 128 KiB, which brokers take by default.
+const PROPERTIES_MAX_BYTES: usize = 128 * 1_024 - 20;

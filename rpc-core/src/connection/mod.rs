@@ -74,7 +74,8 @@ pub struct Connection {
 #[derive(Debug)]
 struct Shared {
     current: watch::Sender<Current>,
-    supervisor: AbortOnDrop,
+    /// None of a connection that leads nowhere.
+    supervisor: Option<AbortOnDrop>,
     user: Option<Arc<str>>,
 }
 
@@ -125,10 +126,15 @@ impl Connection {
         let current = watch::Sender::new(Current::new(Arc::clone(&link)));
         let user = uri::common_user(&endpoints).filter(|_| options.credentials.is_none()).map(Arc::from);
         let supervisor = Supervisor { endpoints, at, options, current: current.clone(), unreadable: 0 };
-        Self::new(current, AbortOnDrop::spawn(supervisor.run(link, login)), user)
+        Self::new(current, Some(AbortOnDrop::spawn(supervisor.run(link, login))), user)
     }
 
-    fn new(current: watch::Sender<Current>, supervisor: AbortOnDrop, user: Option<Arc<str>>) -> Self {
+    /// A connection to no broker, closed from the beginning: of a client whose servers are in its process.
+    pub(crate) fn to_nowhere() -> Self {
+        Self::new(watch::Sender::new(Current::closed(NOWHERE)), None, None)
+    }
+
+    fn new(current: watch::Sender<Current>, supervisor: Option<AbortOnDrop>, user: Option<Arc<str>>) -> Self {
         Self { shared: Arc::new(Shared { current, supervisor, user }) }
     }
 
@@ -192,7 +198,9 @@ impl Connection {
             link = current.close(CLOSED_BY_US);
             true
         });
-        self.shared.supervisor.abort();
+        if let Some(supervisor) = &self.shared.supervisor {
+            supervisor.abort();
+        }
         let Some(link) = link.filter(|link| link.is_connected()) else { return Ok(()) };
         within(CLOSE_TIMEOUT, "close the connection", link.close()).await
     }
@@ -275,6 +283,7 @@ impl Drop for Shared {
 }
 
 const CLOSED_BY_US: &str = "closed by the application";
+const NOWHERE: &str = "the client has servers in its own process, and no broker";
 
 /// A broker that does not answer `connection.close` is left behind after this long.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -67,6 +67,12 @@ impl Current {
         Self { link: Some(link), state: ConnectionState::Connected, epoch: 1, blocked: Stopwatch::default() }
     }
 
+    /// One that was never open, and never will be.
+    pub(super) fn closed(reason: &str) -> Self {
+        let state = ConnectionState::Closed { reason: reason.to_owned() };
+        Self { link: None, state, epoch: 1, blocked: Stopwatch::default() }
+    }
+
     pub(super) fn stats(&self) -> ConnectionStats {
         ConnectionStats { reconnects: self.epoch - 1, blocked: self.blocked.total() }
     }

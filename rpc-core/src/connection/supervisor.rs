@@ -301,7 +301,7 @@ mod tests {
         let ((_, ended), (_, living)) = (open(&broker).await, open(&broker).await);
         ended.close().await.expect("the broker confirms");
         let current = watch::Sender::new(Current::new(ended));
-        let connection = Connection::new(current.clone(), AbortOnDrop::spawn(std::future::pending()), None);
+        let connection = Connection::new(current.clone(), Some(AbortOnDrop::spawn(std::future::pending())), None);
         let mut channel = std::pin::pin!(connection.channel());
         tokio::select! {
             biased;

@@ -30,6 +30,7 @@ use crate::{
     envelope::{self, Code},
     meter::Event,
     nesting::{DEPTH_MAX, Origin, Room, Seat, Slot},
+    service::ServiceDescriptor,
 };
 
 /// Takes deliveries from one consumer.
@@ -132,9 +133,10 @@ impl Taker<'_> {
         if !job.begin(method) {
             return None;
         }
-        let span = handler_span(&job.shared, &context, method);
+        let span = handler_span(job.shared.lane.service.descriptor(), &context, method);
         let request = Request::new(context, found);
-        let seat = seat(&job.shared.lane, slot, &request);
+        let lane = &*job.shared.lane;
+        let seat = seat(&lane.room, &lane.counters, slot, &request);
         match span.in_scope(|| first_poll(&*job.shared.lane.service, request, seat)) {
             FirstPoll::Ended(response) => {
                 span.in_scope(|| job.finish(response));
@@ -150,7 +152,7 @@ impl Taker<'_> {
 
     /// Gives a request a task, in which it waits for a slot and its handler runs.
     fn begin_task(&mut self, job: Job, context: Context, found: Found, now: Instant) {
-        let span = handler_span(&job.shared, &context, found.method);
+        let span = handler_span(job.shared.lane.service.descriptor(), &context, found.method);
         job.shared.paces[found.method].calibrate(now.elapsed());
         let weak = context.delivery().downgrade();
         self.handlers.spawn(weak, run_at_turn(job, Request::new(context, found)).instrument(span));
@@ -175,8 +177,8 @@ async fn answered_by_store(job: Job, context: Context, found: Found) -> Result<(
     Ok(())
 }
 
-fn handler_span(shared: &Shared, context: &Context, method: usize) -> Span {
-    let service = shared.lane.service.descriptor();
+#[inline]
+pub(super) fn handler_span(service: &ServiceDescriptor, context: &Context, method: usize) -> Span {
     tracing::debug_span!(
         "handle",
         service = service.name,
@@ -231,17 +233,17 @@ fn origin(room: &Room, request: &Request) -> Origin {
 }
 
 /// The seat of a handler, whose calls inherit headers of its request. Most requests have none to look at.
-fn seat(lane: &Lane, slot: Slot, request: &Request) -> Seat {
-    let mut seat = Seat::new(slot, origin(&lane.room, request));
+pub(super) fn seat(room: &Room, counters: &Counters, slot: Slot, request: &Request) -> Seat {
+    let mut seat = Seat::new(slot, origin(room, request));
     if request.has_headers() {
-        forward(lane, request.context(), &mut seat);
+        forward(counters, request.context(), &mut seat);
     }
     seat
 }
 
 #[cold]
-fn forward(lane: &Lane, context: &Context, seat: &mut Seat) {
-    seat.forward(lane.counters.forwarding.of(context.delivery()));
+fn forward(counters: &Counters, context: &Context, seat: &mut Seat) {
+    seat.forward(counters.forwarding.of(context.delivery()));
 }
 
 fn overloaded(estimate: Duration) -> Response {
@@ -268,7 +270,7 @@ fn run_at_turn(job: Job, request: Request) -> impl Future<Output = ()> + Send + 
                     Err(too_late) => (None, Some(too_late)),
                 },
             };
-            let seat = slot.map(|slot| seat(lane, slot, &request)).unwrap_or_default();
+            let seat = slot.map(|slot| seat(&lane.room, &lane.counters, slot, &request)).unwrap_or_default();
             let facts = Facts {
                 is_draining: job.shared.is_draining(),
                 is_expired: request.context().is_expired(Instant::now()),

@@ -27,6 +27,7 @@ mod execute;
 mod finished;
 mod handle;
 mod handlers;
+mod in_process;
 mod job;
 mod lane;
 mod layers;
@@ -44,6 +45,7 @@ mod source;
 mod stats;
 mod tombstones;
 
+pub(crate) use self::in_process::{InProcess, Local};
 pub use self::{
     dedupe::DedupeOptions,
     dispatch::{Dispatch, Handler, Request, Response, Sealed, blocking},

@@ -111,6 +111,11 @@ impl Counters {
         Self { services, connection: Some(connection), forwarding, ..Self::default() }
     }
 
+    /// Those of services that have no broker: nobody reads them.
+    pub(super) fn without_broker(forwarding: Arc<Forwarding>) -> Self {
+        Self { forwarding, ..Self::default() }
+    }
+
     pub(super) fn add(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
     }

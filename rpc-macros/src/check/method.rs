@@ -118,7 +118,7 @@ fn check_signature(function: &TraitItemFn, errors: &mut Errors) -> bool {
 }
 
 /// The functions of every generated client, beside which a method of the same name cannot be called.
-const CLIENT_FUNCTIONS: [&str; 5] = ["new", "with_options", "from_client", "layer", "client"];
+const CLIENT_FUNCTIONS: [&str; 6] = ["new", "with_options", "from_client", "fake", "layer", "client"];
 
 fn check_receiver(function: &TraitItemFn, errors: &mut Errors) {
     let Some(receiver) = function.sig.receiver() else {

@@ -14,7 +14,7 @@ use crate::{
 
 /// The type, and its implementations.
 pub(super) fn expand(service: &Service) -> (TokenStream, TokenStream) {
-    let Service { krate, client, item, .. } = service;
+    let Service { krate, client, server, item, .. } = service;
     let (vis, trait_ident) = (&item.vis, &item.ident);
     let doc = format!(" Calls [`{trait_ident}`] in another process. Clones share one reply queue.");
     let type_tokens = quote! {
@@ -44,6 +44,11 @@ pub(super) fn expand(service: &Service) -> (TokenStream, TokenStream) {
             /// A client that shares the reply queue of `client`, which may be another service's.
             #vis fn from_client(client: #krate::Client) -> Self {
                 Self { client }
+            }
+
+            /// A client whose calls go to `service` in this process, without a broker: for unit tests.
+            #vis fn fake(service: impl #trait_ident) -> Self {
+                Self { client: #krate::Client::fake(#server::new(service)) }
             }
 
             /// A client whose calls also pass through `layer`, inside of the layers added before.

@@ -71,6 +71,12 @@ const _: () = {
         pub(crate) fn from_client(client: ::rpc_core::Client) -> Self {
             Self { client }
         }
+        /// A client whose calls go to `service` in this process, without a broker: for unit tests.
+        pub(crate) fn fake(service: impl Tutorial) -> Self {
+            Self {
+                client: ::rpc_core::Client::fake(TutorialServer::new(service)),
+            }
+        }
         /// A client whose calls also pass through `layer`, inside of the layers added before.
         pub(crate) fn layer(&self, layer: impl ::rpc_core::layer::RpcLayer) -> Self {
             Self {

@@ -91,6 +91,12 @@ const _: () = {
         pub fn from_client(client: my::rpc::Client) -> Self {
             Self { client }
         }
+        /// A client whose calls go to `service` in this process, without a broker: for unit tests.
+        pub fn fake(service: impl Store) -> Self {
+            Self {
+                client: my::rpc::Client::fake(StoreServer::new(service)),
+            }
+        }
         /// A client whose calls also pass through `layer`, inside of the layers added before.
         pub fn layer(&self, layer: impl my::rpc::layer::RpcLayer) -> Self {
             Self {

@@ -85,6 +85,12 @@ const _: () = {
         pub fn from_client(client: ::rpc_core::Client) -> Self {
             Self { client }
         }
+        /// A client whose calls go to `service` in this process, without a broker: for unit tests.
+        pub fn fake(service: impl Fibonacci) -> Self {
+            Self {
+                client: ::rpc_core::Client::fake(FibonacciServer::new(service)),
+            }
+        }
         /// A client whose calls also pass through `layer`, inside of the layers added before.
         pub fn layer(&self, layer: impl ::rpc_core::layer::RpcLayer) -> Self {
             Self {

@@ -8,6 +8,7 @@ trait MethodsNamedAsTheClients {
     async fn with_options(&self, options: u8) -> u8;
     #[rpc(name = "from")]
     async fn r#from_client(&self) -> u8;
+    async fn fake(&self) -> u8;
     async fn layer(&self, layer: u8) -> u8;
 }
 

@@ -31,7 +31,7 @@ impl Message {
         Self { delivery_tag: 0, redelivered: false, bytes, properties_at, body_at }
     }
 
-    pub(super) fn push(&mut self, body: &[u8]) {
+    pub(in crate::connection) fn push(&mut self, body: &[u8]) {
         self.bytes.extend_from_slice(body);
     }
 
@@ -205,7 +205,7 @@ fn read_value(value: Value<'_>) -> Option<HeaderValue> {
 }
 
 /// Writes properties in the order of the wire.
-pub(super) fn write_properties(out: &mut Vec<u8>, properties: &Properties<'_>) -> Result<(), Error> {
+pub(in crate::connection) fn write_properties(out: &mut Vec<u8>, properties: &Properties<'_>) -> Result<(), Error> {
     let mut new = NewProperties::new(out);
     if let Some(content_type) = properties.content_type {
         new.content_type(content_type);
