@@ -125,6 +125,12 @@ const _: () = {
         fn from_client(client: ::rpc_core::Client) -> Self {
             Self { client }
         }
+        /// A client whose calls go to `service` in this process, without a broker: for unit tests.
+        fn fake(service: impl Parcels) -> Self {
+            Self {
+                client: ::rpc_core::Client::fake(ParcelsServer::new(service)),
+            }
+        }
         /// A client whose calls also pass through `layer`, inside of the layers added before.
         fn layer(&self, layer: impl ::rpc_core::layer::RpcLayer) -> Self {
             Self {
