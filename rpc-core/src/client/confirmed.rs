@@ -154,7 +154,7 @@ impl Task {
                 }
                 Err(_) => {
                     {
-                        // A request that is just being published is one of those that the end of the channel is true of.
+                        // Waits for a publish in progress, so that its request is in the list when the list closes.
                         let _whole = lock(&self.published);
                         published.close();
                     }

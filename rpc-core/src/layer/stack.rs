@@ -101,7 +101,7 @@ impl Next {
 // Futures by hand: an `async` block would hold, and move, its arguments twice.
 
 /// A request in a service, which has to be ready first.
-struct Run {
+pub(crate) struct Run {
     next: Next,
     /// Until the service is ready.
     request: Option<Request>,
@@ -217,31 +217,8 @@ impl fmt::Debug for Next {
 /// The layers of a client or a pool, the outermost first, and the stack that they make.
 pub(crate) struct Layers {
     layers: Vec<Arc<dyn RpcLayer>>,
-    stacks: Stacks,
-}
-
-/// The stack that layers make, and copies of it. Locked, because a service need not be `Sync`.
-struct Stacks {
-    first: Mutex<Next>,
-    /// Those that have passed a request on, and can pass on the next one: no more than there were threads at once.
-    idle: Mutex<Vec<Next>>,
-}
-
-impl Stacks {
-    const fn new(first: Next) -> Self {
-        Self { first: Mutex::new(first), idle: Mutex::new(Vec::new()) }
-    }
-
-    /// One for a request.
-    fn take(&self) -> Next {
-        let idle = lock(&self.idle).pop();
-        idle.unwrap_or_else(|| lock(&self.first).clone())
-    }
-
-    /// Gives back one that was ready, and has been called.
-    fn give_back(&self, stack: Next) {
-        lock(&self.idle).push(stack);
-    }
+    /// Cloned for each request. Locked, because a service need not be `Sync`.
+    stack: Mutex<Next>,
 }
 
 impl Layers {
@@ -250,172 +227,40 @@ impl Layers {
         let mut layers = outer.map(|outer| outer.layers.clone()).unwrap_or_default();
         layers.push(Arc::new(layer));
         let stack = layers.iter().rev().fold(Next::core(), |next, layer| layer.wrap(next));
-        Self { layers, stacks: Stacks::new(stack) }
+        Self { layers, stack: Mutex::new(stack) }
     }
 
     /// Passes a request through all of them.
-    pub(crate) async fn pass(&self, request: Request) -> Result<Response, BoxError> {
-        let mut stack = self.stacks.take();
-        poll_fn(|cx| Service::poll_ready(&mut stack, cx)).await?;
-        let answering = Service::call(&mut stack, request);
-        self.stacks.give_back(stack);
-        answering.await
+    pub(crate) fn pass(&self, request: Request) -> Run {
+        Run::new(self.stack(), request)
     }
 
     /// The same, whose future has no box of its own where the outermost layer is ready.
     pub(crate) fn begin_to_pass(&self, request: Request, cx: &mut Context<'_>) -> BoxFuture {
-        let mut stack = self.stacks.take();
+        let mut stack = self.stack();
         match Service::poll_ready(&mut stack, cx) {
-            Poll::Ready(Ok(())) => {
-                let answering = Service::call(&mut stack, request);
-                self.stacks.give_back(stack);
-                answering
-            }
+            Poll::Ready(Ok(())) => Service::call(&mut stack, request),
             Poll::Ready(Err(error)) => Box::pin(ready(Err(error))),
             Poll::Pending => Box::pin(Run::new(stack, request)),
         }
+    }
+
+    /// For one request alone: a service may hold a place under a limit from the time when it is ready, and gives it back when it is
+    /// dropped.
+    fn stack(&self) -> Next {
+        lock(&self.stack).clone()
     }
 }
 
 /// None: requests go to the core.
 impl Default for Layers {
     fn default() -> Self {
-        Self { layers: Vec::new(), stacks: Stacks::new(Next::core()) }
+        Self { layers: Vec::new(), stack: Mutex::new(Next::core()) }
     }
 }
 
 impl fmt::Debug for Layers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Layers").field("len", &self.layers.len()).finish()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{
-        collections::VecDeque,
-        sync::atomic::{AtomicUsize, Ordering},
-        time::Duration,
-    };
-
-    use super::*;
-    use crate::{
-        codec::Codec,
-        layer::{Body, Core, LazyHeaders, LogicalCall, Progress},
-        service::{MethodDescriptor, ServiceDescriptor},
-    };
-
-    static SERVICE: ServiceDescriptor = ServiceDescriptor {
-        name: "stock",
-        version: 1,
-        queue: None,
-        codec: Codec::MessagePack,
-        max_length: None,
-        max_depth: Codec::MAX_DEPTH,
-        methods: &[MethodDescriptor::new("count", "stock.count")],
-    };
-
-    struct Answers;
-
-    impl Core for Answers {
-        fn run(&self, _: Request) -> BoxFuture {
-            Box::pin(ready(Ok(Response::ok("5"))))
-        }
-    }
-
-    fn request() -> Request {
-        let call = Arc::new(LogicalCall {
-            service: &SERVICE,
-            method: &SERVICE.methods[0],
-            budget: Duration::ZERO,
-            deadline: None,
-            message_id: None,
-            priority: None,
-            is_within_retry: false,
-            served: None,
-            progress: Progress::default(),
-        });
-        Request::new(call, Arc::new(Answers), LazyHeaders::NONE, Body::written(Vec::new()))
-    }
-
-    /// A layer whose services count themselves.
-    #[derive(Clone, Default)]
-    struct Moody {
-        /// What the next looks at a service find; it is ready after those.
-        moods: Arc<Mutex<VecDeque<Mood>>>,
-        services: Arc<AtomicUsize>,
-    }
-
-    #[derive(Clone, Copy)]
-    enum Mood {
-        Busy,
-        Broken,
-    }
-
-    struct MoodyService {
-        moody: Moody,
-        next: Next,
-        is_ready: bool,
-    }
-
-    impl Layer<Next> for Moody {
-        type Service = MoodyService;
-
-        fn layer(&self, next: Next) -> MoodyService {
-            MoodyService { moody: self.clone(), next, is_ready: false }
-        }
-    }
-
-    impl Clone for MoodyService {
-        fn clone(&self) -> Self {
-            self.moody.services.fetch_add(1, Ordering::SeqCst);
-            Self { moody: self.moody.clone(), next: self.next.clone(), is_ready: false }
-        }
-    }
-
-    impl Service<Request> for MoodyService {
-        type Response = Response;
-        type Error = BoxError;
-        type Future = BoxFuture;
-
-        fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-            match lock(&self.moody.moods).pop_front() {
-                Some(Mood::Busy) => {
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
-                Some(Mood::Broken) => return Poll::Ready(Err("broken".into())),
-                None => {}
-            }
-            self.is_ready = true;
-            Service::poll_ready(&mut self.next, cx)
-        }
-
-        fn call(&mut self, request: Request) -> BoxFuture {
-            assert!(std::mem::take(&mut self.is_ready), "it is called when it is ready, once");
-            Service::call(&mut self.next, request)
-        }
-    }
-
-    #[tokio::test]
-    async fn a_stack_serves_one_request_after_the_other_unless_it_was_broken_or_busy() {
-        let moody = Moody::default();
-        let layers = Layers::with(None, moody.clone());
-        let pass = async |moods: &[Mood], begins_at_once: bool| {
-            lock(&moody.moods).extend(moods);
-            let answered = match begins_at_once {
-                true => poll_fn(|cx| Poll::Ready(layers.begin_to_pass(request(), cx))).await.await,
-                false => layers.pass(request()).await,
-            };
-            (answered.is_ok(), moody.services.swap(0, Ordering::SeqCst))
-        };
-        for begins_at_once in [true, false] {
-            assert!(pass(&[], begins_at_once).await.0);
-            assert_eq!(pass(&[], begins_at_once).await, (true, 0), "the same stack again");
-            assert_eq!(pass(&[Mood::Broken], begins_at_once).await, (false, 0));
-            assert_eq!(pass(&[], begins_at_once).await, (true, 1), "another one");
-        }
-        assert_eq!(pass(&[Mood::Busy, Mood::Busy], true).await, (true, 0));
-        assert_eq!(pass(&[], true).await, (true, 1), "the one that was busy went with its request");
     }
 }
