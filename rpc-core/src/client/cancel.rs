@@ -27,6 +27,7 @@ use crate::{
         amqp::{ACCESS_REFUSED, Publish},
     },
     envelope,
+    error::Error,
     lock::lock,
     printable::printable,
     topology,
@@ -102,17 +103,19 @@ impl Cancels {
                 Some(channel) => channel.clone(),
                 None => match open_with(connection, Some(epoch), &[topology::CANCELS], Mode::Plain).await {
                     Ok((channel, _)) => own.insert(channel).clone(),
-                    Err(error) if error.is_access_refused() => return self.deny(&error.to_string()),
                     Err(error) => {
                         tracing::debug!(%error, "could not open a channel for cancels");
                         sleep(RETRY).await;
-                        // Those that wait were noted before, and the next one is not the first.
-                        self.noted.notify_one();
+                        self.try_again(&error);
                         continue;
                     }
                 },
             };
             channel.room().await;
+            if channel.has_ended() {
+                self.noted.notify_one();
+                continue;
+            }
             let mut given_up = std::mem::take(&mut *self.given_up());
             for message in messages(&mut given_up) {
                 let publish = Publish {
@@ -129,6 +132,16 @@ impl Cancels {
                 }
             }
             sleep(GATHER).await;
+        }
+    }
+
+    /// Lets the task try again to send those that wait: `note` wakes it for the first one alone. Where the user may not do so, it tries
+    /// again with the next one that is given up: a worker may declare the exchange meanwhile, but each attempt costs a channel.
+    fn try_again(&self, error: &Error) {
+        if error.is_access_refused() {
+            self.given_up().clear();
+        } else {
+            self.noted.notify_one();
         }
     }
 
