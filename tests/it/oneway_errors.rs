@@ -15,6 +15,7 @@ on_both_brokers!(
     an_error_of_a_oneway_method_is_counted_and_dead_lettered,
     a_layer_sees_the_error_of_a_oneway_method,
     an_error_that_may_help_to_try_again_is_not_remembered,
+    an_error_of_a_oneway_method_is_no_reply_although_one_is_asked_for,
     a_request_without_reply_to_whose_handler_fails_is_dead_lettered,
     a_client_that_is_the_trait_tells_that_the_broker_has_taken_the_request,
 );
@@ -163,6 +164,31 @@ async fn an_error_that_may_help_to_try_again_is_not_remembered(stage: &Stage) {
     assert_eq!(pool.stats().deduplicated, 1, "the final error alone is remembered");
 }
 
+/// As callers do who were built when the method had a reply.
+async fn an_error_of_a_oneway_method_is_no_reply_although_one_is_asked_for(stage: &Stage) {
+    parcels!("oneway-asked");
+    const DEAD: &str = "rpc.oneway-asked.dead";
+    stage.fresh(DEAD).await;
+    let pool = stage.pool(ParcelsServer::new(Harbour)).await.start().await.unwrap();
+    let raw = stage.raw().await;
+    let replies = raw.exclusive_queue().await;
+    let asking =
+        |id: &str| BasicProperties::default().with_reply_to(replies.as_str().into()).with_message_id(id.into());
+    let long = "x".repeat(5_000);
+    for to in ["Kiel", &long] {
+        let [high, low] = u16::try_from(to.len()).unwrap().to_be_bytes();
+        // In MessagePack an array of one text.
+        let body = [&[0x91, 0xDA, high, low], to.as_bytes()].concat();
+        raw.publish("rpc", "oneway-asked.ship", asking(&to[..4]), &body).await;
+    }
+    eventually(SOON, "both are dead-lettered", async || pool.stats().dead_lettered == 2).await;
+    assert_eq!((pool.stats().oneway_failed, pool.stats().answered), (2, 0));
+    let letters = letters(stage, DEAD, 2).await;
+    assert_eq!(letters["Kiel"], letter("closed", "the harbour is closed"));
+    assert_eq!(letters["xxxx"].1.len(), 1_024, "the text has a bound");
+    assert_eq!(raw.queue(&replies).await.unwrap().ready, 0);
+}
+
 async fn a_request_without_reply_to_whose_handler_fails_is_dead_lettered(stage: &Stage) {
     parcels!("oneway-foreign");
     const DEAD: &str = "rpc.oneway-foreign.dead";
@@ -181,6 +207,7 @@ async fn a_request_without_reply_to_whose_handler_fails_is_dead_lettered(stage: 
 
 async fn a_client_that_is_the_trait_tells_that_the_broker_has_taken_the_request(stage: &Stage) {
     parcels!("oneway-trait");
+    stage.fresh("rpc.oneway-trait").await;
     stage.fresh("rpc.oneway-trait.dead").await;
     async fn ship(parcels: &impl Parcels) -> Result<(), ShipError> {
         parcels.ship("Bonn".to_owned()).await

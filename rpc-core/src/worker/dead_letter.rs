@@ -5,7 +5,7 @@ use std::{borrow::Cow, time::Duration};
 
 use tokio::time::sleep;
 
-use super::{lane::Lane, log::log_request, source::Source};
+use super::{dispatch::LETTER_TEXT_MAX_BYTES, lane::Lane, log::log_request, source::Source};
 use crate::{
     connection::{
         Backoff, Channel, Confirm, Delivery,
@@ -50,7 +50,7 @@ impl<'a> Reason<'a> {
         match self {
             Self::DeliveryLimit { deliveries } => headers.push(("rpc-dead-deliveries".into(), deliveries.into())),
             Self::Failed { message, .. } => {
-                headers.push(("rpc-dead-message".into(), envelope::beginning(message, MESSAGE_MAX_BYTES).into()));
+                headers.push(("rpc-dead-message".into(), envelope::beginning(message, LETTER_TEXT_MAX_BYTES).into()));
             }
             Self::Redelivered | Self::ChannelLost => {}
         }
@@ -152,6 +152,3 @@ const RETRY_DELAY_MIN: Duration = Duration::from_millis(50);
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(1);
 /// For one attempt.
 const STORE_LIMIT: Duration = Duration::from_secs(30);
-
-/// Of an error's text in a header: the properties must fit one frame.
-const MESSAGE_MAX_BYTES: usize = 1_024;

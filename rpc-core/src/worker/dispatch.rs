@@ -139,7 +139,8 @@ impl Request {
             Some(describe) => describe(error),
             None => ErrorDetails::new(Code::Service.name(), error.text()),
         };
-        Answer::DetailedError(Box::new((self.found.codec, Vec::new(), details))).into()
+        let message = envelope::beginning(&details.message, LETTER_TEXT_MAX_BYTES).to_owned();
+        Answer::DetailedError(Box::new((self.found.codec, Vec::new(), ErrorDetails { message, ..details }))).into()
     }
 
     /// Answers that there is no such method.
@@ -339,6 +340,9 @@ impl fmt::Debug for Response {
         f.debug_tuple("Response").field(&self.error_code().unwrap_or("ok")).finish()
     }
 }
+
+/// Of an error's text in a dead letter, whose properties must fit one frame.
+pub(super) const LETTER_TEXT_MAX_BYTES: usize = 1_024;
 
 /// Runs a handler on a thread where it may block or compute for long, at most [tokio's
 /// `max_blocking_threads`](tokio::runtime::Builder::max_blocking_threads) at once.

@@ -16,11 +16,11 @@ use std::{
     task::{Context as TaskContext, Poll, ready},
 };
 
-use tokio::{runtime::Handle, task::JoinSet, time::Instant};
+use tokio::{runtime::Handle, task::AbortHandle, time::Instant};
 use tracing::{Instrument, Span};
 
 use super::{
-    dispatch::{self, Dispatch, Request, Response},
+    dispatch::{self, Answer, Dispatch, Request, Response},
     execute::{handler_span, seat},
     layers::{Layered, Parts},
     running::{self, Running},
@@ -55,9 +55,15 @@ pub(crate) struct InProcess {
     rest: Arc<Rest>,
 }
 
-/// The handlers whose callers wait no longer.
+/// The handlers whose callers wait no longer. They are stopped with their servers.
 #[derive(Default)]
-struct Rest(Mutex<JoinSet<()>>);
+struct Rest(Mutex<Vec<AbortHandle>>);
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        lock(&self.0).iter().for_each(AbortHandle::abort);
+    }
+}
 
 impl InProcess {
     /// `layers` are the outer ones, of all services.
@@ -185,14 +191,23 @@ impl Drop for Served {
 
 impl Rest {
     fn go_on(&self, handler: impl Future<Output = ()> + Send + 'static, runtime: &Handle) {
+        // Outside of the lock: a runtime that has ended drops the handler at once, and with it calls that go on in the same way.
+        let task = runtime.spawn(handler).abort_handle();
         let mut tasks = lock(&self.0);
-        while tasks.try_join_next().is_some() {}
-        tasks.spawn_on(handler, runtime);
+        tasks.retain(|task| !task.is_finished());
+        tasks.push(task);
     }
 }
 
 /// Names a request that failed in the log, as a pool does.
 fn log_failure(service: &ServiceDescriptor, request: &Delivery, response: &Response) {
+    if request.reply_to().is_none()
+        && let Some((code, message)) = response.answer().and_then(Answer::failure_without_reply)
+    {
+        let (service, routing_key) = (service.name, request.routing_key());
+        let (code, message) = (printable(code), printable(message));
+        return tracing::warn!(service, routing_key, %code, %message, "a one-way request failed");
+    }
     let Some((code, message)) = response.failure() else { return };
     let (service, routing_key) = (service.name, request.routing_key());
     let message = printable(message);

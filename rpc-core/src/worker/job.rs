@@ -184,6 +184,12 @@ impl Job {
         }
     }
 
+    /// Whether the method that has begun has no reply.
+    fn is_oneway(&self) -> bool {
+        let methods = self.shared.lane.service.descriptor().methods;
+        methods.get(usize::from(self.begun.get())).is_some_and(|method| method.oneway)
+    }
+
     /// Counts the end of a handler that has begun.
     #[inline]
     fn note_end(&self, code: Option<&str>) {
@@ -197,9 +203,12 @@ impl Job {
     }
 
     fn settle(&self, delivery: Delivery, response: Response) {
+        let mut is_answered = delivery.has_reply_to();
         match response.error_code() {
             None => self.note_end(None),
             Some(code) => {
+                // The error of a one-way method stays here, whatever its request asks for.
+                is_answered &= !(response.is_service_error() && self.is_oneway());
                 // The service's own code, if it has one, counts with its other errors.
                 self.note_end(Some(if response.is_service_error() { Code::Service.name() } else { code }));
                 self.log_error(&delivery, &response);
@@ -209,10 +218,10 @@ impl Job {
         let delivery_tag = delivery.delivery_tag();
         let reply = response.into_answer().and_then(|answer| {
             let is_apart = self.is_suspect || self.shared.lane.caution.is_apart(answer.body_bytes());
-            let way = match delivery.has_reply_to() {
+            let way = match is_answered {
                 true if is_apart => Way::Apart,
                 true => Way::Lane,
-                // A one-way request gets no reply whatever happens, and must not fail in silence.
+                // It gets no reply whatever happens, and must not fail in silence.
                 false if self.note_failure(&delivery, &answer) => Way::DeadLetter,
                 false => return None,
             };

@@ -27,7 +27,7 @@ trait Desk {
     #[rpc(idempotent)]
     async fn plain(&self, ctx: &Context, question: String) -> String;
     #[rpc(oneway)]
-    async fn tell(&self, ctx: &Context, note: String);
+    async fn tell(&self, ctx: &Context, note: String) -> Result<(), Refused>;
     #[rpc(no_cancel)]
     async fn keep(&self, ctx: &Context, question: String) -> String;
     #[rpc(blocking)]
@@ -83,8 +83,8 @@ impl Desk for Clerk {
         (self.0)(question, ctx.clone()).await.unwrap()
     }
 
-    async fn tell(&self, ctx: &Context, note: String) {
-        (self.0)(note, ctx.clone()).await.unwrap();
+    async fn tell(&self, ctx: &Context, note: String) -> Result<(), Refused> {
+        (self.0)(note, ctx.clone()).await.map(drop)
     }
 
     async fn keep(&self, ctx: &Context, question: String) -> String {

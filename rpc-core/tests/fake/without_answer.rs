@@ -76,6 +76,7 @@ async fn a_oneway_call_resolves_once_its_handler_has_ended_or_waits() {
             match &*note {
                 "wait" => sleep(Duration::from_secs(60)).await,
                 "panic" => panic!("for a test"),
+                "refuse" => return Err(Refused::Closed),
                 _ => {}
             }
             noting.note(note);
@@ -86,6 +87,7 @@ async fn a_oneway_call_resolves_once_its_handler_has_ended_or_waits() {
     client.tell("at once".to_owned()).await.unwrap();
     assert_eq!(log.take(), ["at once"]);
     client.tell("panic".to_owned()).await.unwrap();
+    client.tell("refuse".to_owned()).await.unwrap();
     client.tell("wait".to_owned()).timeout(Duration::from_secs(1)).await.unwrap();
     assert!(log.take().is_empty());
     sleep(Duration::from_secs(61)).await;
