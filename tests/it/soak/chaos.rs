@@ -54,6 +54,12 @@ impl Site {
         self.clients[at % self.clients.len()].2.clone()
     }
 
+    /// How often the clients have looked for workers, and ended calls because there were none.
+    pub(super) fn looks_and_unserved(&self) -> (u64, u64) {
+        let stats = self.clients.iter().map(|(_, _, client)| client.stats());
+        stats.fold((0, 0), |(looks, unserved), stats| (looks + stats.looks, unserved + stats.unserved))
+    }
+
     /// The queues there are, by kind.
     pub(super) async fn queues(&self) -> Vec<String> {
         self.broker.queues().await

@@ -96,6 +96,8 @@ async fn soak(broker: Soaked) {
         warm_up = Duration::ZERO;
     }
     println!("{:.1} s until the last call ended\n{tally}\n{faults}", begin.elapsed().as_secs_f64());
+    let (looks, unserved) = site.looks_and_unserved();
+    println!("{looks} looks for workers, {unserved} attempts ended because there were none");
     assert_eq!(tally.hung(), 0, "calls outlived their deadline");
     assert_eq!(tally.wrong(), Vec::<String>::new(), "no fault explains these");
     eventually(SETTLE_LIMIT, "every confirmed request is executed", async || ledger.lost() == 0).await;

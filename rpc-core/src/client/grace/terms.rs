@@ -26,9 +26,12 @@ impl Graces {
     }
 
     pub(super) fn of(&self, service: &str) -> Option<Duration> {
-        self.services.get(service).copied().or(self.all)
+        self.services.get(service).copied().or(self.all).map(|grace| grace.min(GRACE_MAX))
     }
 }
+
+/// Thirty years: every clock can hold its end.
+const GRACE_MAX: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
 #[cfg(test)]
 mod tests {
@@ -43,5 +46,6 @@ mod tests {
         assert_eq!((graces.is_empty(), graces.of("stock"), graces.of("other")), (false, Some(long), None));
         let graces = graces.all(short);
         assert_eq!((graces.of("stock"), graces.of("other")), (Some(long), Some(short)));
+        assert_eq!(graces.all(Duration::MAX).of("other"), Some(GRACE_MAX));
     }
 }
