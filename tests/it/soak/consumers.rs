@@ -73,7 +73,7 @@ async fn count(channel: &Channel, queue: &str) -> Option<u32> {
 
 /// Of the clients under load.
 pub(super) const GRACE: Duration = Duration::from_millis(300);
-/// From the look that ends a call to the end that its caller sees: a look may take a second.
-const LATE: Duration = Duration::from_millis(2_500);
+/// From the look that ends a call to the end that its caller sees: a look may take two seconds.
+const LATE: Duration = Duration::from_millis(3_500);
 const PAUSE: Duration = Duration::from_millis(20);
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);

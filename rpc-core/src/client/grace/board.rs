@@ -67,6 +67,8 @@ struct Place {
     present_at: Option<Instant>,
     absent_since: Option<Instant>,
     gone_since: Option<Instant>,
+    /// The last look was at its queues: a call may have come while another look was under way.
+    is_seen: bool,
     /// Calls have ended, or were not sent, because nobody is there.
     is_reported: bool,
 }
@@ -259,6 +261,9 @@ impl Board {
         self.pace.note(now, is_news);
         for waiting in self.waiting.values_mut() {
             let place = &mut self.places[waiting.place];
+            if !place.is_seen {
+                continue;
+            }
             let Some(decision) = waiting.judge(place, seen.asked_at) else { continue };
             if decision == Decision::Nobody && !std::mem::replace(&mut place.is_reported, true) {
                 consequences.deserted.push(place.queues.join(", "));
@@ -318,6 +323,7 @@ impl Board {
             present_at: None,
             absent_since: None,
             gone_since: None,
+            is_seen: false,
             is_reported: false,
         });
         self.places.len() - 1
@@ -328,8 +334,9 @@ impl Place {
     /// Returns whether it has changed.
     fn note(&mut self, seen: &Seen, now: Instant) -> bool {
         let counts: Option<Vec<_>> = self.queues.iter().map(|queue| seen.queues.get(queue).copied()).collect();
+        self.is_seen = counts.is_some();
         let Some(counts) = counts else {
-            // Nobody waits for it, so it was not looked at.
+            // Nobody waited for it.
             (self.absent_since, self.gone_since) = (None, None);
             return false;
         };

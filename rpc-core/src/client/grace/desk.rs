@@ -17,7 +17,7 @@ use tracing::Instrument;
 
 use super::{
     board::{Board, Consequences, Decision, Whereabouts},
-    eye::{Eye, LOOK_LIMIT},
+    eye::Eye,
     pace::INTERVAL_MIN,
 };
 use crate::{
@@ -257,5 +257,5 @@ fn clock() -> Instant {
 const USUAL: Duration = Duration::from_millis(100);
 /// The task sleeps no longer for no call.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
-/// Looks are a second apart at most, and each ends after a second.
-const UNHEARD_LIMIT: Duration = LOOK_LIMIT.saturating_mul(4);
+/// Looks are a second apart at most, and each ends after two.
+const UNHEARD_LIMIT: Duration = Duration::from_secs(4);

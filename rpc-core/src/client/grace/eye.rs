@@ -143,5 +143,5 @@ impl Eye {
     }
 }
 
-/// For all of a look. RabbitMQ answers in milliseconds.
-pub(super) const LOOK_LIMIT: Duration = Duration::from_secs(1);
+/// For all of a look. It takes a broker milliseconds.
+const LOOK_LIMIT: Duration = Duration::from_secs(2);

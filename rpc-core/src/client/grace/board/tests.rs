@@ -263,3 +263,17 @@ fn a_service_that_is_deserted_and_one_that_is_back_are_reported_once() {
     }
     assert_eq!((deserted, served), (2, 2));
 }
+
+#[test]
+fn a_look_says_nothing_to_calls_that_came_meanwhile_for_another_queue() {
+    let mut bench = Bench::new();
+    let first = bench.enter();
+    let asked_at = bench.now;
+    let (same, other) = (bench.enter(), bench.enter_at(Some("slow"), false));
+    let queues = [(QUEUE.to_owned(), Some(QueueCounts { ready: 0, consumers: 1 }))].into();
+    bench.board.note(Look::Seen(Seen { epoch: 1, asked_at, queues, pools: Pools::Unknown }), bench.now);
+    let decisions = [first, same].map(|id| bench.held(id));
+    assert_eq!(decisions, [Decision::Send; 2].map(Poll::Ready));
+    assert!(bench.held(other).is_pending());
+    assert_eq!(bench.board.next_look(bench.now), Some(bench.now + INTERVAL_MIN));
+}
