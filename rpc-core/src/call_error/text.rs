@@ -33,7 +33,7 @@ impl<E> CallError<E> {
             }
             Self::NoSuchService { message, maybe_executed, .. } => {
                 write!(f, "no such service: {message}; start a worker pool that serves it on this vhost")?;
-                f.write_str(if *maybe_executed { "; the request may have been executed, or is to be" } else { "" })
+                f.write_str(if *maybe_executed { "; the request may have been executed, or may be yet" } else { "" })
             }
             Self::NoSuchMethod { message, .. } => {
                 write!(f, "no such method: {message}; update the workers, or correct the name")
