@@ -57,6 +57,11 @@ pub(crate) fn nested_call() -> Option<Result<NestedCall, String>> {
     here(|serving| serving.seat.begin_call())
 }
 
+/// Whether calls made here are a handler's.
+pub(crate) fn is_within_handler() -> bool {
+    here(|serving| (!matches!(serving.seat, Seat::Free)).then_some(())).is_some()
+}
+
 /// The headers that calls made here inherit.
 pub(crate) fn forwarded() -> Option<Arc<Forwarded>> {
     here(|serving| serving.seat.forwarded())

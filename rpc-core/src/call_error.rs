@@ -81,7 +81,8 @@ pub enum CallError<E = Infallible> {
         /// Its code, its message and its encoding.
         error: Box<UnknownError>,
     },
-    /// No queue is bound for the service: no worker pool has ever served it on this vhost.
+    /// No queue is bound for the service: no worker pool has ever served it on this vhost. Or no worker has served it for the
+    /// [`grace`](crate::ClientOptions::grace) of the call.
     #[non_exhaustive]
     NoSuchService {
         /// The service that was called.
@@ -90,6 +91,9 @@ pub enum CallError<E = Infallible> {
         method: &'static str,
         /// The routing key, and the broker's words.
         message: Box<str>,
+        /// True when the request was sent, and the grace of the call is over: it may have been executed, or waits in the queue, where a
+        /// worker that comes may find it.
+        maybe_executed: bool,
     },
     /// The service has no method of that name.
     #[non_exhaustive]
@@ -258,10 +262,10 @@ impl<E> CallError<E> {
             Self::Disconnected { maybe_executed, .. }
             | Self::Shutdown { maybe_executed, .. }
             | Self::Layer { maybe_executed, .. }
+            | Self::NoSuchService { maybe_executed, .. }
             | Self::PayloadTooLarge { maybe_executed, .. } => *maybe_executed,
             Self::Other { error, .. } => error.maybe_executed,
-            Self::NoSuchService { .. }
-            | Self::NoSuchMethod { .. }
+            Self::NoSuchMethod { .. }
             | Self::BadRequest { .. }
             | Self::BadVersion { .. }
             | Self::Overloaded { .. }
@@ -366,7 +370,9 @@ impl<E> CallError<E> {
                 return Err(Own { service, method, error, details });
             }
             Self::UnknownError { service, method, error } => CallError::UnknownError { service, method, error },
-            Self::NoSuchService { service, method, message } => CallError::NoSuchService { service, method, message },
+            Self::NoSuchService { service, method, message, maybe_executed } => {
+                CallError::NoSuchService { service, method, message, maybe_executed }
+            }
             Self::NoSuchMethod { service, method, message } => CallError::NoSuchMethod { service, method, message },
             Self::BadRequest { service, method, message } => CallError::BadRequest { service, method, message },
             Self::BadVersion { service, method, message } => CallError::BadVersion { service, method, message },

@@ -74,6 +74,9 @@ keys_are_setters!(ClientOptions {
     send_user_id: bool,
     reply_users: Vec<String>,
     stats: bool,
+    #[serde(deserialize_with = "duration")]
+    grace: Duration,
+    service_graces: BTreeMap<String, Words> => service_graces,
     retry: RetryPolicy,
     retry_methods: BTreeMap<String, RetryPolicy> => retry_methods,
     retry_budget: RetryBudget,
@@ -182,6 +185,14 @@ fn retry_methods(options: ClientOptions, methods: BTreeMap<String, RetryPolicy>)
     methods.into_iter().fold(options, |options, (method, policy)| options.retry_method(method, policy))
 }
 
+fn service_graces(options: ClientOptions, services: BTreeMap<String, Words>) -> ClientOptions {
+    services.into_iter().fold(options, |options, (service, Words(grace))| options.service_grace(service, grace))
+}
+
+/// A duration in words, as a value of its own.
+#[derive(Deserialize)]
+struct Words(#[serde(deserialize_with = "required_duration")] Duration);
+
 /// A duration in words, where there is one.
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     required_duration(deserializer).map(Some)
@@ -189,8 +200,8 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duratio
 
 /// A duration in words.
 fn required_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    struct Words;
-    impl Visitor<'_> for Words {
+    struct Text;
+    impl Visitor<'_> for Text {
         type Value = Duration;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -201,7 +212,7 @@ fn required_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Durat
             humantime::parse_duration(words).map_err(|_| E::invalid_value(Unexpected::Str(words), &self))
         }
     }
-    deserializer.deserialize_str(Words)
+    deserializer.deserialize_str(Text)
 }
 
 #[cfg(test)]
@@ -223,7 +234,7 @@ mod tests {
     fn each_key_is_a_setter_and_the_rest_keeps_its_default() {
         let read: ClientOptions = read(json!({
             "timeout": "1m 30s", "max_in_flight": 7, "when_full": "refuse", "max_body_bytes": 9, "send_user_id": true,
-            "reply_users": ["stockd"], "stats": true, "retry": {"attempts": 5, "backoff": {"initial": "20ms", "max": "2s"}, "attempt_timeout": "1s"},
+            "reply_users": ["stockd"], "stats": true, "grace": "2s", "service_graces": {"stock": "1m"}, "retry": {"attempts": 5, "backoff": {"initial": "20ms", "max": "2s"}, "attempt_timeout": "1s"},
             "retry_methods": {"stock.take": {"attempts": 1}}, "retry_budget": {"min_per_s": 3},
         }));
         let policy = RetryPolicy::default().attempts(5).attempt_timeout(Duration::from_secs(1));
@@ -235,6 +246,8 @@ mod tests {
             .send_user_id(true)
             .reply_users(["stockd"])
             .stats(true)
+            .grace(Duration::from_secs(2))
+            .service_grace("stock", Duration::from_secs(60))
             .retry(policy.backoff(Duration::from_millis(20), Duration::from_secs(2)))
             .retry_method("stock.take", RetryPolicy::none())
             .retry_budget(RetryBudget::default().min_per_s(3));

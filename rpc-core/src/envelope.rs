@@ -27,7 +27,7 @@ use std::{borrow::Cow, time::Duration};
 pub(crate) use self::{
     code::Code,
     details::{error_details, service_error_properties},
-    ping::{POOL_HEADER, ping_properties, pong_properties},
+    ping::{POOL_HEADER, ping_properties, pong_properties, silent_ping_properties},
 };
 use crate::{
     call_error::{CallError, OtherError, TimeoutStage},

@@ -22,6 +22,7 @@ mod depth;
 mod errors;
 mod foreign;
 mod frozen;
+mod grace;
 mod hostile_broker;
 mod hostile_properties;
 mod kill_points;

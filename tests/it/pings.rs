@@ -43,13 +43,13 @@ fn is_timeout(outcome: &Result<Option<rpc_core::Pong>, Error>) -> bool {
 
 /// Handlers that have begun, and permits for their answers.
 #[derive(Clone)]
-struct Held {
-    begun: Arc<AtomicUsize>,
-    release: Arc<Semaphore>,
+pub(crate) struct Held {
+    pub(crate) begun: Arc<AtomicUsize>,
+    pub(crate) release: Arc<Semaphore>,
 }
 
 impl Held {
-    fn new() -> (Answers, Self) {
+    pub(crate) fn new() -> (Answers, Self) {
         let held = Self { begun: Arc::default(), release: Arc::new(Semaphore::new(0)) };
         let of_handlers = held.clone();
         let answers = Answers::with(move |asked| {
@@ -63,7 +63,7 @@ impl Held {
         (answers, held)
     }
 
-    async fn begun(&self) {
+    pub(crate) async fn begun(&self) {
         eventually(SOON, "a handler begins", async || self.begun.load(Ordering::SeqCst) == 1).await;
     }
 }

@@ -18,6 +18,8 @@ pub struct Expectations {
     pub unknown_exchange_type: u16,
     /// Whether a `delivery_mode` that is neither 1 nor 2 closes the channel.
     pub refuses_delivery_modes: bool,
+    /// Whether a passive declaration needs some right on what is declared.
+    pub looks_need_a_right: bool,
 }
 
 impl Expectations {
@@ -33,7 +35,7 @@ impl Expectations {
 }
 
 /// Each line holds from its version on.
-const VERSIONS: [(&str, Expectations); 2] = [
+const VERSIONS: [(&str, Expectations); 3] = [
     (
         "3.10",
         Expectations {
@@ -41,6 +43,7 @@ const VERSIONS: [(&str, Expectations); 2] = [
             configure_refused: "ACCESS_REFUSED - access to ",
             unknown_exchange_type: 503,
             refuses_delivery_modes: true,
+            looks_need_a_right: false,
         },
     ),
     (
@@ -50,6 +53,17 @@ const VERSIONS: [(&str, Expectations); 2] = [
             configure_refused: "ACCESS_REFUSED - configure access to ",
             unknown_exchange_type: 406,
             refuses_delivery_modes: false,
+            looks_need_a_right: false,
+        },
+    ),
+    (
+        "4.3",
+        Expectations {
+            message_max_bytes: 16 << 20,
+            configure_refused: "ACCESS_REFUSED - configure access to ",
+            unknown_exchange_type: 406,
+            refuses_delivery_modes: false,
+            looks_need_a_right: true,
         },
     ),
 ];

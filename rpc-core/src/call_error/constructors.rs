@@ -32,9 +32,20 @@ impl<E> CallError<E> {
         Self::UnknownError { service, method, error: Box::new(error) }
     }
 
-    /// A [`NoSuchService`](Self::NoSuchService) error.
+    /// A [`NoSuchService`](Self::NoSuchService) error of a call that was not executed.
     pub fn no_such_service(service: &'static str, method: &'static str, message: impl Into<Box<str>>) -> Self {
-        Self::NoSuchService { service, method, message: message.into() }
+        Self::unserved(service, method, message, false)
+    }
+
+    /// A [`NoSuchService`](Self::NoSuchService) error of a call that no worker was there for; `maybe_executed` is false when the request
+    /// was certainly not sent.
+    pub fn unserved(
+        service: &'static str,
+        method: &'static str,
+        message: impl Into<Box<str>>,
+        maybe_executed: bool,
+    ) -> Self {
+        Self::NoSuchService { service, method, message: message.into(), maybe_executed }
     }
 
     /// A [`NoSuchMethod`](Self::NoSuchMethod) error.

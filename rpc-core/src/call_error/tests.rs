@@ -57,6 +57,7 @@ fn every_error() -> Vec<CallError<StoreError>> {
         unknown(ErrorDetails::new("frozen", "at -20 °C").retryable(true)),
         unknown(ErrorDetails::new("frozen", "")),
         CallError::no_such_service(SERVICE, METHOD, "no queue is bound with routing key 'store.put' (NO_ROUTE)"),
+        CallError::unserved(SERVICE, METHOD, "no worker has been there for 2s", true),
         CallError::no_such_method(SERVICE, METHOD, "'store.put' names no method of this service"),
         CallError::bad_request(SERVICE, METHOD, "arguments: application/msgpack: missing field `n`"),
         CallError::bad_version(SERVICE, METHOD, "version 3 of 'store', this worker serves 2"),
@@ -94,6 +95,7 @@ x- remote               store.put: the service returned an error: remote: no
 xr frozen               store.put: the service returned an error that this program does not know: frozen: at -20 °C
 x- frozen               store.put: the service returned an error that this program does not know: frozen
 -r no_such_service      store.put: no such service: no queue is bound with routing key 'store.put' (NO_ROUTE); start a worker pool that serves it on this vhost
+xr no_such_service      store.put: no such service: no worker has been there for 2s; start a worker pool that serves it on this vhost; the request may have been executed, or may be yet
 -- no_such_method       store.put: no such method: 'store.put' names no method of this service; update the workers, or correct the name
 -- bad_request          store.put: bad request: arguments: application/msgpack: missing field `n`
 -- bad_version          store.put: bad version: version 3 of 'store', this worker serves 2; update the workers first

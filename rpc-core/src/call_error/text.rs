@@ -31,8 +31,9 @@ impl<E> CallError<E> {
                 write!(f, "the service returned an error that this program does not know: {}", error.code)?;
                 if error.message.is_empty() { Ok(()) } else { write!(f, ": {}", error.message) }
             }
-            Self::NoSuchService { message, .. } => {
-                write!(f, "no such service: {message}; start a worker pool that serves it on this vhost")
+            Self::NoSuchService { message, maybe_executed, .. } => {
+                write!(f, "no such service: {message}; start a worker pool that serves it on this vhost")?;
+                f.write_str(if *maybe_executed { "; the request may have been executed, or may be yet" } else { "" })
             }
             Self::NoSuchMethod { message, .. } => {
                 write!(f, "no such method: {message}; update the workers, or correct the name")

@@ -15,6 +15,8 @@ pub(super) struct Counters {
     pub(super) returned: AtomicU64,
     pub(super) unheard_replies: AtomicU64,
     pub(super) cancels: AtomicU64,
+    pub(super) looks: AtomicU64,
+    pub(super) unserved: AtomicU64,
     /// In the order of [`TimeoutStage::ALL`].
     timeouts: [AtomicU64; TimeoutStage::ALL.len()],
 }
@@ -28,6 +30,8 @@ impl Counters {
             Event::Returned => Some(&self.returned),
             Event::UnheardReply => Some(&self.unheard_replies),
             Event::CancelSent => Some(&self.cancels),
+            Event::Looked => Some(&self.looks),
+            Event::Unserved => Some(&self.unserved),
             Event::TimedOut(stage) => Some(&self.timeouts[stage.index()]),
             // A pool's, or a connection's.
             _ => None,

@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
+use super::grace::Graces;
 use crate::layer::{Core, Layers, RetryPolicy};
 
 pub(super) struct Layered {
@@ -9,6 +10,8 @@ pub(super) struct Layered {
     pub(super) layers: Arc<Layers>,
     /// Sends, perhaps under a policy for retries.
     pub(super) core: Arc<dyn Core>,
+    /// Of the core.
+    pub(super) graces: Graces,
     /// Of one call alone.
     pub(super) retry: Option<Arc<RetryPolicy>>,
 }

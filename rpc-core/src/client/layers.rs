@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::{
     Client,
     attempt::AttemptOf,
+    grace::{Graces, Watching},
     layered::Layered,
     request::{FOREVER, LayeredReply, Limits, Reply, Request},
     sending::{Sending, codec_of},
@@ -41,30 +42,61 @@ impl Client {
     pub fn layer(&self, layer: impl RpcLayer) -> Self {
         let before = self.layered.as_deref();
         let layers = Arc::new(Layers::with(before.map(|layered| &*layered.layers), layer));
-        let core = before.map_or_else(|| self.core(), |layered| Arc::clone(&layered.core));
-        Self { inner: Arc::clone(&self.inner), layered: Some(Arc::new(Layered { layers, core, retry: None })) }
+        let graces = self.graces();
+        let core = before.map_or_else(|| self.core(&graces), |layered| Arc::clone(&layered.core));
+        Self { inner: Arc::clone(&self.inner), layered: Some(Arc::new(Layered { layers, core, graces, retry: None })) }
     }
 
-    /// A client that shares everything with this one, and whose calls are sent again under the policies of its options.
-    pub(super) fn retrying(self) -> Self {
-        let layered = Layered { layers: Arc::default(), core: self.retrying_core(), retry: None };
-        Self { layered: Some(Arc::new(layered)), ..self }
+    /// A client that shares everything with this one, and whose calls end when no worker has been there for `grace`, whatever the
+    /// [options](crate::ClientOptions::grace) say.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # fn example(client: &rpc_core::Client) -> rpc_core::Client {
+    /// // StockClient::from_client(client.with_grace(…))
+    /// client.with_grace(Duration::from_secs(2))
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_grace(&self, grace: Duration) -> Self {
+        self.clone().with_core(Graces::default().all(grace), self.inner.retry.has_policies())
+    }
+
+    /// The same client with these graces, and with calls that are sent again if the options have policies for that.
+    pub(super) fn with_core(self, graces: Graces, is_retrying: bool) -> Self {
+        let core = if is_retrying { self.retrying_core(&graces) } else { self.core(&graces) };
+        let layers = self.layers();
+        Self { layered: Some(Arc::new(Layered { layers, core, graces, retry: None })), ..self }
     }
 
     /// The same client for a call that is sent again under this policy, whatever those of the options are.
     pub(super) fn retrying_call(&self, policy: RetryPolicy) -> Self {
-        let layers = self.layered.as_ref().map(|layered| Arc::clone(&layered.layers)).unwrap_or_default();
-        let layered = Layered { layers, core: self.retrying_core(), retry: Some(Arc::new(policy)) };
+        let graces = self.graces();
+        let core = self.retrying_core(&graces);
+        let layered = Layered { layers: self.layers(), core, graces, retry: Some(Arc::new(policy)) };
         Self { inner: Arc::clone(&self.inner), layered: Some(Arc::new(layered)) }
     }
 
-    fn core(&self) -> Arc<dyn Core> {
-        Arc::new(Sender { client: Self { inner: Arc::clone(&self.inner), layered: None } })
+    fn layers(&self) -> Arc<Layers> {
+        self.layered.as_ref().map(|layered| Arc::clone(&layered.layers)).unwrap_or_default()
+    }
+
+    /// A client whose options have some is layered.
+    fn graces(&self) -> Graces {
+        self.layered.as_ref().map(|layered| layered.graces.clone()).unwrap_or_default()
+    }
+
+    fn core(&self, graces: &Graces) -> Arc<dyn Core> {
+        let sender = Arc::new(Sender { client: Self { inner: Arc::clone(&self.inner), layered: None } });
+        match graces.is_empty() {
+            true => sender,
+            false => Arc::new(Watching::new(Arc::clone(&self.inner.desks), graces.clone(), sender)),
+        }
     }
 
     /// Behind all layers, so that they see each call once.
-    fn retrying_core(&self) -> Arc<dyn Core> {
-        Arc::new(Retrying { retry: self.inner.retry.clone(), sender: self.core() })
+    fn retrying_core(&self, graces: &Graces) -> Arc<dyn Core> {
+        Arc::new(Retrying { retry: self.inner.retry.clone(), sender: self.core(graces) })
     }
 }
 

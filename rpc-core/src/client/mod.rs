@@ -14,6 +14,7 @@ mod counters;
 mod deadlines;
 mod deliver;
 mod endings;
+mod grace;
 mod in_flight;
 mod in_process;
 mod inherit;
@@ -56,6 +57,7 @@ use self::{
     called::Services,
     correlation::{Cipher, CorrelationId},
     counters::Counters,
+    grace::Desks,
     in_process::InProcess,
     kept::Kept,
     layered::Layered,
@@ -95,6 +97,8 @@ struct Inner {
     counters: Arc<Counters>,
     /// Also for calls with a policy of their own.
     retry: RetryLayer,
+    /// The calls that end when nobody serves them.
+    desks: Arc<Desks>,
     session: Kept<Session>,
     /// By exchange. For one-way requests.
     oneways: [Kept<ConfirmChannel>; EXCHANGES],
@@ -131,11 +135,12 @@ impl Client {
         let source = Source { connection: connected, max_in_flight, users: users.clone(), counters: counting };
         let oneway = |exchange| Kept::new(Destination::new(connection.clone(), exchange, users.clone()));
         let retry = options.retry.clone().unwrap_or_default();
-        let is_retrying = retry.has_policies();
+        let (is_retrying, graces) = (retry.has_policies(), options.graces.clone());
         let client = Self {
             inner: Arc::new(Inner {
                 connection: connection.clone(),
                 retry,
+                desks: Arc::new(Desks::new(connection.clone(), Arc::clone(&counters))),
                 called: Services::new(options.stats),
                 options,
                 id: Uuid::new_v4().to_string().into(),
@@ -151,7 +156,7 @@ impl Client {
             }),
             layered: None,
         };
-        if is_retrying { client.retrying() } else { client }
+        if is_retrying || !graces.is_empty() { client.with_core(graces, is_retrying) } else { client }
     }
 
     /// Opens now what calls need, rather than at the first one: the reply queue, the channel of the requests, and that of one-way
@@ -202,6 +207,7 @@ impl Client {
         if let Some(session) = self.inner.session.stop() {
             session.shutdown();
         }
+        self.inner.desks.release();
     }
 
     /// The line of a call, if it is open; it may have ended a moment ago.

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use super::grace::Graces;
 use crate::layer::{RetryBudget, RetryLayer, RetryPolicy};
 
 /// How a client makes its calls. Made by [`default`](Self::default), changed by its setters:
@@ -23,6 +24,7 @@ pub struct ClientOptions {
     pub(crate) reply_users: Option<Arc<[String]>>,
     pub(crate) retry: Option<RetryLayer>,
     pub(crate) stats: bool,
+    pub(super) graces: Graces,
 }
 
 /// How a client treats a call while `max_in_flight` others wait for their answers.
@@ -48,6 +50,7 @@ impl Default for ClientOptions {
             reply_users: None,
             retry: None,
             stats: false,
+            graces: Graces::default(),
         }
     }
 }
@@ -107,6 +110,26 @@ impl ClientOptions {
     #[must_use]
     pub const fn stats(mut self, has_times: bool) -> Self {
         self.stats = has_times;
+        self
+    }
+
+    /// Ends calls before their deadlines when no worker has been there for this long, with
+    /// [`NoSuchService`](crate::CallError::NoSuchService). The default is that they wait for one until their deadlines.
+    ///
+    /// While a call waits longer than its method's calls usually do, the client looks whether anybody consumes the queue that the
+    /// request is in. It also looks before it sends one to a service that it has not heard for a second: then the call is not executed if
+    /// nobody is there. A worker that is away for less than this, for a restart, ends no call. One-way methods are not concerned: their
+    /// requests are to wait. See the guide's chapter on [deadlines](crate::guide::deadlines).
+    #[must_use]
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.graces = self.graces.all(grace);
+        self
+    }
+
+    /// The same for the calls of one service, in place of the grace of all. A call whose timeout is no longer than its grace has none.
+    #[must_use]
+    pub fn service_grace(mut self, service: impl Into<Box<str>>, grace: Duration) -> Self {
+        self.graces = self.graces.service(service.into(), grace);
         self
     }
 

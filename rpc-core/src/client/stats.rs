@@ -23,6 +23,10 @@ pub struct ClientStats {
     pub unheard_replies: u64,
     /// Calls that workers were to be told of, because their caller gave up or their deadline passed.
     pub cancels: u64,
+    /// Looks for workers of services whose calls waited ([`ClientOptions::grace`](crate::ClientOptions::grace)).
+    pub looks: u64,
+    /// Attempts that ended because no worker was there for the grace of their calls.
+    pub unserved: u64,
     /// Calls that ended with [`CallError::Timeout`](crate::CallError::Timeout), by stage; stages that did not occur are left out.
     pub timeouts: Vec<(TimeoutStage, u64)>,
     /// How often the client's connection was lost and opened again.
@@ -44,6 +48,8 @@ impl Client {
             returned: counters.returned.load(Ordering::Relaxed),
             unheard_replies: counters.unheard_replies.load(Ordering::Relaxed),
             cancels: counters.cancels.load(Ordering::Relaxed),
+            looks: counters.looks.load(Ordering::Relaxed),
+            unserved: counters.unserved.load(Ordering::Relaxed),
             timeouts: counters.timeouts(),
             reconnects,
             blocked,

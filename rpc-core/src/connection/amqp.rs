@@ -81,6 +81,16 @@ pub(crate) struct QueueDeclaration<'a> {
     pub(crate) arguments: Arguments<'a>,
 }
 
+/// The state of a queue, as the broker tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct QueueCounts {
+    /// Messages that wait for a consumer; those that one has are not among them.
+    pub(crate) ready: u32,
+    /// Cancelled ones are not among them, though they may still work on messages; a quorum queue of RabbitMQ 3.10 counts them until
+    /// they have none left.
+    pub(crate) consumers: u32,
+}
+
 /// Arguments of a declaration or a binding.
 pub(crate) type Arguments<'a> = &'a [(&'static str, HeaderValue)];
 

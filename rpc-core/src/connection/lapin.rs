@@ -53,8 +53,8 @@ use tokio::{
 
 use super::{
     amqp::{
-        Arguments, DEADLINE_HEADER, DIRECT_REPLIES, Event, ExchangeKind, HeaderValue, NOT_FOUND, PERSISTENT,
-        Properties, Publish, QueueDeclaration, REPLY_SUCCESS, Refusal, Returned, SECRET_REASON, Settlement, Urgency,
+        Arguments, DEADLINE_HEADER, DIRECT_REPLIES, Event, ExchangeKind, HeaderValue, PERSISTENT, Properties, Publish,
+        QueueCounts, QueueDeclaration, REPLY_SUCCESS, Refusal, Returned, SECRET_REASON, Settlement, Urgency,
     },
     fields::{short, table},
     limit::{ANSWER_LIMIT, within},
@@ -443,14 +443,11 @@ impl Channel {
         answered(&format!("declare queue '{}'", queue.name), declared).await.map(drop)
     }
 
-    pub(super) async fn queue_exists(&self, queue: &str) -> Result<bool, Error> {
+    pub(super) async fn queue_counts(&self, queue: &str) -> Result<QueueCounts, Error> {
         let options = QueueDeclareOptions { passive: true, ..Default::default() };
         let declared = self.channel.queue_declare(short(queue)?, options, FieldTable::default());
-        match answered(&format!("look for queue '{queue}'"), declared).await {
-            Ok(_) => Ok(true),
-            Err(Error::Refused { reply_code: NOT_FOUND, .. }) => Ok(false),
-            Err(error) => Err(error),
-        }
+        let found = answered(&format!("look for queue '{queue}'"), declared).await?;
+        Ok(QueueCounts { ready: found.message_count(), consumers: found.consumer_count() })
     }
 
     pub(super) async fn bind(

@@ -14,7 +14,8 @@ use std::{
 use super::lapin;
 use super::{
     amqp::{
-        Arguments, Event, ExchangeDeclaration, HeaderValue, Publish, QueueDeclaration, Refusal, Returned, Settlement,
+        Arguments, Event, ExchangeDeclaration, HeaderValue, NOT_FOUND, Publish, QueueCounts, QueueDeclaration, Refusal,
+        Returned, Settlement,
     },
     delivery::Delivery,
     native,
@@ -280,7 +281,17 @@ impl Channel {
 
     /// Whether the queue exists. If it does not, the broker closes this channel: use one made for the question.
     pub(crate) async fn queue_exists(&self, queue: &str) -> Result<bool, Error> {
-        either!(self, channel => channel.queue_exists(queue).await)
+        match self.queue_counts(queue).await {
+            Ok(_) => Ok(true),
+            Err(Error::Refused { reply_code: NOT_FOUND, .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Looks at a queue that exists, which needs no permission, on RabbitMQ from 4.3 any one on it. If it does not exist, or may not be
+    /// looked at, the broker closes this channel.
+    pub(crate) async fn queue_counts(&self, queue: &str) -> Result<QueueCounts, Error> {
+        either!(self, channel => channel.queue_counts(queue).await)
     }
 
     pub(crate) async fn bind_queue(&self, queue: &str, exchange: &str, routing_key: &str) -> Result<(), Error> {

@@ -26,6 +26,11 @@ pub(crate) fn ping_properties(wait: Duration, user_id: Option<&str>) -> Properti
     }
 }
 
+/// The properties of a ping that wants no answer: whether the broker returns it says whether there is a pool.
+pub(crate) fn silent_ping_properties(wait: Duration) -> Properties<'static> {
+    Properties { kind: Some(PING), expiration_ms: Some(whole_milliseconds(wait)), ..Properties::default() }
+}
+
 /// The properties of an answer to a ping. The correlation_id is the asker's.
 pub(crate) fn pong_properties<'a>(
     service: &ServiceDescriptor,

@@ -47,6 +47,6 @@ pub(crate) use self::{
     received::{Body, LazyHeaders},
     request::{AttemptId, Core, LogicalCall, Progress, Served},
     response::Outcome,
-    retry::OfCall,
+    retry::{Latencies, OfCall},
     stack::Layers,
 };

@@ -16,12 +16,12 @@ use std::{
 use tower_layer::Layer;
 use tower_service::Service;
 
-pub(crate) use self::policies::OfCall;
 use self::{
     attempts::{Attempts, Shared},
     policies::Policies,
 };
 pub use self::{budget::RetryBudget, policy::RetryPolicy};
+pub(crate) use self::{latency::Latencies, policies::OfCall};
 use super::{
     request::Request,
     response::{BoxError, BoxFuture, Response},

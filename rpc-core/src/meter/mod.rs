@@ -33,6 +33,10 @@ pub(crate) enum Event {
     UnheardReply,
     /// A call that workers are told of, because its caller has given up.
     CancelSent,
+    /// A client looked for workers.
+    Looked,
+    /// An attempt ended because no worker is there.
+    Unserved,
     /// A call timed out.
     TimedOut(TimeoutStage),
     /// A pool's request that was delivered before.

@@ -62,6 +62,10 @@ const UNHEARD: Metric =
     counter("rpc_amqp.client.unheard_replies", "Replies that no call awaited: late, duplicate or foreign.");
 const CANCELS: Metric =
     counter("rpc_amqp.client.cancels", "Calls that workers were told of because their callers gave up.");
+const LOOKS: Metric =
+    counter("rpc_amqp.client.looks", "Looks for workers, while a call waited longer than usual or before it was sent.");
+const UNSERVED: Metric =
+    counter("rpc_amqp.client.unserved", "Attempts of calls that ended because no worker was there for their grace.");
 const TIMEOUTS: Metric =
     counter("rpc_amqp.client.timeouts", "Calls that timed out, by the stage that they had reached.");
 const REDELIVERED: Metric = counter("rpc_amqp.server.redelivered", "Requests that the broker had delivered before.");
@@ -81,7 +85,7 @@ const REPLIES_REFUSED: Metric =
 const RECONNECTS: Metric = counter("rpc_amqp.connection.reconnects", "Connections lost and opened again.");
 
 /// All of them.
-pub(super) const ALL: [Metric; 27] = [
+pub(super) const ALL: [Metric; 29] = [
     CLIENT_DURATION,
     SERVER_DURATION,
     PUBLISH_DURATION,
@@ -96,6 +100,8 @@ pub(super) const ALL: [Metric; 27] = [
     RETURNED,
     UNHEARD,
     CANCELS,
+    LOOKS,
+    UNSERVED,
     TIMEOUTS,
     REDELIVERED,
     DEAD_LETTERED,
@@ -119,6 +125,8 @@ pub(super) const fn counter_of(event: Event) -> &'static Metric {
         Event::Returned => &RETURNED,
         Event::UnheardReply => &UNHEARD,
         Event::CancelSent => &CANCELS,
+        Event::Looked => &LOOKS,
+        Event::Unserved => &UNSERVED,
         Event::TimedOut(_) => &TIMEOUTS,
         Event::Redelivered => &REDELIVERED,
         Event::DeadLettered => &DEAD_LETTERED,

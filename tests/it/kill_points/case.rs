@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use lapin::BasicProperties;
-use rpc_core::{CallError, Client, Connection, ConnectionOptions, ConnectionState};
+use rpc_core::{CallError, Client, ClientOptions, Connection, ConnectionOptions, ConnectionState};
 use rpc_tests::{
     NamedProbe, WorkerProcess, eventually, framework_uri,
     proxy::{
@@ -54,7 +54,9 @@ impl Case {
         }
         let options = ConnectionOptions::default().reconnect_delay_max(Duration::from_millis(200));
         let connection = Connection::open_with(client_proxy.uri(), options).await.unwrap();
-        let client = Client::new(&connection);
+        let options = ClientOptions::default();
+        let options = if fault == Fault::WorkerGone { options.grace(GRACE) } else { options };
+        let client = Client::with_options(&connection, options);
         client.ready().await.unwrap();
         let probe = NamedProbe::new(client, &place.service);
         let mut case = Self {
@@ -130,7 +132,7 @@ impl Case {
     /// Applies the fault to this call's own connections and worker.
     pub(super) fn strike(&mut self) {
         match self.fault {
-            Fault::WorkerKilled => {
+            Fault::WorkerKilled | Fault::WorkerGone => {
                 self.workers[0].kill();
                 // Its unsent frames are lost with it.
                 self.worker_proxy.cut();
@@ -196,8 +198,13 @@ impl Case {
                 Ending::Answered
             }
             Err(CallError::Disconnected { maybe_executed: true, .. }) => Ending::MayHaveRun,
+            Err(CallError::NoSuchService { maybe_executed, .. }) => Ending::Unserved(maybe_executed),
             Err(error) => Ending::Other(error.code().to_owned().leak(), error.maybe_executed()),
         };
+        if self.fault == Fault::WorkerGone {
+            self.workers.push(spawn(self.worker_proxy.uri(), &self.place, "second").await);
+            self.open_gate();
+        }
         // All that was promised, and then, behind it in the queue, one more: nothing is executed after that.
         let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
         while self.executions() < self.promised_executions && tokio::time::Instant::now() < deadline {
@@ -224,6 +231,9 @@ impl Case {
                 self.worker_proxy.accept();
                 eventually(LIMIT, "the worker is back", async || consumers().await == Some(1)).await;
             }
+            Fault::WorkerGone => {
+                eventually(LIMIT, "the broker misses the worker", async || consumers().await == Some(0)).await;
+            }
             Fault::ClientCut => {}
             Fault::BrokerRestarted => {
                 self.worker_proxy.accept();
@@ -244,7 +254,9 @@ impl Case {
         }
         self.client_proxy.release();
         self.worker_proxy.release();
-        self.open_gate();
+        if self.fault != Fault::WorkerGone {
+            self.open_gate();
+        }
         self.client_proxy.accept();
     }
 
@@ -265,6 +277,8 @@ fn queue(place: &Place) -> String {
     format!("rpc.{}", place.service)
 }
 
+/// Of the calls whose last worker is killed.
+const GRACE: Duration = Duration::from_millis(300);
 const QUESTION: &str = "question";
 const LIMIT: Duration = Duration::from_secs(30);
 /// Longer than a restart of RabbitMQ on a busy machine.

@@ -94,7 +94,7 @@ async fn strike(world: &mut World, fault: Fault) -> Vec<[Outcome; 2]> {
             }
             world.unblock().await;
         }
-        Fault::WorkerKilled | Fault::WorkerCut | Fault::ClientCut => {}
+        Fault::WorkerKilled | Fault::WorkerCut | Fault::ClientCut | Fault::WorkerGone => {}
     }
     let ended: Vec<_> = cases.into_iter().map(|case| spawn_local(case.finish())).collect();
     let mut outcomes = Vec::new();

@@ -1,6 +1,6 @@
 //! The promise for a call during which a process or a connection dies at a given point: data, and the guide's table of it.
 
-use self::{Ending::Answered, Ending::MayHaveRun};
+use self::Ending::{Answered, MayHaveRun, Unserved};
 
 /// How far a call has got when the world is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,11 +36,19 @@ pub(crate) enum Fault {
     BrokerRestarted,
     /// `connection.blocked`: nothing is published until it is over.
     BrokerBlocked,
+    /// SIGKILL. Another worker is started once the call has ended; its client has a grace.
+    WorkerGone,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::WorkerKilled, Self::WorkerCut, Self::ClientCut, Self::BrokerRestarted, Self::BrokerBlocked];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::WorkerKilled,
+        Self::WorkerCut,
+        Self::ClientCut,
+        Self::BrokerRestarted,
+        Self::BrokerBlocked,
+        Self::WorkerGone,
+    ];
 }
 
 /// How a call ended, and how often its handler was begun.
@@ -57,6 +65,8 @@ pub(crate) enum Ending {
     Answered,
     /// `disconnected`, and `maybe_executed`.
     MayHaveRun,
+    /// `no_such_service`, and whether `maybe_executed`.
+    Unserved(bool),
     /// Anything else: its code, and whether it says `maybe_executed`.
     Other(&'static str, bool),
 }
@@ -65,28 +75,33 @@ pub(crate) enum Ending {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Row {
     pub(crate) point: Point,
-    pub(crate) cells: [[Outcome; 2]; 5],
+    pub(crate) cells: [[Outcome; 2]; 6],
 }
 
 /// The same on both brokers. Requests are not persistent, so a broker that restarts has lost them.
 pub(crate) const TABLE: &[Row] = &[
-    row(Point::BeforePublish, [both(1), both(1), both(1), both(1), both(1)]),
-    row(Point::Published, [both(1), both(1), resent(1, 0), resent(1, 0), both(1)]),
-    row(Point::Queued, [both(1), both(1), resent(2, 1), resent(1, 0), both(1)]),
-    row(Point::Delivered, [both(1), both(1), resent(2, 1), resent(1, 0), both(1)]),
-    row(Point::MidHandler, [both(2), both(2), resent(2, 1), resent(2, 1), both(1)]),
-    row(Point::HandlerDone, [both(2), both(2), resent(2, 1), resent(2, 1), both(1)]),
-    row(Point::Replied, [both(2), both(2), both(1), both(1), both(1)]),
-    row(Point::ReplyQueued, [both(1), both(1), resent(2, 1), resent(2, 1), both(1)]),
+    row(Point::BeforePublish, [both(1), both(1), both(1), both(1), both(1), unserved(false, 0)]),
+    row(Point::Published, [both(1), both(1), resent(1, 0), resent(1, 0), both(1), unserved(true, 1)]),
+    row(Point::Queued, [both(1), both(1), resent(2, 1), resent(1, 0), both(1), unserved(true, 1)]),
+    row(Point::Delivered, [both(1), both(1), resent(2, 1), resent(1, 0), both(1), unserved(true, 1)]),
+    row(Point::MidHandler, [both(2), both(2), resent(2, 1), resent(2, 1), both(1), unserved(true, 2)]),
+    row(Point::HandlerDone, [both(2), both(2), resent(2, 1), resent(2, 1), both(1), unserved(true, 2)]),
+    row(Point::Replied, [both(2), both(2), both(1), both(1), both(1), both(2)]),
+    row(Point::ReplyQueued, [both(1), both(1), resent(2, 1), resent(2, 1), both(1), both(1)]),
 ];
 
-const fn row(point: Point, cells: [[Outcome; 2]; 5]) -> Row {
+const fn row(point: Point, cells: [[Outcome; 2]; 6]) -> Row {
     Row { point, cells }
 }
 
 /// Answered, idempotent or not.
 const fn both(executions: usize) -> [Outcome; 2] {
     [Outcome { ending: Answered, executions }, Outcome { ending: Answered, executions }]
+}
+
+/// No worker is there, idempotent or not.
+const fn unserved(was_sent: bool, executions: usize) -> [Outcome; 2] {
+    [Outcome { ending: Unserved(was_sent), executions }, Outcome { ending: Unserved(was_sent), executions }]
 }
 
 /// The request is sent again if that is safe; if not, the caller is told that it may have been executed.
@@ -97,7 +112,7 @@ const fn resent(idempotent: usize, once: usize) -> [Outcome; 2] {
 /// The guide's table.
 pub(crate) fn render(rows: &[Row]) -> String {
     let mut text = String::from(
-        "| the call is stopped | worker SIGKILL | worker's connection cut | client's connection cut | broker SIGKILL, restarted | broker blocked |\n|---|---|---|---|---|---|\n",
+        "| the call is stopped | worker SIGKILL | worker's connection cut | client's connection cut | broker SIGKILL, restarted | broker blocked | the last worker SIGKILL, with a grace |\n|---|---|---|---|---|---|---|\n",
     );
     for row in rows {
         let cells: Vec<_> = row.cells.iter().map(|[idempotent, once]| cell(*idempotent, *once)).collect();
@@ -134,6 +149,8 @@ fn words(outcome: Outcome) -> String {
     match outcome.ending {
         Answered => format!("answer, {}×", outcome.executions),
         MayHaveRun => format!("lost, {}×", outcome.executions),
+        Unserved(true) => format!("unserved, {}×", outcome.executions),
+        Unserved(false) => format!("not sent, {}×", outcome.executions),
         Ending::Other(code, maybe_executed) => format!("**{code}** {maybe_executed}, {}×", outcome.executions),
     }
 }

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
-use rpc_core::{Client, Connection, ConnectionOptions, ConnectionState, PoolHandle, Transport, WorkerPool};
+use rpc_core::{
+    Client, ClientOptions, Connection, ConnectionOptions, ConnectionState, PoolHandle, Transport, WorkerPool,
+};
 use rpc_tests::{
     eventually,
     proxy::{Direction, Proxy},
@@ -11,6 +13,7 @@ use tokio::time::sleep;
 
 use super::{
     broker::Soaked,
+    consumers::GRACE,
     load::{Ledger, SoakClient, SoakServer, Tally, Worker},
     random::Random,
 };
@@ -33,7 +36,7 @@ impl Site {
         for transport in [Transport::Lapin, Transport::Native] {
             let proxy = Proxy::start(uri).await;
             let connection = connect(&proxy, transport).await;
-            let client = Client::new(&connection);
+            let client = Client::with_options(&connection, ClientOptions::default().grace(GRACE));
             clients.push((proxy, connection, client));
             let proxy = Proxy::start(uri).await;
             let connection = connect(&proxy, transport).await;
@@ -43,8 +46,18 @@ impl Site {
         Self { broker, clients, pools }
     }
 
+    pub(super) fn uri(&self) -> String {
+        self.broker.uri().to_owned()
+    }
+
     pub(super) fn client(&self, at: usize) -> Client {
         self.clients[at % self.clients.len()].2.clone()
+    }
+
+    /// How often the clients have looked for workers, and ended calls because there were none.
+    pub(super) fn looks_and_unserved(&self) -> (u64, u64) {
+        let stats = self.clients.iter().map(|(_, _, client)| client.stats());
+        stats.fold((0, 0), |(looks, unserved), stats| (looks + stats.looks, unserved + stats.unserved))
     }
 
     /// The queues there are, by kind.

@@ -14,7 +14,10 @@ use rpc_core::{CallError, Client, service};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::random::Random;
+use super::{
+    consumers::{self, Consumers},
+    random::Random,
+};
 
 #[service(name = "soak")]
 pub(super) trait Soak {
@@ -107,8 +110,8 @@ impl Ledger {
 }
 
 /// How the calls ended, by kind and code.
-#[derive(Debug, Default)]
 pub(super) struct Tally {
+    consumers: Arc<Consumers>,
     endings: Mutex<BTreeMap<(&'static str, String), u64>>,
     hung: AtomicU64,
     wrong: Mutex<Vec<String>>,
@@ -117,6 +120,11 @@ pub(super) struct Tally {
 }
 
 impl Tally {
+    pub(super) fn new(consumers: Arc<Consumers>) -> Self {
+        let (endings, hung, wrong, explained) = Default::default();
+        Self { consumers, endings, hung, wrong, explained }
+    }
+
     fn count(&self, kind: &'static str, ending: &str) {
         *self.endings.lock().unwrap().entry((kind, ending.to_owned())).or_default() += 1;
     }
@@ -231,7 +239,11 @@ async fn ended<T, E: std::error::Error>(
         Ok(outcome) => {
             let ending = outcome.as_ref().map_or_else(CallError::code, |_| "ok");
             tally.count(kind, ending);
-            if !tally.is_explained(ending) {
+            let is_verdict = outcome.as_ref().is_err_and(consumers::is_verdict);
+            if is_verdict && tally.consumers.has_counted() {
+                tally.complain(format!("{kind}: the broker counts a consumer: {:?}", outcome.as_ref().err()));
+            }
+            if !is_verdict && !tally.is_explained(ending) {
                 tally.complain(format!("{kind}: {ending}: {:?}", outcome.as_ref().err().map(ToString::to_string)));
             }
             Some(outcome)

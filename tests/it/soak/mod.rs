@@ -4,12 +4,13 @@
 //!  callers ── proxies ── broker ── proxies ── pools      chaos: a random fault of a proxy or the broker every second or less
 //! ```
 //!
-//! At the end: no call outlived its deadline, every one-way request that was confirmed was executed, the process has
+//! At the end: no call outlived its deadline, none ended by its grace while the broker counted a consumer, every one-way request that was confirmed was executed, the process has
 //! not grown, and tasks, threads and queues are back where they were before the load. `RPC_TEST_SOAK_S` says how long
 //! (60 s otherwise, after a beginning of 20 s), `RPC_TEST_SOAK_SEED` repeats the faults of an earlier run, whose seed was printed.
 
 mod broker;
 mod chaos;
+mod consumers;
 mod load;
 mod process;
 mod random;
@@ -18,6 +19,7 @@ use std::{sync::Arc, time::Duration};
 
 use broker::Soaked;
 use chaos::Site;
+use consumers::Consumers;
 use load::{Ledger, Tally};
 use process::Memory;
 use random::Random;
@@ -51,11 +53,12 @@ async fn soak(broker: Soaked) {
 
     let ledger = Arc::new(Ledger::new());
     let mut site = Site::open(broker, &ledger).await;
+    let consumers = Arc::new(Consumers::watch(site.uri(), "rpc.soak"));
     site.settle().await;
     let queues = site.queues().await;
     let baseline = process::tasks_and_threads();
     let begin = Instant::now();
-    let tally = Arc::new(Tally::default());
+    let tally = Arc::new(Tally::new(Arc::clone(&consumers)));
     let mut random = Random::new(seed);
     let mut faults = chaos::Count::default();
     let mut warm_up = WARM_UP;
@@ -93,6 +96,8 @@ async fn soak(broker: Soaked) {
         warm_up = Duration::ZERO;
     }
     println!("{:.1} s until the last call ended\n{tally}\n{faults}", begin.elapsed().as_secs_f64());
+    let (looks, unserved) = site.looks_and_unserved();
+    println!("{looks} looks for workers, {unserved} attempts ended because there were none");
     assert_eq!(tally.hung(), 0, "calls outlived their deadline");
     assert_eq!(tally.wrong(), Vec::<String>::new(), "no fault explains these");
     eventually(SETTLE_LIMIT, "every confirmed request is executed", async || ledger.lost() == 0).await;

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     connection::{
         amqp::{
-            Arguments, ExchangeKind, HeaderValue, NOT_FOUND, Publish, QueueDeclaration, REPLY_SUCCESS, Refusal,
+            Arguments, ExchangeKind, HeaderValue, Publish, QueueCounts, QueueDeclaration, REPLY_SUCCESS, Refusal,
             Returned, Settlement,
         },
         delivery::Delivery,
@@ -257,13 +257,15 @@ impl Channel {
         self.inner.ask(&format!("declare queue '{}'", queue.name), &declare).await.map(drop)
     }
 
-    pub(in crate::connection) async fn queue_exists(&self, queue: &str) -> Result<bool, Error> {
+    pub(in crate::connection) async fn queue_counts(&self, queue: &str) -> Result<QueueCounts, Error> {
         let declare = queue::Declare { queue: short(queue)?, passive: true, ..queue::Declare::default() };
         let declare = AMQPClass::Queue(queue::AMQPMethod::Declare(declare));
-        match self.inner.ask(&format!("look for queue '{queue}'"), &declare).await {
-            Ok(_) => Ok(true),
-            Err(Error::Refused { reply_code: NOT_FOUND, .. }) => Ok(false),
-            Err(error) => Err(error),
+        let operation = format!("look for queue '{queue}'");
+        match self.inner.ask(&operation, &declare).await? {
+            AMQPClass::Queue(queue::AMQPMethod::DeclareOk(found)) => {
+                Ok(QueueCounts { ready: found.message_count, consumers: found.consumer_count })
+            }
+            _ => Err(Error::Disconnected { reason: format!("{operation}: the broker answers another question") }),
         }
     }
 

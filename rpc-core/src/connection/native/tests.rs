@@ -613,7 +613,7 @@ async fn names_that_do_not_fit_are_refused_before_anything_is_sent() {
     assert!(matches!(refused, Err(Error::NameTooLong { .. })));
     let properties = Properties { reply_to: Some(long.as_bytes()), ..Properties::default() };
     assert!(matches!(channel.publish(&Publish { properties, ..publish(b"") }), Err(Error::NameTooLong { .. })));
-    assert!(matches!(soon(channel.queue_exists(&long)).await, Err(Error::NameTooLong { .. })));
+    assert!(matches!(soon(channel.queue_counts(&long)).await, Err(Error::NameTooLong { .. })));
     assert!(matches!(soon(channel.consume("q", &long, true)).await, Err(Error::NameTooLong { .. })));
     channel.publish(&publish(b"")).unwrap();
     assert!(matches!(peer.next().await, Sent::Publish(1)));

@@ -10,7 +10,7 @@ use crate::lock::lock;
 
 /// By routing key: as many as the callers' services have methods.
 #[derive(Debug, Default)]
-pub(super) struct Latencies(Mutex<HashMap<&'static str, Latency>>);
+pub(crate) struct Latencies(Mutex<HashMap<&'static str, Latency>>);
 
 /// Of one method.
 #[derive(Debug, Default)]
@@ -45,8 +45,13 @@ impl Latencies {
         left.is_some()
     }
 
+    /// The time that 95 % of the method's calls are not longer than, once 100 are known.
+    pub(crate) fn p95(&self, routing_key: &'static str) -> Option<Duration> {
+        self.latencies().get(routing_key).and_then(|latency| latency.p95)
+    }
+
     /// Notes how long an answer took, or, of a request that another one was faster than, how long it had taken then.
-    pub(super) fn note(&self, routing_key: &'static str, took: Duration) {
+    pub(crate) fn note(&self, routing_key: &'static str, took: Duration) {
         let mut latencies = self.latencies();
         latencies.entry(routing_key).or_default().note(took);
     }
