@@ -13,7 +13,9 @@ pub(super) struct Counters {
     pub(super) resent: AtomicU64,
     pub(super) retried: AtomicU64,
     pub(super) returned: AtomicU64,
-    pub(super) unheard_replies: AtomicU64,
+    pub(super) late_replies: AtomicU64,
+    pub(super) duplicate_replies: AtomicU64,
+    pub(super) foreign_replies: AtomicU64,
     pub(super) cancels: AtomicU64,
     /// In the order of [`TimeoutStage::ALL`].
     timeouts: [AtomicU64; TimeoutStage::ALL.len()],
@@ -26,7 +28,9 @@ impl Counters {
             Event::Resent => Some(&self.resent),
             Event::Retried => Some(&self.retried),
             Event::Returned => Some(&self.returned),
-            Event::UnheardReply => Some(&self.unheard_replies),
+            Event::LateReply => Some(&self.late_replies),
+            Event::DuplicateReply => Some(&self.duplicate_replies),
+            Event::ForeignReply => Some(&self.foreign_replies),
             Event::CancelSent => Some(&self.cancels),
             Event::TimedOut(stage) => Some(&self.timeouts[stage.index()]),
             // A pool's, or a connection's.

@@ -38,6 +38,7 @@ mod sending;
 mod sizes;
 mod stats;
 mod tell;
+mod unanswered;
 
 use std::sync::{
     Arc, Mutex,

@@ -200,8 +200,7 @@ impl Job {
         match response.error_code() {
             None => self.note_end(None),
             Some(code) => {
-                // The service's own code, if it has one, counts with its other errors.
-                self.note_end(Some(if response.is_service_error() { Code::Service.name() } else { code }));
+                self.note_end(Some(code));
                 self.log_error(&delivery, &response);
             }
         }

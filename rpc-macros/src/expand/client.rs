@@ -164,6 +164,10 @@ fn method_descriptor(service: &Service, method: &Method) -> TokenStream {
         let queue = option(Some(queue));
         options.push(quote!(queue: #queue));
     }
+    if let Output::Fallible { .. } = method.output {
+        let marker = types::marker(method);
+        options.push(quote!(error_codes: #krate::__private::error_codes::<#marker>()));
+    }
     if let Some(priority) = method.priority {
         let priority = option(Some(priority));
         options.push(quote!(priority: #priority));
