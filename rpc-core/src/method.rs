@@ -59,6 +59,16 @@ pub struct ErrorType<E> {
     pub(crate) codes: &'static [&'static str],
 }
 
+/// The codes of the errors of a method, for its descriptor.
+pub const fn error_codes<M: FallibleMethod>() -> &'static [&'static str] {
+    M::ERROR.codes
+}
+
+/// The same of a one-way method.
+pub const fn oneway_error_codes<M: FallibleOneway>() -> &'static [&'static str] {
+    M::ERROR.codes
+}
+
 /// Finds the [`ErrorType`] of a concrete type, in a constant: `ErrorProbe::<E>::TYPE`.
 ///
 /// The inherent constant, which only a [`ServiceError`] has, shadows the one of [`PlainError`].

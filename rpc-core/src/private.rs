@@ -8,7 +8,7 @@ pub use crate::{
     codec::Codec,
     method::{
         Argument, ContextArgument, ErrorProbe, ErrorType, FallibleMethod, FallibleOneway, Method, NotAResult, Outcome,
-        PlainError, Probe, Sides,
+        PlainError, Probe, Sides, error_codes, oneway_error_codes,
     },
     service::{MethodDescriptor, ServiceDescriptor},
     worker::{Dispatch, Handler, Request, Response, Sealed, blocking},

@@ -48,6 +48,8 @@ pub struct MethodDescriptor {
     pub no_cancel: bool,
     /// Has a queue of its own, `rpc.<service>.<queue>`.
     pub queue: Option<&'static str>,
+    /// The codes of its own errors, as far as their type declares them.
+    pub error_codes: &'static [&'static str],
     /// 0 to 9 by AMQP, to 255 on RabbitMQ's priority queues.
     pub priority: Option<u8>,
 }
@@ -66,6 +68,7 @@ impl MethodDescriptor {
             blocking: false,
             no_cancel: false,
             queue: None,
+            error_codes: &[],
             priority: None,
         }
     }

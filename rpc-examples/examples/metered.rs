@@ -12,9 +12,8 @@ use std::{
 };
 
 use clap::Parser;
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use rpc_core::{CallError, Connection, WorkerPool, layer::MetricsLayer, service};
-use rpc_examples::{ExampleBroker, Failure};
+use rpc_examples::{ExampleBroker, Failure, telemetry};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -61,12 +60,7 @@ fn export(listen: Option<SocketAddr>) -> Result<SocketAddr, Failure> {
         Some(listen) => listen,
         None => TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?,
     };
-    let times = Matcher::Suffix("duration".to_owned());
-    PrometheusBuilder::new()
-        .with_http_listener(listen)
-        .with_recommended_naming(true)
-        .set_buckets_for_metric(times, &MetricsLayer::BUCKETS)?
-        .install()?;
+    telemetry::prometheus()?.with_http_listener(listen).install()?;
     Ok(listen)
 }
 

@@ -9,13 +9,10 @@
 
 use std::time::Duration;
 
-use opentelemetry::trace::{TraceContextExt, TracerProvider};
 use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
 use rpc_core::{Connection, PoolHandle, WorkerPool, layer::TraceLayer, service};
-use rpc_examples::{ExampleBroker, Failure};
+use rpc_examples::{ExampleBroker, Failure, telemetry};
 use tracing::Instrument;
-use tracing_opentelemetry::OpenTelemetrySpanExt;
-use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// The shop, which asks the warehouse.
 #[service]
@@ -70,14 +67,7 @@ fn trace() -> Result<SdkTracerProvider, Failure> {
     let exporter = opentelemetry_otlp::SpanExporter::builder().with_http().build()?;
     let resource = Resource::builder().with_service_name("traced").build();
     let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build();
-    let spans = tracing_opentelemetry::layer().with_tracer(provider.tracer("traced"));
-    let exported = EnvFilter::new("off,rpc_core::layer::trace=debug,traced=info");
-    let logged = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("warn,traced=info,rpc_core::requests=info"));
-    tracing_subscriber::registry()
-        .with(spans.with_filter(exported))
-        .with(tracing_subscriber::fmt::layer().with_filter(logged))
-        .init();
+    telemetry::trace(&provider, "traced", "warn,traced=info,rpc_core::requests=info");
     Ok(provider)
 }
 
@@ -90,9 +80,9 @@ async fn main() -> Result<(), Failure> {
     let shop = ShopClient::new(&connection).layer(TraceLayer::new());
 
     let order = tracing::info_span!("order");
-    let trace_id = order.context().span().span_context().trace_id();
+    order.in_scope(|| telemetry::print_trace("the order"));
     let left = shop.sell("nut".to_owned(), 12).into_future().instrument(order).await?;
-    println!("{left} are left; the trace is {trace_id}");
+    println!("{left} are left");
 
     pool.shutdown(Duration::from_secs(5)).await?;
     connection.close().await?;

@@ -1,4 +1,4 @@
-//! Shared by the runnable programs: the broker they use, how they fail, and the Fibonacci service.
+//! Shared by the runnable programs: the broker they use, how they fail, their traces and metrics, and the Fibonacci service.
 //!
 //! The programs themselves are in `examples/`, one a file; `orders` is one of several processes, in a folder.
 
@@ -7,10 +7,11 @@ mod failure;
 pub mod fibonacci;
 mod process;
 mod tally;
+pub mod telemetry;
 
 pub use broker::{BrokerArgs, ExampleBroker};
 pub use failure::Failure;
-pub use process::{Process, ensure};
+pub use process::{Process, ensure, eventually};
 pub use tally::Tally;
 
 /// The README's programs, compiled and run.

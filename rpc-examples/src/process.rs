@@ -77,12 +77,8 @@ impl Process {
     /// # Errors
     /// It is not within 20 s.
     pub async fn is_ready(&self) -> Result<(), Failure> {
-        let begun = Instant::now();
-        while self.http.get(self.url("/readyz")).send().await?.status() != 200 {
-            ensure(begun.elapsed() < LIMIT, "the process becomes ready")?;
-            sleep(Duration::from_millis(20)).await;
-        }
-        Ok(())
+        let is_ready = async || Ok(self.http.get(self.url("/readyz")).send().await?.status() == 200);
+        eventually("the process becomes ready", is_ready).await
     }
 
     /// Sends SIGTERM.
@@ -120,15 +116,21 @@ impl Process {
     /// # Errors
     /// It exits with another status than 0, or not within 20 s.
     pub async fn exits_well(&self) -> Result<(), Failure> {
-        let begun = Instant::now();
-        loop {
-            if self.has_exited_well()? {
-                return Ok(());
-            }
-            ensure(begun.elapsed() < LIMIT, "the process drains")?;
-            sleep(Duration::from_millis(10)).await;
-        }
+        eventually("the process drains", async || self.has_exited_well()).await
     }
+}
+
+/// Waits until it is so.
+///
+/// # Errors
+/// It is not within 20 s, or that cannot be found out.
+pub async fn eventually(expected: &str, is_so: impl AsyncFn() -> Result<bool, Failure>) -> Result<(), Failure> {
+    let begun = Instant::now();
+    while !is_so().await? {
+        ensure(begun.elapsed() < LIMIT, expected)?;
+        sleep(Duration::from_millis(10)).await;
+    }
+    Ok(())
 }
 
 /// An error that names what was expected, unless it is so.

@@ -104,6 +104,34 @@ async fn a_call_of_a_fake_is_measured_on_both_sides() {
         client.ask(String::new()).await.unwrap();
     }
     client.ask(String::new()).timeout(Duration::ZERO).await.unwrap_err();
+    // Codes of the service's own are labels if its trait declares them.
+    #[derive(Debug, thiserror::Error, serde::Serialize, serde::Deserialize, rpc_core::ServiceError)]
+    enum ShelfError {
+        #[error("sold out")]
+        SoldOut,
+    }
+    #[rpc_core::service(name = "metrics-own")]
+    trait Shelf {
+        async fn take(&self) -> Result<u32, ShelfError>;
+    }
+    struct Empty;
+    impl Shelf for Empty {
+        async fn take(&self) -> Result<u32, ShelfError> {
+            Err(ShelfError::SoldOut)
+        }
+    }
+    let metrics = MetricsLayer::new();
+    let shelf = FakePool::new().layer(metrics.clone()).serve(ShelfServer::new(Empty)).client();
+    ShelfClient::from_client(shelf.layer(metrics.clone())).take().await.unwrap_err();
+    let stranger = layer::from_fn(|_, _| async {
+        Ok(Response::detailed_error(vec![], rpc_core::ErrorDetails::new("made_up", "by a test")))
+    });
+    let strange = FakePool::new().layer(metrics.clone()).layer(stranger).serve(ShelfServer::new(Empty)).client();
+    ShelfClient::from_client(strange.layer(metrics)).take().await.unwrap_err();
+    let expected: BTreeMap<_, _> = [("_OTHER".to_owned(), 1), ("sold_out".to_owned(), 1)].into();
+    for side in [CLIENT, SERVER] {
+        assert_eq!(by_code(side, "metrics-own"), expected);
+    }
     for (side, expected) in [(CLIENT, &[("ok", 2), ("timeout", 1)][..]), (SERVER, &[("ok", 2)])] {
         let expected: BTreeMap<_, _> = expected.iter().map(|(code, calls)| ((*code).to_owned(), *calls)).collect();
         assert_eq!(by_code(side, "metrics-fake"), expected);

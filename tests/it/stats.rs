@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use rpc_core::{
-    ClientOptions, Connection, MethodStats, RedeliveryPolicy, RetryPolicy, TimeoutStage,
+    ClientOptions, Codec, Connection, MethodStats, RedeliveryPolicy, RetryPolicy, TimeoutStage,
     layer::{self, Next, Request, Response},
     service,
 };
@@ -19,6 +19,7 @@ on_both_brokers!(
     calls_are_counted_by_method_and_code_on_both_sides,
     a_call_that_is_dropped_ends_as_cancelled_on_both_sides,
     what_happens_to_requests_on_their_way_is_counted,
+    late_second_and_foreign_replies_are_counted_apart,
     losses_of_a_connection_are_counted_by_those_who_have_it,
     the_time_that_a_connection_is_blocked_is_counted,
     percentiles_are_there_when_they_are_asked_for,
@@ -127,7 +128,7 @@ async fn what_happens_to_requests_on_their_way_is_counted(stage: &Stage) {
     call.abort();
     assert!(call.await.unwrap_err().is_cancelled());
     answer.notify_one();
-    eventually(SOON, "the answer arrives", async || client.client().stats().unheard_replies == 1).await;
+    eventually(SOON, "the answer arrives", async || client.client().stats().late_replies == 1).await;
     let late = client.slow().timeout(Duration::from_millis(200)).await.unwrap_err();
     assert_eq!(late.code(), "timeout");
     let stats = client.client().stats();
@@ -138,6 +139,41 @@ async fn what_happens_to_requests_on_their_way_is_counted(stage: &Stage) {
     let of_pool = |method| of(&pool.stats().methods, method).clone();
     eventually(SOON, "its handler ends", async || of_pool("slow").running == 0).await;
     assert_eq!((of_pool("slow").calls, of_pool("slow").errors), (2, vec![("timeout", 1)]));
+}
+
+async fn late_second_and_foreign_replies_are_counted_apart(stage: &Stage) {
+    desk!("stats-replies");
+    let connection = stage.connect().await;
+    let client = DeskClient::new(&connection);
+    client.client().ready().await.unwrap();
+    let raw = stage.raw().await;
+    let queue = raw.exclusive_queue().await;
+    raw.bind(&queue, "rpc", "stats-replies.plain").await;
+    let mut requests = raw.consume(&queue, 10).await;
+    let body = Codec::MessagePack.encode("an answer").unwrap();
+    let counts = || {
+        let stats = client.client().stats();
+        (stats.late_replies, stats.duplicate_replies, stats.foreign_replies)
+    };
+    let call = tokio::spawn(client.plain(String::new()).into_future());
+    let request = requests.next().await;
+    raw.answer_unacked(&request, &body).await;
+    assert_eq!(call.await.unwrap().unwrap(), "an answer");
+    raw.answer_unacked(&request, &body).await;
+    eventually(SOON, "the second one is counted", async || counts() == (0, 1, 0)).await;
+    let timeout = Duration::from_millis(200);
+    client.plain(String::new()).timeout(timeout).await.unwrap_err();
+    let late = requests.next().await;
+    raw.answer_unacked(&late, &body).await;
+    eventually(SOON, "the late one is counted", async || counts() == (1, 1, 0)).await;
+    raw.answer_unacked(&late, &body).await;
+    eventually(SOON, "its second one is counted", async || counts() == (1, 2, 0)).await;
+    let reply_to = late.properties.reply_to().as_ref().unwrap().as_str().to_owned();
+    for correlation_id in ["17", "0123456789abcdef"] {
+        let properties = lapin::BasicProperties::default().with_correlation_id(correlation_id.into());
+        raw.publish("", &reply_to, properties, &body).await;
+    }
+    eventually(SOON, "those of others are counted", async || counts() == (1, 2, 2)).await;
 }
 
 const QUICKLY: Duration = Duration::from_millis(10);

@@ -176,7 +176,7 @@ fn links_between_documents_lead_somewhere() {
 #[test]
 fn raised_rows_of_the_cost_table_have_a_reason() {
     let table = cost::Table::parse(&read(&root().join("tests/cost/table.md")));
-    assert_eq!(table.map(|table| table.rows.len()), Ok(13));
+    assert_eq!(table.map(|table| table.rows.len()), Ok(18));
 }
 
 #[test]

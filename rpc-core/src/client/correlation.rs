@@ -2,7 +2,7 @@
 //!
 //! A peer that has seen other ids cannot guess the next one: the ids of a session are a random permutation of all 64-bit numbers,
 //! chosen by the session's key. An id is 16 ASCII digits (lapin takes no other bytes). They spell the enciphered number, by which
-//! the call is known from then on, so that none is ever deciphered.
+//! the call is known from then on, so that only those of replies that no call awaits are deciphered.
 //!
 //! The permutation is Speck64/128 (Beaulieu and others, "The SIMON and SPECK families of lightweight block ciphers", 2013): a
 //! published cipher with blocks of 64 bits, whose 27 rounds are six instructions each. Ciphers of crates have blocks of 128 bits
@@ -65,6 +65,21 @@ impl Cipher {
         }
         u64::from(x) << 32 | u64::from(y)
     }
+
+    /// The number of an enciphered one.
+    pub(super) fn decipher(&self, enciphered: u64) -> u64 {
+        let (mut x, mut y) = ((enciphered >> 32) as u32, enciphered as u32);
+        for round_key in self.round_keys.iter().rev() {
+            (x, y) = step_back(x, y, *round_key);
+        }
+        u64::from(x) << 32 | u64::from(y)
+    }
+}
+
+/// One round, backwards.
+fn step_back(x: u32, y: u32, round_key: u32) -> (u32, u32) {
+    let y = (y ^ x).rotate_right(3);
+    ((x ^ round_key).wrapping_sub(y).rotate_left(8), y)
 }
 
 /// One round.
@@ -119,6 +134,9 @@ mod tests {
         // The test vector of the authors' paper.
         let cipher = Cipher::new(0x1b1a_1918_1312_1110_0b0a_0908_0302_0100);
         assert_eq!(cipher.encipher(0x3b72_6574_7475_432d), 0x8c6f_a548_454e_028b);
+        for number in [0, 1, 0x3b72_6574_7475_432d, u64::MAX] {
+            assert_eq!(cipher.decipher(cipher.encipher(number)), number);
+        }
     }
 
     #[test]

@@ -57,11 +57,7 @@ impl Request {
         if let CallError::Timeout { stage, .. } = error {
             self.note_event(Event::TimedOut(*stage));
         }
-        self.note_end(Some(match error {
-            // Its own code, if it has one, is the service's.
-            CallError::Service { .. } | CallError::UnknownError { .. } => "service",
-            error => error.code(),
-        }));
+        self.note_end(Some(error.code()));
     }
 
     /// Counts the end of a call that was dropped.

@@ -25,6 +25,7 @@ use super::{
     pending::{EXCHANGES, Ended, Pending, Tag},
     reach::{Nack, Reach},
     sizes::Sizes,
+    unanswered::{Unanswered, Unheard},
 };
 use crate::{
     connection::{
@@ -111,6 +112,7 @@ struct Calls {
     has_ended: bool,
     /// Callers waiting for a place.
     waiting: usize,
+    unanswered: Unanswered,
     /// By exchange: whether a request was answered.
     has_replied: [bool; EXCHANGES],
 }
@@ -193,7 +195,13 @@ impl InFlight {
             users,
             counters,
             is_nested_denied: AtomicBool::new(false),
-            calls: Mutex::new(Calls { pending, has_ended: false, waiting: 0, has_replied: [false; EXCHANGES] }),
+            calls: Mutex::new(Calls {
+                pending,
+                has_ended: false,
+                waiting: 0,
+                unanswered: Unanswered::default(),
+                has_replied: [false; EXCHANGES],
+            }),
             deadlines: Notify::new(),
             freed: Notify::new(),
         }
@@ -295,8 +303,7 @@ impl InFlight {
         });
         let Some((ended, is_wanted)) = ended else {
             if is_reply {
-                self.counters.note(Event::UnheardReply, Of::Nothing);
-                tracing::debug!("dropped a late, duplicate or foreign reply");
+                self.note_unheard(number);
             }
             return;
         };
@@ -306,10 +313,32 @@ impl InFlight {
         }
     }
 
+    /// Counts a reply that no call awaits.
+    #[cold]
+    fn note_unheard(&self, id: Option<u64>) {
+        let unheard = id.map_or(Unheard::Foreign, |id| {
+            let (number, mut calls) = (self.cipher.decipher(id), self.calls());
+            match calls.pending.has_numbered(number) {
+                true => calls.unanswered.take(id, number),
+                false => Unheard::Foreign,
+            }
+        });
+        let event = match unheard {
+            Unheard::Late => Event::LateReply,
+            Unheard::Duplicate => Event::DuplicateReply,
+            Unheard::Foreign => Event::ForeignReply,
+        };
+        self.counters.note(event, Of::Nothing);
+        tracing::debug!(?unheard, "dropped a reply that no call awaits");
+    }
+
     /// Takes out a call whose caller has stopped waiting, and offers its place; returns whether it was still in flight.
     fn forget(&self, id: u64) -> bool {
         let mut calls = self.calls();
         let was_in_flight = calls.pending.forget(id);
+        if was_in_flight {
+            calls.note_unanswered(id, &self.cipher);
+        }
         let is_wanted = was_in_flight && calls.waiting > 0;
         drop(calls);
         if is_wanted {
@@ -337,6 +366,7 @@ impl InFlight {
 
     /// Ends a call whose request was lost before the broker had confirmed it.
     pub(super) fn lose(&self, number: u64) {
+        self.calls().note_unanswered(number, &self.cipher);
         self.complete(Some(number), Outcome::Disconnected);
     }
 
@@ -417,9 +447,10 @@ impl InFlight {
     fn expire(&self, now: Instant) -> Option<Instant> {
         loop {
             let mut calls = self.calls();
-            let Some(ended) = calls.pending.expire(now.into_std(), || Outcome::Expired) else {
+            let Some((id, ended)) = calls.pending.expire(now.into_std(), || Outcome::Expired) else {
                 return calls.pending.next_deadline().map(Instant::from_std);
             };
+            calls.note_unanswered(id, &self.cipher);
             let is_wanted = calls.waiting > 0;
             drop(calls);
             ended.wake();
@@ -444,6 +475,12 @@ impl InFlight {
 }
 
 impl Calls {
+    /// Notes that a call has ended without a reply.
+    #[cold]
+    fn note_unanswered(&mut self, id: u64, cipher: &Cipher) {
+        self.unanswered.note(id, |id| cipher.decipher(id));
+    }
+
     /// Whether the user may not publish to the exchange: then no request has got through.
     fn is_denied(&self, exchange: Exchange, refusal: &Refusal) -> bool {
         refusal.is_denial() && !self.has_replied[exchange.index()]

@@ -39,6 +39,7 @@ mod sending;
 mod sizes;
 mod stats;
 mod tell;
+mod unanswered;
 
 use std::sync::{
     Arc, Mutex,

@@ -166,15 +166,15 @@ impl<O> Pending<O> {
         }
     }
 
-    /// Ends the next call whose deadline has come.
-    pub(crate) fn expire(&mut self, now: Instant, outcome: impl FnOnce() -> O) -> Option<Ended> {
+    /// Ends the next call whose deadline has come; returns its id, too.
+    pub(crate) fn expire(&mut self, now: Instant, outcome: impl FnOnce() -> O) -> Option<(u64, Ended)> {
         while let Some((deadline, id)) = self.deadlines.earliest() {
             if deadline > now {
                 return None;
             }
             self.deadlines.pop();
             if self.is_waiting(id) {
-                return self.complete(id, outcome()).ok();
+                return self.complete(id, outcome()).ok().map(|ended| (id, ended));
             }
         }
         None
@@ -216,6 +216,11 @@ impl<O> Pending<O> {
     /// The properties of a call in flight.
     pub(crate) fn tag(&self, id: u64) -> Option<Tag> {
         (!self.slots.is_empty() && self.is_waiting(id)).then(|| self.slots[self.place(id)].tag)
+    }
+
+    /// Whether a call has had that number, which `name` has made its id of.
+    pub(crate) fn has_numbered(&self, number: u64) -> bool {
+        (1..self.next_number).contains(&number)
     }
 
     /// Whether another call would be refused.
@@ -346,6 +351,12 @@ mod tests {
         assert_eq!(counters.map(|counter| counter.0.load(Ordering::Relaxed)), [0, 1]);
     }
 
+    fn expired(pending: &mut Pending<&'static str>, now: u64) -> u64 {
+        let (id, ended) = pending.expire(at(now), || "expired").unwrap();
+        ended.wake();
+        id
+    }
+
     #[test]
     fn calls_expire_in_deadline_order_and_completed_ones_do_not() {
         let mut pending = Pending::new(8);
@@ -355,10 +366,10 @@ mod tests {
         pending.complete(2, "reply").unwrap().wake();
         assert_eq!(pending.next_deadline(), Some(at(20)));
         assert!(pending.expire(at(19), || "expired").is_none());
-        pending.expire(at(30), || "expired").unwrap().wake();
+        assert_eq!(expired(&mut pending, 30), 3);
         assert_eq!(look(&mut pending, 3), Some("expired"));
         assert_eq!(look(&mut pending, 1), None);
-        pending.expire(at(30), || "expired").unwrap().wake();
+        assert_eq!(expired(&mut pending, 30), 1);
         assert_eq!(look(&mut pending, 1), Some("expired"));
         assert!(pending.expire(at(30), || "expired").is_none());
         assert_eq!(pending.complete(3, "late").unwrap_err(), "late");

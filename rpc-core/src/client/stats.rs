@@ -19,8 +19,13 @@ pub struct ClientStats {
     pub retried: u64,
     /// Requests that the broker returned, because no queue takes them.
     pub returned: u64,
-    /// Replies that no call awaited: those that arrived late, twice, or were for someone else.
-    pub unheard_replies: u64,
+    /// Replies whose calls had ended without one: their callers had given up, or their deadlines had passed.
+    pub late_replies: u64,
+    /// Second replies to calls that had one, as after a redelivery. Of calls that ended long ago they may count as late: a session knows
+    /// the last 1 024 that ended without a reply.
+    pub duplicate_replies: u64,
+    /// Replies that name no call of this client.
+    pub foreign_replies: u64,
     /// Calls that workers were to be told of, because their caller gave up or their deadline passed.
     pub cancels: u64,
     /// Looks for workers of services whose calls waited ([`ClientOptions::grace`](crate::ClientOptions::grace)).
@@ -46,7 +51,9 @@ impl Client {
             resent: counters.resent.load(Ordering::Relaxed),
             retried: counters.retried.load(Ordering::Relaxed),
             returned: counters.returned.load(Ordering::Relaxed),
-            unheard_replies: counters.unheard_replies.load(Ordering::Relaxed),
+            late_replies: counters.late_replies.load(Ordering::Relaxed),
+            duplicate_replies: counters.duplicate_replies.load(Ordering::Relaxed),
+            foreign_replies: counters.foreign_replies.load(Ordering::Relaxed),
             cancels: counters.cancels.load(Ordering::Relaxed),
             looks: counters.looks.load(Ordering::Relaxed),
             unserved: counters.unserved.load(Ordering::Relaxed),

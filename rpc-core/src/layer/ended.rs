@@ -8,18 +8,24 @@ use super::{
     request::LogicalCall,
     response::{BoxError, Response},
 };
-use crate::{envelope::Code, stats::CANCELLED};
+use crate::{call_error::CallError, envelope::Code, stats::CANCELLED};
 
-/// That of an answer.
+/// That of an answer: the one reading of it that all layers have.
 pub(super) fn code_of(answered: &Result<Response, BoxError>) -> &str {
     match answered {
         Ok(response) => response.code(),
-        Err(error) => match Foreign::of(error) {
-            Foreign::Elapsed => Code::Timeout.name(),
-            Foreign::Overloaded => Code::Overloaded.name(),
-            Foreign::Unknown => LAYER,
+        Err(error) => match (error.downcast_ref::<CallError>(), Foreign::of(error)) {
+            (Some(error), _) => error.code(),
+            (None, Foreign::Elapsed) => Code::Timeout.name(),
+            (None, Foreign::Overloaded) => Code::Overloaded.name(),
+            (None, Foreign::Unknown) => LAYER,
         },
     }
+}
+
+/// Whether an answer is a result, or the service's own error.
+pub(super) fn is_from_service(answered: &Result<Response, BoxError>) -> bool {
+    answered.as_ref().is_ok_and(|response| response.is_ok() || response.is_service_error())
 }
 
 /// That of a call which is dropped without an answer: cancelled, stopped at the deadline, or unwound.

@@ -29,8 +29,12 @@ pub(crate) enum Event {
     Retried,
     /// No queue took a client's request.
     Returned,
-    /// A reply that no call awaited.
-    UnheardReply,
+    /// A reply whose call had ended without one.
+    LateReply,
+    /// A reply to a call that has had one.
+    DuplicateReply,
+    /// A reply that names no call of the client.
+    ForeignReply,
     /// A call that workers are told of, because its caller has given up.
     CancelSent,
     /// A client looked for workers.

@@ -58,8 +58,9 @@ const RESENT: Metric =
 const RETRIED: Metric =
     counter("rpc_amqp.client.retried", "Further attempts of calls by layers and policies, hedges included.");
 const RETURNED: Metric = counter("rpc_amqp.client.returned", "Requests that the broker returned: no queue takes them.");
-const UNHEARD: Metric =
-    counter("rpc_amqp.client.unheard_replies", "Replies that no call awaited: late, duplicate or foreign.");
+const LATE: Metric = counter("rpc_amqp.client.late_replies", "Replies whose calls had ended without one.");
+const DUPLICATE: Metric = counter("rpc_amqp.client.duplicate_replies", "Second replies to calls that had one.");
+const FOREIGN: Metric = counter("rpc_amqp.client.foreign_replies", "Replies that name no call of the client.");
 const CANCELS: Metric =
     counter("rpc_amqp.client.cancels", "Calls that workers were told of because their callers gave up.");
 const LOOKS: Metric =
@@ -98,7 +99,9 @@ pub(super) const ALL: [Metric; 29] = [
     RESENT,
     RETRIED,
     RETURNED,
-    UNHEARD,
+    LATE,
+    DUPLICATE,
+    FOREIGN,
     CANCELS,
     LOOKS,
     UNSERVED,
@@ -123,7 +126,9 @@ pub(super) const fn counter_of(event: Event) -> &'static Metric {
         Event::Resent => &RESENT,
         Event::Retried => &RETRIED,
         Event::Returned => &RETURNED,
-        Event::UnheardReply => &UNHEARD,
+        Event::LateReply => &LATE,
+        Event::DuplicateReply => &DUPLICATE,
+        Event::ForeignReply => &FOREIGN,
         Event::CancelSent => &CANCELS,
         Event::Looked => &LOOKS,
         Event::Unserved => &UNSERVED,

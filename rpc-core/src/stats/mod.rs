@@ -16,7 +16,7 @@ use std::{
 };
 
 pub(crate) use self::codes::{CANCELLED, OTHER};
-use self::{codes::CODES, latency::Histogram};
+use self::latency::Histogram;
 use crate::service::ServiceDescriptor;
 
 /// The counts of one method, in a client or in a pool.
@@ -38,7 +38,8 @@ pub struct MethodStats {
     /// Calls that ended with an error, by code; codes that did not occur are left out.
     ///
     /// The codes are those of [`CallError::code`](crate::CallError::code) and of this crate's layers, and `cancelled` of calls that were
-    /// dropped. An error of the service's own counts as `service`, another code as `_OTHER`.
+    /// dropped. An error of the service's own counts by the code that its type declares ([`ServiceError`](crate::ServiceError)), as
+    /// `service` if that declares none; any other code is `_OTHER`.
     pub errors: Vec<(&'static str, u64)>,
     /// How long the calls took, if that is asked for ([`ClientOptions::stats`](crate::ClientOptions::stats),
     /// [`WorkerPool::stats`](crate::WorkerPool::stats)) and one has ended.
@@ -83,7 +84,7 @@ pub(crate) struct ServiceCounts {
 impl ServiceCounts {
     /// `is_timed`: with times.
     pub(crate) fn new(service: &'static ServiceDescriptor, is_timed: bool) -> Self {
-        let methods = service.methods.iter().map(|_| MethodCounts::new(is_timed)).collect();
+        let methods = service.methods.iter().map(|method| MethodCounts::new(method.error_codes, is_timed)).collect();
         Self { service, methods }
     }
 
@@ -103,17 +104,20 @@ impl ServiceCounts {
 pub(crate) struct MethodCounts {
     begun: AtomicU64,
     ok: AtomicU64,
-    /// In the order of [`CODES`].
-    errors: [AtomicU64; CODES.len()],
+    /// The codes of its own errors.
+    own_codes: &'static [&'static str],
+    /// By the [place](codes::place_of) of the code.
+    errors: Box<[AtomicU64]>,
     times: Option<Box<Histogram>>,
 }
 
 impl MethodCounts {
-    fn new(is_timed: bool) -> Self {
+    fn new(own_codes: &'static [&'static str], is_timed: bool) -> Self {
         Self {
             begun: AtomicU64::new(0),
             ok: AtomicU64::new(0),
-            errors: std::array::from_fn(|_| AtomicU64::new(0)),
+            own_codes,
+            errors: (0..codes::places(own_codes)).map(|_| AtomicU64::new(0)).collect(),
             times: is_timed.then(Box::default),
         }
     }
@@ -141,7 +145,7 @@ impl MethodCounts {
 
     #[cold]
     fn fail(&self, code: &str) -> u64 {
-        self.errors[codes::index_of(code)].fetch_add(1, Ordering::Release)
+        self.errors[codes::place_of(code, self.own_codes)].fetch_add(1, Ordering::Release)
     }
 
     /// Counts a call that was answered with an error at once.
@@ -159,7 +163,8 @@ impl MethodCounts {
     fn snapshot(&self, service: &'static str, method: &'static str) -> MethodStats {
         // The ends first: each has its beginning then, so that no call is missing.
         let ok = self.ok.load(Ordering::Acquire);
-        let errors = CODES.iter().zip(&self.errors).map(|(code, calls)| (*code, calls.load(Ordering::Acquire)));
+        let codes = codes::codes(self.own_codes);
+        let errors = codes.zip(&self.errors).map(|(code, calls)| (code, calls.load(Ordering::Acquire)));
         let errors: Vec<_> = errors.filter(|(_, calls)| *calls > 0).collect();
         let calls = ok + errors.iter().map(|(_, calls)| calls).sum::<u64>();
         let running = self.begun.load(Ordering::Relaxed).saturating_sub(calls);

@@ -209,8 +209,7 @@ impl Job {
             Some(code) => {
                 // The error of a one-way method stays here, whatever its request asks for.
                 is_answered &= !(response.is_service_error() && self.is_oneway());
-                // The service's own code, if it has one, counts with its other errors.
-                self.note_end(Some(if response.is_service_error() { Code::Service.name() } else { code }));
+                self.note_end(Some(code));
                 self.log_error(&delivery, &response);
             }
         }

@@ -219,6 +219,28 @@ async fn calls_are_counted_as_by_a_real_client() {
     let stats = client.client().stats();
     let ask = stats.methods.iter().find(|method| method.method == "ask").unwrap();
     assert_eq!((ask.calls, ask.running, stats.in_flight, ask.ended_with("ok")), (2, 0, 0, 1));
+    assert_eq!(ask.errors, [("closed", 1)], "by the code of the service's own");
+}
+
+#[tokio::test]
+async fn a_code_that_the_callers_own_type_lacks_counts_as_a_stranger() {
+    mod older {
+        use super::*;
+        #[derive(Debug, thiserror::Error, Serialize, Deserialize, ServiceError)]
+        pub(super) enum Refused {
+            #[error("moved")]
+            Moved,
+        }
+        #[service(name = "desk")]
+        pub(super) trait Older {
+            async fn ask(&self, question: String) -> Result<String, Refused>;
+        }
+    }
+    let clerk = Clerk::with(|_, _| async { Err(Refused::Closed) });
+    let client = older::OlderClient::from_client(Client::fake(DeskServer::new(clerk)));
+    let error = client.ask(String::new()).await.unwrap_err();
+    assert!(matches!(error, CallError::UnknownError { .. }) && error.code() == "closed", "{error:?}");
+    assert_eq!(client.client().stats().methods[0].errors, [("_OTHER", 1)]);
 }
 
 #[tokio::test(start_paused = true)]

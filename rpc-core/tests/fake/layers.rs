@@ -183,6 +183,29 @@ async fn a_circuit_opens_over_failures_and_closes_again() {
     assert_eq!((breaker.state("desk"), count.load(Ordering::SeqCst)), (BreakerState::Closed, 1));
 }
 
+#[cfg(feature = "tower")]
+#[tokio::test(start_paused = true)]
+async fn a_timeout_of_towers_further_in_is_a_timeout_for_a_circuit_breaker_too() {
+    let breaker = CircuitBreaker::new();
+    let late = Clerk::with(|_, _| std::future::pending());
+    let client = DeskClient::fake(late)
+        .layer(breaker.clone())
+        .layer(tower::timeout::TimeoutLayer::new(Duration::from_millis(100)));
+    for _ in 0..20 {
+        assert_eq!(breaker.state("desk"), BreakerState::Closed);
+        assert_eq!(parts(&client.plain(String::new()).await.unwrap_err()), ("timeout", true, true));
+    }
+    assert_eq!(breaker.state("desk"), BreakerState::Open);
+    // The errors of a service leave it closed, whatever their codes.
+    let breaker = CircuitBreaker::new();
+    let refusing = Clerk::with(|_, _| async { Err(Refused::Busy { waiting: 1 }) });
+    let client = DeskClient::fake(refusing).layer(breaker.clone());
+    for _ in 0..30 {
+        assert_eq!(client.ask(String::new()).await.unwrap_err().code(), "busy");
+    }
+    assert_eq!(breaker.state("desk"), BreakerState::Closed);
+}
+
 #[tokio::test]
 async fn layers_of_tower_stand_on_either_side() {
     let clerk = Clerk::with(|question, _| async move {

@@ -4,22 +4,21 @@ use rpc_core::{CallError, Context, ServiceError, service};
 use serde::{Deserialize, Serialize};
 
 /// The warehouse.
-#[service(client_impls_trait)]
+#[service]
 pub trait Stock {
     /// Takes pieces out for an order, once, however often it is asked; returns how many are left.
     #[rpc(idempotent, timeout = "2s")]
-    async fn take(&self, order: String, article: String, pieces: u32) -> Result<u32, StockError>;
+    async fn take(&self, order: String, article: String, pieces: u32, ctx: &Context) -> Result<u32, StockError>;
 }
 
 /// The warehouse's own errors.
-#[derive(Debug, Clone, PartialEq, thiserror::Error, ServiceError, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, thiserror::Error, ServiceError, Serialize, Deserialize)]
 pub enum StockError {
     #[error("only {left} left")]
     TooFew { left: u32 },
     #[error("another order is being picked")]
     #[rpc(code = "busy", retryable, retry_after = "5ms")]
     Busy,
-    /// A call of the warehouse failed.
     #[error("the warehouse cannot be asked: {0}")]
     Unavailable(String),
 }
@@ -39,7 +38,7 @@ pub trait Orders {
 }
 
 /// An order, as a customer sends it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub struct Order {
     pub id: String,
     pub article: String,
@@ -49,7 +48,6 @@ pub struct Order {
 /// An order that is stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Placed {
-    pub id: String,
     pub customer: String,
     pub left: u32,
 }

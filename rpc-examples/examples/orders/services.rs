@@ -1,136 +1,96 @@
 //! Both services: the warehouse, and the desk that takes orders and asks the warehouse.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use async_trait::async_trait;
 use rpc_core::{
-    Context,
+    CallError, Context,
     layer::{Authenticator, Caller, Denied, Request},
 };
+use rpc_examples::telemetry::print_trace;
+use tokio::sync::Mutex;
 
-use crate::{
-    contract::{Order, Orders, Placed, Stock, StockError},
-    telemetry,
-};
+use crate::contract::{Order, Orders, Placed, Stock, StockClient, StockError};
 
-/// A shelf. A rare article has to be looked for: it is busy at the first request for each order.
-#[derive(Debug)]
-pub struct Shelf(Mutex<Pieces>);
-
-#[derive(Debug, Default)]
-struct Pieces {
-    left: u32,
-    looked_for: HashSet<String>,
-    /// By order, the pieces that were left after it.
-    given: HashMap<String, u32>,
-}
-
-impl Shelf {
-    pub fn new(left: u32) -> Self {
-        Self(Mutex::new(Pieces { left, ..Pieces::default() }))
-    }
+/// A shelf of so many pieces, and those that were taken out, by order.
+#[derive(Default)]
+pub struct Shelf {
+    pub pieces: u32,
+    pub taken: Mutex<HashMap<String, u32>>,
 }
 
 impl Stock for Shelf {
-    async fn take(&self, order: String, article: String, pieces: u32) -> Result<u32, StockError> {
-        telemetry::print_trace("stock");
-        let mut state = lock(&self.0);
-        if article == "rare" && state.looked_for.insert(order.clone()) {
+    async fn take(&self, order: String, article: String, pieces: u32, ctx: &Context) -> Result<u32, StockError> {
+        print_trace("stock");
+        // An injected fault: a rare article is never found at the first attempt.
+        if article == "rare" && ctx.attempt() == 1 {
             return Err(StockError::Busy);
         }
-        if let Some(left) = state.given.get(&order) {
-            return Ok(*left);
+        let mut taken = self.taken.lock().await;
+        let left = self.pieces - taken.values().sum::<u32>();
+        if taken.contains_key(&order) {
+            return Ok(left);
         }
-        let left = state.left.checked_sub(pieces).ok_or(StockError::TooFew { left: state.left })?;
-        state.left = left;
-        state.given.insert(order, left);
+        let left = left.checked_sub(pieces).ok_or(StockError::TooFew { left })?;
+        taken.insert(order, pieces);
         Ok(left)
     }
 }
 
-/// Takes orders. Anything that is a `Stock` can stand behind it: a client, or the fake of a test.
-#[derive(Debug)]
-pub struct Desk<S> {
-    stock: S,
-    store: Mutex<HashMap<String, Placed>>,
+/// Takes orders.
+pub struct Desk {
+    pub stock: StockClient,
+    pub store: Mutex<HashMap<String, Placed>>,
 }
 
-impl<S> Desk<S> {
-    pub fn new(stock: S) -> Self {
-        Self { stock, store: Mutex::default() }
-    }
-}
-
-impl<S: Stock> Orders for Desk<S> {
+impl Orders for Desk {
     async fn place(&self, Order { id, article, pieces }: Order, ctx: &Context) -> Result<Placed, StockError> {
-        telemetry::print_trace("orders");
-        let customer = ctx.extensions().get::<Customer>().map_or_else(String::new, |customer| customer.0.clone());
-        let left = self.stock.take(id.clone(), article, pieces).await?;
+        print_trace("orders");
+        let customer = ctx.extensions().get::<Caller>().map_or("nobody", Caller::name).to_owned();
+        let left = self.stock.take(id.clone(), article, pieces).await.map_err(CallError::into_service)?;
         // As a database may.
         tokio::time::sleep(Duration::from_millis(20)).await;
-        let placed = Placed { id: id.clone(), customer, left };
-        lock(&self.store).insert(id, placed.clone());
+        let placed = Placed { customer, left };
+        self.store.lock().await.insert(id, placed.clone());
         Ok(placed)
     }
 }
 
-/// The one whose token came with a request. It is checked here, and nowhere else.
-pub struct Customer(String);
-
+/// The one place where tokens are checked.
 pub struct Tokens;
 
 #[async_trait]
 impl Authenticator for Tokens {
-    type Identity = Customer;
+    type Identity = Caller;
 
-    async fn authenticate(&self, token: &str, _: &Request) -> Result<Customer, Denied> {
-        match token.strip_prefix("of ") {
-            Some(name) => Ok(Customer(name.to_owned())),
-            None => Err(Denied::unauthenticated("the token is unknown")),
-        }
+    async fn authenticate(&self, token: &str, _: &Request) -> Result<Caller, Denied> {
+        token.strip_prefix("of ").map(Caller::new).ok_or_else(|| Denied::unauthenticated("the token is unknown"))
     }
 
-    fn caller(&self, customer: &Customer) -> Caller {
-        Caller::new(&*customer.0)
+    fn caller(&self, customer: &Caller) -> Caller {
+        customer.clone()
     }
-}
-
-fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
+    use rpc_core::{RetryPolicy, layer::RetryLayer};
+
     use super::*;
-
-    struct Fake(Result<u32, StockError>);
-
-    impl Stock for Fake {
-        async fn take(&self, _order: String, _article: String, _pieces: u32) -> Result<u32, StockError> {
-            self.0.clone()
-        }
-    }
 
     #[tokio::test]
     async fn an_order_is_stored_once_the_warehouse_has_given_its_pieces() {
-        for taken in [Ok(5), Err(StockError::TooFew { left: 1 })] {
-            let desk = Desk::new(Fake(taken.clone()));
-            let order = Order { id: "7".to_owned(), article: "nut".to_owned(), pieces: 2 };
-            let placed = desk.place(order, &Context::for_test().build()).await;
-            assert_eq!(placed.map(|placed| placed.left), taken);
-            assert_eq!(lock(&desk.store).contains_key("7"), taken.is_ok());
-        }
-    }
-
-    #[tokio::test]
-    async fn an_order_that_is_asked_for_twice_takes_its_pieces_once() {
-        let shelf = Shelf::new(10);
-        for _ in 0..2 {
-            assert_eq!(shelf.take("7".to_owned(), "nut".to_owned(), 2).await, Ok(8));
+        let stock = StockClient::fake(Shelf { pieces: 10, ..Shelf::default() });
+        let stock = stock.layer(RetryLayer::new(RetryPolicy::default()));
+        let desk = Desk { stock, store: Mutex::default() };
+        let ctx = Context::for_test().extension(Caller::new("ada")).build();
+        for (article, pieces, left) in
+            [("nut", 11, None), ("nut", 2, Some(8)), ("nut", 2, Some(8)), ("rare", 3, Some(5))]
+        {
+            let order = Order { id: article.to_owned(), article: article.to_owned(), pieces };
+            let placed = desk.place(order, &ctx).await.map(|placed| (placed.customer, placed.left));
+            assert_eq!(placed, left.map(|left| ("ada".to_owned(), left)).ok_or(StockError::TooFew { left: 10 }));
+            assert_eq!(desk.store.lock().await.contains_key(article), left.is_some());
         }
     }
 }

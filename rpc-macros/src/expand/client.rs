@@ -166,6 +166,11 @@ fn method_descriptor(service: &Service, method: &Method) -> TokenStream {
         let queue = option(Some(queue));
         options.push(quote!(queue: #queue));
     }
+    if let Output::Fallible { .. } = method.output {
+        let marker = types::marker(method);
+        let codes = if method.oneway { quote!(oneway_error_codes) } else { quote!(error_codes) };
+        options.push(quote!(error_codes: #krate::__private::#codes::<#marker>()));
+    }
     if let Some(priority) = method.priority {
         let priority = option(Some(priority));
         options.push(quote!(priority: #priority));

@@ -60,7 +60,12 @@ const _: () = {
         codec: ::rpc_core::__private::Codec::MessagePack,
         max_length: ::core::option::Option::None,
         max_depth: ::rpc_core::__private::Codec::MAX_DEPTH,
-        methods: &[::rpc_core::__private::MethodDescriptor::new("m", "aliased.m")],
+        methods: &[
+            ::rpc_core::__private::MethodDescriptor {
+                error_codes: ::rpc_core::__private::error_codes::<__TypesOf_m>(),
+                ..::rpc_core::__private::MethodDescriptor::new("m", "aliased.m")
+            },
+        ],
     };
     enum __Method {
         m,

@@ -66,7 +66,12 @@ const _: () = {
         codec: my::rpc::__private::Codec::MessagePack,
         max_length: ::core::option::Option::None,
         max_depth: my::rpc::__private::Codec::MAX_DEPTH,
-        methods: &[my::rpc::__private::MethodDescriptor::new("put", "store.put")],
+        methods: &[
+            my::rpc::__private::MethodDescriptor {
+                error_codes: my::rpc::__private::error_codes::<__TypesOf_put>(),
+                ..my::rpc::__private::MethodDescriptor::new("put", "store.put")
+            },
+        ],
     };
     enum __Method {
         put,

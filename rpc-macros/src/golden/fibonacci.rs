@@ -58,6 +58,7 @@ const _: () = {
                     ::core::time::Duration::from_millis(2000u64),
                 ),
                 idempotent: true,
+                error_codes: ::rpc_core::__private::error_codes::<__TypesOf_fib>(),
                 ..::rpc_core::__private::MethodDescriptor::new("fib", "fibonacci.fib")
             },
         ],

@@ -2,14 +2,23 @@
 
 use std::{cell::Cell, io::Read, rc::Rc, time::Duration};
 
+use async_trait::async_trait;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use rpc_core::{
     Client, ClientOptions, Connection, DedupeOptions, RetryPolicy, WorkerPool,
     broker::Broker,
-    layer::{self, MetricsLayer, Next, Request, RpcLayer, TraceLayer},
+    layer::{
+        self, AuthLayer, Authenticator, Caller, CircuitBreaker, Denied, MetricsLayer, Next, Request, RpcLayer, Token,
+        TokenLayer, TraceLayer,
+    },
     service,
 };
 use tokio::task::LocalSet;
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 use crate::{Result, processes};
 
@@ -52,6 +61,12 @@ pub(crate) enum Around {
     EmptyLayer,
     /// A `TraceLayer` whose spans nobody wants.
     TraceLayer,
+    /// A `TraceLayer` whose spans a registry of `tracing-subscriber` collects.
+    Spans,
+    /// A `TokenLayer` with a token that does not end, or an `AuthLayer` that knows one.
+    Tokens,
+    /// A `CircuitBreaker`, of a client.
+    Breaker,
     /// A `MetricsLayer` before a Prometheus recorder.
     MetricsLayer,
     /// Percentiles of the times of calls.
@@ -72,13 +87,40 @@ fn metrics_layer() -> Result<MetricsLayer> {
     Ok(MetricsLayer::new())
 }
 
+/// All spans of calls are wanted, and kept until they end, as a program with an exporter has them.
+fn trace_layer() -> Result<TraceLayer> {
+    let spans = Targets::new().with_target("rpc_core::layer::trace", LevelFilter::DEBUG);
+    tracing_subscriber::registry().with(spans).try_init()?;
+    Ok(TraceLayer::new())
+}
+
+const TOKEN: &str = "a token of some length";
+
+/// Knows one token.
+struct Tokens;
+
+#[async_trait]
+impl Authenticator for Tokens {
+    type Identity = ();
+
+    async fn authenticate(&self, token: &str, _: &Request) -> Result<(), Denied> {
+        if token == TOKEN { Ok(()) } else { Err(Denied::unauthenticated("another token")) }
+    }
+
+    fn caller(&self, _: &()) -> Caller {
+        Caller::new("a caller")
+    }
+}
+
 /// Answers until stdin is closed.
 pub(crate) fn worker(uri: &str, around: Around) -> Result<()> {
     block_on(async {
         let connection = Connection::open(uri).await?;
         let pool = WorkerPool::new(&connection).serve(CostServer::new(Echo));
         let pool = match around {
-            Around::Nothing | Around::Retries => pool,
+            Around::Nothing | Around::Retries | Around::Breaker => pool,
+            Around::Spans => pool.layer(trace_layer()?),
+            Around::Tokens => pool.layer(AuthLayer::new(Tokens)),
             Around::Percentiles => pool.stats(true),
             Around::MetricsLayer => pool.layer(metrics_layer()?),
             Around::Memory => pool.dedupe(DedupeOptions::default()),
@@ -113,6 +155,9 @@ pub(crate) fn client(uri: &str, calls: u64, around: Around) -> Result<()> {
         let client = CostClient::from_client(client);
         let client = match around {
             Around::Nothing | Around::Retries | Around::Percentiles | Around::Memory => client,
+            Around::Spans => client.layer(trace_layer()?),
+            Around::Tokens => client.layer(TokenLayer::new(Token::new(TOKEN))),
+            Around::Breaker => client.layer(CircuitBreaker::new()),
             Around::MetricsLayer => client.layer(metrics_layer()?),
             Around::EmptyLayer => client.layer(empty_layer()),
             Around::TraceLayer => client.layer(TraceLayer::new()),

@@ -29,7 +29,7 @@ const CALLS: u64 = 50 * load::IN_FLIGHT;
 const ROUNDS: usize = 3;
 /// Times that the rounds of a red row are made.
 const ATTEMPTS: usize = 3;
-const ROLES: [&str; 13] = [
+const ROLES: [&str; 18] = [
     "client",
     "worker",
     "broker",
@@ -37,8 +37,13 @@ const ROLES: [&str; 13] = [
     "layered-worker",
     "traced-client",
     "traced-worker",
+    "spanned-client",
+    "spanned-worker",
     "metered-client",
     "metered-worker",
+    "auth-client",
+    "auth-worker",
+    "breaker-client",
     "timed-client",
     "timed-worker",
     "retrying-client",
@@ -53,12 +58,17 @@ fn main() -> Result<()> {
         ["worker", uri] => load::worker(uri, Around::Nothing),
         ["layered-worker", uri] => load::worker(uri, Around::EmptyLayer),
         ["traced-worker", uri] => load::worker(uri, Around::TraceLayer),
+        ["spanned-worker", uri] => load::worker(uri, Around::Spans),
+        ["auth-worker", uri] => load::worker(uri, Around::Tokens),
         ["metered-worker", uri] => load::worker(uri, Around::MetricsLayer),
         ["timed-worker", uri] => load::worker(uri, Around::Percentiles),
         ["remembering-worker", uri] => load::worker(uri, Around::Memory),
         ["client", uri, calls] => load::client(uri, calls.parse()?, Around::Nothing),
         ["layered-client", uri, calls] => load::client(uri, calls.parse()?, Around::EmptyLayer),
         ["traced-client", uri, calls] => load::client(uri, calls.parse()?, Around::TraceLayer),
+        ["spanned-client", uri, calls] => load::client(uri, calls.parse()?, Around::Spans),
+        ["auth-client", uri, calls] => load::client(uri, calls.parse()?, Around::Tokens),
+        ["breaker-client", uri, calls] => load::client(uri, calls.parse()?, Around::Breaker),
         ["metered-client", uri, calls] => load::client(uri, calls.parse()?, Around::MetricsLayer),
         ["timed-client", uri, calls] => load::client(uri, calls.parse()?, Around::Percentiles),
         ["retrying-client", uri, calls] => load::client(uri, calls.parse()?, Around::Retries),
@@ -129,8 +139,13 @@ fn run(measured: &str, calls: u64) -> Result<Counts> {
     let start = |arguments: &[&str]| Process::start(arguments, (arguments[0] == measured).then_some(profile.as_path()));
     let mut broker = start(&["broker"])?;
     let uri = broker.line()?;
-    // The measured role stands in for the plain one.
-    let role = |plain| if measured.ends_with(plain) { measured } else { plain };
+    let role = |plain| match measured {
+        // It takes no calls without a token.
+        "auth-worker" if plain == "client" => "auth-client",
+        // The measured role stands in for the plain one.
+        measured if measured.ends_with(plain) => measured,
+        _ => plain,
+    };
     let mut worker = start(&[role("worker"), &uri])?;
     worker.line()?;
     // `stop` waits until it has made its calls.

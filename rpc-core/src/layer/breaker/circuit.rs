@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::layer::response::{BoxError, Response};
+use crate::layer::{
+    ended::{code_of, is_from_service},
+    response::{BoxError, Response},
+};
 
 /// When a circuit opens, and for how long.
 #[derive(Debug, Clone, Copy)]
@@ -46,10 +49,11 @@ pub(super) enum Verdict {
 
 impl Verdict {
     pub(super) fn of(answered: &Result<Response, BoxError>) -> Self {
-        match answered.as_ref().map(Response::code) {
-            Ok("ok" | "service") => Self::Success,
-            Ok("timeout" | "disconnected" | "internal" | "overloaded") => Self::Failure,
-            Ok(_) | Err(_) => Self::Neither,
+        match code_of(answered) {
+            // Also under a code of its own.
+            _ if is_from_service(answered) => Self::Success,
+            "timeout" | "disconnected" | "internal" | "overloaded" => Self::Failure,
+            _ => Self::Neither,
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::{
         SERVER_ACTIVE, SERVER_DURATION,
     },
     service::MethodDescriptor,
-    stats::codes::{CODES, index_of},
+    stats::codes::{codes, place_of, places},
 };
 
 /// The methods that were called, and the brokers that they were called through: as many as the program knows.
@@ -62,8 +62,8 @@ pub(super) struct MethodKeys {
     /// In a pool.
     queue_wait: Key,
     ok: Key,
-    /// By code, in the order of [`CODES`].
-    errors: [OnceLock<Key>; CODES.len()],
+    /// By the [place](place_of) of the code.
+    errors: Box<[OnceLock<Key>]>,
     handles: RwLock<Option<Handles>>,
 }
 
@@ -88,7 +88,7 @@ impl MethodKeys {
             active: Key::from_parts(active.name, method()),
             queue_wait: Key::from_parts(QUEUE_WAIT.name, method()),
             ok: duration_key(call, server.as_deref(), None),
-            errors: std::array::from_fn(|_| OnceLock::new()),
+            errors: (0..places(call.method.error_codes)).map(|_| OnceLock::new()).collect(),
             handles: RwLock::new(None),
             server,
         }
@@ -133,8 +133,9 @@ impl MethodKeys {
     /// The key of the time that a call took which ended with this code, `None` of one without an error.
     fn duration(&self, code: Option<&str>, call: &LogicalCall) -> &Key {
         let Some(code) = code else { return &self.ok };
-        let at = index_of(code);
-        self.errors[at].get_or_init(|| duration_key(call, self.server.as_deref(), Some(CODES[at])))
+        let own = self.method.error_codes;
+        let at = place_of(code, own);
+        self.errors[at].get_or_init(|| duration_key(call, self.server.as_deref(), codes(own).nth(at)))
     }
 }
 
@@ -187,7 +188,7 @@ mod tests {
     use crate::{codec::Codec, layer::Progress, service::ServiceDescriptor};
 
     static METHODS: [MethodDescriptor; 2] = [
-        MethodDescriptor::new("ask", "desk.ask"),
+        MethodDescriptor { error_codes: &["closed"], ..MethodDescriptor::new("ask", "desk.ask") },
         MethodDescriptor { oneway: true, ..MethodDescriptor::new("tell", "desk.tell") },
     ];
     static SERVICE: ServiceDescriptor = ServiceDescriptor {
@@ -238,7 +239,7 @@ mod tests {
         let system = "rpc.client.call.duration rpc.system.name=rpc_amqp rpc.response.status_code";
         let server = "server.address=host server.port=5672";
         assert_eq!(text(keys.duration(None, &call(0))), format!("{system}=ok rpc.method=desk/ask {server}"));
-        for (code, label) in [("timeout", "timeout"), ("made up", "_OTHER")] {
+        for (code, label) in [("timeout", "timeout"), ("closed", "closed"), ("made up", "_OTHER")] {
             let expected = format!("{system}={label} rpc.method=desk/ask error.type={label} {server}");
             assert_eq!(text(keys.duration(Some(code), &call(0))), expected);
         }

@@ -33,13 +33,9 @@ impl Metering {
 
     /// Notes the answer.
     pub(super) fn end(&mut self, answered: &Result<Response, BoxError>) {
-        match answered {
-            // Its own code, if it has one, is the service's.
-            Ok(response) if response.is_service_error() => self.note(Some("service")),
-            answered => match code_of(answered) {
-                OK => self.note(None),
-                code => self.note(Some(code)),
-            },
+        match code_of(answered) {
+            OK => self.note(None),
+            code => self.note(Some(code)),
         }
     }
 

@@ -21,6 +21,7 @@ use crate::{
     call_error::{CallError, TimeoutStage},
     connection::Backoff,
     layer::{
+        ended::code_of,
         request::Request,
         response::{BoxError, BoxFuture, Outcome, Response},
         stack::send,
@@ -152,7 +153,7 @@ impl<S: Inner> Attempts<S> {
     }
 
     fn note(&self, ended: &Ended, pause: Duration) {
-        let code = ended.as_ref().map_or("layer", Response::code);
+        let code = code_of(ended);
         tracing::debug!(
             service = self.request.service(),
             method = self.request.method(),

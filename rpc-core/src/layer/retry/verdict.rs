@@ -33,7 +33,11 @@ fn may_succeed_later(ended: &Ended, timeouts: bool) -> bool {
         },
         Err(error) => match error.downcast_ref::<CallError>() {
             Some(error) => is_passing(error, timeouts),
-            None => matches!(Foreign::of(error), Foreign::Overloaded),
+            None => match Foreign::of(error) {
+                Foreign::Overloaded => true,
+                Foreign::Elapsed => timeouts,
+                Foreign::Unknown => false,
+            },
         },
     }
 }
