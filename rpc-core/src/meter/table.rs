@@ -86,7 +86,7 @@ const REPLIES_REFUSED: Metric =
 const RECONNECTS: Metric = counter("rpc_amqp.connection.reconnects", "Connections lost and opened again.");
 
 /// All of them.
-pub(super) const ALL: [Metric; 29] = [
+pub(super) const ALL: [Metric; 31] = [
     CLIENT_DURATION,
     SERVER_DURATION,
     PUBLISH_DURATION,

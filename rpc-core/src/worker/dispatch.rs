@@ -198,6 +198,15 @@ impl Response {
         self.0.as_ref().and_then(Answer::error_code)
     }
 
+    /// Whether it is the service's own error.
+    pub(super) fn is_service_error(&self) -> bool {
+        let answer = match &self.0 {
+            Some(Answer::WithHeaders(answer, _)) => Some(&**answer),
+            answer => answer.as_ref(),
+        };
+        matches!(answer, Some(Answer::ServiceError(..) | Answer::DetailedError(_)))
+    }
+
     /// Whether the handler came to its end, and would not give another answer. An error that says that it may help to try again is
     /// not final.
     pub(super) fn is_final(&self) -> bool {

@@ -93,10 +93,16 @@ const _: () = {
         methods: &[
             ::rpc_core::__private::MethodDescriptor {
                 oneway: true,
+                error_codes: ::rpc_core::__private::oneway_error_codes::<
+                    __TypesOf_ship,
+                >(),
                 ..::rpc_core::__private::MethodDescriptor::new("ship", "parcels.ship")
             },
             ::rpc_core::__private::MethodDescriptor {
                 oneway: true,
+                error_codes: ::rpc_core::__private::oneway_error_codes::<
+                    __TypesOf_lose,
+                >(),
                 ..::rpc_core::__private::MethodDescriptor::new("lose", "parcels.lose")
             },
         ],
