@@ -208,7 +208,7 @@ impl Client {
         if let Some(session) = self.inner.session.stop() {
             session.shutdown();
         }
-        self.inner.desks.release();
+        self.inner.desks.close();
     }
 
     /// The line of a call, if it is open; it may have ended a moment ago.

@@ -69,6 +69,8 @@ struct Place {
     gone_since: Option<Instant>,
     /// The last look was at its queues: a call may have come while another look was under way.
     is_seen: bool,
+    /// None of its queues is there: the broker returns a request at once, and keeps nothing of it.
+    is_missing: bool,
     /// Calls have ended, or were not sent, because nobody is there.
     is_reported: bool,
 }
@@ -254,7 +256,7 @@ impl Board {
         let mut is_news = false;
         for place in &mut self.places {
             is_news |= place.note(&seen, now);
-            if place.absent_since.is_none() && std::mem::take(&mut place.is_reported) {
+            if place.is_seen && place.absent_since.is_none() && std::mem::take(&mut place.is_reported) {
                 consequences.served.push(place.queues.join(", "));
             }
         }
@@ -324,6 +326,7 @@ impl Board {
             absent_since: None,
             gone_since: None,
             is_seen: false,
+            is_missing: false,
             is_reported: false,
         });
         self.places.len() - 1
@@ -340,11 +343,15 @@ impl Place {
             (self.absent_since, self.gone_since) = (None, None);
             return false;
         };
+        self.is_missing = counts.iter().all(Option::is_none);
         let was_absent = self.absent_since.is_some();
         let sum = |count: fn(QueueCounts) -> u32| counts.iter().flatten().map(|counts| u64::from(count(*counts))).sum();
         let (consumers, ready): (u64, u64) = (sum(|counts| counts.consumers), sum(|counts| counts.ready));
         if consumers > 0 {
             (self.present_at, self.absent_since, self.gone_since) = (Some(now), None, None);
+        } else if ready == 0 && !self.is_missing && seen.pools == Pools::Some {
+            // RabbitMQ says the same of a quorum queue whose leader does not answer it.
+            (self.absent_since, self.gone_since) = (None, None);
         } else {
             self.absent_since.get_or_insert(now);
             let is_gone = match seen.pools {
@@ -375,7 +382,7 @@ impl Waiting {
     fn judge(&mut self, place: &Place, asked_at: Instant) -> Option<Decision> {
         let has_lasted = |since: Option<Instant>| since.is_some_and(|since| asked_at >= since + self.grace);
         match self.stage {
-            Stage::New | Stage::Held if place.absent_since.is_none() => Some(Decision::Send),
+            Stage::New | Stage::Held if place.absent_since.is_none() || place.is_missing => Some(Decision::Send),
             Stage::New | Stage::Held => {
                 self.stage = Stage::Held;
                 has_lasted(place.absent_since).then_some(Decision::Nobody)

@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     future::poll_fn,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
@@ -38,6 +41,8 @@ pub(in crate::client) struct Desks {
     /// How long the calls of each method take.
     latencies: Latencies,
     desks: Mutex<HashMap<&'static str, Arc<Desk>>>,
+    /// The client is shut down: no call waits for a look.
+    is_closed: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -67,16 +72,27 @@ struct State {
 
 impl Desks {
     pub(in crate::client) fn new(connection: Connection, counters: Arc<Counters>) -> Self {
-        Self { connection, counters, latencies: Latencies::default(), desks: Mutex::default() }
+        Self {
+            connection,
+            counters,
+            latencies: Latencies::default(),
+            desks: Mutex::default(),
+            is_closed: AtomicBool::new(false),
+        }
     }
 
-    /// Sends the calls that wait for a look.
-    pub(in crate::client) fn release(&self) {
+    /// Sends the calls that wait for a look, and all later ones at once.
+    pub(in crate::client) fn close(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
         let desks: Vec<_> = lock(&self.desks).values().cloned().collect();
         for desk in desks {
             let wakers = lock(&desk.shared.state).board.release(clock());
             wakers.into_iter().for_each(Waker::wake);
         }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::SeqCst)
     }
 
     /// Takes a call in, which is nested if a handler makes it.

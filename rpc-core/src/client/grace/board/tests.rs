@@ -166,7 +166,13 @@ fn pools_that_drain_and_requests_that_someone_has_end_no_call() {
     let mut bench = Bench::new();
     let call = bench.enter();
     bench.find([0, 1]);
-    for (ready, pools) in [(1, Pools::Some), (0, Pools::Some), (0, Pools::Unknown)] {
+    let cases = [
+        (1, Pools::Some, Decision::Nobody),
+        // The look may tell nothing: RabbitMQ says the same of a quorum queue whose leader does not answer it.
+        (0, Pools::Some, Decision::Send),
+        (0, Pools::Unknown, Decision::Nobody),
+    ];
+    for (ready, pools, of_unsent) in cases {
         for _ in 0..40 {
             bench.look(&[(QUEUE, Some([ready, 0]))], pools);
             assert!(!bench.is_over(call));
@@ -174,7 +180,7 @@ fn pools_that_drain_and_requests_that_someone_has_end_no_call() {
         // Whereas one that is not sent needs somebody who consumes.
         let unsent = bench.enter();
         bench.look(&[(QUEUE, Some([ready, 0]))], pools);
-        assert_eq!(bench.held(unsent), Poll::Ready(Decision::Nobody));
+        assert_eq!(bench.held(unsent), Poll::Ready(of_unsent));
         bench.board.leave(unsent, false, bench.now);
     }
     // A reply that is on its way has the grace to arrive.
@@ -184,8 +190,10 @@ fn pools_that_drain_and_requests_that_someone_has_end_no_call() {
 }
 
 #[test]
-fn whatever_tells_nothing_is_no_verdict() {
-    let unknown: [fn(&mut Bench); 3] = [
+fn a_look_that_tells_nothing_is_no_verdict() {
+    let unknown: [fn(&mut Bench); 4] = [
+        // A quorum queue without a leader, or a pool that drains.
+        |bench| drop(bench.look_in(bench.board.epoch, &[(QUEUE, Some([0, 0]))], Pools::Some)),
         |bench| drop(bench.board.note(Look::Unknown, bench.now)),
         |bench| drop(bench.look_in(bench.board.epoch + 1, &[(QUEUE, Some([1, 0]))], Pools::None)),
         |bench| bench.now += Duration::from_secs(10),
@@ -276,4 +284,14 @@ fn a_look_says_nothing_to_calls_that_came_meanwhile_for_another_queue() {
     assert_eq!(decisions, [Decision::Send; 2].map(Poll::Ready));
     assert!(bench.held(other).is_pending());
     assert_eq!(bench.board.next_look(bench.now), Some(bench.now + INTERVAL_MIN));
+}
+
+#[test]
+fn a_request_to_a_queue_that_is_missing_is_sent_since_the_broker_returns_it() {
+    let mut bench = Bench::new();
+    let held = bench.enter();
+    bench.look(&[(QUEUE, None)], Pools::None);
+    assert_eq!(bench.held(held), Poll::Ready(Decision::Send));
+    // One that was sent to it before it was deleted is lost, and the clocks run since the first look.
+    assert!(bench.until_over(held, [0, 0], Pools::None) <= GRACE);
 }
