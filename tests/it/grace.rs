@@ -32,6 +32,7 @@ on_both_brokers!(
     a_user_who_may_not_look_waits_as_before,
     a_call_that_was_sent_is_repeated_if_it_is_idempotent,
     oneway_requests_wait_for_workers,
+    a_handler_whose_call_is_held_keeps_its_slot_from_no_other,
     each_service_may_have_its_own,
     nobody_looks_when_nothing_waits,
 );
@@ -431,6 +432,34 @@ async fn oneway_requests_wait_for_workers(stage: &Stage) {
     NotesClient::from_client(client.clone()).note().await.unwrap();
     assert_eq!(raw.queue("rpc.grace-oneway").await.unwrap().ready, 1);
     assert_eq!(client.stats().looks, 0);
+}
+
+async fn a_handler_whose_call_is_held_keeps_its_slot_from_no_other(stage: &Stage) {
+    probe!("grace-slot");
+    const INNER: &str = "grace-slot-inner";
+    let (queue, raw) = (format!("rpc.{INNER}"), stage.raw().await);
+    stage.fresh(&queue).await;
+    raw.durable_queue(&queue).await;
+    let options = ClientOptions::default().timeout(DEADLINE).grace(DEADLINE - SOON);
+    let inner = Client::with_options(&stage.connect().await, options);
+    let probe = NamedProbe::new(inner.clone(), INNER);
+    let answers = Answers::with(move |asked| {
+        let nested = (asked.question == "nest").then(|| probe.ask("x", false).into_future());
+        async move {
+            match nested {
+                Some(call) => call.await.unwrap_err().code().to_owned(),
+                None => asked.question,
+            }
+        }
+    });
+    let _pool = stage.pool(ProbeServer::new(answers)).await.concurrency(1).prefetch(8).start().await.unwrap();
+    let client = ProbeClient::new(&stage.connect().await);
+    let nesting = tokio::spawn(client.ask("nest".to_owned()).timeout(DEADLINE).into_future());
+    eventually(SOON, "the call of the handler is held", async || inner.stats().looks > 0).await;
+    let other = within(SOON, "another one is answered", client.ask("other".to_owned()).into_future()).await;
+    assert_eq!(other.unwrap(), "other");
+    nesting.abort();
+    assert_eq!(raw.queue(&queue).await.unwrap().ready, 0, "its call was not sent");
 }
 
 async fn each_service_may_have_its_own(stage: &Stage) {

@@ -68,8 +68,20 @@ struct Watched {
 impl Watched {
     async fn run(self, sender: Arc<dyn Core>, request: Request) -> Result<Response, BoxError> {
         let call = Arc::clone(&request.call);
-        if self.seat.is_held() && self.seat.decided().await == Decision::Nobody {
-            return Ok(self.unserved(&call));
+        if self.seat.is_held() {
+            // A handler leaves its slot meanwhile, as it does while it waits for a reply.
+            let nested = match budget::nested_call() {
+                Some(Err(reason)) => {
+                    let error = CallError::overloaded(call.service.name, call.method.name, reason);
+                    return Ok(Outcome::Failed(error).into());
+                }
+                nested => nested,
+            };
+            let decision = self.seat.decided().await;
+            drop(nested);
+            if decision == Decision::Nobody {
+                return Ok(self.unserved(&call));
+            }
         }
         let begun_at = Instant::now();
         let mut sending = sender.run(request);
