@@ -146,7 +146,11 @@ impl Link {
             Ok(()) => Ok(()),
             // A channel that is opened or closed at the same moment is an error to lapin, which drops the connection at once.
             Err(error) if matches!(error.kind(), ErrorKind::InvalidChannelState(..)) => Ok(()),
-            Err(error) => Err(operation_error(&error, "close the connection")),
+            Err(error) => match operation_error(&error, "close the connection") {
+                // So is the answer to a method that was under way, such as a cancel of a consumer.
+                Error::Refused { reply_code: UNEXPECTED_FRAME, .. } => Ok(()),
+                error => Err(error),
+            },
         }
     }
 
@@ -584,6 +588,8 @@ impl Unwritten {
 
 /// lapin reserves 32 times what is agreed on: a broker that offers 4 GiB would end the process.
 const FRAME_MAX: u32 = 131_072;
+/// AMQP 0-9-1 §1.2: unexpected-frame. lapin ends a connection with it.
+const UNEXPECTED_FRAME: u16 = 505;
 /// In the bytes that may be unwritten.
 const BARRIERS: usize = 8;
 /// Those of a request besides its body, about.
