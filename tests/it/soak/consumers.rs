@@ -8,7 +8,7 @@ use std::{
 use lapin::{Channel, ConnectionProperties, options::QueueDeclareOptions, types::FieldTable};
 use rpc_core::CallError;
 use tokio::{
-    task::JoinHandle,
+    runtime::{self, Runtime},
     time::{Instant, sleep, timeout},
 };
 
@@ -16,7 +16,8 @@ use tokio::{
 pub(super) struct Consumers {
     /// When the broker last counted none, or did not answer.
     missed_at: Arc<Mutex<Instant>>,
-    task: JoinHandle<()>,
+    /// lapin leaves a task behind for each attempt to connect that fails, and the soak counts those of its own runtime.
+    runtime: Mutex<Option<Runtime>>,
 }
 
 impl Consumers {
@@ -24,7 +25,8 @@ impl Consumers {
         let missed_at = Arc::new(Mutex::new(Instant::now()));
         let noted = Arc::clone(&missed_at);
         let note = move || *noted.lock().unwrap() = Instant::now();
-        let task = tokio::spawn(async move {
+        let runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        runtime.spawn(async move {
             loop {
                 note();
                 let Ok(Some(channel)) = timeout(ANSWER_LIMIT, open(&uri)).await else {
@@ -39,7 +41,14 @@ impl Consumers {
                 }
             }
         });
-        Self { missed_at, task }
+        Self { missed_at, runtime: Mutex::new(Some(runtime)) }
+    }
+
+    /// Its connections end.
+    pub(super) fn stop(&self) {
+        if let Some(runtime) = self.runtime.lock().unwrap().take() {
+            runtime.shutdown_background();
+        }
     }
 
     /// Whether the broker has counted a consumer for longer than a call's grace, whenever that ended.
@@ -55,7 +64,7 @@ pub(super) fn is_verdict<E>(error: &CallError<E>) -> bool {
 
 impl Drop for Consumers {
     fn drop(&mut self) {
-        self.task.abort();
+        self.stop();
     }
 }
 

@@ -53,10 +53,10 @@ async fn soak(broker: Soaked) {
 
     let ledger = Arc::new(Ledger::new());
     let mut site = Site::open(broker, &ledger).await;
-    let consumers = Arc::new(Consumers::watch(site.uri(), "rpc.soak"));
     site.settle().await;
     let queues = site.queues().await;
     let baseline = process::tasks_and_threads();
+    let consumers = Arc::new(Consumers::watch(site.uri(), "rpc.soak"));
     let begin = Instant::now();
     let tally = Arc::new(Tally::new(Arc::clone(&consumers)));
     let mut random = Random::new(seed);
@@ -112,6 +112,7 @@ async fn soak(broker: Soaked) {
     println!("connected and empty after {:.1} s", begin.elapsed().as_secs_f64());
     let is_as_before = async || site.queues().await == queues;
     eventually(SETTLE_LIMIT, "no queue is left behind", is_as_before).await;
+    consumers.stop();
     let settled = async || process::tasks_and_threads().tasks <= baseline.tasks;
     eventually(SETTLE_LIMIT, "the tasks of the load are gone", settled).await;
     println!("before the load {baseline:?}, after it {:?}; {memory}", process::tasks_and_threads());
