@@ -17,7 +17,8 @@ use super::{
 };
 use crate::{
     call_error::{CallError, TimeoutStage},
-    connection::Delivery,
+    connection::{Delivery, amqp::Properties},
+    servers::Serving,
 };
 
 impl Request {
@@ -40,11 +41,7 @@ impl Request {
             return Err(self.timed_out(TimeoutStage::Connecting));
         }
         let properties = self.properties(REPLY_TO, CORRELATION_ID, remaining, self.attempt_number(1));
-        let request = Delivery::of_message(self.routing_key().as_bytes(), &properties, self.body())
-            .map_err(|error| self.bad_request(&error))?;
-        let serving = in_process.servers.serve(request, (!is_endless).then_some(deadline));
-        let Some(serving) = serving else { return Err(self.returned(NO_ROUTE)) };
-        self.note_sent();
+        let serving = self.deliver(in_process, &properties, (!is_endless).then_some(deadline))?;
         let outcome = match timeout_at(deadline, in_process.answer(serving)).await {
             Ok(Some(Some(reply))) => Outcome::Reply(reply),
             Ok(Some(None)) => return Ok(Reply::Nothing),
@@ -56,10 +53,7 @@ impl Request {
 
     async fn tell_in_process(&mut self, in_process: &InProcess) -> Result<Reply, CallError> {
         let properties = self.oneway_properties();
-        let request = Delivery::of_message(self.routing_key().as_bytes(), &properties, self.body())
-            .map_err(|error| self.bad_request(&error))?;
-        let Some(mut serving) = in_process.servers.serve(request, None) else { return Err(self.returned(NO_ROUTE)) };
-        self.note_sent();
+        let mut serving = self.deliver(in_process, &properties, None)?;
         // A handler that is not at its end goes on by itself, as behind a broker.
         poll_fn(|cx| {
             let _ = serving.as_mut().poll(cx);
@@ -67,6 +61,20 @@ impl Request {
         })
         .await;
         Ok(Reply::Nothing)
+    }
+
+    /// Hands the request over as a message.
+    fn deliver(
+        &self,
+        in_process: &InProcess,
+        properties: &Properties<'_>,
+        deadline: Option<Instant>,
+    ) -> Result<Serving, CallError> {
+        let request = Delivery::of_message(self.routing_key().as_bytes(), properties, self.body())
+            .map_err(|error| self.bad_request(&error))?;
+        let Some(serving) = in_process.servers.serve(request, deadline) else { return Err(self.returned(NO_ROUTE)) };
+        self.note_sent();
+        Ok(serving)
     }
 }
 

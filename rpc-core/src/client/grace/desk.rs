@@ -91,12 +91,15 @@ impl Desks {
         }
     }
 
-    pub(super) fn is_closed(&self) -> bool {
+    fn is_closed(&self) -> bool {
         self.is_closed.load(Ordering::SeqCst)
     }
 
-    /// Takes a call in, which is nested if a handler makes it.
-    pub(super) fn enter(&self, call: &LogicalCall, grace: Duration, is_nested: bool) -> Seat {
+    /// Takes a call in, which is nested if a handler makes it; `None` once the client is shut down.
+    pub(super) fn enter(&self, call: &LogicalCall, grace: Duration, is_nested: bool) -> Option<Seat> {
+        if self.is_closed() {
+            return None;
+        }
         let usual = self.latencies.p95(call.method.routing_key).unwrap_or_else(|| grace.min(USUAL));
         let whereabouts = Whereabouts { service: call.service, method_queue: call.method.queue, is_nested };
         let service = call.service.name;
@@ -116,7 +119,9 @@ impl Desks {
         if spawns {
             self.spawn(&desk, number);
         }
-        Seat { desk, id }
+        let seat = Seat { desk, id };
+        // It may have come a moment too late to be sent with the others.
+        (!self.is_closed()).then_some(seat)
     }
 
     fn spawn(&self, desk: &Desk, number: u64) {

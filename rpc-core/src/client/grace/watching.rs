@@ -31,22 +31,20 @@ impl Watching {
 
     /// The grace of a call; `None` when it may wait for no worker, or would end earlier anyway.
     fn grace_of(&self, request: &Request) -> Option<Duration> {
-        let grace =
-            self.graces.of(request.call.service.name).filter(|_| !request.is_oneway() && !self.desks.is_closed())?;
+        let grace = self.graces.of(request.call.service.name).filter(|_| !request.is_oneway())?;
         request.remaining().is_none_or(|remaining| grace < remaining).then_some(grace)
     }
 }
 
 impl Core for Watching {
     fn run(&self, request: Request) -> BoxFuture {
-        match self.grace_of(&request) {
+        let watched = self.grace_of(&request).and_then(|grace| {
+            let seat = self.desks.enter(&request.call, grace, budget::is_within_handler())?;
+            Some((seat, grace))
+        });
+        match watched {
             None => self.sender.run(request),
-            Some(grace) => {
-                let seat = self.desks.enter(&request.call, grace, budget::is_within_handler());
-                if self.desks.is_closed() {
-                    // It may have come a moment too late to be sent with the others.
-                    return self.sender.run(request);
-                }
+            Some((seat, grace)) => {
                 let (desks, sender) = (Arc::clone(&self.desks), Arc::clone(&self.sender));
                 Box::pin(Watched { desks, seat, grace }.run(sender, request))
             }
